@@ -1,0 +1,40 @@
+"""Errors of the search room. All derive from `SearchError`; the command line turns them into exit code 1."""
+
+
+class SearchError(Exception):
+    """Root of every error that the search room raises on purpose."""
+
+
+class ProgramError(SearchError):
+    """A program that is not well formed. Raised by `Program.parse` and by lowering.
+
+    Attributes:
+      line: 1-based line in the program's text, or None where there is no text.
+      column: 1-based column, or None.
+    """
+
+    def __init__(self, message: str, *, line: int | None = None, column: int | None = None):
+        self.line = line
+        self.column = column
+        where = f"line {line}, column {column}: " if line is not None else ""
+        super().__init__(where + message)
+
+
+class ProgramSyntaxError(ProgramError):
+    """The text uses something outside the language (a loop, an import, an unknown function, ...)."""
+
+
+class ProgramTypeError(ProgramError):
+    """An operation was given a scalar where it needs a tensor, or the other way round."""
+
+
+class CapacityError(SearchError):
+    """A program needs more statements, registers or schedules than the interpreter was built for."""
+
+
+class UnknownRuleError(SearchError):
+    """A rule name that is neither shipped nor a file nor a run directory."""
+
+
+class StoreError(SearchError):
+    """A run directory or its store cannot be used: damaged, of another version, or in use."""

@@ -1,0 +1,283 @@
+"""Evaluating candidates: training proxy tasks with the interpreter, and saying what became of it.
+
+`Evaluator` is the worker that the task pool runs (`tasks.pool`). It keeps one compiled training loop per proxy task; a job names a
+program, a learning rate and a list of runs (proxy, seed), and comes back as an `Outcome`. What goes wrong in training is a status beside the
+loss, never a NaN and never an exception.
+
+A run is trained in equal chunks. After each, the loss on the proxy's validation split is taken: that is where a run that has diverged stops, and where
+the *hurdle* stands: the initial rule's own loss at the same point of the same run (same parameters, same batches). A candidate that is
+worse by more than a margin is rejected there and its remaining runs are saved.
+
+Fitness is the mean over runs of the logarithm of the normalised validation loss at the end; lower is better, and a difference of -0.1 is a
+loss about 10% lower.
+"""
+
+import enum
+import functools
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from veldt.search import dataflow, encode, interpreter
+from veldt.search.mutation import Genotype
+from veldt.tasks import flat, registry, unroll
+
+# Below this, a normalised loss counts as perfect: its logarithm must not decide a search by itself.
+MIN_NORMALIZED: Final = 1e-6
+
+
+@final
+class Status(enum.StrEnum):
+    """What became of an evaluation."""
+
+    OK = "ok"
+    REJECTED = "rejected"  # worse than the hurdle allows; not trained to the end
+    DIVERGED = "diverged"  # a loss or an update was NaN or infinite
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """A task that candidates are trained on.
+
+    Attributes:
+      task: a shipped task's name, or `module:factory`.
+      num_steps: training steps of one run.
+      num_chunks: validation checks per run, evenly spaced; `num_steps` must be a multiple of it.
+    """
+
+    task: str
+    num_steps: int
+    num_chunks: int = 5
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1 or self.num_chunks < 1 or self.num_steps % self.num_chunks:
+            raise ValueError(
+                f"num_steps ({self.num_steps}) must be a positive multiple of num_chunks ({self.num_chunks})"
+            )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run: which proxy, which seed."""
+
+    proxy: int
+    seed: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class EvalJob:
+    """What the pool's worker is asked to do.
+
+    Attributes:
+      genotype: the program and its learning rate.
+      runs: the training runs, in order; the first one that fails ends the job.
+      hurdle: for each run, the log losses at its chunks that the candidate must not exceed; empty for no hurdle.
+    """
+
+    genotype: Genotype
+    runs: tuple[Run, ...]
+    hurdle: tuple[tuple[float, ...], ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """One training run's end.
+
+    Attributes:
+      run: which.
+      status: ok, rejected or diverged.
+      loss: validation loss at the last check in the task's own units; None where it is not finite.
+      log_losses: log normalised validation loss at each check made, finite.
+      num_steps: training steps done.
+      wall_s: seconds, without compiling.
+    """
+
+    run: Run
+    status: Status
+    loss: float | None
+    log_losses: tuple[float, ...]
+    num_steps: int
+    wall_s: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+      status: the first status that is not ok, or ok.
+      fitness: mean over runs of the final log normalised loss; None unless the status is ok.
+      runs: the runs made.
+      message: what went wrong, for an error.
+    """
+
+    status: Status
+    fitness: float | None
+    runs: tuple[RunResult, ...] = ()
+    message: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class EvaluatorConfig:
+    """What a worker needs to be built.
+
+    Attributes:
+      proxies: the tasks, in the order in which `Run.proxy` counts.
+      seed: the search's seed; runs' keys are folded from it.
+      capacity: of the interpreter.
+    """
+
+    proxies: tuple[ProxyConfig, ...]
+    seed: int = 0
+    capacity: encode.Capacity = field(default_factory=encode.Capacity)
+
+
+@final
+class ProxyLoop:
+    """The compiled training loop of one proxy; shared by the threads of a process."""
+
+    def __init__(self, config: ProxyConfig, capacity: encode.Capacity, seed: int):
+        self.config = config
+        self.capacity = capacity
+        self._seed = seed
+        self.task = flat.FlatTask(registry.load_task(config.task))
+        layout = self.task.layout
+        self._segments = tuple(zip(layout.offsets, layout.sizes, strict=True))
+        self._lock = threading.Lock()
+        self._compiled: tuple[Any, Any] | None = None
+
+    @property
+    def num_params(self) -> int:
+        return self.task.layout.num_params
+
+    def _transform(self, encoded: encode.Encoded, rate: Any) -> optax.GradientTransformationExtraArgs:
+        return optax.with_extra_args_support(
+            optax.chain(
+                interpreter.interpret(encoded, self._segments), optax.scale_by_learning_rate(rate)
+            )
+        )
+
+    def _start(self, task: Any, encoded: encode.Encoded, rate: Any, seed: Any) -> unroll.UnrollState:
+        key = jax.random.fold_in(jax.random.key(self._seed), seed)
+        return unroll.init(task, self._transform(encoded, rate), key)
+
+    def _advance(self, task: Any, encoded: encode.Encoded, rate: Any, state: Any) -> tuple[Any, ...]:
+        state, losses = unroll.unroll(
+            task,
+            self._transform(encoded, rate),
+            state,
+            num_steps=self.config.num_steps // self.config.num_chunks,
+        )
+        loss = unroll.evaluate(task, state.params, state.key, "valid")
+        # One array, so that one transfer brings everything back.
+        report = jnp.stack([loss, task.normalizer(loss), jnp.isfinite(losses).all().astype(loss.dtype)])
+        return state, report
+
+    def functions(self, *args: Any) -> tuple[Any, Any]:
+        """`start(encoded, rate, seed) -> state` and `advance(encoded, rate, state) -> (state, report)`, compiled.
+
+        Compiling, from example arguments of `start`, is guarded: two threads that need the same loop compile it once.
+        """
+        with self._lock:
+            if self._compiled is None:
+                start = jax.jit(self._start).lower(self.task, *args).compile()
+                state = jax.eval_shape(self._start, self.task, *args)
+                advance = jax.jit(self._advance, donate_argnums=3)
+                compiled = advance.lower(self.task, *args[:2], state).compile()
+                self._compiled = (
+                    functools.partial(start, self.task),
+                    functools.partial(compiled, self.task),
+                )
+            return self._compiled
+
+    def run(
+        self, flow: dataflow.Dataflow, learning_rate: float, run: Run, hurdle: Sequence[float]
+    ) -> RunResult:
+        """Trains once, to the end or to the first check that fails."""
+        encoded = encode.encode_dataflow(
+            flow, num_steps=self.config.num_steps, capacity=self.capacity
+        )
+        encoded = jax.device_put(encoded)
+        rate = np.float32(learning_rate)
+        seed = np.uint32(run.seed)
+        start, advance = self.functions(encoded, rate, seed)
+        began = time.perf_counter()
+        state = start(encoded, rate, seed)
+        status, loss, log_losses, chunk = Status.OK, math.nan, [], 0
+        for chunk in range(self.config.num_chunks):
+            state, report = advance(encoded, rate, state)
+            loss, normalized, finite = (float(x) for x in np.asarray(report))
+            if not (finite and math.isfinite(loss)):
+                status = Status.DIVERGED
+                break
+            log_losses.append(math.log(max(normalized, MIN_NORMALIZED)))
+            if chunk < len(hurdle) and log_losses[-1] > hurdle[chunk]:
+                status = Status.REJECTED
+                break
+        return RunResult(
+            run=run,
+            status=status,
+            loss=loss if math.isfinite(loss) else None,
+            log_losses=tuple(log_losses),
+            num_steps=(chunk + 1) * self.config.num_steps // self.config.num_chunks,
+            wall_s=time.perf_counter() - began,
+        )
+
+
+@final
+class Evaluator:
+    """The pool's worker: `EvalJob -> Outcome`."""
+
+    def __init__(self, loops: Mapping[int, ProxyLoop] | Sequence[ProxyLoop]):
+        self._loops = loops
+
+    def __call__(self, job: EvalJob) -> Outcome:
+        """Trains the job's runs in order; stops at the first that is not ok."""
+        flow = dataflow.lower(job.genotype.program, fold=True)
+        results: list[RunResult] = []
+        for position, run in enumerate(job.runs):
+            hurdle = job.hurdle[position] if job.hurdle else ()
+            result = self._loops[run.proxy].run(flow, job.genotype.learning_rate, run, hurdle)
+            results.append(result)
+            if result.status is not Status.OK:
+                return Outcome(result.status, None, tuple(results))
+        finals = [result.log_losses[-1] for result in results]
+        return Outcome(Status.OK, float(np.mean(finals)), tuple(results))
+
+
+@final
+class EvaluatorFactory:
+    """Makes a pool's workers. Those of one process share their compiled loops; a copy in another process makes its own."""
+
+    def __init__(self, config: EvaluatorConfig):
+        self.config = config
+        self._lock = threading.Lock()
+        self._loops: list[ProxyLoop] | None = None
+
+    def __call__(self) -> Evaluator:
+        with self._lock:
+            if self._loops is None:
+                self._loops = [
+                    ProxyLoop(proxy, self.config.capacity, self.config.seed)
+                    for proxy in self.config.proxies
+                ]
+            return Evaluator(self._loops)
+
+    def __reduce__(self) -> tuple[type["EvaluatorFactory"], tuple[EvaluatorConfig]]:
+        return EvaluatorFactory, (self.config,)

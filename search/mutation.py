@@ -1,0 +1,242 @@
+"""Mutations: small random changes to a program and its learning rate.
+
+Lion (arXiv 2302.06675, section 2.1): (1) insert a statement at a random place with a random function and arguments, (2) delete a random
+statement, (3) modify: alter one argument of a random statement to a variable or a constant; new constants are drawn from N(0, 1), existing
+ones multiplied by 2^a, a ~ N(0, 1). The paper gives no odds; the released code's are equal. Added here: `constant` scales one
+constant anywhere in the program (the released code's `hparam_tune`), and `learning_rate` scales the learning rate, which is part of the candidate.
+
+Statements that no longer matter stay in the program: they are the stepping stones of later mutations. A child that is not well formed is
+drawn again, as published; how often is counted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Final, final
+
+import numpy as np
+
+from veldt.search import dataflow
+from veldt.search.dataflow import LoweringError
+from veldt.search.ops import OPS
+from veldt.search.program import INPUTS, STEP, Arg, Program, Statement
+
+MAX_TRIES: Final = 100
+MAX_CONSTANT: Final = 1e10  # as in the released code
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MutationConfig:
+    """How children are made. Weights are relative odds.
+
+    Attributes:
+      insert: weight of inserting a random statement.
+      delete: weight of deleting one.
+      modify: weight of altering one argument.
+      constant: weight of scaling one constant by 2^N(0, 1).
+      learning_rate: weight of scaling the learning rate by 2^N(0, 1).
+      new_constant: probability that a redrawn argument is a new constant and not a variable.
+      max_statements: longest genotype, dead statements included; nothing is inserted at the limit.
+      ops: the instructions to insert; empty for all.
+      repeat: probability of a further mutation on top of one (geometric).
+    """
+
+    insert: float = 1.0
+    delete: float = 1.0
+    modify: float = 1.0
+    constant: float = 0.5
+    learning_rate: float = 0.25
+    new_constant: float = 0.2
+    max_statements: int = 30
+    ops: tuple[str, ...] = ()
+    repeat: float = 0.2
+
+    def __post_init__(self) -> None:
+        for field in fields(self)[:5]:
+            if getattr(self, field.name) < 0:
+                raise ValueError(f"{field.name} is {getattr(self, field.name)}; a weight is at least 0")
+        if not sum(self.weights().values()):
+            raise ValueError("all mutation weights are 0")
+        for name in ("new_constant", "repeat"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a probability below 1")
+        for op in self.ops:
+            if op not in OPS:
+                raise ValueError(f"ops names {op!r}, which is not in the instruction set: {', '.join(OPS)}")
+
+    def weights(self) -> dict[str, float]:
+        """The odds by the mutation's name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)[:5]}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Genotype:
+    """What evolves: a program with its dead statements, and its learning rate."""
+
+    program: Program
+    learning_rate: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A mutated genotype.
+
+    Attributes:
+      genotype: well formed.
+      mutation: the names of the mutations made, joined by `+`.
+      invalid: how many draws were thrown away because they were not well formed.
+    """
+
+    genotype: Genotype
+    mutation: str
+    invalid: int
+
+
+def mutate(rng: np.random.Generator, parent: Genotype, config: MutationConfig) -> Child:
+    """Draws a well-formed child. The generator is advanced.
+
+    Args:
+      rng: where all randomness comes from.
+      parent: what is mutated.
+      config: the odds.
+    """
+    invalid = 0
+    genotype, names = parent, []
+    while True:
+        step = None
+        for _ in range(MAX_TRIES):
+            step = _mutate_once(rng, genotype, config)
+            if step is not None:
+                break
+            invalid += 1
+        if step is None:  # nothing fits, as for deletion in a program where every statement is needed
+            return Child(genotype, "+".join(names) or "copy", invalid)
+        genotype, name = step
+        names.append(name)
+        if rng.random() >= config.repeat:
+            return Child(genotype, "+".join(names), invalid)
+
+
+def _mutate_once(
+    rng: np.random.Generator, parent: Genotype, config: MutationConfig
+) -> tuple[Genotype, str] | None:
+    """One mutation, or None where the draw cannot be made or is not well formed."""
+    weights = config.weights()
+    program = parent.program
+    if len(program.statements) >= config.max_statements:
+        weights["insert"] = 0.0
+    total = sum(weights.values())
+    if total == 0:
+        return None
+    name = str(rng.choice(list(weights), p=np.array(list(weights.values())) / total))
+    if name == "learning_rate":
+        rate = parent.learning_rate * 2.0 ** rng.normal()
+        return replace(parent, learning_rate=float(np.clip(rate, 1e-8, 1e3))), name
+    child = {"insert": _insert, "delete": _delete, "modify": _modify, "constant": _scale}[name](
+        rng, program, config
+    )
+    if child is None:
+        return None
+    try:
+        dataflow.lower(child)
+    except LoweringError:
+        return None
+    return Genotype(child, parent.learning_rate), name
+
+
+def _insert(rng: np.random.Generator, program: Program, config: MutationConfig) -> Program:
+    names = config.ops or tuple(OPS)
+    op = OPS[names[rng.integers(len(names))]]
+    position = int(rng.integers(len(program.statements) + 1))
+    variables = _variables(program, position)
+    args = tuple(_draw_argument(rng, variables, config) for _ in op.kinds)
+    # Half of the results overwrite a variable that later statements may read, half get a name of their own.
+    overwritable = [name for name in variables if name != STEP and name not in dict(program.constants)]
+    target = _pick(rng, overwritable) if rng.random() < 0.5 else _fresh(program)
+    statement = Statement(target, op.name, args)
+    return _with_statements(program, position, position, (statement,))
+
+
+def _delete(rng: np.random.Generator, program: Program, config: MutationConfig) -> Program | None:
+    del config
+    if not program.statements:
+        return None
+    position = int(rng.integers(len(program.statements)))
+    return _with_statements(program, position, position + 1, ())
+
+
+def _modify(rng: np.random.Generator, program: Program, config: MutationConfig) -> Program | None:
+    places = [i for i, s in enumerate(program.statements) if s.args]
+    if not places:
+        return None
+    position = places[int(rng.integers(len(places)))]
+    statement = program.statements[position]
+    which = int(rng.integers(len(statement.args)))
+    old = statement.args[which]
+    if not isinstance(old, str) and rng.random() < 0.5:
+        new: Arg = _scaled(rng, old)
+    else:
+        new = _draw_argument(rng, _variables(program, position), config)
+    args = (*statement.args[:which], new, *statement.args[which + 1 :])
+    return _with_statements(program, position, position + 1, (replace(statement, args=args),))
+
+
+def _scale(rng: np.random.Generator, program: Program, config: MutationConfig) -> Program | None:
+    del config
+    literals = [
+        (i, j)
+        for i, statement in enumerate(program.statements)
+        for j, arg in enumerate(statement.args)
+        if not isinstance(arg, str)
+    ]
+    which = int(rng.integers(len(literals) + len(program.constants))) if literals or program.constants else -1
+    if which < 0:
+        return None
+    if which < len(program.constants):
+        constants = list(program.constants)
+        name, value = constants[which]
+        constants[which] = (name, _scaled(rng, value))
+        return replace(program, constants=tuple(constants))
+    i, j = literals[which - len(program.constants)]
+    statement = program.statements[i]
+    value = statement.args[j]
+    assert not isinstance(value, str)
+    args = (*statement.args[:j], _scaled(rng, value), *statement.args[j + 1 :])
+    return _with_statements(program, i, i + 1, (replace(statement, args=args),))
+
+
+def _scaled(rng: np.random.Generator, value: float) -> float:
+    return float(np.clip(value * 2.0 ** rng.normal(), -MAX_CONSTANT, MAX_CONSTANT))
+
+
+def _draw_argument(rng: np.random.Generator, variables: Sequence[str], config: MutationConfig) -> Arg:
+    if rng.random() < config.new_constant:
+        return float(rng.normal())
+    return _pick(rng, variables)
+
+
+def _pick(rng: np.random.Generator, names: Sequence[str]) -> str:
+    return names[int(rng.integers(len(names)))]
+
+
+def _variables(program: Program, position: int) -> list[str]:
+    """Names that may be read by a statement at `position`, in the order of their first definition."""
+    names = [*INPUTS, *program.slots, STEP, *(name for name, _ in program.constants)]
+    names += [statement.target for statement in program.statements[:position]]
+    return list(dict.fromkeys(names))
+
+
+def _fresh(program: Program) -> str:
+    """A name that the program does not use."""
+    used = {statement.target for statement in program.statements} | set(_variables(program, 0))
+    number = 1
+    while f"x{number}" in used:
+        number += 1
+    return f"x{number}"
+
+
+def _with_statements(program: Program, start: int, stop: int, new: tuple[Statement, ...]) -> Program:
+    statements = (*program.statements[:start], *new, *program.statements[stop:])
+    return replace(program, statements=statements)

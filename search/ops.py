@@ -1,0 +1,169 @@
+"""The instruction set, as one table: `OPS`.
+
+The 45 functions of Lion's search space (Chen et al. 2023, arXiv 2302.06675, appendix H, as released in
+google/automl `hero/fn_lib.py` and `core.py`) with their defects mended, plus comparison, `where`, and the per-tensor
+reductions `mean` and `amax`. What was mended: `cbrt` returned a function; `invert` was bitwise and so never valid on floats
+(here: logical not); `interp` demanded a scalar first argument; `power` was not mapped over trees.
+
+Every op is written once, against an array module `xp` that is NumPy (in probes) or jax.numpy (in training), and is *total*: it
+returns a value for every input. Where IEEE arithmetic would already give NaN on ordinary inputs (0/0 of a parameter that never
+gets a gradient, the logarithm of a negative number, arcsin outside its domain) a guard says what comes out instead; overflow
+is left to infinity, which training reports as a status.
+
+Scopes: an `element` op works element by element; a `tensor` op reduces each parameter tensor to one number; a `global` op reduces over
+all parameter tensors: `partial` gives each tensor's contribution, the contributions are added, and `fn` gets the total first.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+from veldt.search.types import ArrayModule
+
+ArgKind = Literal["any", "tensor", "scalar"]
+Scope = Literal["element", "tensor", "global"]
+
+_LION = "Lion appendix H"
+_VELDT = "veldt"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One row of the instruction set.
+
+    Attributes:
+      name: what a program calls it.
+      kinds: what each argument may be; the arity is its length.
+      fn: `fn(xp, *args)`, or `fn(xp, total, *args)` for a global op. Element ops broadcast.
+      scope: what the op sees at once (module docstring).
+      guard: what happens where plain arithmetic would fail.
+      source: where the op comes from.
+      symbol: its infix form, if it has one.
+      commutative: whether the two arguments may be swapped.
+      partial: for a global op, `partial(xp, *args)`: one tensor's contribution to the total.
+    """
+
+    name: str
+    kinds: tuple[ArgKind, ...]
+    fn: Callable[..., Any]
+    scope: Scope = "element"
+    guard: str = ""
+    source: str = _LION
+    symbol: str | None = None
+    commutative: bool = False
+    partial: Callable[..., Any] | None = None
+
+    @property
+    def arity(self) -> int:
+        return len(self.kinds)
+
+    @property
+    def reduces(self) -> bool:
+        """True where the result is a scalar whatever the arguments are."""
+        return self.scope == "tensor" or self.name == "global_norm"
+
+
+def _divide(xp: ArrayModule, x: Any, y: Any) -> Any:
+    zero = y == 0
+    # The inner `where` keeps NaN out of derivatives too.
+    return xp.where(zero, 0.0, x / xp.where(zero, 1.0, y))
+
+
+def _abs_floor(xp: ArrayModule, x: Any) -> Any:
+    """|x| kept above the smallest normal float32, so that a logarithm stays finite."""
+    return xp.maximum(xp.abs(x), 1.1754944e-38)
+
+
+def _interp(xp: ArrayModule, x: Any, y: Any, a: Any) -> Any:
+    return (1.0 - a) * x + a * y
+
+
+def _sum_squares(xp: ArrayModule, x: Any, *_: Any) -> Any:
+    return xp.sum(x * x)
+
+
+def _cosine_sim(xp: ArrayModule, x: Any, y: Any) -> Any:
+    norms = xp.sqrt(xp.sum(x * x)) * xp.sqrt(xp.sum(y * y))
+    return _divide(xp, xp.sum(x * y), norms)
+
+
+def _clip_by_global_norm(xp: ArrayModule, total: Any, x: Any, limit: Any) -> Any:
+    norm = xp.sqrt(total)
+    return xp.where(norm > limit, x * _divide(xp, limit, norm), x)
+
+
+def _unary(name: str, fn: Callable[[ArrayModule, Any], Any], guard: str = "") -> Op:
+    return Op(name, ("any",), fn, guard=guard)
+
+
+_ROWS: tuple[Op, ...] = (
+    # --- constants of the paper (arity 0)
+    Op("get_pi", (), lambda xp: math.pi),
+    Op("get_e", (), lambda xp: math.e),
+    Op("get_eps", (), lambda xp: 1e-8, guard="1e-8"),
+    # --- arithmetic
+    Op("add", ("any", "any"), lambda xp, x, y: x + y, symbol="+", commutative=True),
+    Op("subtract", ("any", "any"), lambda xp, x, y: x - y, symbol="-"),
+    Op("multiply", ("any", "any"), lambda xp, x, y: x * y, symbol="*", commutative=True),
+    Op("divide", ("any", "any"), _divide, symbol="/", guard="x / 0 = 0"),
+    Op("power", ("any", "any"), lambda xp, x, y: xp.power(xp.abs(x), y), symbol="**", guard="|x| ** y"),
+    Op("max", ("any", "any"), lambda xp, x, y: xp.maximum(x, y), commutative=True),
+    Op("min", ("any", "any"), lambda xp, x, y: xp.minimum(x, y), commutative=True),
+    # --- element by element
+    _unary("negative", lambda xp, x: -x),
+    _unary("abs", lambda xp, x: xp.abs(x)),
+    _unary("sign", lambda xp, x: xp.sign(x), guard="sign(0) = 0"),
+    _unary("square", lambda xp, x: x * x),
+    _unary("cube", lambda xp, x: x * x * x),
+    _unary("sqrt", lambda xp, x: xp.sqrt(xp.abs(x)), guard="sqrt(|x|)"),
+    _unary("cbrt", lambda xp, x: xp.cbrt(x)),
+    _unary("reciprocal", lambda xp, x: _divide(xp, 1.0, x), guard="1 / 0 = 0"),
+    _unary("exp", lambda xp, x: xp.exp(x), guard="overflows to inf"),
+    _unary("exp2", lambda xp, x: xp.exp2(x), guard="overflows to inf"),
+    _unary("exp10", lambda xp, x: xp.exp(x * math.log(10.0)), guard="overflows to inf"),
+    _unary("expm1", lambda xp, x: xp.expm1(x), guard="overflows to inf"),
+    _unary("log", lambda xp, x: xp.log(_abs_floor(xp, x)), guard="log(|x|), |x| at least 2^-126"),
+    _unary("log2", lambda xp, x: xp.log2(_abs_floor(xp, x)), guard="log2(|x|), |x| at least 2^-126"),
+    _unary("log10", lambda xp, x: xp.log10(_abs_floor(xp, x)), guard="log10(|x|), |x| at least 2^-126"),
+    _unary("log1p", lambda xp, x: xp.log1p(xp.abs(x)), guard="log(1 + |x|)"),
+    _unary("sin", lambda xp, x: xp.sin(x)),
+    _unary("cos", lambda xp, x: xp.cos(x)),
+    _unary("tan", lambda xp, x: xp.tan(x)),
+    _unary("arcsin", lambda xp, x: xp.arcsin(xp.clip(x, -1.0, 1.0)), guard="x clipped to [-1, 1]"),
+    _unary("arccos", lambda xp, x: xp.arccos(xp.clip(x, -1.0, 1.0)), guard="x clipped to [-1, 1]"),
+    _unary("arctan", lambda xp, x: xp.arctan(x)),
+    _unary("sinh", lambda xp, x: xp.sinh(x), guard="overflows to inf"),
+    _unary("cosh", lambda xp, x: xp.cosh(x), guard="overflows to inf"),
+    _unary("tanh", lambda xp, x: xp.tanh(x)),
+    _unary("arcsinh", lambda xp, x: xp.arcsinh(x)),
+    _unary("arccosh", lambda xp, x: xp.arccosh(xp.maximum(x, 1.0)), guard="x at least 1"),
+    _unary("arctanh", lambda xp, x: xp.arctanh(xp.clip(x, -0.999999, 0.999999)), guard="|x| at most 1 - 1e-6"),
+    _unary("invert", lambda xp, x: xp.where(x > 0, 0.0, 1.0), guard="logical not: 1 where x <= 0, else 0"),
+    # --- comparison and choice; truth is 1.0 and 0.0, and anything above 0 counts as true
+    Op("less", ("any", "any"), lambda xp, x, y: xp.where(x < y, 1.0, 0.0), symbol="<", source=_VELDT, guard="NaN: 0"),
+    Op("less_equal", ("any", "any"), lambda xp, x, y: xp.where(x <= y, 1.0, 0.0), symbol="<=", source=_VELDT, guard="NaN: 0"),
+    Op("equal", ("any", "any"), lambda xp, x, y: xp.where(x == y, 1.0, 0.0), symbol="==", source=_VELDT, commutative=True),
+    Op("where", ("any", "any", "any"), lambda xp, c, x, y: xp.where(c > 0, x, y), source=_VELDT, guard="NaN condition: the last"),
+    Op("interp", ("any", "any", "any"), _interp, guard="(1 - a) * x + a * y"),
+    # --- per parameter tensor
+    Op("norm", ("tensor",), lambda xp, x: xp.sqrt(xp.sum(x * x)), scope="tensor"),
+    Op("mean", ("tensor",), lambda xp, x: xp.mean(x), scope="tensor", source=_VELDT),
+    Op("amax", ("tensor",), lambda xp, x: xp.max(x), scope="tensor", source=_VELDT),
+    Op("dot", ("tensor", "tensor"), lambda xp, x, y: xp.sum(x * y), scope="tensor", commutative=True),
+    Op("cosine_sim", ("tensor", "tensor"), _cosine_sim, scope="tensor", commutative=True, guard="0 where a norm is 0"),
+    # --- over all parameter tensors
+    Op("global_norm", ("tensor",), lambda xp, total, x: xp.sqrt(total), scope="global", partial=_sum_squares),
+    Op(
+        "clip_by_global_norm",
+        ("tensor", "scalar"),
+        _clip_by_global_norm,
+        scope="global",
+        partial=_sum_squares,
+        guard="unchanged at norm 0",
+    ),
+)  # fmt: skip
+
+OPS: dict[str, Op] = {op.name: op for op in _ROWS}
+INFIX: dict[str, Op] = {op.symbol: op for op in _ROWS if op.symbol is not None}

@@ -1,0 +1,77 @@
+"""Programs as a person would write them: values that are used once nested into the expression that uses them.
+
+For reading only: the hall of fame, the live view, reports and rule files that the search writes. The text parses to a program of the same
+behaviour. Expressions are not nested past a line's width.
+"""
+
+import re
+from typing import Final
+
+from veldt.search import simplify as simplify_lib
+from veldt.search.ops import OPS
+from veldt.search.program import Arg, Program, Statement, format_arg
+
+MAX_EXPRESSION: Final = 60
+_PRECEDENCE: Final = {"<": 0, "<=": 0, "==": 0, "+": 1, "-": 1, "*": 2, "/": 2, "**": 4}
+_ATOM: Final = 9
+
+
+def pretty(program: Program) -> str:
+    """The simplified program, with single-use values inlined and constants to the digits that matter to a reader left whole."""
+    program = simplify_lib.simplify(program)
+    inlined: dict[str, tuple[str, int]] = {}
+    lines: list[str] = []
+    for position, statement in enumerate(program.statements):
+        text, precedence = _expression(statement, inlined)
+        if _inlinable(program, position, text):
+            inlined[statement.target] = (text, precedence)
+        else:
+            lines.append(f"{statement.target} = {text}")
+    returns = [_operand(arg, inlined, -1) for arg in program.returns]
+    signature = ["w", "g", *program.slots]
+    if program.constants:
+        signature += ["*", *(f"{name}={float(value)!r}" for name, value in program.constants)]
+    head = [f"def {program.name}({', '.join(signature)}):"]
+    if program.doc:
+        head.append(str(Program(program.name, (), (), (), (0.0,), program.doc)).split("\n", 1)[1].rsplit("    return", 1)[0].rstrip())  # fmt: skip
+    return "\n".join([*head, *(f"    {line}" for line in lines), f"    return {', '.join(returns)}"]) + "\n"
+
+
+def _inlinable(program: Program, position: int, text: str) -> bool:
+    """True where the statement's value is read once, later, and nothing that it reads is overwritten in between."""
+    statement = program.statements[position]
+    name = statement.target
+    if name in program.slots or name == program.returns[0] or len(text) > MAX_EXPRESSION:
+        return False
+    users = [
+        i for i, s in enumerate(program.statements) if i > position for arg in s.args if arg == name
+    ]
+    reads = len(users) + sum(arg == name for arg in program.returns)
+    if reads != 1:
+        return False
+    last = users[0] if users else len(program.statements)
+    overwritten = {s.target for s in program.statements[position + 1 : last]}
+    return not overwritten & set(re.findall(r"\w+", text))
+
+
+def _expression(statement: Statement, inlined: dict[str, tuple[str, int]]) -> tuple[str, int]:
+    op = OPS[statement.op]
+    if op.symbol is None:
+        if statement.op == "negative":
+            return "-" + _operand(statement.args[0], inlined, 3), 3
+        return f"{op.name}({', '.join(_operand(arg, inlined, -1) for arg in statement.args)})", _ATOM
+    level = _PRECEDENCE[op.symbol]
+    # Left-associative, but for ** (right) and comparisons (not at all).
+    left = _operand(statement.args[0], inlined, level + (op.symbol in ("**", "<", "<=", "==")))
+    right = _operand(statement.args[1], inlined, level + (op.symbol != "**"))
+    return f"{left} {op.symbol} {right}", level
+
+
+def _operand(arg: Arg, inlined: dict[str, tuple[str, int]], level: int) -> str:
+    """The text of an argument, in parentheses where it binds less tightly than `level`."""
+    if isinstance(arg, str):
+        text, precedence = inlined.get(arg, (arg, _ATOM))
+    else:
+        text = format_arg(arg)
+        precedence = 3 if text.startswith("-") else _ATOM
+    return f"({text})" if precedence < level else text

@@ -1,0 +1,142 @@
+"""Programs: update rules as values.
+
+A `Program` is a straight-line function `(w, g, *slots; constants, step) -> (update, *slots)` (Lion, arXiv 2302.06675, section 2.1;
+the grammar is in `parse.py`, what each function means in `ops.py`). It is a frozen value: hashable, comparable, printable as valid
+Python that parses back to the same program. Training does `w <- w - lr * update`; the learning rate stays outside.
+
+Unlike the paper's, a program reads `step` (from 1), keeps up to four state slots, and names its tunable constants as keyword arguments.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+from veldt.search.ops import OPS
+
+if TYPE_CHECKING:
+    from veldt.search.dataflow import Dataflow
+    from veldt.search.transform import OptaxFactory
+
+Arg: TypeAlias = str | float
+
+MAX_SLOTS: Final = 4
+STEP: Final = "step"
+INPUTS: Final = ("w", "g")
+# `x = y` binds a second name to a value; it is no instruction and costs nothing.
+COPY: Final = "copy"
+
+
+def format_arg(arg: Arg) -> str:
+    """A name as it is; a number in the shortest decimal form that reads back as the same float."""
+    return arg if isinstance(arg, str) else repr(float(arg))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One assignment: `target = op(*args)`, each argument a name or a number."""
+
+    target: str
+    op: str
+    args: tuple[Arg, ...]
+
+    def __str__(self) -> str:
+        parts = [format_arg(arg) for arg in self.args]
+        if self.op == COPY:
+            return f"{self.target} = {parts[0]}"
+        symbol = OPS[self.op].symbol
+        if symbol is None:
+            return f"{self.target} = {self.op}({', '.join(parts)})"
+        if symbol == "**" and parts[0].startswith("-"):
+            parts[0] = f"({parts[0]})"
+        return f"{self.target} = {parts[0]} {symbol} {parts[1]}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Program:
+    """An update rule.
+
+    Attributes:
+      name: the function's name; exports are called `scale_by_<name>`.
+      slots: names of the state slots, zero at the start, in the order in which they are returned. At most four.
+      constants: the tunable constants and their defaults, in order.
+      statements: the body.
+      returns: the update, then the slots' new values; each a name or a number.
+      doc: the docstring, without meaning for the search.
+    """
+
+    name: str
+    slots: tuple[str, ...]
+    constants: tuple[tuple[str, float], ...]
+    statements: tuple[Statement, ...]
+    returns: tuple[Arg, ...]
+    doc: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Program":
+        """Reads a program from its text without ever executing it.
+
+        Raises:
+          ProgramSyntaxError: the text is outside the language; says line, column and what is allowed.
+          ProgramTypeError: a scalar stands where a tensor is needed, or the other way round.
+        """
+        from veldt.search import parse
+
+        return parse.parse_program(text)
+
+    def __str__(self) -> str:
+        """The program as a Python function, one instruction a line; `Program.parse` reads it back equal."""
+        signature = ["w", "g", *self.slots]
+        if self.constants:
+            signature += ["*", *(f"{name}={float(value)!r}" for name, value in self.constants)]
+        lines = [f"def {self.name}({', '.join(signature)}):"]
+        if self.doc:
+            lines.append(f"    {_quote(self.doc)}")
+        lines += [f"    {statement}" for statement in self.statements]
+        lines.append(f"    return {', '.join(format_arg(arg) for arg in self.returns)}")
+        return "\n".join(lines) + "\n"
+
+    def lower(self) -> "Dataflow":
+        """The program as a graph of values, checked; see `dataflow.lower`."""
+        from veldt.search import dataflow
+
+        return dataflow.lower(self)
+
+    def with_constants(self, **values: float) -> "Program":
+        """The same program with other defaults for some of its constants."""
+        from veldt.search.errors import ProgramError
+
+        unknown = sorted(set(values) - {name for name, _ in self.constants})
+        if unknown:
+            allowed = ", ".join(name for name, _ in self.constants) or "none"
+            raise ProgramError(f"{self.name} has no constant {unknown[0]!r}; it has: {allowed}")
+        constants = tuple((name, float(values.get(name, value))) for name, value in self.constants)
+        return replace(self, constants=constants)
+
+    def simplify(self) -> "Program":
+        """The same behaviour in the shortest form known; see `simplify.simplify`."""
+        from veldt.search import simplify
+
+        return simplify.simplify(self)
+
+    def pretty(self) -> str:
+        """The program as a person would write it: single-use values nested into one another. Parses to the same behaviour."""
+        from veldt.search import pretty
+
+        return pretty.pretty(self)
+
+    @property
+    def as_optax(self) -> "OptaxFactory":
+        """`program.as_optax(learning_rate, **constants)`: the program as an Optax transform; see `transform.optax_factory`."""
+        from veldt.search import transform
+
+        return transform.optax_factory(self)
+
+
+def _quote(doc: str) -> str:
+    """`doc` as a string literal that survives any content, readable where it can be."""
+    if '"""' in doc or "\\" in doc or doc.endswith('"') or not doc.isprintable() and "\n" not in doc:
+        return repr(doc)
+    if any(not (char.isprintable() or char == "\n") for char in doc):
+        return repr(doc)
+    return f'"""{doc}"""'
