@@ -62,16 +62,14 @@ def _apply(
 ) -> list[Any]:
     op = OPS[node.op]
     mixed = len({flow.values[arg].kind for arg in node.args}) > 1
-    leaves: list[list[Any]] = []
-    for leaf, like in enumerate(shapes):
-        args = [values[arg][leaf] for arg in node.args]
-        if mixed:  # scalars are kept in at least float32; beside a tensor they take its dtype
-            args = [
-                xp.asarray(arg, dtype=like.dtype) if flow.values[index].kind == "scalar" else arg
-                for arg, index in zip(args, node.args, strict=True)
-            ]
-        leaves.append(args)
+    leaves = [[values[arg][leaf] for arg in node.args] for leaf in range(len(shapes))]
     if op.partial is not None:
         total = sum(op.partial(xp, *args) for args in leaves)
-        return [op.fn(xp, total, *args) for args in leaves]
-    return [op.fn(xp, *args) for args in leaves]
+        results = [op.fn(xp, total, *args) for args in leaves]
+    else:
+        results = [op.fn(xp, *args) for args in leaves]
+    if mixed:
+        # A float32 scalar must not widen a bfloat16 tensor; and it is the result that is rounded,
+        # not the scalar: 0.999 is 1 in bfloat16, and an average with that weight never moves.
+        results = [xp.asarray(x, dtype=like.dtype) for x, like in zip(results, shapes, strict=True)]
+    return results

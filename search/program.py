@@ -134,9 +134,10 @@ class Program:
 
 
 def _quote(doc: str) -> str:
-    """`doc` as a string literal that survives any content, readable where it can be."""
-    if '"""' in doc or "\\" in doc or doc.endswith('"') or not doc.isprintable() and "\n" not in doc:
+    """`doc` as a docstring: readable where it can be, a plain string literal where its content would break out."""
+    if '"""' in doc or "\\" in doc or doc.endswith('"') or any(not (c.isprintable() or c == "\n") for c in doc):
         return repr(doc)
-    if any(not (char.isprintable() or char == "\n") for char in doc):
-        return repr(doc)
-    return f'"""{doc}"""'
+    first, *rest = doc.split("\n")
+    if not rest:
+        return f'"""{doc}"""'
+    return "\n".join([f'"""{first}', *(f"    {line}" if line else "" for line in rest), '    """'])

@@ -22,7 +22,7 @@ FILE_NAME: Final = "store.sqlite"
 
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
--- One row per distinct behaviour (program and learning rate).
+-- One row per distinct behaviour (program and learning rate); ids below 0 are the baselines of the finals.
 CREATE TABLE candidate (
   id INTEGER PRIMARY KEY,
   behaviour TEXT NOT NULL UNIQUE,
@@ -42,15 +42,16 @@ CREATE TABLE proposal (
   program TEXT NOT NULL,          -- the genotype, dead statements included
   learning_rate REAL NOT NULL,
   structure TEXT NOT NULL,        -- structural hash with the learning rate
-  statements INTEGER NOT NULL,
+  statements INTEGER NOT NULL,    -- of the genotype
+  live INTEGER NOT NULL,          -- of them, those that matter
   invalid INTEGER NOT NULL,       -- draws thrown away before it
-  source TEXT NOT NULL,           -- evaluated | structure | behaviour | probe
+  source TEXT NOT NULL,           -- evaluated | structure | behaviour (the two caches) | probe | capacity
   candidate INTEGER NOT NULL REFERENCES candidate(id),
   told_s REAL NOT NULL            -- seconds of search when it was told
 );
 CREATE TABLE evaluation (
   candidate INTEGER NOT NULL REFERENCES candidate(id),
-  purpose TEXT NOT NULL,          -- fitness | fresh | meta | select | final
+  purpose TEXT NOT NULL,          -- fitness | fresh | meta | select | final | meta-final
   task TEXT NOT NULL,
   seed INTEGER NOT NULL,
   learning_rate REAL NOT NULL,
@@ -72,6 +73,20 @@ CREATE TABLE challenge (
   won INTEGER NOT NULL,
   meta_fitness REAL,              -- of a new incumbent
   told_s REAL NOT NULL
+);
+-- The finals' table, in the order shown.
+CREATE TABLE hall_of_fame (
+  id INTEGER PRIMARY KEY,
+  label TEXT NOT NULL,
+  candidate INTEGER NOT NULL REFERENCES candidate(id),
+  learning_rate REAL,
+  length INTEGER NOT NULL,
+  search_fitness REAL,
+  select_score REAL,
+  final_score REAL,
+  final_error REAL,
+  meta REAL,
+  winner INTEGER NOT NULL
 );
 """
 
@@ -175,6 +190,10 @@ class Store:
             f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values())
         )
         return int(cursor.lastrowid or 0)
+
+    def execute(self, statement: str) -> None:
+        """Runs one statement inside a transaction."""
+        self._connection.execute(statement)
 
     def set_meta(self, key: str, value: str) -> None:
         """Sets one named text, inside a transaction."""

@@ -1,0 +1,97 @@
+"""A run's best rule on disk: `best.py`, which is a rule file, and `best.json`, which says where it comes from.
+
+Literals that evolution left in the program become named constants, so that whoever uses the rule can tune them.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, final
+
+from veldt.search import pretty, simplify
+from veldt.search.errors import SearchError
+from veldt.search.program import Program
+
+RULE_FILE: Final = "best.py"
+PROVENANCE_FILE: Final = "best.json"
+# Numbers that are structure and not a choice: 1 - b, x / 2, squares.
+_STRUCTURAL: Final = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Best:
+    """A run's best rule.
+
+    Attributes:
+      program: simplified, its numbers named.
+      learning_rate: that it was found with.
+      provenance: where it comes from, by short descriptions: run, seeds, scores, versions.
+    """
+
+    program: Program
+    learning_rate: float
+    provenance: Mapping[str, str]
+
+
+def name_constants(program: Program) -> Program:
+    """Turns the program's literals into keyword constants `c1, c2, ...`, equal numbers into one, but for small structural ones."""
+    taken = {*program.slots, *(name for name, _ in program.constants), *(s.target for s in program.statements)}
+    names: dict[float, str] = {}
+    statements = []
+    for statement in program.statements:
+        args = list(statement.args)
+        for i, arg in enumerate(args):
+            if isinstance(arg, str) or arg in _STRUCTURAL:
+                continue
+            if arg not in names:
+                number = len(names) + 1
+                while f"c{number}" in taken:
+                    number += 1
+                names[arg] = f"c{number}"
+                taken.add(names[arg])
+            args[i] = names[arg]
+        statements.append(replace(statement, args=tuple(args)))
+    constants = (*program.constants, *((name, value) for value, name in names.items()))
+    return replace(program, constants=constants, statements=tuple(statements))
+
+
+def write_best(directory: Path, best: Best) -> None:
+    """Writes both files; a reader sees the old ones or the new ones, never half of one."""
+    lines = [f"{key}: {value}" for key, value in best.provenance.items()]
+    doc = "\n".join(["Found by veldt.", "", *lines, f"learning rate: {best.learning_rate:g}"])
+    _replace(directory / RULE_FILE, pretty.pretty(replace(best.program, doc=doc)))
+    data = {"learning_rate": best.learning_rate, "provenance": dict(best.provenance)}
+    _replace(directory / PROVENANCE_FILE, json.dumps(data, indent=2) + "\n")
+
+
+def read_best(directory: Path) -> Best:
+    """Reads a run directory's best rule.
+
+    Raises:
+      SearchError: the directory holds none, or its files are damaged.
+    """
+    try:
+        text = (directory / RULE_FILE).read_text(encoding="utf-8")
+        data = json.loads((directory / PROVENANCE_FILE).read_text(encoding="utf-8"))
+        rate, provenance = float(data["learning_rate"]), dict(data["provenance"])
+    except FileNotFoundError:
+        raise SearchError(f"{directory} holds no best rule (no {RULE_FILE} in it): has a search run there?") from None
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise SearchError(f"{directory}: {RULE_FILE} or {PROVENANCE_FILE} is damaged: {error}") from None
+    program = replace(Program.parse(text), doc="")
+    return Best(program, rate, {str(key): str(value) for key, value in provenance.items()})
+
+
+def make_best(program: Program, learning_rate: float, name: str, provenance: Mapping[str, str]) -> Best:
+    """A found program under the name it is to be known by."""
+    program = simplify.simplify(name_constants(simplify.simplify(program)))
+    return Best(replace(program, name=name, doc=""), learning_rate, provenance)
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(path.name + ".new")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)

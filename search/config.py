@@ -1,0 +1,110 @@
+"""What a search is: `SearchConfig`, one frozen value that a YAML file in `configs/` or the user fills in."""
+
+from dataclasses import dataclass, field
+from typing import final
+
+from veldt.search.evaluator import EvaluatorConfig, ProxyConfig
+from veldt.search.mutation import MutationConfig
+from veldt.tasks.pool import PoolConfig
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FinalsConfig:
+    """How the finalists and the baselines are compared at the end. All get the same learning-rate budget.
+
+    Attributes:
+      baselines: shipped rules or rule files scored beside the finalists.
+      max_entries: most finalists, one best rule per length.
+      lowest_rate: lowest learning rate tried.
+      num_rates: how many are tried, each `rate_factor` times the one before; every rule gets all of them.
+      rate_factor: see `num_rates`.
+      select_seeds: seeds on which each rule's learning rate is chosen, and the winner.
+      final_seeds: further seeds on which the figures shown are measured.
+    """
+
+    baselines: tuple[str, ...] = ("adamw", "lion")
+    max_entries: int = 6
+    lowest_rate: float = 1e-4
+    num_rates: int = 13
+    rate_factor: float = 2.0
+    select_seeds: int = 2
+    final_seeds: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("max_entries", "num_rates", "select_seeds", "final_seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not (self.lowest_rate > 0 and self.rate_factor > 1):
+            raise ValueError("lowest_rate must be above 0 and rate_factor above 1")
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates tried."""
+        return tuple(self.lowest_rate * self.rate_factor**i for i in range(self.num_rates))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SearchConfig:
+    """A symbolic search for update rules.
+
+    Attributes:
+      tasks: proxy tasks; the fitness is the mean over all of them and over `seeds_per_task` seeds.
+      meta_validation: other tasks, on which each new best is scored; they never decide anything during the search.
+      seed: of everything random; the same seed and config give the same run.
+      initial_rule: what the whole population starts as: a shipped rule, a rule file or a run directory.
+      learning_rate: the initial rule's.
+      max_evaluations: distinct programs to train before the search ends.
+      time_limit_s: seconds of search, finals not included; none sets no limit.
+      seeds_per_task: seeds of each proxy task in the fitness.
+      population_size: of the regularized evolution; the oldest dies.
+      tournament_size: candidates drawn for each parent; the best of them becomes it.
+      hurdle: how much worse than the initial rule, in log loss, a candidate may be at any check of any run before it is rejected.
+      fresh_seeds: seeds on which a challenger and the incumbent are compared before the best is replaced; new ones each time.
+      meta_seeds: seeds of each meta-validation task.
+      window: proposals asked before the first of them is told; part of the experiment, unlike the number of workers.
+      mutation: how children are made.
+      finals: how finalists and baselines are compared at the end.
+      pool: where the work is done.
+    """
+
+    tasks: tuple[ProxyConfig, ...]
+    meta_validation: tuple[ProxyConfig, ...]
+    seed: int = 0
+    initial_rule: str = "adamw"
+    learning_rate: float = 3e-3
+    max_evaluations: int = 2000
+    time_limit_s: float | None = None
+    seeds_per_task: int = 1
+    population_size: int = 100
+    tournament_size: int = 2
+    hurdle: float = 0.5
+    fresh_seeds: int = 8
+    meta_seeds: int = 2
+    window: int = 8
+    mutation: MutationConfig = field(default_factory=MutationConfig)
+    finals: FinalsConfig = field(default_factory=FinalsConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError("tasks is empty; a search needs at least one proxy task")
+        names = [proxy.task for proxy in (*self.tasks, *self.meta_validation)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{twice[0]} is named twice among tasks and meta_validation; each may stand once")
+        for name in ("max_evaluations", "seeds_per_task", "population_size", "tournament_size", "meta_seeds", "window"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.fresh_seeds < 2:
+            raise ValueError(f"fresh_seeds is {self.fresh_seeds}; a comparison needs at least 2")
+        if not self.learning_rate > 0 or not self.hurdle > 0:
+            raise ValueError("learning_rate and hurdle must be above 0")
+        if self.time_limit_s is not None and not self.time_limit_s > 0:
+            raise ValueError(f"time_limit_s is {self.time_limit_s}; it must be above 0")
+
+    @property
+    def evaluator(self) -> EvaluatorConfig:
+        """What the pool's workers are built from: proxy tasks first, then the meta-validation tasks."""
+        return EvaluatorConfig(proxies=(*self.tasks, *self.meta_validation), seed=self.seed)

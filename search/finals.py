@@ -1,0 +1,253 @@
+"""The finals: hall of fame and baselines on the same tasks, with the same learning-rate budget, on seeds never used before.
+
+What a search found was selected thousands of times on the search's seeds, learning rate included; its fitness there flatters it. So at the end the best
+rule of each length, the incumbent, and the baselines (AdamW and Lion) are treated alike: every learning rate of one grid is tried on the
+selection seeds, the best is kept, and the figures shown come from further seeds. The winner is chosen on the selection seeds too.
+Meta-validation tasks are scored at the learning rate chosen on the proxies.
+
+Every run is looked up in the store first, so that finals that were interrupted go on where they stopped.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+
+from veldt.search import evolution, rules, simplify
+from veldt.search.config import SearchConfig
+from veldt.search.evaluator import EvalJob, Run
+from veldt.search.evolution import Evolution, RunNow
+from veldt.search.mutation import Genotype
+from veldt.search.program import Program
+from veldt.search.store import Store
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the hall of fame.
+
+    Attributes:
+      label: how the table names it.
+      candidate: its id in the store; below 0 for a baseline.
+      program: the rule, simplified.
+      learning_rate: the best of the grid on the selection seeds; None where every one failed.
+      length: live instructions.
+      search_fitness: the fitness that the search saw; None for a baseline.
+      select: mean log loss on the selection seeds, at that learning rate.
+      final: mean log loss on the final seeds; None where a run failed.
+      final_error: standard error of that mean over seeds.
+      meta: mean log loss on the meta-validation tasks; None where a run failed or there are none.
+      winner: True for the one that the run hands over.
+    """
+
+    label: str
+    candidate: int
+    program: Program
+    learning_rate: float | None
+    length: int
+    search_fitness: float | None
+    select: float | None
+    final: float | None
+    final_error: float | None
+    meta: float | None
+    winner: bool = False
+
+
+def hall_of_fame(store: Store, config: SearchConfig, incumbent: int) -> list[int]:
+    """Candidates for the finals: the best of each length that beats every shorter one, and the incumbent.
+
+    Returns:
+      Their ids, shortest first; at most `config.finals.max_entries`, the fittest kept.
+    """
+    rows = store.rows(
+        "SELECT id, length, MIN(fitness) AS fitness FROM candidate "
+        "WHERE id >= 0 AND status = 'ok' GROUP BY length ORDER BY length"
+    )
+    front: list[tuple[float, int, int]] = []
+    for row in rows:
+        if all(row["fitness"] < fitness for fitness, _, _ in front):
+            front.append((row["fitness"], row["length"], row["id"]))
+    front = sorted(sorted(front)[: config.finals.max_entries], key=lambda entry: entry[1])
+    chosen = [candidate for _, _, candidate in front]
+    if incumbent not in chosen:
+        if len(chosen) == config.finals.max_entries:
+            chosen.remove(max(front)[2])
+        chosen.append(incumbent)
+    return chosen
+
+
+@final
+class Finals:
+    """Runs the finals of one search."""
+
+    def __init__(self, evolution_: Evolution, store: Store, run_now: RunNow):
+        self._config = evolution_.config
+        self._incumbent = evolution_.incumbent
+        self._store = store
+        self._run_now = run_now
+
+    def run(self, report: Callable[[str, int, int], None] = lambda *_: None) -> list[Entry]:
+        """Plays the finals. Returns the entries, shortest first, baselines last.
+
+        Args:
+          report: called with what is being done, how many of how many runs are done.
+        """
+        config = self._config
+        contenders: list[tuple[int, str, Program, float | None]] = []
+        for candidate in hall_of_fame(self._store, config, self._incumbent.candidate):
+            row = self._store.rows("SELECT * FROM candidate WHERE id = ?", (candidate,))[0]
+            label = f"#{candidate}" if candidate else f"{config.initial_rule} (initial)"
+            contenders.append((candidate, label, Program.parse(row["program"]), row["fitness"]))
+        for number, name in enumerate(config.finals.baselines, 1):
+            contenders.append((-number, name, self._baseline(-number, name), None))
+
+        proxies = range(len(config.tasks))
+        metas = range(len(config.tasks), len(config.evaluator.proxies))
+        select = [Run(p, evolution.SELECT_SEEDS + s) for s in range(config.finals.select_seeds) for p in proxies]
+        final_ = [Run(p, evolution.FINAL_SEEDS + s) for s in range(config.finals.final_seeds) for p in proxies]
+        meta = [Run(p, evolution.FINAL_SEEDS + s) for s in range(config.meta_seeds) for p in metas]
+
+        wanted = [(c, program, rate, "select", select) for c, _, program, _ in contenders for rate in config.finals.rates]
+        self._complete(wanted, lambda done, total: report("learning rates", done, total))
+        best = {c: self._best_rate(c, select) for c, _, _, _ in contenders}
+        wanted = [(c, program, best[c][0], "final", final_) for c, _, program, _ in contenders if best[c][0] is not None]
+        wanted += [(c, program, rate, "meta-final", meta) for c, program, rate, _, _ in wanted if meta]
+        self._complete(wanted, lambda done, total: report("final seeds", done, total))
+
+        entries = []
+        for candidate, label, program, fitness in contenders:
+            rate, score = best[candidate]
+            final_score, error = self._score(candidate, "final", rate, final_)
+            entries.append(
+                Entry(
+                    label=label,
+                    candidate=candidate,
+                    program=program,
+                    learning_rate=rate,
+                    length=len(program.lower().live_nodes),
+                    search_fitness=fitness,
+                    select=score,
+                    final=final_score,
+                    final_error=error,
+                    meta=self._score(candidate, "meta-final", rate, meta)[0] if meta else None,
+                )
+            )
+        found = [entry for entry in entries if entry.candidate >= 0 and entry.select is not None]
+        winner = min(found, key=lambda entry: (entry.select, entry.length), default=None)
+        entries = [replace(entry, winner=entry is winner) for entry in entries]
+        self._store_entries(entries)
+        return entries
+
+    def _baseline(self, candidate: int, name: str) -> Program:
+        program = simplify.simplify(rules.load_rule(name))
+        if not self._store.rows("SELECT 1 FROM candidate WHERE id = ?", (candidate,)):
+            with self._store.transaction():
+                self._store.insert(
+                    "candidate",
+                    id=candidate,
+                    behaviour=f"baseline {name}",
+                    program=str(program),
+                    learning_rate=0.0,
+                    length=len(program.lower().live_nodes),
+                    status="baseline",
+                    fitness=None,
+                    num_steps=0,
+                    message="",
+                )
+        return program
+
+    def _complete(
+        self,
+        wanted: Sequence[tuple[int, Program, float | None, str, Sequence[Run]]],
+        report: Callable[[int, int], None],
+    ) -> None:
+        """Makes every run that the store does not hold yet; a rule's runs at one rate stop at the first that fails."""
+        jobs = [
+            (candidate, purpose, rate, EvalJob(Genotype(program, rate), tuple(runs)))
+            for candidate, program, rate, purpose, runs in wanted
+            if rate is not None and not self._rows(candidate, purpose, rate)
+        ]
+        batch = 16
+        for first in range(0, len(jobs), batch):
+            part = jobs[first : first + batch]
+            report(first, len(jobs))
+            results = self._run_now([job for *_, job in part])
+            with self._store.transaction():
+                for (candidate, purpose, rate, _), result in zip(part, results, strict=True):
+                    for run in evolution.outcome_of(result).runs:
+                        evolution.insert_run(self._store, self._config, candidate, purpose, rate, run)
+        report(len(jobs), len(jobs))
+
+    def _rows(self, candidate: int, purpose: str, rate: float) -> list[dict[str, object]]:
+        query = "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND learning_rate = ?"
+        return self._store.rows(query, (candidate, purpose, rate))
+
+    def _best_rate(self, candidate: int, runs: Sequence[Run]) -> tuple[float | None, float | None]:
+        scores = [
+            (score, rate)
+            for rate in self._config.finals.rates
+            if (score := self._score(candidate, "select", rate, runs)[0]) is not None
+        ]
+        if not scores:
+            return None, None
+        score, rate = min(scores)
+        return rate, score
+
+    def _score(
+        self, candidate: int, purpose: str, rate: float | None, runs: Sequence[Run]
+    ) -> tuple[float | None, float | None]:
+        """Mean log loss over runs, and the standard error over seeds of the per-seed means; None where a run failed."""
+        if rate is None:
+            return None, None
+        proxies = self._config.evaluator.proxies
+        by_run = {(row["task"], row["seed"]): row["log_loss"] for row in self._rows(candidate, purpose, rate)}
+        losses = [by_run.get((proxies[run.proxy].task, run.seed)) for run in runs]
+        if any(loss is None for loss in losses):
+            return None, None
+        seeds = {run.seed for run in runs}
+        means = [np.mean([loss for loss, run in zip(losses, runs, strict=True) if run.seed == s]) for s in seeds]  # type: ignore[misc]
+        error = float(np.std(means, ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None
+        return float(np.mean(means)), error
+
+    def _store_entries(self, entries: Iterable[Entry]) -> None:
+        with self._store.transaction():
+            self._store.execute("DELETE FROM hall_of_fame")
+            for position, entry in enumerate(entries):
+                self._store.insert(
+                    "hall_of_fame",
+                    id=position,
+                    label=entry.label,
+                    candidate=entry.candidate,
+                    learning_rate=entry.learning_rate,
+                    length=entry.length,
+                    search_fitness=entry.search_fitness,
+                    select_score=entry.select,
+                    final_score=entry.final,
+                    final_error=entry.final_error,
+                    meta=entry.meta,
+                    winner=int(entry.winner),
+                )
+
+
+def read_entries(store: Store) -> list[Entry]:
+    """The finals' result as stored; empty before the finals have been played."""
+    rows = store.rows("SELECT h.*, c.program FROM hall_of_fame h JOIN candidate c ON c.id = h.candidate ORDER BY h.id")
+    return [
+        Entry(
+            label=row["label"],
+            candidate=row["candidate"],
+            program=Program.parse(row["program"]),
+            learning_rate=row["learning_rate"],
+            length=row["length"],
+            search_fitness=row["search_fitness"],
+            select=row["select_score"],
+            final=row["final_score"],
+            final_error=row["final_error"],
+            meta=row["meta"],
+            winner=bool(row["winner"]),
+        )
+        for row in rows
+    ]

@@ -1,0 +1,144 @@
+"""The shipped rules, and how a rule is loaded from anywhere.
+
+Each `<name>.py` in this folder is a program file (`search/parse.py`): text that is read and never
+imported. Every rule equals the Optax function of the same name, with its default constants, to
+rounding; `tests/search/test_rules.py` holds all of them to it (adopt and ademamix are in
+`optax.contrib`; momentum and nesterov are `optax.sgd`, signsgd is `optax.sign_sgd`).
+
+Not shipped, because a program cannot state them exactly:
+
+| rule | what it needs |
+|---|---|
+| lookahead, schedule_free | a second copy of the parameters, or gradients taken away from them |
+| adafactor, sm3 | averages or maxima over rows and columns |
+| muon, shampoo, soap, galore | matrix products and decompositions |
+| rprop, lars, rmsprop with momentum | the learning rate inside the state |
+| noisy_sgd | random numbers |
+| sophia, sam, polyak_sgd, momo | a Hessian, a second gradient, or the loss |
+"""
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+from veldt.search.errors import ProgramError, ProgramSyntaxError, UnknownRuleError
+from veldt.search.parse import MAX_TEXT_BYTES
+from veldt.search.program import COPY, Program
+
+RULE_NAMES: Final[tuple[str, ...]] = (
+    "adabelief",
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamaxw",
+    "adamw",
+    "adan",
+    "ademamix",
+    "adopt",
+    "amsgrad",
+    "lamb",
+    "lion",
+    "momentum",
+    "nadam",
+    "nadamw",
+    "nesterov",
+    "radam",
+    "rmsprop",
+    "sgd",
+    "signsgd",
+    "signum",
+    "yogi",
+)
+
+# What a search writes its best program to, in its run directory.
+BEST_FILE: Final = "best.py"
+
+_FOLDER: Final = Path(__file__).parent
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """One row of `veldt list rules`.
+
+    Attributes:
+      name: what `load_rule` takes.
+      statements: number of instructions.
+      slots: number of state slots, each as large as the parameters.
+      constants: the tunable constants and their defaults.
+      description: the first line of the rule's docstring.
+    """
+
+    name: str
+    statements: int
+    slots: int
+    constants: tuple[tuple[str, float], ...]
+    description: str
+
+
+def load_rule(source: str | Path) -> Program:
+    """Loads an update rule. The file is read as data and never run.
+
+    Args:
+      source: a shipped rule's name, the path of a `.py` rule file, or a run directory (its best).
+
+    Raises:
+      UnknownRuleError: no such rule, file or directory, or the directory holds no best rule.
+      ProgramError: the file is not a program; says file, line and column.
+    """
+    if source in RULE_NAMES:
+        return _read(_FOLDER / f"{source}.py")
+    path = Path(source)
+    # `os.path`, because pathlib's own tests raise on names that the file system cannot have.
+    if os.path.isdir(path):
+        if not (path / BEST_FILE).is_file():
+            raise UnknownRuleError(
+                f"{str(path)!r} is a directory without {BEST_FILE}: no run directory, or its "
+                "search has not scored a program yet"
+            )
+        return _read(path / BEST_FILE)
+    if os.path.isfile(path):
+        return _read(path)
+    if path.suffix == ".py" or len(path.parts) > 1:
+        raise UnknownRuleError(f"there is no rule file or run directory {str(path)!r}")
+    close = difflib.get_close_matches(str(source), RULE_NAMES, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"shipped: {', '.join(RULE_NAMES)}"
+    raise UnknownRuleError(
+        f"unknown rule {str(source)!r}: no shipped rule, rule file (.py) or run directory; {hint}"
+    )
+
+
+def list_rules() -> tuple[RuleRow, ...]:
+    """The shipped rules, by name."""
+    return tuple(_row(load_rule(name)) for name in RULE_NAMES)
+
+
+def _row(program: Program) -> RuleRow:
+    return RuleRow(
+        name=program.name,
+        statements=sum(statement.op != COPY for statement in program.statements),
+        slots=len(program.slots),
+        constants=program.constants,
+        description=program.doc.partition("\n")[0],
+    )
+
+
+def _read(path: Path) -> Program:
+    """Parses one rule file; the errors name it."""
+    try:
+        with path.open("rb") as file:
+            # One byte past the parser's limit is enough for it to refuse the rest.
+            text = file.read(MAX_TEXT_BYTES + 1).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ProgramSyntaxError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise UnknownRuleError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    try:
+        return Program.parse(text)
+    except ProgramError as error:
+        named = type(error)(f"{path}: {error}")
+        named.line, named.column = error.line, error.column
+        raise named from None

@@ -1,0 +1,165 @@
+"""Running a search: the run directory, the pool, the engine and the finals, put together.
+
+A run directory holds all of a run: `config.yaml`, `store.sqlite`, `best.py` with `best.json` (from the first new best on, at the end the
+winner), and whatever the user has written from it (reports, exports). Where it was killed, `resume=True` goes on.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import yaml
+
+from veldt.search import best, display, finals, rules
+from veldt.search.config import SearchConfig
+from veldt.search.errors import SearchError
+from veldt.search.evaluator import EvaluatorFactory
+from veldt.search.evolution import Evolution, Incumbent
+from veldt.search.finals import Entry
+from veldt.search.store import FILE_NAME, Store
+from veldt.tasks import driver, pool
+
+CONFIG_FILE: Final = "config.yaml"
+# What may differ when a run is resumed: how long it goes on and where, not what it is.
+RESUMABLE: Final = ("max_evaluations", "time_limit_s", "pool", "finals")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search hands over.
+
+    Attributes:
+      entries: the hall of fame and the baselines.
+      best: the winner.
+    """
+
+    entries: tuple[Entry, ...]
+    best: best.Best
+
+
+def run_search(
+    config: SearchConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    view: display.Display | None = None,
+) -> SearchResult:
+    """Runs a search to its end.
+
+    Args:
+      config: what to search.
+      run_dir: where the run is kept; made if it does not exist.
+      resume: go on with the run that is there; `config` must be its config but for `RESUMABLE`.
+      view: what shows it; None shows nothing.
+
+    Raises:
+      SearchError: the run directory cannot be used, or the initial rule cannot be trained.
+      KeyboardInterrupt: Ctrl-C; all that was told is stored, and `resume` goes on.
+    """
+    # Tasks and rules are loaded before anything is written: a misspelt name leaves no run directory behind.
+    factory = EvaluatorFactory(config.evaluator)
+    factory()
+    for name in (config.initial_rule, *config.finals.baselines):
+        rules.load_rule(name)
+    with _open_store(config, run_dir, resume=resume) as store:
+        with pool.make_pool(config.pool, factory) as workers:
+            num_told = store.rows("SELECT COUNT(*) AS n FROM proposal")[0]["n"]
+            engine = driver.OrderedDriver(workers, window=config.window, start=num_told)
+            evolution = Evolution(config, store, engine.run_now)
+            if view is not None:
+                view.phase("compiling the training loops and scoring the initial rule")
+            evolution.start()
+            _write_incumbent(run_dir, config, evolution.incumbent)
+            incumbent = evolution.incumbent.candidate
+
+            def tell(index: int, result: Any) -> None:
+                nonlocal incumbent
+                evolution.tell(index, result)
+                if evolution.incumbent.candidate != incumbent:
+                    incumbent = evolution.incumbent.candidate
+                    _write_incumbent(run_dir, config, evolution.incumbent)
+                    if view is not None:
+                        view.best(evolution)
+                if view is not None:
+                    view.update(evolution)
+
+            engine.run(evolution.ask, tell)
+            entries = finals.Finals(evolution, store, engine.run_now).run(
+                view.phase if view is not None else lambda *_: None
+            )
+        winner = next((entry for entry in entries if entry.winner), None)
+        if winner is None or winner.learning_rate is None:
+            raise SearchError("no finalist could be trained at any learning rate of the finals")
+        found = best.make_best(winner.program, winner.learning_rate, "discovered", _provenance(run_dir, config, winner))
+        best.write_best(run_dir, found)
+        return SearchResult(tuple(entries), found)
+
+
+def _open_store(config: SearchConfig, run_dir: Path, *, resume: bool) -> Store:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SearchError(f"the run directory {run_dir} cannot be made: {error.strerror}") from None
+    described = json.loads(json.dumps(dataclasses.asdict(config)))
+    if resume and (run_dir / FILE_NAME).exists():
+        store = Store.open(run_dir)
+        try:
+            _check_same(described, json.loads(store.meta()["config"]), run_dir)
+        except BaseException:
+            store.close()
+            raise
+    else:
+        store = Store.create(run_dir)
+    with store.transaction():
+        store.set_meta("config", json.dumps(described))
+    (run_dir / CONFIG_FILE).write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
+    return store
+
+
+def _check_same(now: Mapping[str, Any], before: Mapping[str, Any], run_dir: Path) -> None:
+    for key in now:
+        if key not in RESUMABLE and now[key] != before.get(key):
+            raise SearchError(
+                f"{run_dir} holds a run with {key} = {json.dumps(before.get(key))}, not {json.dumps(now[key])}; resumed, a run may "
+                f"differ only in {', '.join(RESUMABLE)}. Choose another --run-dir, or resume with {run_dir / CONFIG_FILE}"
+            )
+
+
+def _write_incumbent(run_dir: Path, config: SearchConfig, incumbent: Incumbent) -> None:
+    provenance = {
+        **_origin(run_dir, config),
+        "fitness": f"{incumbent.fitness:.4f} on the search's seeds (mean log normalised validation loss, lower is better)",
+        "fresh seeds": "not challenged yet" if incumbent.fresh is None else f"{incumbent.fresh:.4f}",
+        "meta-validation": "none" if incumbent.meta is None else f"{incumbent.meta:.4f}",
+        "state": "incumbent of a search that has not ended",
+    }
+    genotype = incumbent.genotype
+    best.write_best(run_dir, best.make_best(genotype.program, genotype.learning_rate, "discovered", provenance))
+
+
+def _provenance(run_dir: Path, config: SearchConfig, winner: Entry) -> dict[str, str]:
+    error = "" if winner.final_error is None else f" +- {winner.final_error:.4f}"
+    return {
+        **_origin(run_dir, config),
+        "proxies": f"{winner.final:.4f}{error} over {config.finals.final_seeds} seeds that nothing was selected on "
+        "(mean log normalised validation loss, lower is better)"
+        if winner.final is not None
+        else "failed on the final seeds",
+        "meta-validation": "none" if winner.meta is None else f"{winner.meta:.4f}",
+        "candidate": str(winner.candidate),
+    }
+
+
+def _origin(run_dir: Path, config: SearchConfig) -> dict[str, str]:
+    import veldt
+
+    return {
+        "run": run_dir.resolve().name,
+        "search": f"from {config.initial_rule}, seed {config.seed}, {config.max_evaluations} distinct programs",
+        "tasks": ", ".join(f"{proxy.task} ({proxy.num_steps} steps)" for proxy in config.tasks),
+        "veldt": veldt.__version__,
+    }
