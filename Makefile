@@ -1,0 +1,53 @@
+# The environment lives in .venv and is made by the first target that needs it.
+# Another interpreter: make PYTHON=/path/to/python3.12 test
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RUN_DIR ?= runs/quickstart
+TEST_JOBS ?= 2
+
+.PHONY: help setup quickstart test test-all lint format bench clean
+.DEFAULT_GOAL := help
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## Make .venv with the pinned dependencies
+
+$(READY): pyproject.toml constraints.txt
+	@if ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		echo "veldt needs Python 3.11 or newer; found: '$(PYTHON)'." >&2; \
+		echo "Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; fi
+	@test -x $(BIN)/python || { echo "making $(VENV) (about two minutes, 1.3 GB)"; "$(PYTHON)" -m venv $(VENV); }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: $(READY)  ## A real search on digits, its exported rule and its report
+	$(BIN)/python -m veldt search quickstart --run-dir $(RUN_DIR)
+	$(BIN)/python -m veldt export $(RUN_DIR) --to optax -o $(RUN_DIR)/rule.py
+	$(BIN)/python -m veldt report $(RUN_DIR)
+
+test: lint  ## Lint, types, and the tests that take seconds
+	$(BIN)/pytest -q -n $(TEST_JOBS) -m 'not slow'
+
+test-all: lint  ## Everything, the slow tests too
+	$(BIN)/pytest -q -n $(TEST_JOBS)
+
+lint: $(READY)  ## ruff and mypy, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy veldt $(wildcard benchmarks/*.py)
+
+format: $(READY)  ## Let ruff fix and format what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## Every number that the README quotes
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean:  ## Remove caches and build outputs; .venv and runs/ stay
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

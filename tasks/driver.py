@@ -1,0 +1,206 @@
+"""Ask/tell above the pool: the same run whatever the timing and the number of workers.
+
+An engine proposes (`ask`) and learns (`tell`). With several workers, results come back in an order
+that depends on the machine, so an engine that learnt from them as they come could never repeat a
+run. `OrderedDriver` fixes the order of all calls beforehand. Proposals are numbered 0, 1, 2, ...
+With a window of 3 the calls are, always,
+
+    ask 0, ask 1, ask 2, tell 0, ask 3, tell 1, ask 4, tell 2, ...
+
+so proposal `i` knows of the results up to `i - window` and of no other, and a result that arrives
+early waits for its turn. Workers stay busy while `window` is some multiple of their number: the
+window is part of an experiment's definition, the number of workers is not.
+"""
+
+import contextlib
+import dataclasses
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Protocol, TypeAlias, final
+
+from veldt.tasks import pool as pool_lib
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """A proposal that a worker must run: the payload of its job."""
+
+    payload: object
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ready:
+    """A proposal whose result is known without a worker: a cache hit, an invalid program.
+
+    It takes its place in the order like any other.
+    """
+
+    value: object
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stop:
+    """No proposal: nothing more is asked, and what is under way is told."""
+
+
+Proposal: TypeAlias = Run | Ready | Stop
+
+
+class AskFn(Protocol):
+    """Proposes."""
+
+    def __call__(self, index: int, /) -> Proposal:
+        """Return proposal `index`, knowing what has been told so far."""
+        ...
+
+
+class TellFn(Protocol):
+    """Learns."""
+
+    def __call__(self, index: int, outcome: pool_lib.JobResult | Ready, /) -> None:
+        """Take in what became of proposal `index`: its job's result, or the `Ready` it was."""
+        ...
+
+
+@final
+class OrderedDriver:
+    """Drives one engine through one pool, in an order that timing cannot change.
+
+    Ctrl-C while a result is awaited raises `KeyboardInterrupt` at once. During an `ask` or a `tell`
+    it is held back until that call returns, so no proposal is ever half told; a second Ctrl-C is
+    not held back. Either way `num_asked` and `num_told` say how far the engine got. The pool still
+    belongs to the caller, who closes it.
+    """
+
+    def __init__(self, pool: pool_lib.Pool, *, window: int, start: int = 0):
+        """Drive `pool`, which no one else may use meanwhile.
+
+        Args:
+            pool: Where jobs go.
+            window: How many proposals may be asked and not yet told, at least 1.
+            start: The first proposal's number; a resumed run goes on counting.
+        """
+        if window < 1:
+            raise ValueError(f"window is {window}; it must be at least 1")
+        self._pool = pool
+        self._window = window
+        self._num_asked = start
+        self._num_told = start
+        self._next_job_id = 0
+        self._job_of: dict[int, int] = {}  # proposal -> its job, until it is told
+        self._arrived: dict[int, pool_lib.JobResult] = {}  # job -> its result, until it is used
+        self._ready: dict[int, Ready] = {}  # proposal -> what it was, until it is told
+
+    @property
+    def num_asked(self) -> int:
+        """The number of the next proposal to ask for."""
+        return self._num_asked
+
+    @property
+    def num_told(self) -> int:
+        """The number of the next proposal to tell."""
+        return self._num_told
+
+    def run(self, ask: AskFn, tell: TellFn) -> None:
+        """Ask and tell until `ask` returns `Stop` and all that was asked has been told.
+
+        Args:
+            ask: Proposes; called with consecutive numbers.
+            tell: Learns; called with the same numbers in the same order. It may call `run_now`.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; see the class for what then holds.
+            PoolError: The pool cannot go on.
+        """
+        asking = True
+        while asking or self._num_told < self._num_asked:
+            if asking and self._num_asked - self._num_told < self._window:
+                with _hold_interrupts():
+                    asking = self._ask(ask)
+            else:
+                self._await_next()
+                with _hold_interrupts():
+                    self._tell(tell)
+
+    def run_now(self, payloads: Sequence[object]) -> list[pool_lib.JobResult]:
+        """Run extra jobs and wait for just these; for use inside `tell`, or outside `run`.
+
+        Results of proposals that arrive meanwhile are kept for their turn.
+
+        Args:
+            payloads: What the workers are called with.
+
+        Returns:
+            One result per payload, in their order.
+        """
+        jobs = [self._submit(payload) for payload in payloads]
+        for job in jobs:
+            self._await_job(job)
+        return [self._arrived.pop(job) for job in jobs]
+
+    def _ask(self, ask: AskFn) -> bool:
+        index = self._num_asked
+        match ask(index):
+            case Run(payload):
+                self._job_of[index] = self._submit(payload)
+            case Ready() as ready:
+                self._ready[index] = ready
+            case Stop():
+                return False
+            case other:
+                raise TypeError(f"ask({index}) returned {other!r}; expected Run, Ready or Stop")
+        self._num_asked += 1
+        return True
+
+    def _await_next(self) -> None:
+        if (job := self._job_of.get(self._num_told)) is not None:
+            self._await_job(job)
+
+    def _tell(self, tell: TellFn) -> None:
+        index = self._num_told
+        if index in self._ready:
+            tell(index, self._ready.pop(index))
+        else:
+            tell(index, self._arrived.pop(self._job_of.pop(index)))
+        self._num_told += 1
+
+    def _submit(self, payload: object) -> int:
+        job = self._next_job_id
+        self._next_job_id += 1
+        self._pool.submit(pool_lib.Job(job, payload))
+        return job
+
+    def _await_job(self, job: int) -> None:
+        while job not in self._arrived:
+            result = self._pool.next_result()
+            self._arrived[result.id] = result
+
+
+@contextlib.contextmanager
+def _hold_interrupts() -> Iterator[None]:
+    """Hold a Ctrl-C back until the block has ended; a second one is let through."""
+    previous = signal.getsignal(signal.SIGINT)
+    # Python runs signal handlers on the main thread only. A handler that is no function (ignored,
+    # or the system's own) would interrupt nothing here.
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+
+    def hold(signum: int, frame: FrameType | None) -> None:
+        if held:
+            previous(signum, frame)
+        held.append((signum, frame))
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if held:
+        previous(*held[0])

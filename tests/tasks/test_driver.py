@@ -1,0 +1,228 @@
+"""The ordered driver: one fixed order of asks and tells, whatever the workers do."""
+
+import collections
+import os
+import random
+import signal
+import threading
+import time
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from veldt.tasks import driver as driver_lib
+from veldt.tasks import pool as pool_lib
+
+
+class Dawdler:
+    """Takes as long as the payload says, so that results come out of order."""
+
+    def __call__(self, payload):
+        value, sleep_s = payload
+        time.sleep(sleep_s)
+        if value % 7 == 3:
+            raise ValueError(f"bad {value}")
+        return value * 10
+
+
+class Engine:
+    """Proposes from a state that every tell changes, so any change of order changes the run."""
+
+    def __init__(self, seed, num_proposals, run_now=None):
+        self.state = seed
+        self.num_proposals = num_proposals
+        self.run_now = run_now
+        self.sleeps = random.Random(seed + 1)
+        self.log = []
+
+    def ask(self, index):
+        self.log.append(("ask", index, self.state))
+        if index >= self.num_proposals:
+            return driver_lib.Stop()
+        if self.state % 4 == 0:
+            return driver_lib.Ready(self.state)
+        return driver_lib.Run((self.state % 1000, self.sleeps.random() * 2e-3))
+
+    def tell(self, index, outcome):
+        if isinstance(outcome, driver_lib.Ready):
+            told = ("ready", outcome.value)
+        else:
+            told = (outcome.status.value, outcome.value, outcome.message.split("\n")[0])
+        if self.run_now is not None and index % 3 == 0:
+            extra = self.run_now([(self.state % 10 * 7, 1e-3), (7, 0.0)])
+            told += tuple(r.value for r in extra)
+        self.log.append(("tell", index, told))
+        # Python's own hash of a tuple of strings is salted per process; this is not.
+        self.state = (self.state * 31 + sum(map(ord, repr(told)))) % 100_003
+
+
+def run(num_workers, window, seed, num_proposals, *, extra):
+    with pool_lib.InlinePool(Dawdler, num_workers) as pool:
+        driver = driver_lib.OrderedDriver(pool, window=window)
+        engine = Engine(seed, num_proposals, driver.run_now if extra else None)
+        driver.run(engine.ask, engine.tell)
+        assert (driver.num_asked, driver.num_told) == (num_proposals, num_proposals)
+        assert pool.in_flight == 0
+    return engine.log
+
+
+@hypothesis.settings(max_examples=25)
+@hypothesis.given(
+    window=st.integers(1, 9),
+    seed=st.integers(0, 10_000),
+    num_proposals=st.integers(0, 25),
+    extra=st.booleans(),
+)
+def test_the_run_does_not_depend_on_the_number_of_workers(window, seed, num_proposals, extra):
+    alone = run(1, window, seed, num_proposals, extra=extra)
+    assert run(2, window, seed, num_proposals, extra=extra) == alone
+    assert run(5, window, seed, num_proposals, extra=extra) == alone
+    told = [entry[1] for entry in alone if entry[0] == "tell"]
+    assert told == list(range(num_proposals))
+
+
+def test_the_interleaving_is_the_documented_one():
+    log = [f"{verb} {index}" for verb, index, _ in run(2, 3, seed=5, num_proposals=5, extra=False)]
+    assert log == [
+        *("ask 0", "ask 1", "ask 2", "tell 0", "ask 3", "tell 1", "ask 4", "tell 2"),
+        *("ask 5", "tell 3", "tell 4"),  # Proposal 5 was Stop.
+    ]
+
+
+def test_numbers_go_on_from_start():
+    asked, told = [], []
+
+    def ask(index):
+        asked.append(index)
+        return driver_lib.Stop() if index == 13 else driver_lib.Run((index, 0.0))
+
+    with pool_lib.InlinePool(Dawdler) as pool:
+        driver = driver_lib.OrderedDriver(pool, window=2, start=11)
+        driver.run(ask, lambda index, outcome: told.append((index, outcome.value)))
+    assert asked == [11, 12, 13]
+    assert told == [(11, 110), (12, 120)]
+
+
+def test_workers_are_kept_busy_beyond_a_slow_head():
+    """While proposal 0 runs, the rest of the window is run by the other worker."""
+    ran = collections.Counter()
+    others_done = threading.Event()
+
+    def worker(index):
+        if index == 0:
+            assert others_done.wait(timeout=30)
+        ran[index] += 1
+        if sum(ran.values()) == 7:
+            others_done.set()
+
+    told = []
+    with pool_lib.InlinePool(lambda: worker, 2) as pool:
+        driver = driver_lib.OrderedDriver(pool, window=8)
+        driver.run(
+            lambda index: driver_lib.Run(index) if index < 8 else driver_lib.Stop(),
+            lambda index, outcome: told.append((index, outcome.status.value)),
+        )
+    assert told == [(i, "ok") for i in range(8)]
+    assert ran == dict.fromkeys(range(8), 1)
+
+
+def test_run_now_keeps_the_order_of_its_payloads():
+    with pool_lib.InlinePool(Dawdler, 4) as pool:
+        driver = driver_lib.OrderedDriver(pool, window=1)
+        results = driver.run_now([(i, 0.004 - i * 1e-3) for i in (0, 1, 2, 3, 4)][:4])
+        assert driver.run_now([]) == []
+    assert [r.value for r in results] == [0, 10, 20, None]
+    assert results[3].message.startswith("ValueError: bad 3")
+
+
+def test_errors_of_the_engine_come_through():
+    def tell(index, outcome):
+        raise RuntimeError(f"engine broke at {index}")
+
+    with pool_lib.InlinePool(Dawdler, 2) as pool:
+        driver = driver_lib.OrderedDriver(pool, window=4)
+        with pytest.raises(RuntimeError, match="engine broke at 0"):
+            driver.run(lambda index: driver_lib.Run((index, 0.0)), tell)
+        assert driver.num_told == 0
+    with pool_lib.InlinePool(Dawdler) as pool:
+        driver = driver_lib.OrderedDriver(pool, window=4)
+        with pytest.raises(TypeError, match="expected Run, Ready or Stop"):
+            driver.run(lambda index: index, tell)
+        with pytest.raises(ValueError, match="window is 0"):
+            driver_lib.OrderedDriver(pool, window=0)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("where", ["ask", "tell", "run_now"])
+def test_ctrl_c_never_leaves_a_half_told_result(num_workers, where):
+    asked, told = [], []
+
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def ask(index):
+        if where == "ask" and index == 4:
+            interrupt()
+        asked.append(index)
+        return driver_lib.Run((index, 0.0))
+
+    def tell(index, outcome):
+        if index == 3 and where == "tell":
+            interrupt()
+        if index == 3 and where == "run_now":
+            timer = threading.Timer(0.01, interrupt)
+            timer.start()
+            assert driver.run_now([(20, 0.05)])[0].value == 200
+            timer.join()
+        told.append(index)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pool_lib.InlinePool(Dawdler, num_workers) as pool:
+        driver = driver_lib.OrderedDriver(pool, window=2)
+        with pytest.raises(KeyboardInterrupt):
+            driver.run(ask, tell)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert told == list(range(driver.num_told))
+    assert asked == list(range(driver.num_asked))
+    assert driver.num_told == {"ask": 3, "tell": 4, "run_now": 4}[where]
+    assert driver.num_asked == 5
+
+
+def test_a_second_ctrl_c_is_not_held_back():
+    reached = []
+
+    def tell(index, outcome):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0)  # A bytecode boundary, where Python runs handlers.
+        reached.append(index)
+
+    with pool_lib.InlinePool(Dawdler) as pool:
+        driver = driver_lib.OrderedDriver(pool, window=1)
+        with pytest.raises(KeyboardInterrupt):
+            driver.run(lambda index: driver_lib.Run((index, 0.0)), tell)
+    assert reached == []
+    assert driver.num_told == 0
+
+
+def test_ctrl_c_while_waiting_is_raised_at_once():
+    release = threading.Event()
+    told = []
+    pool = pool_lib.InlinePool(lambda: lambda _: release.wait(timeout=30), 2)
+    driver = driver_lib.OrderedDriver(pool, window=2)
+    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        driver.run(driver_lib.Run, lambda index, outcome: told.append(index))
+    assert not release.is_set()
+    assert (told, driver.num_asked, driver.num_told) == ([], 2, 0)
+    release.set()
+    pool.close()
+
+
+def test_another_thread_than_the_main_one_may_drive():
+    logs = []
+    thread = threading.Thread(target=lambda: logs.append(run(2, 3, 1, 6, extra=True)))
+    thread.start()
+    thread.join()
+    assert logs == [run(1, 3, 1, 6, extra=True)]

@@ -1,0 +1,217 @@
+"""The command line: dispatch, exit codes, and what people read when they mistype.
+
+The search, its export and its report have tests of their own; fakes stand in for them here.
+"""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import veldt
+from veldt import cli
+from veldt import search as search_room
+from veldt.search import errors as search_errors
+from veldt.tasks import errors as task_errors
+from veldt.tasks import pool as pool_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """A search.
+
+    Attributes:
+        seed: Of everything.
+        pool: Where.
+    """
+
+    seed: int = 0
+    pool: pool_lib.PoolConfig = dataclasses.field(default_factory=pool_lib.PoolConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    name: str
+    description: str
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Puts a module with the given names in the place of one of the search room's."""
+
+    def fake(name, **contents):
+        module = types.ModuleType(f"veldt.search.{name}")
+        vars(module).update(contents)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(search_room, name, module, raising=False)
+
+    return fake
+
+
+@pytest.fixture
+def searches(fake, tmp_path, monkeypatch):
+    """Records what `veldt search` is asked to run, in an empty folder with one config."""
+    calls = []
+    monkeypatch.chdir(tmp_path)
+    Path("my.yaml").write_text("seed: 1\n")
+    fake("config", SearchConfig=SearchConfig)
+    fake(
+        "run",
+        run_search=lambda config, run_dir, *, resume: calls.append((config, run_dir, resume)),
+    )
+    return calls
+
+
+def run(capsys, *words):
+    code = cli.main(words)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_search_gets_its_config_from_file_and_overrides(searches, capsys):
+    assert run(capsys, "search", "my.yaml") == (0, "", "")
+    words = ["--seed", "7", "--run-dir=there", "my.yaml", "--resume", "--pool.num-workers", "2"]
+    assert run(capsys, "search", *words) == (0, "", "")
+    assert searches == [
+        (SearchConfig(seed=1), Path("runs/my"), False),
+        (SearchConfig(7, pool_lib.PoolConfig(num_workers=2)), Path("there"), True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["serch", "x"], "there is no command 'serch'. Did you mean 'search'? Commands: search,"),
+        (["--serch"], "unrecognized arguments: --serch"),
+        (["search"], "the following arguments are required: CONFIG\nusage: veldt search"),
+        (["search", "yours"], "there is no config named 'yours'"),
+        (["search", "my.yaml", "more"], "unrecognized arguments: more"),
+        (["search", "my.yaml", "--seeed", "1"], "--seeed: unknown option. Did you mean 'seed'?"),
+        (["search", "my.yaml", "--resum"], "unknown option --resum. Did you mean '--resume'?"),
+        (["search", "my.yaml", "--run_dir", "x"], "unknown option --run_dir. Did you mean '--run-"),
+        (["search", "my.yaml", "--run-dir"], "argument --run-dir: expected one argument"),
+        (["search", "my.yaml", "--seed"], "--seed needs a value"),
+        (["search", "my.yaml", "--seed", "one"], "--seed: expected an integer, not the string"),
+        (
+            ["search", "my.yaml", "--pool.num-workers", "0"],
+            "--pool.num-workers: pool: num_workers is 0; it must be at least 1",
+        ),
+        (["export", "lion"], "the following arguments are required: -o/--output"),
+        (
+            ["export", "lion", "--to", "optx", "-o", "f"],
+            "cannot export to 'optx'. Did you mean 'op",
+        ),
+        (["list", "ruls"], "cannot list 'ruls'. Did you mean 'rules'? Lists: rules, tasks"),
+        (["list"], "the following arguments are required: WHAT"),
+        (["report"], "the following arguments are required: RUN_DIR"),
+    ],
+)
+def test_usage_errors_are_named_and_exit_2(searches, fake, capsys, words, message):
+    fake("export", export_optax=None)
+    code, out, err = run(capsys, *words)
+    assert err.startswith(f"error: {message}")
+    assert (code, out, searches) == (2, "", [])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        search_errors.StoreError("the store is damaged"),
+        task_errors.UnknownTaskError("digit_mlp", ["digits_mlp"]),
+        pool_lib.PoolError("no worker can be made"),
+        PermissionError("may not write there"),
+    ],
+)
+def test_failures_are_one_line_and_exit_1(searches, fake, capsys, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    fake("run", run_search=fail)
+    assert run(capsys, "search", "my.yaml") == (1, "", f"error: {error}\n")
+    monkeypatch.setenv("VELDT_DEBUG", "1")
+    with pytest.raises(type(error)):
+        cli.main(["search", "my.yaml"])
+
+
+def test_a_defect_keeps_its_traceback(searches, fake):
+    def fail(*args, **kwargs):
+        raise ZeroDivisionError
+
+    fake("run", run_search=fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["search", "my.yaml"])
+
+
+def test_ctrl_c_exits_130(searches, fake, capsys):
+    def interrupt(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    fake("run", run_search=interrupt)
+    assert run(capsys, "search", "my.yaml") == (130, "", "interrupted\n")
+
+
+def test_export_writes_what_the_exporter_returns(fake, capsys, tmp_path, monkeypatch):
+    fake("export", export_optax=lambda program: f"# {program}\n")
+    monkeypatch.setattr(veldt, "load_rule", lambda source: f"program of {source}", raising=False)
+    target = tmp_path / "lion.py"
+    assert run(capsys, "export", "lion", "--to", "optax", "-o", str(target))[0] == 0
+    assert target.read_text() == "# program of lion\n"
+    code, _, err = run(capsys, "export", "lion", "-o", str(tmp_path / "no" / "folder.py"))
+    assert code == 1
+    assert "No such file" in err
+
+
+def test_report_says_what_it_wrote(fake, capsys):
+    fake("report", write_report=lambda run_dir: run_dir / "report.html")
+    assert run(capsys, "report", "runs/my") == (0, "wrote runs/my/report.html\n", "")
+
+
+def test_list_prints_a_table(fake, capsys):
+    fake("rules", list_rules=lambda: (Row("adamw", "Adam with decay."), Row("sgd", "")))
+    assert run(capsys, "list", "rules") == (0, "adamw  Adam with decay.\nsgd\n", "")
+
+
+@pytest.mark.parametrize("what", sorted(cli.LISTS))
+def test_every_list_has_names(capsys, what):
+    code, out, err = run(capsys, "list", what)
+    assert (code, err) == (0, "")
+    assert out.strip()
+
+
+def test_help_and_version(searches, capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert all(command.summary in out for command in cli.COMMANDS.values())
+    assert run(capsys) == (0, out, "")
+    assert run(capsys, "--version") == (0, f"veldt {veldt.__version__}\n", "")
+    code, out, _ = run(capsys, "search", "--help")
+    assert code == 0
+    assert "--resume" in out
+    assert "  --seed (an integer; 0)\n      Of everything.\n" in out
+    assert "  --pool.num-workers (an integer or null; null)" in out
+
+
+def test_as_a_process():
+    """The door itself: `python -m veldt`, and a pipe that closes early."""
+    veldt_command = [sys.executable, "-m", "veldt"]
+    done = subprocess.run([*veldt_command, "serch"], text=True, capture_output=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is no command 'serch'. Did you mean 'search'?")
+    assert "Traceback" not in done.stderr
+    code = (
+        "import sys; from veldt import cli; "
+        "cli.LISTS['rules'] = lambda: [cli.config_lib.ConfigInfo('x' * 999, '')] * 999; "
+        "sys.exit(cli.main(['list', 'rules']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert process.wait(timeout=120) == 1
+    assert process.stderr.read() == ""
+    process.stderr.close()

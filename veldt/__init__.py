@@ -1,0 +1,48 @@
+"""veldt: discover training algorithms.
+
+    import veldt
+
+    program = veldt.load_rule("lion")
+    tx = program.as_optax(learning_rate=1e-4)  # a plain optax.GradientTransformation
+    curve = veldt.train(veldt.load_task("digits_mlp"), tx, num_steps=500, seed=0)
+
+The names below are loaded when first used, so that `import veldt` costs little; the rooms
+(`veldt.tasks`, `veldt.search`, ...) hold the rest.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from veldt.search.program import Program
+    from veldt.search.rules import load_rule
+    from veldt.tasks.base import Task, TaskFamily
+    from veldt.tasks.registry import load_task
+    from veldt.tasks.training import train
+
+__version__ = "0.1.0"
+
+__all__ = ["Program", "Task", "TaskFamily", "__version__", "load_rule", "load_task", "train"]
+
+_HOMES = {
+    "Program": "veldt.search.program",
+    "Task": "veldt.tasks.base",
+    "TaskFamily": "veldt.tasks.base",
+    "load_rule": "veldt.search.rules",
+    "load_task": "veldt.tasks.registry",
+    "train": "veldt.tasks.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(
+            f"module 'veldt' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value  # The next look-up does not come here.
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

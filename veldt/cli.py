@@ -1,0 +1,290 @@
+"""The command line: `veldt COMMAND ...`.
+
+Each command is one handler that imports what it needs, so that `veldt --help` and `veldt list` do
+not wait for JAX. Exit codes: 0 success, 1 failure, 2 a command line or a config that cannot be
+used, 130 Ctrl-C. An expected failure is one line on stderr; VELDT_DEBUG=1 shows its traceback.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, final
+
+import veldt
+from veldt import config as config_lib
+from veldt import errors
+
+OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The words after `veldt`; None takes the process's own.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _dispatch(words)
+        return OK
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `veldt list rules | head -1` closed our stdout: nothing to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except SystemExit as error:  # argparse, after printing help or the version.
+        return error.code if isinstance(error.code, int) else FAILURE
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None or os.environ.get("VELDT_DEBUG") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return code
+
+
+def _exit_code(error: Exception) -> int | None:
+    """The code of an expected error; None for a defect, whose traceback is wanted."""
+    from veldt.search import errors as search_errors
+    from veldt.tasks import errors as task_errors
+
+    if isinstance(error, errors.ConfigError | errors.UsageError):
+        return USAGE
+    if isinstance(error, task_errors.TaskError | search_errors.SearchError | OSError):
+        return FAILURE
+    return None
+
+
+def _dispatch(words: list[str]) -> None:
+    parser = _Parser(
+        prog="veldt",
+        description="Discover training algorithms.",
+        epilog="`veldt COMMAND --help` says more. CONFIG is a YAML path or a name in `veldt list "
+        "configs`; any of its fields is set by --field value.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"veldt {veldt.__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=command.summary,
+            description=command.summary[0].upper() + command.summary[1:] + ".",
+            allow_abbrev=False,
+            add_help=command.config_class is None,
+        )
+        command.add_arguments(subparser)
+        if command.config_class is not None:
+            subparser.add_argument(
+                *("-h", "--help"),
+                action=_HelpWithFields,
+                config_class=command.config_class,
+                help="show this message and the config's fields",
+            )
+    if not words:
+        parser.print_help()
+        return
+    if not words[0].startswith("-") and words[0] not in COMMANDS:
+        raise errors.UsageError(
+            f"there is no command {words[0]!r}.{errors.did_you_mean(words[0], COMMANDS)} "
+            f"Commands: {', '.join(COMMANDS)}"
+        )
+    chosen = COMMANDS.get(words[0])
+    overrides: list[str] = []
+    if chosen is not None and chosen.config_class is not None:
+        words, overrides = _split_overrides(words)
+    args = parser.parse_args(words)
+    if chosen is None:
+        raise errors.UsageError(f"the command comes first. Commands: {', '.join(COMMANDS)}")
+    if chosen.config_class is not None:
+        _check_overrides(chosen.config_class(), overrides)
+    chosen.run(args, overrides)
+
+
+# How many words follow each option that a command with a config has of its own.
+_OWN_OPTIONS = {"--run-dir": 1, "--resume": 0, "--help": 0}
+
+
+def _split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part a command's own words from its config's overrides, in whatever order they come."""
+    own: list[str] = []
+    overrides: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, _ = word.partition("=")
+        is_override = word.startswith("--") and name not in _OWN_OPTIONS
+        num_values = 0
+        if word.startswith("--") and not equals:
+            num_values = _OWN_OPTIONS.get(name, 1)
+        (overrides if is_override else own).extend([word, *rest[:num_values]])
+        del rest[:num_values]
+    return own, overrides
+
+
+def _check_overrides(config_class: type, overrides: Iterable[str]) -> None:
+    """Refuse what is a misspelt option of the command rather than a field of the config."""
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    for word in overrides:
+        name = word.partition("=")[0]
+        field = name.removeprefix("--").partition(".")[0].replace("-", "_")
+        hint = errors.did_you_mean(name, _OWN_OPTIONS)
+        if name.startswith("--") and field not in fields and hint:
+            raise errors.UsageError(f"unknown option {name}.{hint}")
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="a YAML path or a shipped config's name")
+    parser.add_argument("--run-dir", type=Path, help="where the run is kept (runs/CONFIG)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run kept there")
+
+
+def _search_config() -> type:
+    from veldt.search import config
+
+    return config.SearchConfig
+
+
+def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from veldt.search import config, run
+
+    settings = config_lib.load_config(config.SearchConfig, args.config, overrides)
+    run_dir = args.run_dir or Path("runs") / Path(args.config).stem
+    run.run_search(settings, run_dir, resume=args.resume)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="a rule's name, a rule file, or a run")
+    parser.add_argument("--to", default="optax", metavar="FORMAT", help="optax")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+
+
+def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from veldt.search import export
+
+    writers = {"optax": export.export_optax}
+    if args.to not in writers:
+        hint = errors.did_you_mean(args.to, writers)
+        raise errors.UsageError(
+            f"cannot export to {args.to!r}.{hint} Formats: {', '.join(writers)}"
+        )
+    text = writers[args.to](veldt.load_rule(args.source))
+    args.output.write_text(text, encoding="utf-8")
+    print(f"wrote {args.output}")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a search's run directory")
+
+
+def _report(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from veldt.search import report
+
+    print(f"wrote {report.write_report(args.run_dir)}")
+
+
+class _Row(Protocol):
+    """What a registry lists."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+
+def _list_rules() -> Sequence[_Row]:
+    from veldt.search import rules
+
+    return rules.list_rules()
+
+
+def _list_tasks() -> Sequence[_Row]:
+    from veldt.tasks import registry
+
+    return registry.list_tasks()
+
+
+def _list_configs() -> Sequence[_Row]:
+    return config_lib.list_configs()
+
+
+LISTS: dict[str, Callable[[], Sequence[_Row]]] = {
+    "rules": _list_rules,
+    "tasks": _list_tasks,
+    "configs": _list_configs,
+}
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="WHAT", help=", ".join(LISTS))
+
+
+def _list(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    if args.what not in LISTS:
+        hint = errors.did_you_mean(args.what, LISTS)
+        raise errors.UsageError(f"cannot list {args.what!r}.{hint} Lists: {', '.join(LISTS)}")
+    rows = LISTS[args.what]()
+    width = max((len(row.name) for row in rows), default=0)
+    for row in rows:
+        print(f"{row.name:{width}}  {row.description}".rstrip())
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class _Command:
+    """One command.
+
+    Attributes:
+        summary: One line for `veldt --help`.
+        add_arguments: Declares its words to argparse.
+        run: Does it. Takes the parsed words and the overrides of the config.
+        config_class: Imports and returns the class of its CONFIG; None if it takes none.
+    """
+
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Sequence[str]], None]
+    config_class: Callable[[], type] | None = None
+
+
+COMMANDS: dict[str, _Command] = {
+    "search": _Command("search for an update rule", _add_search, _search, _search_config),
+    "export": _Command("write a rule as a stand-alone source file", _add_export, _export),
+    "report": _Command("write a run's report, one HTML page", _add_report, _report),
+    "list": _Command("list what there is", _add_list, _list),
+}
+
+
+@final
+class _Parser(argparse.ArgumentParser):
+    """Raises what argparse would print, so that all errors leave by one door."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a usage error that says how the command is used."""
+        usage = " ".join(self.format_usage().split()).removeprefix("usage: ")
+        raise errors.UsageError(f"{message}\nusage: {usage}")
+
+
+@final
+class _HelpWithFields(argparse.Action):
+    """`--help` of a command with a config: argparse's text, then the config's fields."""
+
+    def __init__(self, *, config_class: Callable[[], type], **kwargs: Any):
+        super().__init__(nargs=0, **kwargs)
+        self._config_class = config_class
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: object) -> None:
+        parser.print_help()
+        print("\nfields of CONFIG:")
+        for field in config_lib.list_fields(self._config_class()):
+            print(f"  {field.option} ({field.kind}; {field.default})")
+            if field.description:
+                print(f"      {field.description}")
+        parser.exit()
