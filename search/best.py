@@ -1,6 +1,7 @@
-"""A run's best rule on disk: `best.py`, which is a rule file, and `best.json`, which says where it comes from.
+"""A run's best rule on disk: `best.py`, a rule file, and `best.json`, where it comes from.
 
-Literals that evolution left in the program become named constants, so that whoever uses the rule can tune them.
+Literals that evolution left in the program become named constants, so that whoever uses the rule
+can tune them.
 """
 
 import json
@@ -37,8 +38,12 @@ class Best:
 
 
 def name_constants(program: Program) -> Program:
-    """Turns the program's literals into keyword constants `c1, c2, ...`, equal numbers into one, but for small structural ones."""
-    taken = {*program.slots, *(name for name, _ in program.constants), *(s.target for s in program.statements)}
+    """Turn literals into constants `c1, c2, ...`, equal ones into one, but for structural ones."""
+    taken = {
+        *program.slots,
+        *(name for name, _ in program.constants),
+        *(s.target for s in program.statements),
+    }
     names: dict[float, str] = {}
     statements = []
     for statement in program.statements:
@@ -78,14 +83,20 @@ def read_best(directory: Path) -> Best:
         data = json.loads((directory / PROVENANCE_FILE).read_text(encoding="utf-8"))
         rate, provenance = float(data["learning_rate"]), dict(data["provenance"])
     except FileNotFoundError:
-        raise SearchError(f"{directory} holds no best rule (no {RULE_FILE} in it): has a search run there?") from None
+        raise SearchError(
+            f"{directory} holds no best rule (no {RULE_FILE} in it): has a search run there?"
+        ) from None
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise SearchError(f"{directory}: {RULE_FILE} or {PROVENANCE_FILE} is damaged: {error}") from None
+        raise SearchError(
+            f"{directory}: {RULE_FILE} or {PROVENANCE_FILE} is damaged: {error}"
+        ) from None
     program = replace(Program.parse(text), doc="")
     return Best(program, rate, {str(key): str(value) for key, value in provenance.items()})
 
 
-def make_best(program: Program, learning_rate: float, name: str, provenance: Mapping[str, str]) -> Best:
+def make_best(
+    program: Program, learning_rate: float, name: str, provenance: Mapping[str, str]
+) -> Best:
     """A found program under the name it is to be known by."""
     program = simplify.simplify(name_constants(simplify.simplify(program)))
     return Best(replace(program, name=name, doc=""), learning_rate, provenance)

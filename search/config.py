@@ -1,4 +1,4 @@
-"""What a search is: `SearchConfig`, one frozen value that a YAML file in `configs/` or the user fills in."""
+"""What a search is: `SearchConfig`, filled in from a YAML file in `configs/` or by the user."""
 
 from dataclasses import dataclass, field
 from typing import final
@@ -11,13 +11,14 @@ from veldt.tasks.pool import PoolConfig
 @final
 @dataclass(frozen=True, slots=True)
 class FinalsConfig:
-    """How the finalists and the baselines are compared at the end. All get the same learning-rate budget.
+    """How finalists and baselines are compared, all with the same learning-rate budget.
 
     Attributes:
       baselines: shipped rules or rule files scored beside the finalists.
       max_entries: most finalists, one best rule per length.
       lowest_rate: lowest learning rate tried.
-      num_rates: how many are tried, each `rate_factor` times the one before; every rule gets all of them.
+      num_rates: how many are tried, each `rate_factor` times the one before; every rule gets all of
+        them.
       rate_factor: see `num_rates`.
       select_seeds: seeds on which each rule's learning rate is chosen, and the winner.
       final_seeds: further seeds on which the figures shown are measured.
@@ -51,19 +52,24 @@ class SearchConfig:
 
     Attributes:
       tasks: proxy tasks; the fitness is the mean over all of them and over `seeds_per_task` seeds.
-      meta_validation: other tasks, on which each new best is scored; they never decide anything during the search.
+      meta_validation: other tasks, on which each new best is scored; they never decide anything
+        during the search.
       seed: of everything random; the same seed and config give the same run.
-      initial_rule: what the whole population starts as: a shipped rule, a rule file or a run directory.
+      initial_rule: what the whole population starts as: a shipped rule, a rule file or a run
+        directory.
       learning_rate: the initial rule's.
       max_evaluations: distinct programs to train before the search ends.
-      time_limit_s: seconds of search, finals not included; none sets no limit.
+      time_limit_s: seconds of search, finals not included; null sets no limit.
       seeds_per_task: seeds of each proxy task in the fitness.
       population_size: of the regularized evolution; the oldest dies.
       tournament_size: candidates drawn for each parent; the best of them becomes it.
-      hurdle: how much worse than the initial rule, in log loss, a candidate may be at any check of any run before it is rejected.
-      fresh_seeds: seeds on which a challenger and the incumbent are compared before the best is replaced; new ones each time.
+      hurdle: how much worse than the initial rule, in log loss, a candidate may be at any check of
+        any run before it is rejected.
+      fresh_seeds: seeds on which a challenger and the incumbent are compared before the best is
+        replaced; new ones each time.
       meta_seeds: seeds of each meta-validation task.
-      window: proposals asked before the first of them is told; part of the experiment, unlike the number of workers.
+      window: proposals asked before the first of them is told; part of the experiment, unlike the
+        number of workers.
       mutation: how children are made.
       finals: how finalists and baselines are compared at the end.
       pool: where the work is done.
@@ -93,8 +99,17 @@ class SearchConfig:
         names = [proxy.task for proxy in (*self.tasks, *self.meta_validation)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"{twice[0]} is named twice among tasks and meta_validation; each may stand once")
-        for name in ("max_evaluations", "seeds_per_task", "population_size", "tournament_size", "meta_seeds", "window"):
+            raise ValueError(
+                f"{twice[0]} is named twice among tasks and meta_validation; each may stand once"
+            )
+        for name in (
+            "max_evaluations",
+            "seeds_per_task",
+            "population_size",
+            "tournament_size",
+            "meta_seeds",
+            "window",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.fresh_seeds < 2:
@@ -106,5 +121,5 @@ class SearchConfig:
 
     @property
     def evaluator(self) -> EvaluatorConfig:
-        """What the pool's workers are built from: proxy tasks first, then the meta-validation tasks."""
+        """What workers are built from: proxy tasks first, then the meta-validation tasks."""
         return EvaluatorConfig(proxies=(*self.tasks, *self.meta_validation), seed=self.seed)

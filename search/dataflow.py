@@ -1,13 +1,14 @@
 """Programs as graphs of values.
 
-`lower` runs a program symbolically: names disappear, and what is left is a list of *values* in which every instruction refers to
-earlier values by their index (static single assignment). Equal instructions on equal arguments become one value, and instructions on plain numbers are
-computed, in float64. The graph is what
-everything else works on: kind checking, liveness, the structural hash, simplification, the interpreter's encoding, and the
-native transform. One lowering, one meaning.
+`lower` runs a program symbolically: names disappear, and what is left is a list of *values* in
+which every instruction refers to earlier values by their index (static single assignment). Equal
+instructions on equal arguments become one value, and instructions on plain numbers are computed, in
+float64. The graph is what everything else works on: kind checking, liveness, the structural hash,
+simplification, the interpreter's encoding, and the native transform. One lowering, one meaning.
 
-Liveness crosses iterations: a slot's new value is needed only if the slot's old value is read by something needed (Lion's paper removes dead
-statements within one iteration, section 2.2; a state that feeds only itself is dead too, and is found here).
+Liveness crosses iterations: a slot's new value is needed only if the slot's old value is read by
+something needed (Lion's paper removes dead statements within one iteration, section 2.2; a state
+that feeds only itself is dead too, and is found here).
 """
 
 import hashlib
@@ -75,7 +76,8 @@ class Dataflow:
     """A lowered program.
 
     Attributes:
-      values: inputs (`w`, `g`, slots, `step`), constants and instructions; arguments come before their users.
+      values: inputs (`w`, `g`, slots, `step`), constants and instructions; arguments come before
+        their users.
       slots: the slots' names.
       update: index of the update.
       new_slots: for each slot, the index of its new value.
@@ -88,8 +90,11 @@ class Dataflow:
 
     @cached_property
     def live(self) -> frozenset[int]:
-        """Indices of the values that the update depends on, in this step or through a slot in a later one."""
-        slot_index = {self.input_index(name): new for name, new in zip(self.slots, self.new_slots, strict=True)}
+        """Indices of the values that the update depends on, now or through a slot later."""
+        slot_index = {
+            self.input_index(name): new
+            for name, new in zip(self.slots, self.new_slots, strict=True)
+        }
         seen: set[int] = set()
         pending = [self.update]
         while pending:
@@ -120,7 +125,7 @@ class Dataflow:
 
     @cached_property
     def structural_hash(self) -> str:
-        """A hash of the live instructions, blind to names, order of statements, dead code and commuted arguments."""
+        """A hash of the live code, blind to names, order, dead code and commuted arguments."""
         order = {name: i for i, name in enumerate(self._slots_by_first_use())}
         keys: dict[int, str] = {}
         for index, value in enumerate(self.values):
@@ -142,7 +147,7 @@ class Dataflow:
         return hashlib.sha1("|".join(text).encode()).hexdigest()
 
     def _slots_by_first_use(self) -> list[str]:
-        """Live slots in the order in which a walk from the update meets them: independent of their names and positions."""
+        """Live slots as a walk from the update meets them, whatever their names and positions."""
         found: list[str] = []
         seen: set[int] = set()
         pending = [self.update]
@@ -170,7 +175,9 @@ def result_kind(op: Op, kinds: list[Kind]) -> Kind:
     """
     for position, (wanted, given) in enumerate(zip(op.kinds, kinds, strict=True), 1):
         if wanted != "any" and wanted != given:
-            raise LoweringError(f"argument {position} of {op.name} must be a {wanted}, and here it is a {given}")
+            raise LoweringError(
+                f"argument {position} of {op.name} must be a {wanted}, and here it is a {given}"
+            )
     if op.reduces:
         return "scalar"
     return "tensor" if "tensor" in kinds else "scalar"
@@ -204,7 +211,9 @@ def lower(program: Program, *, fold: bool = False) -> Dataflow:
     for position, statement in enumerate(program.statements):
         try:
             args = [resolve(arg) for arg in statement.args]
-            env[statement.target] = args[0] if statement.op == COPY else builder.apply(statement.op, args)
+            env[statement.target] = (
+                args[0] if statement.op == COPY else builder.apply(statement.op, args)
+            )
         except LoweringError as error:
             raise LoweringError(error.message, position) from None
     update, *new_slots = [resolve(arg) for arg in program.returns]
@@ -229,7 +238,11 @@ class Builder:
     def apply(self, name: str, args: list[int]) -> int:
         op = OPS[name]
         kind = result_kind(op, [self.values[arg].kind for arg in args])
-        numbers = [v.value for v in (self.values[arg] for arg in args) if isinstance(v, Constant) and v.name is None]
+        numbers = [
+            v.value
+            for v in (self.values[arg] for arg in args)
+            if isinstance(v, Constant) and v.name is None
+        ]
         if len(numbers) == len(args) and op.scope == "element":
             with np.errstate(all="ignore"):
                 folded = float(op.fn(np, *[np.float64(number) for number in numbers]))

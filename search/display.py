@@ -83,7 +83,9 @@ def seconds(value: float) -> str:
 def time_left_s(evolution: Evolution) -> float:
     """Seconds until the search ends at the present rate; infinity where nothing is known."""
     done = evolution.sources["evaluated"]
-    left = (evolution.config.max_evaluations - done) * evolution.elapsed_s / done if done else math.inf
+    left = (
+        (evolution.config.max_evaluations - done) * evolution.elapsed_s / done if done else math.inf
+    )
     if evolution.config.time_limit_s is not None:
         left = min(left, evolution.config.time_limit_s - evolution.elapsed_s)
     return max(left, 0.0)
@@ -183,7 +185,9 @@ class LiveDisplay:
             head.add_column(no_wrap=True)
             head.add_column(ratio=1)
             head.add_column(no_wrap=True)
-            bar = ProgressBar(total=evolution.config.max_evaluations, completed=evolution.sources["evaluated"])
+            bar = ProgressBar(
+                total=evolution.config.max_evaluations, completed=evolution.sources["evaluated"]
+            )
             head.add_row(f"{rate:.0f} candidates/s", bar, f"{seconds(time_left_s(evolution))} left")
             grid = Table.grid(padding=(0, 2))
             for name, figure in counts(evolution).items():
@@ -191,7 +195,12 @@ class LiveDisplay:
             source = pretty.pretty(evolution.incumbent.genotype.program).rstrip()
             rule = Syntax(source, "python", background_color="default", word_wrap=True)
             title = f"best rule, learning rate {evolution.incumbent.genotype.learning_rate:.3g}"
-            parts += [head, grid, f"[bold]{score_line(evolution)}[/]", Panel(rule, title=title, title_align="left")]
+            parts += [
+                head,
+                grid,
+                f"[bold]{score_line(evolution)}[/]",
+                Panel(rule, title=title, title_align="left"),
+            ]
         if self._phase is not None:
             text, done, total = self._phase
             line = Table.grid(padding=(0, 2), expand=True)
@@ -219,7 +228,9 @@ def print_results(entries: Sequence[Entry], run_dir: Path, stream: TextIO | None
     winner = next((entry for entry in entries if entry.winner), None)
     if winner is not None:
         source = pretty.pretty(winner.program).rstrip()
-        console.print(Syntax(source, "python", background_color="default") if stream.isatty() else source)
+        console.print(
+            Syntax(source, "python", background_color="default") if stream.isatty() else source
+        )
     console.print(f"\nrun directory: {run_dir}")
 
 
@@ -227,12 +238,18 @@ def results_table(entries: Sequence[Entry]) -> "RenderableType":
     """The hall of fame as a table."""
     from rich.table import Table
 
-    table = Table(title="Hall of fame: one best rule per length, and the baselines", title_justify="left")
+    table = Table(
+        title="Hall of fame: one best rule per length, and the baselines", title_justify="left"
+    )
     table.add_column("rule")
     for name in ("length", "learning rate", "search fitness", "proxies", "meta-validation"):
         table.add_column(name, justify="right")
     for entry in entries:
-        error = "" if entry.final_error is None or entry.final is None else f" ± {entry.final_error:.3f}"
+        error = (
+            ""
+            if entry.final_error is None or entry.final is None
+            else f" ± {entry.final_error:.3f}"
+        )
         table.add_row(
             f">>> {entry.label}" if entry.winner else f"    {entry.label}",
             str(entry.length),
@@ -243,5 +260,3 @@ def results_table(entries: Sequence[Entry]) -> "RenderableType":
             style="bold" if entry.winner else ("cyan" if entry.candidate < 0 else None),
         )
     return table
-
-

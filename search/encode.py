@@ -1,12 +1,14 @@
-"""Programs as data for the interpreter: live instructions, register rows, and what can be computed before training.
+"""Programs as data for the interpreter.
 
-Three things happen here, once per candidate and on the host, so that they cost nothing per training step:
+Three things happen here, once per candidate and on the host, so that they cost nothing per training
+step:
 
 - constants become registers that are filled once;
-- instructions that depend on nothing but the step count and constants (bias corrections, schedules) are computed for all steps at once, as
-  *schedules*; in training each is one load;
-- registers are shared: a value's row is free again after its last use, and a slot's new value is written straight into the slot's row
-  where the old value is no longer needed. Small programs then stay in the CPU's nearest caches.
+- instructions that depend on nothing but the step count and constants (bias corrections, schedules)
+  are computed for all steps at once, as *schedules*; in training each is one load;
+- registers are shared: a value's row is free again after its last use, and a slot's new value is
+  written straight into the slot's row where the old value is no longer needed. Small programs then
+  stay in the CPU's nearest caches.
 """
 
 from dataclasses import dataclass
@@ -49,7 +51,10 @@ class Capacity:
 
 
 class Encoded(NamedTuple):
-    """A program as arrays; the interpreter's meta-parameters. All shapes depend on the capacity and the horizon alone."""
+    """A program as arrays; the interpreter's meta-parameters.
+
+    All shapes depend on the capacity and the horizon alone.
+    """
 
     code: NDArray[np.int32]  # [statements, 5]: opcode, three argument rows, result row
     length: np.int32  # []: instructions in use
@@ -65,7 +70,9 @@ def encode(program: Program, *, num_steps: int, capacity: Capacity) -> Encoded:
       CapacityError: the program needs more than `capacity`; says of what.
       LoweringError: the program is not well formed.
     """
-    return encode_dataflow(dataflow.lower(program, fold=True), num_steps=num_steps, capacity=capacity)
+    return encode_dataflow(
+        dataflow.lower(program, fold=True), num_steps=num_steps, capacity=capacity
+    )
 
 
 def encode_dataflow(flow: Dataflow, *, num_steps: int, capacity: Capacity) -> Encoded:
@@ -81,20 +88,28 @@ class _Encoder:
         self.num_steps = num_steps
         self.capacity = capacity
         self.code: list[tuple[int, int, int, int, int]] = []
-        self.fill = np.zeros(capacity.registers, np.float32)
+        self.fill = np.zeros(capacity.registers, np.float64)
         self.columns: list[NDArray[np.float64]] = []
         self.row: dict[int, int] = {}
         self.free = list(range(capacity.registers - 1, FIRST_FREE_ROW - 1, -1))
         self.slot_row = {name: FIRST_SLOT_ROW + i for i, name in enumerate(flow.slots)}
-        # How often each value is still to be read; outputs count as one read that never happens before the end.
+        # How often each value is still to be read; outputs count as one read that never happens
+        # before the end.
         self.reads: dict[int, int] = {}
 
     def encode(self) -> Encoded:
         flow = self.flow
         by_step = self.step_only()
         instructions = [i for i in flow.live_nodes if i not in by_step]
-        outputs = {flow.input_index(name): flow.new_slots[flow.slots.index(name)] for name in flow.live_slots}
-        needed = {arg for i in instructions for arg in self.args(i)} | {flow.update} | set(outputs.values())
+        outputs = {
+            flow.input_index(name): flow.new_slots[flow.slots.index(name)]
+            for name in flow.live_slots
+        }
+        needed = (
+            {arg for i in instructions for arg in self.args(i)}
+            | {flow.update}
+            | set(outputs.values())
+        )
         for i in instructions:
             for arg in self.args(i):
                 self.reads[arg] = self.reads.get(arg, 0) + 1
@@ -102,7 +117,8 @@ class _Encoder:
             self.reads[output] = self.reads.get(output, 0) + 1
         for index in sorted(needed):
             self.place(index, by_step)
-        # A slot's new value may go straight into the slot's row once the old value has been read for the last time.
+        # A slot's new value may go straight into the slot's row once the old value has been read
+        # for the last time.
         home = {new: self.slot_row[self.input_name(old)] for old, new in outputs.items()}
         slot_of_row = {self.slot_row[self.input_name(old)]: old for old in outputs}
         for i in instructions:
@@ -143,10 +159,14 @@ class _Encoder:
                     known[index] = steps
                 case Constant(value=number):
                     constant[index] = number
-                case Node(op=op, args=args) if index in self.flow.live and OPS[op].scope == "element":
+                case Node(op=op, args=args) if (
+                    index in self.flow.live and OPS[op].scope == "element"
+                ):
                     if all(arg in known or arg in constant for arg in args):
                         with np.errstate(all="ignore"):
-                            result = OPS[op].fn(np, *[known.get(arg, constant.get(arg)) for arg in args])
+                            result = OPS[op].fn(
+                                np, *[known.get(arg, constant.get(arg)) for arg in args]
+                            )
                         known[index] = np.broadcast_to(np.asarray(result, np.float64), steps.shape)
         return known
 
@@ -155,17 +175,21 @@ class _Encoder:
         value = self.flow.values[index]
         if index in by_step:
             if len(self.columns) == self.capacity.schedules:
-                raise CapacityError(f"more than {self.capacity.schedules} values that depend on the step alone")
+                raise CapacityError(
+                    f"more than {self.capacity.schedules} values that depend on the step alone"
+                )
             row = self.allocate()
             self.emit(LOAD_SCHEDULE, [len(self.columns)], row)
             self.columns.append(by_step[index])
             self.row[index] = row
         elif isinstance(value, Constant):
             self.row[index] = self.allocate()
-            self.reads[index] += 1  # a constant's row is never reused: it is filled once, before training
+            self.reads[index] += 1  # never reused: a constant's row is filled once, before training
             self.fill[self.row[index]] = value.value
         elif isinstance(value, Input):
-            self.row[index] = {"w": W_ROW, "g": G_ROW}.get(value.name) or self.slot_row.get(value.name, W_ROW)
+            self.row[index] = {"w": W_ROW, "g": G_ROW}.get(value.name) or self.slot_row.get(
+                value.name, W_ROW
+            )
 
     def allocate(self) -> int:
         if not self.free:
@@ -180,11 +204,11 @@ class _Encoder:
     def emit(self, opcode: int, args: list[int], row: int) -> None:
         if len(self.code) == self.capacity.statements:
             raise CapacityError(f"more than {self.capacity.statements} instructions")
-        padded = (args + [0, 0, 0])[:3]
+        padded = [*args, 0, 0, 0][:3]
         self.code.append((opcode, padded[0], padded[1], padded[2], row))
 
     def move_slots(self, outputs: dict[int, int]) -> None:
-        """Moves new slot values that are elsewhere into their slots' rows, and the update out of their way."""
+        """Move new slot values into their slots' rows, and the update out of their way."""
         moves = {}
         for old, new in outputs.items():
             target = self.slot_row[self.input_name(old)]
@@ -210,9 +234,14 @@ class _Encoder:
         if self.code:
             code[: len(self.code)] = self.code
         schedules = np.zeros((self.num_steps, self.capacity.schedules), np.float32)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # beyond float32 is infinity
+            fill = self.fill.astype(np.float32)
             for column, values in enumerate(self.columns):
                 schedules[:, column] = values
         return Encoded(
-            code, np.int32(len(self.code)), self.fill, schedules, np.int32(self.row[self.flow.update])
+            code,
+            np.int32(len(self.code)),
+            fill,
+            schedules,
+            np.int32(self.row[self.flow.update]),
         )

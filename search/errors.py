@@ -1,4 +1,7 @@
-"""Errors of the search room. All derive from `SearchError`; the command line turns them into exit code 1."""
+"""Errors of the search room.
+
+All derive from `SearchError`; the command line turns them into exit code 1.
+"""
 
 
 class SearchError(Exception):
@@ -21,7 +24,7 @@ class ProgramError(SearchError):
 
 
 class ProgramSyntaxError(ProgramError):
-    """The text uses something outside the language (a loop, an import, an unknown function, ...)."""
+    """The text uses something outside the language: a loop, an import, an unknown function."""
 
 
 class ProgramTypeError(ProgramError):
@@ -29,7 +32,7 @@ class ProgramTypeError(ProgramError):
 
 
 class CapacityError(SearchError):
-    """A program needs more statements, registers or schedules than the interpreter was built for."""
+    """A program needs more statements, registers or schedules than the interpreter has."""
 
 
 class UnknownRuleError(SearchError):

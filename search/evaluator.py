@@ -1,15 +1,17 @@
 """Evaluating candidates: training proxy tasks with the interpreter, and saying what became of it.
 
-`Evaluator` is the worker that the task pool runs (`tasks.pool`). It keeps one compiled training loop per proxy task; a job names a
-program, a learning rate and a list of runs (proxy, seed), and comes back as an `Outcome`. What goes wrong in training is a status beside the
-loss, never a NaN and never an exception.
+`Evaluator` is the worker that the task pool runs (`tasks.pool`). It keeps one compiled training
+loop per proxy task; a job names a program, a learning rate and a list of runs (proxy, seed), and
+comes back as an `Outcome`. What goes wrong in training is a status beside the loss, never a NaN and
+never an exception.
 
-A run is trained in equal chunks. After each, the loss on the proxy's validation split is taken: that is where a run that has diverged stops, and where
-the *hurdle* stands: the initial rule's own loss at the same point of the same run (same parameters, same batches). A candidate that is
-worse by more than a margin is rejected there and its remaining runs are saved.
+A run is trained in equal chunks. After each, the loss on the proxy's validation split is taken:
+that is where a run that has diverged stops, and where the *hurdle* stands: the initial rule's own
+loss at the same point of the same run (same parameters, same batches). A candidate that is worse by
+more than a margin is rejected there and its remaining runs are saved.
 
-Fitness is the mean over runs of the logarithm of the normalised validation loss at the end; lower is better, and a difference of -0.1 is a
-loss about 10% lower.
+Fitness is the mean over runs of the logarithm of the normalised validation loss at the end; lower
+is better, and a difference of -0.1 is a loss about 10% lower.
 """
 
 import enum
@@ -63,7 +65,8 @@ class ProxyConfig:
     def __post_init__(self) -> None:
         if self.num_steps < 1 or self.num_chunks < 1 or self.num_steps % self.num_chunks:
             raise ValueError(
-                f"num_steps ({self.num_steps}) must be a positive multiple of num_chunks ({self.num_chunks})"
+                f"num_steps ({self.num_steps}) must be a positive multiple of num_chunks "
+                f"({self.num_chunks})"
             )
 
 
@@ -84,7 +87,8 @@ class EvalJob:
     Attributes:
       genotype: the program and its learning rate.
       runs: the training runs, in order; the first one that fails ends the job.
-      hurdle: for each run, the log losses at its chunks that the candidate must not exceed; empty for no hurdle.
+      hurdle: for each run, the log losses at its chunks that the candidate must not exceed; empty
+        for no hurdle.
     """
 
     genotype: Genotype
@@ -166,18 +170,24 @@ class ProxyLoop:
     def num_params(self) -> int:
         return self.task.layout.num_params
 
-    def _transform(self, encoded: encode.Encoded, rate: Any) -> optax.GradientTransformationExtraArgs:
+    def _transform(
+        self, encoded: encode.Encoded, rate: Any
+    ) -> optax.GradientTransformationExtraArgs:
         return optax.with_extra_args_support(
             optax.chain(
                 interpreter.interpret(encoded, self._segments), optax.scale_by_learning_rate(rate)
             )
         )
 
-    def _start(self, task: Any, encoded: encode.Encoded, rate: Any, seed: Any) -> unroll.UnrollState:
+    def _start(
+        self, task: Any, encoded: encode.Encoded, rate: Any, seed: Any
+    ) -> unroll.UnrollState:
         key = jax.random.fold_in(jax.random.key(self._seed), seed)
         return unroll.init(task, self._transform(encoded, rate), key)
 
-    def _advance(self, task: Any, encoded: encode.Encoded, rate: Any, state: Any) -> tuple[Any, ...]:
+    def _advance(
+        self, task: Any, encoded: encode.Encoded, rate: Any, state: Any
+    ) -> tuple[Any, ...]:
         state, losses = unroll.unroll(
             task,
             self._transform(encoded, rate),
@@ -186,13 +196,16 @@ class ProxyLoop:
         )
         loss = unroll.evaluate(task, state.params, state.key, "valid")
         # One array, so that one transfer brings everything back.
-        report = jnp.stack([loss, task.normalizer(loss), jnp.isfinite(losses).all().astype(loss.dtype)])
+        report = jnp.stack(
+            [loss, task.normalizer(loss), jnp.isfinite(losses).all().astype(loss.dtype)]
+        )
         return state, report
 
     def functions(self, *args: Any) -> tuple[Any, Any]:
-        """`start(encoded, rate, seed) -> state` and `advance(encoded, rate, state) -> (state, report)`, compiled.
+        """Compile `start(encoded, rate, seed)` and `advance(encoded, rate, state)`.
 
-        Compiling, from example arguments of `start`, is guarded: two threads that need the same loop compile it once.
+        Compiling, from example arguments of `start`, is guarded: two threads that need the same
+        loop compile it once.
         """
         with self._lock:
             if self._compiled is None:
@@ -247,8 +260,10 @@ class Evaluator:
     def __init__(self, loops: Mapping[int, ProxyLoop] | Sequence[ProxyLoop]):
         self._loops = loops
 
-    def __call__(self, job: EvalJob) -> Outcome:
-        """Trains the job's runs in order; stops at the first that is not ok."""
+    def __call__(self, payload: object) -> Outcome:
+        """Train a job's runs in order; stop at the first that is not ok. The payload: `EvalJob`."""
+        job = payload
+        assert isinstance(job, EvalJob)
         flow = dataflow.lower(job.genotype.program, fold=True)
         results: list[RunResult] = []
         for position, run in enumerate(job.runs):
@@ -263,7 +278,10 @@ class Evaluator:
 
 @final
 class EvaluatorFactory:
-    """Makes a pool's workers. Those of one process share their compiled loops; a copy in another process makes its own."""
+    """Makes a pool's workers.
+
+    Those of one process share their compiled loops; a copy in another process makes its own.
+    """
 
     def __init__(self, config: EvaluatorConfig):
         self.config = config

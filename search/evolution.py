@@ -1,15 +1,20 @@
-"""Regularized evolution over update programs (Lion, arXiv 2302.06675, section 2.2; Real et al., arXiv 1802.01548).
+"""Regularized evolution over update programs.
 
-A population of fixed size, wholly warm-started as the initial rule; each child is a mutation of the best of a random tournament; the oldest dies.
-Before any training a child is looked up twice: by its structural hash, then by what it does on a probe (`fingerprint.py`). Only new
-behaviour is trained, and only past the hurdle to the end.
+Lion (arXiv 2302.06675), section 2.2; Real et al. (arXiv 1802.01548).
 
-The search's own score favours luck: thousands of candidates meet the same seeds. So a candidate that beats the incumbent there must beat it
-again, on seeds that are new each time, by more than one standard error of the paired difference. Each new best is also scored on
-meta-validation tasks that decide nothing.
+A population of fixed size, wholly warm-started as the initial rule; each child is a mutation of the
+best of a random tournament; the oldest dies. Before any training a child is looked up twice: by its
+structural hash, then by what it does on a probe (`fingerprint.py`). Only new behaviour is trained,
+and only past the hurdle to the end.
 
-**Determinism and resuming.** Proposal `i` is a function of the seed, `i`, and the proposals up to `i - window`; results are told in order
-(`tasks.driver`). Population, caches and incumbent are functions of the store's rows, so `Evolution` can be rebuilt from the store alone and goes on
+The search's own score favours luck: thousands of candidates meet the same seeds. So a candidate
+that beats the incumbent there must beat it again, on seeds that are new each time, by more than one
+standard error of the paired difference. Each new best is also scored on meta-validation tasks that
+decide nothing.
+
+**Determinism and resuming.** Proposal `i` is a function of the seed, `i`, and the proposals up to
+`i - window`; results are told in order (`tasks.driver`). Population, caches and incumbent are
+functions of the store's rows, so `Evolution` can be rebuilt from the store alone and goes on
 exactly as if it had never stopped.
 """
 
@@ -17,50 +22,26 @@ import collections
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias, final
+from typing import Final, final
 
 import numpy as np
 
-from veldt.search import dataflow, encode, fingerprint, mutation, rules, simplify
+from veldt.search import challenge as challenge_lib
+from veldt.search import dataflow, encode, fingerprint, mutation, records, rules, simplify
+from veldt.search.challenge import Arena, Challenge, Incumbent
 from veldt.search.config import SearchConfig
 from veldt.search.errors import CapacityError, SearchError
-from veldt.search.evaluator import EvalJob, Outcome, Run, RunResult, Status
+from veldt.search.evaluator import EvalJob, Outcome, Run, Status
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.search.store import Store
 from veldt.tasks import driver
-from veldt.tasks.pool import JobResult, JobStatus
+from veldt.tasks.pool import JobResult
 
-RunNow: TypeAlias = Callable[[Sequence[object]], list[JobResult]]
-
-# Ranges of seeds: nothing is scored on what it was selected on.
-FRESH_SEEDS: Final = 1_000_000
-SELECT_SEEDS: Final = 2_000_000
-FINAL_SEEDS: Final = 3_000_000
 # A search that proposes this many children for each evaluation has nothing new left to find.
 MAX_PROPOSALS_PER_EVALUATION: Final = 200
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Incumbent:
-    """The best so far.
-
-    Attributes:
-      candidate: its id in the store.
-      genotype: its live program and learning rate.
-      fitness: on the search's seeds.
-      fresh: mean log loss over all fresh seeds that it has met; None before its first challenge.
-      meta: on the meta-validation tasks; None where it failed there or there are none.
-    """
-
-    candidate: int
-    genotype: Genotype
-    fitness: float
-    fresh: float | None
-    meta: float | None
 
 
 @final
@@ -86,23 +67,14 @@ class _Asked:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class _Challenge:
-    difference: float | None
-    standard_error: float | None
-    won: bool
-    meta: Outcome | None
-    runs: tuple[tuple[int, RunResult], ...]  # (candidate, run)
-
-
-@final
 class Evolution:
     """The engine: `ask` proposes, `tell` learns and stores. One per run directory and process."""
 
-    def __init__(self, config: SearchConfig, store: Store, run_now: RunNow):
+    def __init__(self, config: SearchConfig, store: Store, run_now: records.RunNow):
         self.config = config
         self._store = store
         self._run_now = run_now
+        self._arena = Arena(config, run_now)
         program = replace(rules.load_rule(config.initial_rule), name="rule", doc="")
         initial = Genotype(program, config.learning_rate)
         self.initial = _Member(initial, math.inf)
@@ -113,7 +85,9 @@ class Evolution:
         self._fitness: dict[int, float] = {}
         self._hurdle: tuple[tuple[float, ...], ...] = ()
         self._runs = tuple(
-            Run(proxy, seed) for seed in range(config.seeds_per_task) for proxy in range(len(config.tasks))
+            Run(proxy, seed)
+            for seed in range(config.seeds_per_task)
+            for proxy in range(len(config.tasks))
         )
         self.num_told = 0
         self.num_asked_evaluations = 0
@@ -133,7 +107,8 @@ class Evolution:
         """Scores the initial rule and stores it, or rebuilds everything from the store.
 
         Raises:
-          SearchError: the initial rule fails on a proxy task, so nothing can be measured against it.
+          SearchError: the initial rule fails on a proxy task, so nothing can be measured against
+            it.
         """
         if "hurdle" in self._store.meta():
             self._rebuild()
@@ -144,25 +119,31 @@ class Evolution:
     def _begin(self) -> None:
         genotype = self.initial.genotype
         # One job per proxy, so that the loops compile side by side.
-        jobs = [EvalJob(genotype, tuple(r for r in self._runs if r.proxy == p)) for p in range(len(self.config.tasks))]
-        outcomes = [outcome_of(result) for result in self._run_now(jobs)]
+        jobs = [
+            EvalJob(genotype, tuple(r for r in self._runs if r.proxy == p))
+            for p in range(len(self.config.tasks))
+        ]
+        outcomes = [records.outcome_of(result) for result in self._run_now(jobs)]
         for proxy, outcome in zip(self.config.tasks, outcomes, strict=True):
             if outcome.status is not Status.OK:
                 raise SearchError(
-                    f"the initial rule {self.config.initial_rule} at learning rate {genotype.learning_rate:g} "
+                    f"the initial rule {self.config.initial_rule} at learning rate "
+                    f"{genotype.learning_rate:g} "
                     f"fails on {proxy.task}: {outcome.status} {outcome.message}".rstrip()
                 )
         by_run = {result.run: result for outcome in outcomes for result in outcome.runs}
         results = tuple(by_run[run] for run in self._runs)
         fitness = float(np.mean([result.log_losses[-1] for result in results]))
         hurdle = [[loss + self.config.hurdle for loss in result.log_losses] for result in results]
-        meta = self._meta(genotype)
+        meta = self._arena.meta(genotype)
         flow = dataflow.lower(genotype.program, fold=True)
         behaviour = fingerprint.fingerprint(flow, genotype.learning_rate).digest
         live = _live(genotype)
         with self._store.transaction():
-            self._insert_candidate(0, behaviour, live, len(flow.live_nodes), Outcome(Status.OK, fitness, results))
-            self._insert_challenge(-1, 0, 0, _Challenge(None, None, True, meta, ()), 0.0)
+            self._insert_candidate(
+                0, behaviour, live, len(flow.live_nodes), Outcome(Status.OK, fitness, results)
+            )
+            self._insert_challenge(-1, 0, 0, Challenge(None, None, True, meta, ()), 0.0)
             self._store.set_meta("hurdle", json.dumps(hurdle))
         self._rebuild()
 
@@ -171,7 +152,7 @@ class Evolution:
         self._hurdle = tuple(tuple(row) for row in json.loads(store.meta()["hurdle"]))
         for row in store.rows("SELECT id, behaviour, fitness, status FROM candidate WHERE id >= 0"):
             self._behaviours[row["behaviour"]] = row["id"]
-            self._fitness[row["id"]] = _rank(row["fitness"])
+            self._fitness[row["id"]] = challenge_lib.rank(row["fitness"])
             self.statuses[row["status"]] += row["id"] > 0
         self.initial = replace(self.initial, fitness=self._fitness[0])
         self._structures[_structure(self.initial.genotype)] = 0
@@ -181,17 +162,28 @@ class Evolution:
             self.seconds_before = max(self.seconds_before, row["told_s"])
             self.num_told = row["id"] + 1
         first = self.num_told - self.config.population_size - self.config.window
-        for row in store.rows("SELECT id, program, learning_rate, candidate FROM proposal WHERE id >= ?", (first,)):
+        for row in store.rows(
+            "SELECT id, program, learning_rate, candidate FROM proposal WHERE id >= ?", (first,)
+        ):
             genotype = Genotype(Program.parse(row["program"]), row["learning_rate"])
             self._members[row["id"]] = _Member(genotype, self._fitness[row["candidate"]])
         self.num_asked_evaluations = self.sources["evaluated"]
-        won = store.rows("SELECT challenger, meta_fitness FROM challenge WHERE won = 1 ORDER BY id DESC LIMIT 1")[0]
+        won = store.rows(
+            "SELECT challenger, meta_fitness FROM challenge WHERE won = 1 ORDER BY id DESC LIMIT 1"
+        )[0]
         self.num_challenges = store.rows("SELECT COUNT(*) AS n FROM challenge")[0]["n"]
-        row = store.rows("SELECT program, learning_rate FROM candidate WHERE id = ?", (won["challenger"],))[0]
+        row = store.rows(
+            "SELECT program, learning_rate FROM candidate WHERE id = ?", (won["challenger"],)
+        )[0]
         genotype = Genotype(Program.parse(row["program"]), row["learning_rate"])
+        candidate = won["challenger"]
         self.incumbent = Incumbent(
-            won["challenger"], genotype, self._fitness[won["challenger"]], self._fresh(won["challenger"]), won["meta_fitness"]
-        )  # fmt: skip
+            candidate=candidate,
+            genotype=genotype,
+            fitness=self._fitness[candidate],
+            fresh=self._fresh(candidate),
+            meta=won["meta_fitness"],
+        )
 
     # ------------------------------------------------------------------ proposing
 
@@ -252,25 +244,35 @@ class Evolution:
     # ------------------------------------------------------------------ learning
 
     def tell(self, index: int, result: JobResult | driver.Ready) -> None:
-        """Takes in a proposal's result and stores it with everything that follows from it, at once."""
+        """Take in a proposal's result; store it and all that follows from it, at once."""
         asked = self._asked.pop(index)
         outcome: Outcome | None
         if isinstance(result, driver.Ready):
             outcome = result.value if isinstance(result.value, Outcome) else None
         else:
-            outcome = outcome_of(result)
+            outcome = records.outcome_of(result)
         source = asked.source
         if outcome is not None and source == "evaluated" and isinstance(result, driver.Ready):
             source = "capacity"
-        challenge: _Challenge | None = None
-        if outcome is not None and outcome.fitness is not None and outcome.fitness < self.incumbent.fitness:
-            challenge = self._challenge(asked)
+        challenge: Challenge | None = None
+        if (
+            outcome is not None
+            and outcome.fitness is not None
+            and outcome.fitness < self.incumbent.fitness
+        ):
+            challenge = self._arena.compare(
+                (asked.candidate, asked.live), self.incumbent, self.num_challenges
+            )
         now = self.elapsed_s
         with self._store.transaction():
             if outcome is not None:
-                self._insert_candidate(asked.candidate, asked.behaviour, asked.live, asked.length, outcome)
+                self._insert_candidate(
+                    asked.candidate, asked.behaviour, asked.live, asked.length, outcome
+                )
             if challenge is not None:
-                self._insert_challenge(index, asked.candidate, self.incumbent.candidate, challenge, now)
+                self._insert_challenge(
+                    index, asked.candidate, self.incumbent.candidate, challenge, now
+                )
             self._store.insert(
                 "proposal",
                 id=index,
@@ -287,11 +289,13 @@ class Evolution:
                 told_s=now,
             )
         if outcome is not None:
-            self._fitness[asked.candidate] = _rank(outcome.fitness)
+            self._fitness[asked.candidate] = challenge_lib.rank(outcome.fitness)
             self.statuses[outcome.status.value] += 1
         self._members[index] = _Member(asked.child.genotype, self._fitness[asked.candidate])
         self._members.pop(index - self.config.population_size - self.config.window, None)
-        self._count(source, asked.child.invalid, len(asked.child.genotype.program.statements), asked.length)
+        self._count(
+            source, asked.child.invalid, len(asked.child.genotype.program.statements), asked.length
+        )
         self.num_told = index + 1
         if challenge is not None:
             self.num_challenges += 1
@@ -303,48 +307,11 @@ class Evolution:
             fresh = self._fresh(self.incumbent.candidate)
             self.incumbent = replace(self.incumbent, fresh=fresh)
 
-    def _challenge(self, asked: _Asked) -> _Challenge:
-        """Compares a candidate with the incumbent on new seeds; half of them first, which settles most cases."""
-        first = FRESH_SEEDS + self.num_challenges * self.config.fresh_seeds
-        seeds = range(first, first + self.config.fresh_seeds)
-        half = self.config.fresh_seeds // 2
-        scores: dict[int, list[float]] = {asked.candidate: [], self.incumbent.candidate: []}
-        runs: list[tuple[int, RunResult]] = []
-        difference = error = math.nan
-        for part in (seeds[:half], seeds[half:]):
-            contenders = ((asked.candidate, asked.live), (self.incumbent.candidate, self.incumbent.genotype))
-            jobs = [(c, EvalJob(g, tuple(Run(p, s) for p in range(len(self.config.tasks))))) for s in part for c, g in contenders]  # fmt: skip
-            for (candidate, _), result in zip(jobs, self._run_now([job for _, job in jobs]), strict=True):
-                outcome = outcome_of(result)
-                scores[candidate].append(_rank(outcome.fitness))
-                runs += [(candidate, run) for run in outcome.runs]
-            challenger, incumbent = scores.values()
-            if not np.isfinite(challenger).all():
-                return _Challenge(None, None, False, None, tuple(runs))
-            with np.errstate(invalid="ignore"):
-                paired = np.subtract(challenger, incumbent)
-            difference, error = _mean_and_error(paired)
-            if not difference < 0:
-                return _Challenge(_finite(difference), _finite(error), False, None, tuple(runs))
-        won = difference + error < 0 if math.isfinite(difference) else True
-        meta = self._meta(asked.live) if won else None
-        return _Challenge(_finite(difference), _finite(error), won, meta, tuple(runs))
-
-    def _meta(self, genotype: Genotype) -> Outcome:
-        """Scores a genotype on the meta-validation tasks."""
-        first = len(self.config.tasks)
-        proxies = range(first, first + len(self.config.meta_validation))
-        jobs = [EvalJob(genotype, tuple(Run(p, s) for s in range(self.config.meta_seeds))) for p in proxies]
-        outcomes = [outcome_of(result) for result in self._run_now(jobs)] if jobs else []
-        runs = tuple(run for outcome in outcomes for run in outcome.runs)
-        failed = [outcome for outcome in outcomes if outcome.fitness is None]
-        if failed or not outcomes:
-            return Outcome(failed[0].status if failed else Status.OK, None, runs)
-        return Outcome(Status.OK, float(np.mean([outcome.fitness for outcome in outcomes])), runs)
-
     # ------------------------------------------------------------------ storing
 
-    def _insert_candidate(self, candidate: int, behaviour: str, live: Genotype, length: int, outcome: Outcome) -> None:
+    def _insert_candidate(
+        self, candidate: int, behaviour: str, live: Genotype, length: int, outcome: Outcome
+    ) -> None:
         self._store.insert(
             "candidate",
             id=candidate,
@@ -358,9 +325,13 @@ class Evolution:
             message=outcome.message,
         )
         for run in outcome.runs:
-            insert_run(self._store, self.config, candidate, "fitness", live.learning_rate, run)
+            records.insert_run(
+                self._store, self.config, candidate, "fitness", live.learning_rate, run
+            )
 
-    def _insert_challenge(self, proposal: int, challenger: int, incumbent: int, challenge: _Challenge, now: float) -> None:
+    def _insert_challenge(
+        self, proposal: int, challenger: int, incumbent: int, challenge: Challenge, now: float
+    ) -> None:
         self._store.insert(
             "challenge",
             id=self.num_challenges,
@@ -375,17 +346,21 @@ class Evolution:
         )
         rates = dict(self._store_rates((challenger, incumbent)))
         for candidate, run in challenge.runs:
-            insert_run(self._store, self.config, candidate, "fresh", rates[candidate], run)
+            records.insert_run(self._store, self.config, candidate, "fresh", rates[candidate], run)
         for run in challenge.meta.runs if challenge.meta else ():
-            insert_run(self._store, self.config, challenger, "meta", rates[challenger], run)
+            records.insert_run(self._store, self.config, challenger, "meta", rates[challenger], run)
 
     def _store_rates(self, candidates: Sequence[int]) -> list[tuple[int, float]]:
         marks = ", ".join("?" * len(candidates))
-        rows = self._store.rows(f"SELECT id, learning_rate FROM candidate WHERE id IN ({marks})", candidates)
+        rows = self._store.rows(
+            f"SELECT id, learning_rate FROM candidate WHERE id IN ({marks})", candidates
+        )
         return [(row["id"], row["learning_rate"]) for row in rows]
 
     def _fresh(self, candidate: int) -> float | None:
-        query = "SELECT AVG(log_loss) AS mean FROM evaluation WHERE candidate = ? AND purpose = 'fresh'"
+        query = (
+            "SELECT AVG(log_loss) AS mean FROM evaluation WHERE candidate = ? AND purpose = 'fresh'"
+        )
         mean = self._store.rows(query, (candidate,))[0]["mean"]
         return None if mean is None else float(mean)
 
@@ -401,51 +376,11 @@ class Evolution:
         return self.seconds_before + time.monotonic() - self._began
 
 
-def outcome_of(result: JobResult) -> Outcome:
-    """A pool's result as an outcome: an exception or a time-out in a worker is a status too."""
-    if result.status is JobStatus.OK and isinstance(result.value, Outcome):
-        return result.value
-    status = Status.TIMEOUT if result.status is JobStatus.TIMEOUT else Status.ERROR
-    return Outcome(status, None, message=result.message.split("\n", 1)[0])
-
-
-def insert_run(
-    store: Store, config: SearchConfig, candidate: int, purpose: str, learning_rate: float, run: RunResult
-) -> None:
-    """Stores one training run, inside a transaction."""
-    store.insert(
-        "evaluation",
-        candidate=candidate,
-        purpose=purpose,
-        task=config.evaluator.proxies[run.run.proxy].task,
-        seed=run.run.seed,
-        learning_rate=learning_rate,
-        status=run.status.value,
-        loss=run.loss,
-        log_loss=run.log_losses[-1] if run.status is Status.OK else None,
-        num_steps=run.num_steps,
-        wall_s=run.wall_s,
-    )
-
-
 def _live(genotype: Genotype) -> Genotype:
     return replace(genotype, program=simplify.simplify(genotype.program))
 
 
 def _structure(genotype: Genotype) -> str:
-    return f"{dataflow.lower(genotype.program, fold=True).structural_hash}:{genotype.learning_rate!r}"
-
-
-def _rank(fitness: float | None) -> float:
-    return math.inf if fitness is None else fitness
-
-
-def _finite(number: float) -> float | None:
-    return number if math.isfinite(number) else None
-
-
-def _mean_and_error(paired: np.ndarray) -> tuple[float, float]:  # type: ignore[type-arg]
-    """Mean and standard error; an incumbent that failed (inf) makes the mean -inf."""
-    if not np.isfinite(paired).all():
-        return -math.inf, 0.0
-    return float(paired.mean()), float(paired.std(ddof=1) / math.sqrt(len(paired)))
+    return (
+        f"{dataflow.lower(genotype.program, fold=True).structural_hash}:{genotype.learning_rate!r}"
+    )

@@ -1,8 +1,9 @@
 """Running a lowered program on a pytree's leaves, with NumPy or with jax.numpy.
 
-This is what a program *means*: the native transform (`transform.py`) and the behaviour fingerprint (`fingerprint.py`) call it, and the
-interpreter is tested against it. Every value is a list with one entry per parameter tensor: an array for a tensor, a number for a
-scalar. Element and tensor ops go leaf by leaf; a global op adds its partial results over all leaves first.
+This is what a program *means*: the native transform (`transform.py`) and the behaviour fingerprint
+(`fingerprint.py`) call it, and the interpreter is tested against it. Every value is a list with one
+entry per parameter tensor: an array for a tensor, a number for a scalar. Element and tensor ops go
+leaf by leaf; a global op adds its partial results over all leaves first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,12 +27,14 @@ def execute(
     Args:
       flow: a lowered program; `L` below is the number of parameter tensors.
       xp: `numpy` or `jax.numpy`.
-      tensors: `w`, `g` and the live slots, each a sequence of `L` arrays of equal shapes and dtypes.
+      tensors: `w`, `g` and the live slots, each a sequence of `L` arrays of equal shapes and
+        dtypes.
       step: the step count from 1, once per leaf, in a floating dtype.
       constants: values for the named constants, over the defaults in `flow`.
 
     Returns:
-      The update and the new values of `flow.live_slots`, each a list of `L` arrays shaped and typed as the parameters.
+      The update and the new values of `flow.live_slots`, each a list of `L` arrays shaped and typed
+      as the parameters.
     """
     shapes = tensors["w"]
     values: dict[int, list[Any]] = {}
@@ -58,7 +61,11 @@ def execute(
 
 
 def _apply(
-    flow: Dataflow, xp: ArrayModule, node: Node, values: Mapping[int, list[Any]], shapes: Sequence[Any]
+    flow: Dataflow,
+    xp: ArrayModule,
+    node: Node,
+    values: Mapping[int, list[Any]],
+    shapes: Sequence[Any],
 ) -> list[Any]:
     op = OPS[node.op]
     mixed = len({flow.values[arg].kind for arg in node.args}) > 1

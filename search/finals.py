@@ -1,11 +1,14 @@
-"""The finals: hall of fame and baselines on the same tasks, with the same learning-rate budget, on seeds never used before.
+"""The finals: hall of fame and baselines on equal terms, on seeds never used before.
 
-What a search found was selected thousands of times on the search's seeds, learning rate included; its fitness there flatters it. So at the end the best
-rule of each length, the incumbent, and the baselines (AdamW and Lion) are treated alike: every learning rate of one grid is tried on the
-selection seeds, the best is kept, and the figures shown come from further seeds. The winner is chosen on the selection seeds too.
-Meta-validation tasks are scored at the learning rate chosen on the proxies.
+What a search found was selected thousands of times on the search's seeds, learning rate included;
+its fitness there flatters it. So at the end the best rule of each length, the incumbent, and the
+baselines (AdamW and Lion) are treated alike: every learning rate of one grid is tried on the
+selection seeds, the best is kept, and the figures shown come from further seeds. The winner is
+chosen on the selection seeds too. Meta-validation tasks are scored at the learning rate chosen on
+the proxies.
 
-Every run is looked up in the store first, so that finals that were interrupted go on where they stopped.
+Every run is looked up in the store first, so that finals that were interrupted go on where they
+stopped.
 """
 
 import math
@@ -15,10 +18,10 @@ from typing import final
 
 import numpy as np
 
-from veldt.search import evolution, rules, simplify
+from veldt.search import records, rules, simplify
 from veldt.search.config import SearchConfig
 from veldt.search.evaluator import EvalJob, Run
-from veldt.search.evolution import Evolution, RunNow
+from veldt.search.evolution import Evolution
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.search.store import Store
@@ -57,7 +60,7 @@ class Entry:
 
 
 def hall_of_fame(store: Store, config: SearchConfig, incumbent: int) -> list[int]:
-    """Candidates for the finals: the best of each length that beats every shorter one, and the incumbent.
+    """Choose finalists: the best of each length that beats every shorter one, and the incumbent.
 
     Returns:
       Their ids, shortest first; at most `config.finals.max_entries`, the fittest kept.
@@ -83,7 +86,7 @@ def hall_of_fame(store: Store, config: SearchConfig, incumbent: int) -> list[int
 class Finals:
     """Runs the finals of one search."""
 
-    def __init__(self, evolution_: Evolution, store: Store, run_now: RunNow):
+    def __init__(self, evolution_: Evolution, store: Store, run_now: records.RunNow):
         self._config = evolution_.config
         self._incumbent = evolution_.incumbent
         self._store = store
@@ -106,15 +109,33 @@ class Finals:
 
         proxies = range(len(config.tasks))
         metas = range(len(config.tasks), len(config.evaluator.proxies))
-        select = [Run(p, evolution.SELECT_SEEDS + s) for s in range(config.finals.select_seeds) for p in proxies]
-        final_ = [Run(p, evolution.FINAL_SEEDS + s) for s in range(config.finals.final_seeds) for p in proxies]
-        meta = [Run(p, evolution.FINAL_SEEDS + s) for s in range(config.meta_seeds) for p in metas]
+        select = [
+            Run(p, records.SELECT_SEEDS + s)
+            for s in range(config.finals.select_seeds)
+            for p in proxies
+        ]
+        final_ = [
+            Run(p, records.FINAL_SEEDS + s)
+            for s in range(config.finals.final_seeds)
+            for p in proxies
+        ]
+        meta = [Run(p, records.FINAL_SEEDS + s) for s in range(config.meta_seeds) for p in metas]
 
-        wanted = [(c, program, rate, "select", select) for c, _, program, _ in contenders for rate in config.finals.rates]
+        wanted = [
+            (c, program, rate, "select", select)
+            for c, _, program, _ in contenders
+            for rate in config.finals.rates
+        ]
         self._complete(wanted, lambda done, total: report("learning rates", done, total))
         best = {c: self._best_rate(c, select) for c, _, _, _ in contenders}
-        wanted = [(c, program, best[c][0], "final", final_) for c, _, program, _ in contenders if best[c][0] is not None]
-        wanted += [(c, program, rate, "meta-final", meta) for c, program, rate, _, _ in wanted if meta]
+        wanted = [
+            (c, program, rate, "final", final_)
+            for c, _, program, _ in contenders
+            if (rate := best[c][0]) is not None
+        ]
+        wanted += [
+            (c, program, rate, "meta-final", meta) for c, program, rate, _, _ in wanted if meta
+        ]
         self._complete(wanted, lambda done, total: report("final seeds", done, total))
 
         entries = []
@@ -161,14 +182,14 @@ class Finals:
 
     def _complete(
         self,
-        wanted: Sequence[tuple[int, Program, float | None, str, Sequence[Run]]],
+        wanted: Sequence[tuple[int, Program, float, str, Sequence[Run]]],
         report: Callable[[int, int], None],
     ) -> None:
-        """Makes every run that the store does not hold yet; a rule's runs at one rate stop at the first that fails."""
+        """Make the runs not stored yet; a rule's runs at one rate stop at the first that fails."""
         jobs = [
             (candidate, purpose, rate, EvalJob(Genotype(program, rate), tuple(runs)))
             for candidate, program, rate, purpose, runs in wanted
-            if rate is not None and not self._rows(candidate, purpose, rate)
+            if not self._rows(candidate, purpose, rate)
         ]
         batch = 16
         for first in range(0, len(jobs), batch):
@@ -177,8 +198,8 @@ class Finals:
             results = self._run_now([job for *_, job in part])
             with self._store.transaction():
                 for (candidate, purpose, rate, _), result in zip(part, results, strict=True):
-                    for run in evolution.outcome_of(result).runs:
-                        evolution.insert_run(self._store, self._config, candidate, purpose, rate, run)
+                    for run in records.outcome_of(result).runs:
+                        records.insert_run(self._store, self._config, candidate, purpose, rate, run)
         report(len(jobs), len(jobs))
 
     def _rows(self, candidate: int, purpose: str, rate: float) -> list[dict[str, object]]:
@@ -199,16 +220,21 @@ class Finals:
     def _score(
         self, candidate: int, purpose: str, rate: float | None, runs: Sequence[Run]
     ) -> tuple[float | None, float | None]:
-        """Mean log loss over runs, and the standard error over seeds of the per-seed means; None where a run failed."""
+        """Mean log loss, and its standard error over seeds; None where a run failed."""
         if rate is None:
             return None, None
         proxies = self._config.evaluator.proxies
-        by_run = {(row["task"], row["seed"]): row["log_loss"] for row in self._rows(candidate, purpose, rate)}
-        losses = [by_run.get((proxies[run.proxy].task, run.seed)) for run in runs]
-        if any(loss is None for loss in losses):
-            return None, None
-        seeds = {run.seed for run in runs}
-        means = [np.mean([loss for loss, run in zip(losses, runs, strict=True) if run.seed == s]) for s in seeds]  # type: ignore[misc]
+        by_run = {
+            (row["task"], row["seed"]): row["log_loss"]
+            for row in self._rows(candidate, purpose, rate)
+        }
+        per_seed: dict[int, list[float]] = {}
+        for run in runs:
+            loss = by_run.get((proxies[run.proxy].task, run.seed))
+            if not isinstance(loss, float):
+                return None, None
+            per_seed.setdefault(run.seed, []).append(loss)
+        means = [float(np.mean(losses)) for losses in per_seed.values()]
         error = float(np.std(means, ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None
         return float(np.mean(means)), error
 
@@ -234,7 +260,10 @@ class Finals:
 
 def read_entries(store: Store) -> list[Entry]:
     """The finals' result as stored; empty before the finals have been played."""
-    rows = store.rows("SELECT h.*, c.program FROM hall_of_fame h JOIN candidate c ON c.id = h.candidate ORDER BY h.id")
+    rows = store.rows(
+        "SELECT h.*, c.program FROM hall_of_fame h JOIN candidate c ON c.id = h.candidate "
+        "ORDER BY h.id"
+    )
     return [
         Entry(
             label=row["label"],

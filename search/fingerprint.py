@@ -1,12 +1,15 @@
 """What a program does, as a hash: duplicates that no structural hash sees.
 
-The program runs for a few steps on a small fixed pytree, in float64 with NumPy; its updates, times the learning rate, are rounded to
-about five significant digits and hashed. `a * b` and `b * a`, `m / sqrt(m * m)` and `sign(m)`, or `2 * u` at half the learning
-rate come out as one. The idea is AutoML-Zero's functional equivalence check (arXiv 2003.03384, section 4); its probe trains a model, ours
-feeds gradients and parameters that do not depend on the program, so that a difference at one step cannot be undone at the next.
+The program runs for a few steps on a small fixed pytree, in float64 with NumPy; its updates, times
+the learning rate, are rounded to about five significant digits and hashed. `a * b` and `b * a`, `m
+/ sqrt(m * m)` and `sign(m)`, or `2 * u` at half the learning rate come out as one. The idea is
+AutoML-Zero's functional equivalence check (arXiv 2003.03384, section 4); its probe trains a model,
+ours feeds gradients and parameters that do not depend on the program, so that a difference at one
+step cannot be undone at the next.
 
-The probe holds tensors of two shapes and scales, exact zeros in gradients, and an entry whose gradient is always zero, so that guards and
-small constants (an eps) show where they matter. Two programs that differ only past its few steps, or below its digits, count as one.
+The probe holds tensors of two shapes and scales, exact zeros in gradients, and an entry whose
+gradient is always zero, so that guards and small constants (an eps) show where they matter. Two
+programs that differ only past its few steps, or below its digits, count as one.
 """
 
 import functools
@@ -44,7 +47,9 @@ def _probe() -> _Probe:
     params, grads = [], []
     for _ in range(NUM_STEPS):
         params.append([rng.normal(size=shape) for shape in _SHAPES])
-        leaves = [scale * rng.normal(size=shape) for shape, scale in zip(_SHAPES, _SCALES, strict=True)]
+        leaves = [
+            scale * rng.normal(size=shape) for shape, scale in zip(_SHAPES, _SCALES, strict=True)
+        ]
         leaves = [np.where(rng.random(leaf.shape) < 0.15, 0.0, leaf) for leaf in leaves]
         leaves[0][0, 0] = 0.0  # a parameter that never gets a gradient
         grads.append(leaves)
@@ -59,7 +64,9 @@ def fingerprint(flow: Dataflow, learning_rate: float) -> Fingerprint:
       learning_rate: scales the updates: programs are compared by the steps that they would take.
     """
     probe = _probe()
-    state: dict[str, Any] = {name: [np.zeros(shape) for shape in _SHAPES] for name in flow.live_slots}
+    state: dict[str, Any] = {
+        name: [np.zeros(shape) for shape in _SHAPES] for name in flow.live_slots
+    }
     digest = hashlib.sha1()
     finite = True
     with np.errstate(all="ignore"):

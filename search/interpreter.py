@@ -1,15 +1,19 @@
 """The interpreter: one compiled training loop runs every program.
 
-Compiling each candidate costs about a second and nearly all of the time of a small proxy task. Here the training loop is compiled once
-per task, and a program is data: `interpret(encoded)` is an Optax transform on one flat parameter vector (`tasks.flat`), whose
-meta-parameters are the program's encoding. A step is a `while` loop over instructions; each reads its argument rows from a
-register file [R, D], runs one branch of a `lax.switch` and writes one row.
+Compiling each candidate costs about a second and nearly all of the time of a small proxy task. Here
+the training loop is compiled once per task, and a program is data: `interpret(encoded)` is an Optax
+transform on one flat parameter vector (`tasks.flat`), whose meta-parameters are the program's
+encoding. A step is a `while` loop over instructions; each reads its argument rows from a register
+file [R, D], runs one branch of a `lax.switch` and writes one row.
 
-What makes it fast, measured on the CPU with XLA: the opcode is *not* batched (batched, XLA runs every branch for every lane: Kozax, TensorNEAT); argument
-rows are read inside the branch, so that reading fuses with computing; nothing but the register file is carried, and it is updated in
-place; unused arguments are not read. Reductions are per parameter tensor, by static slices of the flat vector.
+What makes it fast, measured on the CPU with XLA: the opcode is *not* batched (batched, XLA runs
+every branch for every lane: Kozax, TensorNEAT); argument rows are read inside the branch, so that
+reading fuses with computing; nothing but the register file is carried, and it is updated in place;
+unused arguments are not read. Reductions are per parameter tensor, by static slices of the flat
+vector.
 
-The interpreter and the native transform (`transform.py`) agree to float32 rounding; `tests/search/test_interpreter.py` holds them to it.
+The interpreter and the native transform (`transform.py`) agree to float32 rounding;
+`tests/search/test_interpreter.py` holds them to it.
 """
 
 from collections.abc import Callable
@@ -30,7 +34,7 @@ Branch = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 class InterpreterState(NamedTuple):
     """State of `interpret`."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32; steps taken
+    step: jax.Array  # shape=(), dtype=jnp.int32; steps taken
     registers: jax.Array  # [R, D] float32; rows 2 to 5 are the state slots
 
 
@@ -38,11 +42,13 @@ def interpret(encoded: Encoded, segments: Segments) -> optax.GradientTransformat
     """An encoded program as a transform of one flat parameter vector, in descent direction.
 
     Args:
-      encoded: the program; its leaves may be traced (they are what changes from candidate to candidate).
+      encoded: the program; its leaves may be traced (they are what changes from candidate to
+        candidate).
       segments: (offset, size) of each parameter tensor in the flat vector; static.
 
     Returns:
-      A transform on arrays [D]. It counts steps up to the encoding's horizon `T`; past it the schedules keep their last value.
+      A transform on arrays [D]. It counts steps up to the encoding's horizon `T`; past it the
+      schedules keep their last value.
     """
     branches = _branches(segments)
 
@@ -53,13 +59,18 @@ def interpret(encoded: Encoded, segments: Segments) -> optax.GradientTransformat
         return InterpreterState(jnp.zeros([], jnp.int32), registers)
 
     def update_fn(
-        updates: jax.Array, state: InterpreterState, params: jax.Array | None = None, **extra_args: Any
+        updates: jax.Array,
+        state: InterpreterState,
+        params: jax.Array | None = None,
+        **extra_args: Any,
     ) -> tuple[jax.Array, InterpreterState]:
         del extra_args
         if params is None:
-            raise ValueError("the interpreter reads the parameters: call update(grads, state, params)")
+            raise ValueError(
+                "the interpreter reads the parameters: call update(grads, state, params)"
+            )
         schedules = jnp.asarray(encoded.schedules)
-        now = lax.dynamic_index_in_dim(schedules, state.count, keepdims=False)  # [K]
+        now = lax.dynamic_index_in_dim(schedules, state.step, keepdims=False)  # [K]
         registers = state.registers.at[W_ROW].set(params).at[G_ROW].set(updates)
 
         def execute(index: jax.Array, registers: jax.Array) -> jax.Array:
@@ -69,13 +80,13 @@ def interpret(encoded: Encoded, segments: Segments) -> optax.GradientTransformat
 
         registers = lax.fori_loop(0, encoded.length, execute, registers)
         update = lax.dynamic_index_in_dim(registers, encoded.update, keepdims=False)
-        return update, InterpreterState(state.count + 1, registers)
+        return update, InterpreterState(state.step + 1, registers)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def _branches(segments: Segments) -> list[Branch]:
-    """One branch per opcode: the instruction set, then LOAD_SCHEDULE and MOVE (in `encode.py`'s order)."""
+    """One branch per opcode, in the order of `encode.py`."""
 
     def load_schedule(registers: jax.Array, instruction: jax.Array, now: jax.Array) -> jax.Array:
         return jnp.full(registers.shape[1], now[instruction[1]])

@@ -1,12 +1,14 @@
 """Mutations: small random changes to a program and its learning rate.
 
-Lion (arXiv 2302.06675, section 2.1): (1) insert a statement at a random place with a random function and arguments, (2) delete a random
-statement, (3) modify: alter one argument of a random statement to a variable or a constant; new constants are drawn from N(0, 1), existing
-ones multiplied by 2^a, a ~ N(0, 1). The paper gives no odds; the released code's are equal. Added here: `constant` scales one
-constant anywhere in the program (the released code's `hparam_tune`), and `learning_rate` scales the learning rate, which is part of the candidate.
+Lion (arXiv 2302.06675, section 2.1): (1) insert a statement at a random place with a random
+function and arguments, (2) delete a random statement, (3) modify: alter one argument of a random
+statement to a variable or a constant; new constants are drawn from N(0, 1), existing ones
+multiplied by 2^a, a ~ N(0, 1). The paper gives no odds; the released code's are equal. Added here:
+`constant` scales one constant anywhere in the program (the released code's `hparam_tune`), and
+`learning_rate` scales the learning rate, which is part of the candidate.
 
-Statements that no longer matter stay in the program: they are the stepping stones of later mutations. A child that is not well formed is
-drawn again, as published; how often is counted.
+Statements that no longer matter stay in the program: they are the stepping stones of later
+mutations. A child that is not well formed is drawn again, as published; how often is counted.
 """
 
 from collections.abc import Sequence
@@ -54,7 +56,9 @@ class MutationConfig:
     def __post_init__(self) -> None:
         for field in fields(self)[:5]:
             if getattr(self, field.name) < 0:
-                raise ValueError(f"{field.name} is {getattr(self, field.name)}; a weight is at least 0")
+                raise ValueError(
+                    f"{field.name} is {getattr(self, field.name)}; a weight is at least 0"
+                )
         if not sum(self.weights().values()):
             raise ValueError("all mutation weights are 0")
         for name in ("new_constant", "repeat"):
@@ -62,7 +66,9 @@ class MutationConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a probability below 1")
         for op in self.ops:
             if op not in OPS:
-                raise ValueError(f"ops names {op!r}, which is not in the instruction set: {', '.join(OPS)}")
+                raise ValueError(
+                    f"ops names {op!r}, which is not in the instruction set: {', '.join(OPS)}"
+                )
 
     def weights(self) -> dict[str, float]:
         """The odds by the mutation's name."""
@@ -103,7 +109,8 @@ def mutate(rng: np.random.Generator, parent: Genotype, config: MutationConfig) -
       config: the odds.
     """
     invalid = 0
-    genotype, names = parent, []
+    genotype = parent
+    names: list[str] = []
     while True:
         step = None
         for _ in range(MAX_TRIES):
@@ -111,7 +118,9 @@ def mutate(rng: np.random.Generator, parent: Genotype, config: MutationConfig) -
             if step is not None:
                 break
             invalid += 1
-        if step is None:  # nothing fits, as for deletion in a program where every statement is needed
+        if (
+            step is None
+        ):  # nothing fits, as for deletion in a program where every statement is needed
             return Child(genotype, "+".join(names) or "copy", invalid)
         genotype, name = step
         names.append(name)
@@ -152,8 +161,11 @@ def _insert(rng: np.random.Generator, program: Program, config: MutationConfig) 
     position = int(rng.integers(len(program.statements) + 1))
     variables = _variables(program, position)
     args = tuple(_draw_argument(rng, variables, config) for _ in op.kinds)
-    # Half of the results overwrite a variable that later statements may read, half get a name of their own.
-    overwritable = [name for name in variables if name != STEP and name not in dict(program.constants)]
+    # Half of the results overwrite a variable that later statements may read, half get a name of
+    # their own.
+    overwritable = [
+        name for name in variables if name != STEP and name not in dict(program.constants)
+    ]
     target = _pick(rng, overwritable) if rng.random() < 0.5 else _fresh(program)
     statement = Statement(target, op.name, args)
     return _with_statements(program, position, position, (statement,))
@@ -191,7 +203,11 @@ def _scale(rng: np.random.Generator, program: Program, config: MutationConfig) -
         for j, arg in enumerate(statement.args)
         if not isinstance(arg, str)
     ]
-    which = int(rng.integers(len(literals) + len(program.constants))) if literals or program.constants else -1
+    which = (
+        int(rng.integers(len(literals) + len(program.constants)))
+        if literals or program.constants
+        else -1
+    )
     if which < 0:
         return None
     if which < len(program.constants):
@@ -201,9 +217,9 @@ def _scale(rng: np.random.Generator, program: Program, config: MutationConfig) -
         return replace(program, constants=tuple(constants))
     i, j = literals[which - len(program.constants)]
     statement = program.statements[i]
-    value = statement.args[j]
-    assert not isinstance(value, str)
-    args = (*statement.args[:j], _scaled(rng, value), *statement.args[j + 1 :])
+    literal = statement.args[j]
+    assert not isinstance(literal, str)
+    args = (*statement.args[:j], _scaled(rng, literal), *statement.args[j + 1 :])
     return _with_statements(program, i, i + 1, (replace(statement, args=args),))
 
 
@@ -211,7 +227,9 @@ def _scaled(rng: np.random.Generator, value: float) -> float:
     return float(np.clip(value * 2.0 ** rng.normal(), -MAX_CONSTANT, MAX_CONSTANT))
 
 
-def _draw_argument(rng: np.random.Generator, variables: Sequence[str], config: MutationConfig) -> Arg:
+def _draw_argument(
+    rng: np.random.Generator, variables: Sequence[str], config: MutationConfig
+) -> Arg:
     if rng.random() < config.new_constant:
         return float(rng.normal())
     return _pick(rng, variables)
@@ -222,7 +240,7 @@ def _pick(rng: np.random.Generator, names: Sequence[str]) -> str:
 
 
 def _variables(program: Program, position: int) -> list[str]:
-    """Names that may be read by a statement at `position`, in the order of their first definition."""
+    """Names that a statement at `position` may read, in the order of their first definition."""
     names = [*INPUTS, *program.slots, STEP, *(name for name, _ in program.constants)]
     names += [statement.target for statement in program.statements[:position]]
     return list(dict.fromkeys(names))
@@ -237,6 +255,8 @@ def _fresh(program: Program) -> str:
     return f"x{number}"
 
 
-def _with_statements(program: Program, start: int, stop: int, new: tuple[Statement, ...]) -> Program:
+def _with_statements(
+    program: Program, start: int, stop: int, new: tuple[Statement, ...]
+) -> Program:
     statements = (*program.statements[:start], *new, *program.statements[stop:])
     return replace(program, statements=statements)

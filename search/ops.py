@@ -1,17 +1,20 @@
 """The instruction set, as one table: `OPS`.
 
-The 45 functions of Lion's search space (Chen et al. 2023, arXiv 2302.06675, appendix H, as released in
-google/automl `hero/fn_lib.py` and `core.py`) with their defects mended, plus comparison, `where`, and the per-tensor
-reductions `mean` and `amax`. What was mended: `cbrt` returned a function; `invert` was bitwise and so never valid on floats
-(here: logical not); `interp` demanded a scalar first argument; `power` was not mapped over trees.
+The 45 functions of Lion's search space (Chen et al. 2023, arXiv 2302.06675, appendix H, as released
+in google/automl `hero/fn_lib.py` and `core.py`) with their defects mended, plus comparison,
+`where`, and the per-tensor reductions `mean` and `amax`. What was mended: `cbrt` returned a
+function; `invert` was bitwise and so never valid on floats (here: logical not); `interp` demanded a
+scalar first argument; `power` was not mapped over trees.
 
-Every op is written once, against an array module `xp` that is NumPy (in probes) or jax.numpy (in training), and is *total*: it
-returns a value for every input. Where IEEE arithmetic would already give NaN on ordinary inputs (0/0 of a parameter that never
-gets a gradient, the logarithm of a negative number, arcsin outside its domain) a guard says what comes out instead; overflow
-is left to infinity, which training reports as a status.
+Every op is written once, against an array module `xp` that is NumPy (in probes) or jax.numpy (in
+training), and is *total*: it returns a value for every input. Where IEEE arithmetic would already
+give NaN on ordinary inputs (0/0 of a parameter that never gets a gradient, the logarithm of a
+negative number, arcsin outside its domain) a guard says what comes out instead; overflow is left to
+infinity, which training reports as a status.
 
-Scopes: an `element` op works element by element; a `tensor` op reduces each parameter tensor to one number; a `global` op reduces over
-all parameter tensors: `partial` gives each tensor's contribution, the contributions are added, and `fn` gets the total first.
+Scopes: an `element` op works element by element; a `tensor` op reduces each parameter tensor to one
+number; a `global` op reduces over all parameter tensors: `partial` gives each tensor's
+contribution, the contributions are added, and `fn` gets the total first.
 """
 
 import math

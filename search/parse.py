@@ -5,13 +5,14 @@
         m = interp(g, m, b2)
         return sign(c) + wd * w, m
 
-One function; `w`, `g`, then at most four state slots; keyword arguments with numeric defaults are the tunable constants. The body is a
-docstring (optional), assignments of one name, and a final `return` of the update and as many values as there are slots. Expressions
-are numbers, names, infix arithmetic and comparison, and calls of the instruction set. Nested expressions are flattened into single
-instructions with fresh names `t1, t2, ...`, in Python's order of evaluation.
+One function; `w`, `g`, then at most four state slots; keyword arguments with numeric defaults are
+the tunable constants. The body is a docstring (optional), assignments of one name, and a final
+`return` of the update and as many values as there are slots. Expressions are numbers, names, infix
+arithmetic and comparison, and calls of the instruction set. Nested expressions are flattened into
+single instructions with fresh names `t1, t2, ...`, in Python's order of evaluation.
 
-The text is data: it goes through `ast.parse`, which builds a tree and runs nothing, and every node that is not listed here is refused
-with its line and column.
+The text is data: it goes through `ast.parse`, which builds a tree and runs nothing, and every node
+that is not listed here is refused with its line and column.
 """
 
 import ast
@@ -46,6 +47,34 @@ _COMPARE: Final[dict[type[ast.cmpop], tuple[str, bool]]] = {
     ast.Eq: ("equal", False),
 }
 
+# What people call the parts of Python that the language leaves out.
+_KINDS: Final[dict[str, str]] = {
+    "Attribute": "an attribute",
+    "AugAssign": "an in-place assignment",
+    "BoolOp": "`and`/`or`",
+    "Call": "a call of a call",
+    "ClassDef": "a class",
+    "Constant": "this literal",
+    "Dict": "a dict",
+    "Expr": "a bare expression",
+    "For": "a loop",
+    "FunctionDef": "a nested function",
+    "If": "`if`",
+    "IfExp": "`if`",
+    "Import": "an import",
+    "ImportFrom": "an import",
+    "Lambda": "a lambda",
+    "List": "a list",
+    "ListComp": "a comprehension",
+    "Return": "an early return",
+    "Starred": "a star",
+    "Subscript": "an index",
+    "Try": "`try`",
+    "Tuple": "a tuple",
+    "While": "a loop",
+    "With": "`with`",
+}
+
 
 def parse_program(text: str) -> Program:
     """Parses and checks one program. See `Program.parse`."""
@@ -53,7 +82,9 @@ def parse_program(text: str) -> Program:
         raise ProgramSyntaxError(f"the text is longer than {MAX_TEXT_BYTES} bytes")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's own remarks on odd literals; such text is refused below
+            warnings.simplefilter(
+                "ignore"
+            )  # Python's own remarks on odd literals; such text is refused below
             tree = ast.parse(text)
     except SyntaxError as error:
         raise ProgramSyntaxError(
@@ -62,11 +93,15 @@ def parse_program(text: str) -> Program:
     except (ValueError, RecursionError, MemoryError) as error:
         raise ProgramSyntaxError(f"cannot be read: {error or type(error).__name__}") from None
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    others = [node for node in tree.body if not isinstance(node, ast.FunctionDef) and not _is_doc(node)]
+    others = [
+        node for node in tree.body if not isinstance(node, ast.FunctionDef) and not _is_doc(node)
+    ]
     if others:
         _refuse(others[0], "a rule file holds one function and nothing else")
     if len(functions) != 1:
-        raise ProgramSyntaxError(f"a rule file holds exactly one function, this one holds {len(functions)}")
+        raise ProgramSyntaxError(
+            f"a rule file holds exactly one function, this one holds {len(functions)}"
+        )
     return _Reader(functions[0]).read()
 
 
@@ -104,25 +139,38 @@ class _Reader:
         final = body[-1]
         assert isinstance(final, ast.Return)
         returns = self.read_return(final)
-        program = Program(function.name, self.slots, self.constants, tuple(self.statements), returns, doc)
+        program = Program(
+            function.name, self.slots, self.constants, tuple(self.statements), returns, doc
+        )
         try:
             dataflow.lower(program)
         except dataflow.LoweringError as error:
-            line, column = self.places[error.statement] if error.statement is not None else (final.lineno, 1)
+            line, column = (
+                self.places[error.statement] if error.statement is not None else (final.lineno, 1)
+            )
             raise ProgramTypeError(error.message, line=line, column=column) from None
         return program
 
     def read_signature(self, args: ast.arguments) -> None:
         if args.vararg or args.kwarg:
-            _refuse(args.vararg or args.kwarg or self.function, "*args and **kwargs are not allowed")
+            _refuse(
+                args.vararg or args.kwarg or self.function, "*args and **kwargs are not allowed"
+            )
         if args.defaults:
-            _refuse(args.defaults[0], "w, g and the slots take no default; constants come after `*`")
+            _refuse(
+                args.defaults[0], "w, g and the slots take no default; constants come after `*`"
+            )
         positional = [*args.posonlyargs, *args.args]
         names = [arg.arg for arg in positional]
         if tuple(names[:2]) != INPUTS:
-            _refuse(self.function, f"the first two arguments are `w, g`, not `{', '.join(names[:2])}`")
+            _refuse(
+                self.function, f"the first two arguments are `w, g`, not `{', '.join(names[:2])}`"
+            )
         if len(names) - 2 > MAX_SLOTS:
-            _refuse(positional[2 + MAX_SLOTS], f"at most {MAX_SLOTS} state slots, here are {len(names) - 2}")
+            _refuse(
+                positional[2 + MAX_SLOTS],
+                f"at most {MAX_SLOTS} state slots, here are {len(names) - 2}",
+            )
         for arg in [*positional, *args.kwonlyargs]:
             if arg.annotation is not None:
                 _refuse(arg.annotation, "annotations are not allowed")
@@ -144,7 +192,10 @@ class _Reader:
 
     def read_assignment(self, node: ast.stmt) -> None:
         if not isinstance(node, ast.Assign):
-            _refuse(node, f"{_describe(node)} is not allowed; a rule is made of assignments and one return")
+            _refuse(
+                node,
+                f"{_describe(node)} is not allowed; a rule is made of assignments and one return",
+            )
         if len(node.targets) != 1 or not isinstance(node.targets[0], ast.Name):
             _refuse(node, "assign to one plain name, as in `m = interp(g, m, b1)`")
         target = node.targets[0].id
@@ -161,7 +212,8 @@ class _Reader:
         values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
         if len(values) != 1 + len(self.slots):
             slots = ", ".join(self.slots) or "none"
-            _refuse(node, f"return the update and one value for each slot ({slots}): {1 + len(self.slots)} values, not {len(values)}")  # fmt: skip
+            wanted = f"{1 + len(self.slots)} values, not {len(values)}"
+            _refuse(node, f"return the update and one value for each slot ({slots}): {wanted}")
         return tuple(self.read_arg(value, 0) for value in values)
 
     def emit(self, node: ast.expr, target: str, depth: int = 0) -> None:
@@ -180,27 +232,48 @@ class _Reader:
         match node:
             case ast.BinOp(left, operator, right):
                 if type(operator) not in _BINARY:
-                    _refuse(node, f"the operator {type(operator).__name__} is not allowed; allowed: + - * / **")
+                    _refuse(
+                        node,
+                        f"the operator {type(operator).__name__} is not allowed; "
+                        "allowed: + - * / **",
+                    )
                 return _BINARY[type(operator)], self.read_args([left, right], depth)
             case ast.UnaryOp(ast.USub(), operand):
                 return "negative", self.read_args([operand], depth)
             case ast.Compare(left, [comparison], [right]):
                 if type(comparison) not in _COMPARE:
-                    _refuse(node, f"the comparison {type(comparison).__name__} is not allowed; allowed: < <= > >= ==")
+                    _refuse(
+                        node,
+                        f"the comparison {type(comparison).__name__} is not allowed; "
+                        "allowed: < <= > >= ==",
+                    )
                 op, swapped = _COMPARE[type(comparison)]
                 args = self.read_args([left, right], depth)
                 return op, args[::-1] if swapped else args
             case ast.Call(func, call_args, keywords):
                 if not isinstance(func, ast.Name):
-                    _refuse(node, f"only functions of the instruction set can be called, not {_describe(func)}")
+                    _refuse(
+                        node,
+                        "only functions of the instruction set can be called, "
+                        f"not {_describe(func)}",
+                    )
                 if func.id not in OPS:
-                    _refuse(node, f"unknown function {func.id!r}{_nearest(func.id, OPS)}; allowed: {', '.join(sorted(OPS))}")  # fmt: skip
+                    allowed = ", ".join(sorted(OPS))
+                    hint = _nearest(func.id, OPS)
+                    _refuse(node, f"unknown function {func.id!r}{hint}; allowed: {allowed}")
                 if keywords:
                     _refuse(node, f"{func.id} takes no keyword arguments")
                 if len(call_args) != OPS[func.id].arity:
-                    _refuse(node, f"{func.id} takes {OPS[func.id].arity} argument(s), not {len(call_args)}")
+                    _refuse(
+                        node,
+                        f"{func.id} takes {OPS[func.id].arity} argument(s), not {len(call_args)}",
+                    )
                 return func.id, self.read_args(call_args, depth)
-        _refuse(node, f"{_describe(node)} is not allowed; allowed are numbers, names, + - * / **, comparisons and calls of the instruction set")  # fmt: skip
+        _refuse(
+            node,
+            f"{_describe(node)} is not allowed; allowed are numbers, names, + - * / **, "
+            "comparisons and calls of the instruction set",
+        )
 
     def read_args(self, nodes: Iterable[ast.expr], depth: int) -> tuple[Arg, ...]:
         return tuple(self.read_arg(node, depth + 1) for node in nodes)
@@ -213,8 +286,12 @@ class _Reader:
             if node.id in self.defined:
                 return node.id
             if node.id in OPS:
-                _refuse(node, f"{node.id!r} is a function; call it with {OPS[node.id].arity} argument(s)")
-            _refuse(node, f"the name {node.id!r} is not defined here{_nearest(node.id, self.defined)}; defined: {', '.join(sorted(self.defined))}")  # fmt: skip
+                _refuse(
+                    node,
+                    f"{node.id!r} is a function; call it with {OPS[node.id].arity} argument(s)",
+                )
+            hint, defined = _nearest(node.id, self.defined), ", ".join(sorted(self.defined))
+            _refuse(node, f"the name {node.id!r} is not defined here{hint}; defined: {defined}")
         temporary = self.fresh_name()
         self.emit(node, temporary, depth)
         return temporary
@@ -246,19 +323,16 @@ def _number(node: ast.AST) -> float | None:
 
 
 def _is_doc(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _describe(node: ast.AST) -> str:
-    names = {
-        "For": "a loop", "While": "a loop", "Import": "an import", "ImportFrom": "an import", "If": "`if`", "IfExp": "`if`",
-        "With": "`with`", "Try": "`try`", "Attribute": "an attribute", "Subscript": "an index", "Lambda": "a lambda",
-        "AugAssign": "an in-place assignment", "Expr": "a bare expression", "Return": "an early return", "List": "a list",
-        "ListComp": "a comprehension", "Dict": "a dict", "Tuple": "a tuple", "Constant": "this literal", "Starred": "a star",
-        "FunctionDef": "a nested function", "ClassDef": "a class", "Call": "a call of a call", "BoolOp": "`and`/`or`",
-    }  # fmt: skip
     kind = type(node).__name__
-    return names.get(kind, kind)
+    return _KINDS.get(kind, kind)
 
 
 def _nearest(name: str, allowed: Iterable[str]) -> str:

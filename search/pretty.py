@@ -1,7 +1,7 @@
-"""Programs as a person would write them: values that are used once nested into the expression that uses them.
+"""Programs as a person would write them: single-use values nested into their users.
 
-For reading only: the hall of fame, the live view, reports and rule files that the search writes. The text parses to a program of the same
-behaviour. Expressions are not nested past a line's width.
+For reading only: the hall of fame, the live view, reports and rule files that the search writes.
+The text parses to a program of the same behaviour. Expressions are not nested past a line's width.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Final
 
 from veldt.search import simplify as simplify_lib
 from veldt.search.ops import OPS
-from veldt.search.program import Arg, Program, Statement, format_arg
+from veldt.search.program import Arg, Program, Statement, format_arg, quote_doc
 
 MAX_EXPRESSION: Final = 60
 _PRECEDENCE: Final = {"<": 0, "<=": 0, "==": 0, "+": 1, "-": 1, "*": 2, "/": 2, "**": 4}
@@ -17,7 +17,7 @@ _ATOM: Final = 9
 
 
 def pretty(program: Program) -> str:
-    """The simplified program, with single-use values inlined and constants to the digits that matter to a reader left whole."""
+    """Print the simplified program with single-use values inlined; numbers are kept whole."""
     program = simplify_lib.simplify(program)
     inlined: dict[str, tuple[str, int]] = {}
     lines: list[str] = []
@@ -33,12 +33,15 @@ def pretty(program: Program) -> str:
         signature += ["*", *(f"{name}={float(value)!r}" for name, value in program.constants)]
     head = [f"def {program.name}({', '.join(signature)}):"]
     if program.doc:
-        head.append(str(Program(program.name, (), (), (), (0.0,), program.doc)).split("\n", 1)[1].rsplit("    return", 1)[0].rstrip())  # fmt: skip
-    return "\n".join([*head, *(f"    {line}" for line in lines), f"    return {', '.join(returns)}"]) + "\n"
+        head.append(f"    {quote_doc(program.doc)}")
+    return (
+        "\n".join([*head, *(f"    {line}" for line in lines), f"    return {', '.join(returns)}"])
+        + "\n"
+    )
 
 
 def _inlinable(program: Program, position: int, text: str) -> bool:
-    """True where the statement's value is read once, later, and nothing that it reads is overwritten in between."""
+    """Whether the value is read once, later, and nothing it reads is overwritten before."""
     statement = program.statements[position]
     name = statement.target
     if name in program.slots or name == program.returns[0] or len(text) > MAX_EXPRESSION:
@@ -59,7 +62,10 @@ def _expression(statement: Statement, inlined: dict[str, tuple[str, int]]) -> tu
     if op.symbol is None:
         if statement.op == "negative":
             return "-" + _operand(statement.args[0], inlined, 3), 3
-        return f"{op.name}({', '.join(_operand(arg, inlined, -1) for arg in statement.args)})", _ATOM
+        return (
+            f"{op.name}({', '.join(_operand(arg, inlined, -1) for arg in statement.args)})",
+            _ATOM,
+        )
     level = _PRECEDENCE[op.symbol]
     # Left-associative, but for ** (right) and comparisons (not at all).
     left = _operand(statement.args[0], inlined, level + (op.symbol in ("**", "<", "<=", "==")))

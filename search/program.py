@@ -1,10 +1,12 @@
 """Programs: update rules as values.
 
-A `Program` is a straight-line function `(w, g, *slots; constants, step) -> (update, *slots)` (Lion, arXiv 2302.06675, section 2.1;
-the grammar is in `parse.py`, what each function means in `ops.py`). It is a frozen value: hashable, comparable, printable as valid
-Python that parses back to the same program. Training does `w <- w - lr * update`; the learning rate stays outside.
+A `Program` is a straight-line function `(w, g, *slots; constants, step) -> (update, *slots)` (Lion,
+arXiv 2302.06675, section 2.1; the grammar is in `parse.py`, what each function means in `ops.py`).
+It is a frozen value: hashable, comparable, printable as valid Python that parses back to the same
+program. Training does `w <- w - lr * update`; the learning rate stays outside.
 
-Unlike the paper's, a program reads `step` (from 1), keeps up to four state slots, and names its tunable constants as keyword arguments.
+Unlike the paper's, a program reads `step` (from 1), keeps up to four state slots, and names its
+tunable constants as keyword arguments.
 """
 
 from dataclasses import dataclass, replace
@@ -58,7 +60,8 @@ class Program:
 
     Attributes:
       name: the function's name; exports are called `scale_by_<name>`.
-      slots: names of the state slots, zero at the start, in the order in which they are returned. At most four.
+      slots: names of the state slots, zero at the start, in the order in which they are returned.
+        At most four.
       constants: the tunable constants and their defaults, in order.
       statements: the body.
       returns: the update, then the slots' new values; each a name or a number.
@@ -77,7 +80,8 @@ class Program:
         """Reads a program from its text without ever executing it.
 
         Raises:
-          ProgramSyntaxError: the text is outside the language; says line, column and what is allowed.
+          ProgramSyntaxError: the text is outside the language; says line, column and what is
+            allowed.
           ProgramTypeError: a scalar stands where a tensor is needed, or the other way round.
         """
         from veldt.search import parse
@@ -85,13 +89,13 @@ class Program:
         return parse.parse_program(text)
 
     def __str__(self) -> str:
-        """The program as a Python function, one instruction a line; `Program.parse` reads it back equal."""
+        """The program as a Python function, one instruction a line; it parses back equal."""
         signature = ["w", "g", *self.slots]
         if self.constants:
             signature += ["*", *(f"{name}={float(value)!r}" for name, value in self.constants)]
         lines = [f"def {self.name}({', '.join(signature)}):"]
         if self.doc:
-            lines.append(f"    {_quote(self.doc)}")
+            lines.append(f"    {quote_doc(self.doc)}")
         lines += [f"    {statement}" for statement in self.statements]
         lines.append(f"    return {', '.join(format_arg(arg) for arg in self.returns)}")
         return "\n".join(lines) + "\n"
@@ -120,22 +124,30 @@ class Program:
         return simplify.simplify(self)
 
     def pretty(self) -> str:
-        """The program as a person would write it: single-use values nested into one another. Parses to the same behaviour."""
+        """The program as a person would write it: single-use values nested into one another.
+
+        Parses to the same behaviour.
+        """
         from veldt.search import pretty
 
         return pretty.pretty(self)
 
     @property
     def as_optax(self) -> "OptaxFactory":
-        """`program.as_optax(learning_rate, **constants)`: the program as an Optax transform; see `transform.optax_factory`."""
+        """`as_optax(learning_rate, **constants)`: an Optax transform; `transform.optax_factory`."""
         from veldt.search import transform
 
         return transform.optax_factory(self)
 
 
-def _quote(doc: str) -> str:
-    """`doc` as a docstring: readable where it can be, a plain string literal where its content would break out."""
-    if '"""' in doc or "\\" in doc or doc.endswith('"') or any(not (c.isprintable() or c == "\n") for c in doc):
+def quote_doc(doc: str) -> str:
+    """`doc` as a docstring, or as a plain string literal where its content would break out."""
+    if (
+        '"""' in doc
+        or "\\" in doc
+        or doc.endswith('"')
+        or any(not (c.isprintable() or c == "\n") for c in doc)
+    ):
         return repr(doc)
     first, *rest = doc.split("\n")
     if not rest:

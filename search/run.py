@@ -1,10 +1,12 @@
 """Running a search: the run directory, the pool, the engine and the finals, put together.
 
-A run directory holds all of a run: `config.yaml`, `store.sqlite`, `best.py` with `best.json` (from the first new best on, at the end the
-winner), and whatever the user has written from it (reports, exports). Where it was killed, `resume=True` goes on.
+A run directory holds all of a run: `config.yaml`, `store.sqlite`, `best.py` with `best.json` (from
+the first new best on, at the end the winner), and whatever the user has written from it (reports,
+exports). Where it was killed, `resume=True` goes on.
 """
 
 import dataclasses
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,16 +16,18 @@ from typing import Any, Final, final
 import yaml
 
 from veldt.search import best, display, finals, rules
+from veldt.search.challenge import Incumbent
 from veldt.search.config import SearchConfig
 from veldt.search.errors import SearchError
 from veldt.search.evaluator import EvaluatorFactory
-from veldt.search.evolution import Evolution, Incumbent
+from veldt.search.evolution import Evolution
 from veldt.search.finals import Entry
 from veldt.search.store import FILE_NAME, Store
 from veldt.tasks import driver, pool
 
 CONFIG_FILE: Final = "config.yaml"
 # What may differ when a run is resumed: how long it goes on and where, not what it is.
+_SCALE: Final = "mean log normalised validation loss, lower is better"
 RESUMABLE: Final = ("max_evaluations", "time_limit_s", "pool", "finals")
 
 
@@ -60,7 +64,8 @@ def run_search(
       SearchError: the run directory cannot be used, or the initial rule cannot be trained.
       KeyboardInterrupt: Ctrl-C; all that was told is stored, and `resume` goes on.
     """
-    # Tasks and rules are loaded before anything is written: a misspelt name leaves no run directory behind.
+    # Tasks and rules are loaded before anything is written: a misspelt name leaves no run directory
+    # behind.
     factory = EvaluatorFactory(config.evaluator)
     factory()
     for name in (config.initial_rule, *config.finals.baselines):
@@ -94,7 +99,9 @@ def run_search(
         winner = next((entry for entry in entries if entry.winner), None)
         if winner is None or winner.learning_rate is None:
             raise SearchError("no finalist could be trained at any learning rate of the finals")
-        found = best.make_best(winner.program, winner.learning_rate, "discovered", _provenance(run_dir, config, winner))
+        found = best.make_best(
+            winner.program, winner.learning_rate, "discovered", _provenance(run_dir, config, winner)
+        )
         best.write_best(run_dir, found)
         return SearchResult(tuple(entries), found)
 
@@ -124,29 +131,35 @@ def _check_same(now: Mapping[str, Any], before: Mapping[str, Any], run_dir: Path
     for key in now:
         if key not in RESUMABLE and now[key] != before.get(key):
             raise SearchError(
-                f"{run_dir} holds a run with {key} = {json.dumps(before.get(key))}, not {json.dumps(now[key])}; resumed, a run may "
-                f"differ only in {', '.join(RESUMABLE)}. Choose another --run-dir, or resume with {run_dir / CONFIG_FILE}"
+                f"{run_dir} holds a run with {key} = {json.dumps(before.get(key))}, not "
+                f"{json.dumps(now[key])}; resumed, a run may differ only in "
+                f"{', '.join(RESUMABLE)}. "
+                f"Choose another --run-dir, or resume with {run_dir / CONFIG_FILE}"
             )
 
 
 def _write_incumbent(run_dir: Path, config: SearchConfig, incumbent: Incumbent) -> None:
     provenance = {
         **_origin(run_dir, config),
-        "fitness": f"{incumbent.fitness:.4f} on the search's seeds (mean log normalised validation loss, lower is better)",
-        "fresh seeds": "not challenged yet" if incumbent.fresh is None else f"{incumbent.fresh:.4f}",
+        "fitness": f"{incumbent.fitness:.4f} on the search's seeds ({_SCALE})",
+        "fresh seeds": "not challenged yet"
+        if incumbent.fresh is None
+        else f"{incumbent.fresh:.4f}",
         "meta-validation": "none" if incumbent.meta is None else f"{incumbent.meta:.4f}",
         "state": "incumbent of a search that has not ended",
     }
     genotype = incumbent.genotype
-    best.write_best(run_dir, best.make_best(genotype.program, genotype.learning_rate, "discovered", provenance))
+    best.write_best(
+        run_dir, best.make_best(genotype.program, genotype.learning_rate, "discovered", provenance)
+    )
 
 
 def _provenance(run_dir: Path, config: SearchConfig, winner: Entry) -> dict[str, str]:
     error = "" if winner.final_error is None else f" +- {winner.final_error:.4f}"
     return {
         **_origin(run_dir, config),
-        "proxies": f"{winner.final:.4f}{error} over {config.finals.final_seeds} seeds that nothing was selected on "
-        "(mean log normalised validation loss, lower is better)"
+        "proxies": f"{winner.final:.4f}{error} over {config.finals.final_seeds} seeds that nothing "
+        f"was selected on ({_SCALE})"
         if winner.final is not None
         else "failed on the final seeds",
         "meta-validation": "none" if winner.meta is None else f"{winner.meta:.4f}",
@@ -155,11 +168,14 @@ def _provenance(run_dir: Path, config: SearchConfig, winner: Entry) -> dict[str,
 
 
 def _origin(run_dir: Path, config: SearchConfig) -> dict[str, str]:
-    import veldt
-
+    try:
+        version = importlib.metadata.version("veldt")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout's own folder
+        version = "not installed"
     return {
         "run": run_dir.resolve().name,
-        "search": f"from {config.initial_rule}, seed {config.seed}, {config.max_evaluations} distinct programs",
+        "search": f"from {config.initial_rule}, seed {config.seed}, {config.max_evaluations} "
+        "distinct programs",
         "tasks": ", ".join(f"{proxy.task} ({proxy.num_steps} steps)" for proxy in config.tasks),
-        "veldt": veldt.__version__,
+        "veldt": version,
     }

@@ -1,7 +1,8 @@
 """Simplification: the same behaviour in the shortest form known.
 
-What is done is sound by construction: dead statements and dead state go (across iterations, `dataflow.Dataflow.live`), equal
-values are computed once, names that only copy go, and instructions on plain numbers are computed. Constants that nothing live reads are dropped.
+What is done is sound by construction: dead statements and dead state go (across iterations,
+`dataflow.Dataflow.live`), equal values are computed once, names that only copy go, and instructions
+on plain numbers are computed. Constants that nothing live reads are dropped.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from veldt.search.program import INPUTS, STEP, Arg, Program, Statement
 
 
 def simplify(program: Program) -> Program:
-    """Returns the program without what its update does not depend on; the updates are equal, bit for bit, but for numbers folded in float64."""
+    """Drop what the update does not depend on; updates are equal but for numbers folded."""
     return to_program(dataflow.lower(program), program)
 
 
@@ -26,7 +27,11 @@ def to_program(flow: Dataflow, like: Program) -> Program:
       like: gives the rule's name, its docstring and, where they still fit, the variables' names.
     """
     slots = flow.live_slots
-    used = {value.name for i, value in enumerate(flow.values) if i in flow.live and isinstance(value, Constant)}
+    used = {
+        value.name
+        for i, value in enumerate(flow.values)
+        if i in flow.live and isinstance(value, Constant)
+    }
     constants = tuple((name, value) for name, value in like.constants if name in used)
     taken = {*INPUTS, STEP, *slots, *(name for name, _ in constants), *OPS}
     new_slot = {flow.new_slots[flow.slots.index(name)]: name for name in slots}
@@ -50,7 +55,10 @@ def to_program(flow: Dataflow, like: Program) -> Program:
                 taken.add(target)
                 names[index] = target
                 statements.append(Statement(target, op, tuple(names[arg] for arg in args)))
-    returns = (names[flow.update], *(names[flow.new_slots[flow.slots.index(name)]] for name in slots))
+    returns = (
+        names[flow.update],
+        *(names[flow.new_slots[flow.slots.index(name)]] for name in slots),
+    )
     return _reuse_slot_names(
         dataclasses.replace(
             like, slots=slots, constants=constants, statements=tuple(statements), returns=returns
@@ -68,7 +76,7 @@ def _fresh_names(taken: set[str]) -> Iterator[str]:
 
 
 def _reuse_slot_names(program: Program) -> Program:
-    """Calls a slot's new value by the slot's own name where the old value is not read afterwards, as a person would."""
+    """Call a slot's new value by the slot's name where the old is not read again, as people do."""
     statements = list(program.statements)
     returns = list(program.returns)
     for position, slot in enumerate(program.slots, 1):
@@ -79,7 +87,11 @@ def _reuse_slot_names(program: Program) -> Program:
         if where is None or any(slot in s.args for s in statements[where + 1 :]) or slot in returns:
             continue
         for i in range(where, len(statements)):
-            args = tuple(slot if arg == new else arg for arg in statements[i].args) if i > where else statements[i].args
+            args = (
+                tuple(slot if arg == new else arg for arg in statements[i].args)
+                if i > where
+                else statements[i].args
+            )
             target = slot if statements[i].target == new else statements[i].target
             statements[i] = dataclasses.replace(statements[i], target=target, args=args)
         returns = [slot if arg == new else arg for arg in returns]

@@ -1,11 +1,13 @@
-"""The run's store: every proposal, program and evaluation, in one SQLite file that survives `kill -9`.
+"""The run's store: one SQLite file that survives `kill -9`.
 
-One writer, the driver, in write-ahead mode. A proposal, its program, its evaluations and what they changed are told in one transaction: after a
-crash each is there whole or not at all, so nothing is lost that was told and nothing is counted twice. There is no separate search state to
-checkpoint: population, caches and incumbent are functions of the rows (`evolution.py` rebuilds them), and random numbers of the seed and the
-proposal's number.
+One writer, the driver, in write-ahead mode. A proposal, its program, its evaluations and what they
+changed are told in one transaction: after a crash each is there whole or not at all, so nothing is
+lost that was told and nothing is counted twice. There is no separate search state to
+checkpoint: population, caches and incumbent are functions of the rows (`evolution.py` rebuilds
+them), and random numbers of the seed and the proposal's number.
 
-A run that was killed and resumed has the same rows as one left alone, up to the columns named `*_s`, which hold times.
+A run that was killed and resumed has the same rows as one left alone, up to the columns named
+`*_s`, which hold times.
 """
 
 import contextlib
@@ -22,8 +24,8 @@ FILE_NAME: Final = "store.sqlite"
 
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
--- One row per distinct behaviour (program and learning rate); ids below 0 are the baselines of the finals.
-CREATE TABLE candidate (
+-- One row per distinct behaviour (program and learning rate); ids below 0 are the baselines of the
+finals. CREATE TABLE candidate (
   id INTEGER PRIMARY KEY,
   behaviour TEXT NOT NULL UNIQUE,
   program TEXT NOT NULL,          -- live statements only
@@ -45,8 +47,8 @@ CREATE TABLE proposal (
   statements INTEGER NOT NULL,    -- of the genotype
   live INTEGER NOT NULL,          -- of them, those that matter
   invalid INTEGER NOT NULL,       -- draws thrown away before it
-  source TEXT NOT NULL,           -- evaluated | structure | behaviour (the two caches) | probe | capacity
-  candidate INTEGER NOT NULL REFERENCES candidate(id),
+  source TEXT NOT NULL,           -- evaluated | structure | behaviour (the two caches) | probe |
+  capacity candidate INTEGER NOT NULL REFERENCES candidate(id),
   told_s REAL NOT NULL            -- seconds of search when it was told
 );
 CREATE TABLE evaluation (
@@ -68,8 +70,8 @@ CREATE TABLE challenge (
   proposal INTEGER NOT NULL,
   challenger INTEGER NOT NULL REFERENCES candidate(id),
   incumbent INTEGER NOT NULL REFERENCES candidate(id),
-  difference REAL,                -- mean fresh log loss, challenger minus incumbent; NULL where it failed
-  standard_error REAL,
+  difference REAL,                -- mean fresh log loss, challenger minus incumbent; NULL where it
+  failed standard_error REAL,
   won INTEGER NOT NULL,
   meta_fitness REAL,              -- of a new incumbent
   told_s REAL NOT NULL
@@ -95,7 +97,8 @@ CREATE TABLE hall_of_fame (
 class Store:
     """A run's store, open for writing by this process alone.
 
-    Guarantees: what `transaction` wrote is durable when it returns, as a whole; a second writer is refused; a damaged file or one of another
+    Guarantees: what `transaction` wrote is durable when it returns, as a whole; a second writer is
+      refused; a damaged file or one of another
     version is refused before anything is written to it.
     """
 
@@ -113,13 +116,18 @@ class Store:
         path = directory / FILE_NAME
         lock = _lock(directory)
         if path.exists():
-            raise StoreError(f"{directory} already holds a run: continue it with --resume, or choose another --run-dir")
+            raise StoreError(
+                f"{directory} already holds a run: continue it with --resume, or choose another "
+                "--run-dir"
+            )
         # Built aside and renamed, so that a crash leaves no half-made store behind.
         draft = directory / (FILE_NAME + ".new")
         draft.unlink(missing_ok=True)
         with contextlib.closing(sqlite3.connect(draft)) as connection:
             connection.executescript(_SCHEMA)
-            connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
+            connection.execute(
+                "INSERT INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),)
+            )
             connection.commit()
         draft.rename(path)
         return cls(_connect(path), lock)
@@ -142,11 +150,13 @@ class Store:
                 raise StoreError(f"{path} is damaged ({verdict}); restore it from a copy")
             version = dict(connection.execute("SELECT key, value FROM meta")).get("schema_version")
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"{path} is damaged or no run's store ({error}); restore it from a copy") from None
+            raise StoreError(
+                f"{path} is damaged or no run's store ({error}); restore it from a copy"
+            ) from None
         if version != str(SCHEMA_VERSION):
             raise StoreError(
-                f"{path} was written by another version of veldt (store version {version}, this one "
-                f"reads {SCHEMA_VERSION}); use the veldt that wrote it, or start a new run"
+                f"{path} was written by another version of veldt (store version {version}, this "
+                f"one reads {SCHEMA_VERSION}); use the veldt that wrote it, or start a new run"
             )
         return cls(connection, lock)
 
@@ -167,7 +177,8 @@ class Store:
         """Everything inserted inside is committed together, or not at all.
 
         Raises:
-          StoreError: the disk is full or the file cannot be written; nothing of the transaction is kept.
+          StoreError: the disk is full or the file cannot be written; nothing of the transaction is
+            kept.
         """
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -180,10 +191,15 @@ class Store:
         except sqlite3.OperationalError as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            raise StoreError(f"the run's store cannot be written ({error}); what was told before is safe") from error
+            raise StoreError(
+                f"the run's store cannot be written ({error}); what was told before is safe"
+            ) from error
 
     def insert(self, table: str, **values: Any) -> int:
-        """Adds one row inside a transaction. Returns its row id. `table` and the names come from this package."""
+        """Adds one row inside a transaction. Returns its row id.
+
+        `table` and the names come from this package.
+        """
         names = ", ".join(values)
         marks = ", ".join("?" * len(values))
         cursor = self._connection.execute(
@@ -198,7 +214,8 @@ class Store:
     def set_meta(self, key: str, value: str) -> None:
         """Sets one named text, inside a transaction."""
         self._connection.execute(
-            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (key, value),
         )
 
     def meta(self) -> dict[str, str]:
@@ -217,16 +234,17 @@ def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0)
     if not read_only:
         connection.execute("PRAGMA journal_mode = WAL")
-        # In WAL mode NORMAL survives a killed process; only a power cut can lose the last transactions, never half of one.
+        # In WAL mode NORMAL survives a killed process; only a power cut can lose the last
+        # transactions, never half of one.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
     return connection
 
 
 def _lock(directory: Path) -> TextIO:
-    """Takes the run directory for this process; the system gives it back when the process ends, however it ends."""
+    """Take the run directory; the system gives it back when the process ends, however it ends."""
     try:
-        handle = open(directory / "lock", "w")
+        handle = (directory / "lock").open("w")
     except OSError as error:
         raise StoreError(f"{directory} cannot be written: {error.strerror}") from None
     try:

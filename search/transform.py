@@ -1,8 +1,9 @@
-"""A program as an Optax transform, in native JAX: what a user trains with, and what a finalist is compiled to.
+"""A program as an Optax transform, in native JAX.
 
-`scale_by_program` is the rule in descent direction, `optax_factory` adds the learning rate and the sign. The state is a step count and one
-tree per *live* slot: a slot that cannot reach the update costs no memory. Everything is jittable, vmappable and differentiable with
-respect to the constants, which may be traced.
+`scale_by_program` is the rule in descent direction, `optax_factory` adds the learning rate and the
+sign. The state is a step count and one tree per *live* slot: a slot that cannot reach the update
+costs no memory. Everything is jittable, vmappable and differentiable with respect to the constants,
+which may be traced.
 """
 
 import inspect
@@ -20,7 +21,7 @@ from veldt.search.program import Program
 class ScaleByProgramState(NamedTuple):
     """State of `scale_by_program`."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32; steps taken
+    count: Any  # shape=(), dtype=jnp.int32; steps taken
     slots: dict[str, Any]  # one tree shaped as the parameters per live slot, by the slot's name
 
 
@@ -29,7 +30,8 @@ def scale_by_program(program: Program, **constants: Any) -> optax.GradientTransf
 
     Args:
       program: the rule.
-      **constants: values for the program's constants (numbers or traced scalars) in place of its defaults.
+      **constants: values for the program's constants (numbers or traced scalars) in place of its
+        defaults.
 
     Raises:
       ProgramError: a constant that the program does not have.
@@ -49,9 +51,11 @@ def scale_by_program(program: Program, **constants: Any) -> optax.GradientTransf
     ) -> tuple[Any, ScaleByProgramState]:
         del extra_args
         if params is None:
-            raise ValueError(f"{program.name} reads the parameters: call update(grads, state, params)")
+            raise ValueError(
+                f"{program.name} reads the parameters: call update(grads, state, params)"
+            )
         count = optax.safe_increment(state.count)
-        grads, treedef = jax.tree.flatten(updates)
+        grads, treedef = _flatten(updates)
         tensors = {"w": treedef.flatten_up_to(params), "g": grads}
         tensors |= {name: treedef.flatten_up_to(tree) for name, tree in state.slots.items()}
         # bfloat16 cannot count past 256: the step is kept in at least float32.
@@ -66,8 +70,13 @@ def scale_by_program(program: Program, **constants: Any) -> optax.GradientTransf
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def _flatten(tree: Any) -> tuple[list[Any], Any]:
+    leaves, treedef = jax.tree.flatten(tree)
+    return leaves, treedef
+
+
 class OptaxFactory(Protocol):
-    """`factory(learning_rate, **constants) -> transform`, with the program's constants in its signature."""
+    """`factory(learning_rate, **constants)`, with the program's constants in its signature."""
 
     def __call__(
         self, learning_rate: optax.ScalarOrSchedule, **constants: Any
@@ -77,7 +86,8 @@ class OptaxFactory(Protocol):
 def optax_factory(program: Program) -> OptaxFactory:
     """The program as an optimizer's factory: training does `w <- w - learning_rate * update`.
 
-    The factory's signature names the constants, so that `optax.inject_hyperparams(program.as_optax)` finds them.
+    The factory's signature names the constants, so that
+    `optax.inject_hyperparams(program.as_optax)` finds them.
     """
 
     def factory(

@@ -8,6 +8,7 @@ used, 130 Ctrl-C. An expected failure is one line on stderr; VELDT_DEBUG=1 shows
 import argparse
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -152,11 +153,23 @@ def _search_config() -> type:
 
 
 def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from veldt.search import config, run
+    from veldt.search import config, display, run
 
     settings = config_lib.load_config(config.SearchConfig, args.config, overrides)
     run_dir = args.run_dir or Path("runs") / Path(args.config).stem
-    run.run_search(settings, run_dir, resume=args.resume)
+    view = display.make_display()
+    try:
+        result = run.run_search(settings, run_dir, resume=args.resume, view=view)
+    except KeyboardInterrupt:
+        view.close()
+        again = shlex.join(
+            ["veldt", "search", args.config, "--run-dir", str(run_dir), *overrides, "--resume"]
+        )
+        print(f"stopped; all results so far are kept. To go on:\n  {again}", file=sys.stderr)
+        raise
+    finally:
+        view.close()
+    display.print_results(result.entries, run_dir)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -166,7 +179,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from veldt.search import export
+    from veldt.search import best, export
 
     writers = {"optax": export.export_optax}
     if args.to not in writers:
@@ -174,7 +187,14 @@ def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         raise errors.UsageError(
             f"cannot export to {args.to!r}.{hint} Formats: {', '.join(writers)}"
         )
-    text = writers[args.to](veldt.load_rule(args.source))
+    if Path(args.source).is_dir():
+        found = best.read_best(Path(args.source))
+        text = writers[args.to](
+            found.program, learning_rate=found.learning_rate, provenance=found.provenance
+        )
+    else:
+        text = writers[args.to](veldt.load_rule(args.source))
+    args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(text, encoding="utf-8")
     print(f"wrote {args.output}")
 

@@ -1,0 +1,230 @@
+"""What it costs to evaluate a new candidate: interpreting against compiling, and against plain SGD.
+
+    python benchmarks/interpreter.py [--steps 500] [--candidates 24] [--memory-candidates 5000]
+
+One run, one machine, `digits_mlp`. Candidates of exactly 16 live instructions are drawn by the
+search's own mutations from AdamW. For each: the time from having a program to having its result,
+with everything that a candidate costs (lowering, encoding, transfer, training, the checks on
+validation data). `sgd` is the same loop under `optax.sgd`, compiled once. `jit` compiles a training
+loop for the candidate, as native JAX. The three are timed in turns, so that a slower moment of the
+machine meets all of them. Ratios are of medians.
+
+The memory test evaluates thousands of different candidates and records the process's resident
+memory on the way.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from veldt.search import dataflow, evaluator, fingerprint, mutation, rules, transform
+from veldt.search.program import Program
+from veldt.tasks import registry, unroll
+
+RESULTS = Path(__file__).parent / "results" / "interpreter.json"
+LENGTH = 16
+
+
+def candidates(count: int, seed: int) -> list[mutation.Genotype]:
+    """Draw distinct finite candidates of `LENGTH` live instructions, by mutations from AdamW."""
+    rng = np.random.default_rng(seed)
+    config = mutation.MutationConfig(delete=0.3, learning_rate=0.0)
+    found: dict[str, mutation.Genotype] = {}
+    while len(found) < count:
+        genotype = mutation.Genotype(rules.load_rule("adamw"), 3e-3)
+        for _ in range(12):
+            genotype = mutation.mutate(rng, genotype, config).genotype
+            flow = dataflow.lower(genotype.program, fold=True)
+            if len(flow.live_nodes) == LENGTH:
+                seen = fingerprint.fingerprint(flow, genotype.learning_rate)
+                if seen.finite:
+                    found[seen.digest] = genotype
+                break
+    return list(found.values())
+
+
+def timed(function: Callable[[], Any]) -> float:
+    """Seconds that `function` takes, results waited for."""
+    began = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - began
+
+
+def resident_mib() -> float:
+    """Resident memory of this process now, MiB."""
+    if Path("/proc/self/statm").exists():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def measure_speed(num_steps: int, count: int, seed: int) -> dict[str, Any]:
+    """Times the three ways in turns."""
+    chunks = 5
+    task = registry.load_task("digits_mlp")
+
+    def make_native(tx: optax.GradientTransformation) -> Callable[[], Any]:
+        """One chunk compiled, driven like the evaluator's."""
+        start = jax.jit(lambda task, key: unroll.init(task, tx, key))
+
+        def advance(task: Any, state: Any) -> Any:
+            state, losses = unroll.unroll(task, tx, state, num_steps=num_steps // chunks)
+            loss = unroll.evaluate(task, state.params, state.key, "valid")
+            return state, jax.numpy.stack([loss, task.normalizer(loss), losses.sum()])
+
+        step = jax.jit(advance, donate_argnums=1)
+
+        def go() -> Any:
+            state = start(task, jax.random.key(0))
+            report = None
+            for _ in range(chunks):
+                state, report = step(task, state)
+                report = np.asarray(report)
+            return report
+
+        return go
+
+    sgd = make_native(optax.sgd(0.1))
+    worker = evaluator.EvaluatorFactory(
+        evaluator.EvaluatorConfig((evaluator.ProxyConfig("digits_mlp", num_steps, chunks),))
+    )()
+    drawn = candidates(count, seed)
+
+    def interpret(genotype: mutation.Genotype) -> Callable[[], Any]:
+        return lambda: worker(evaluator.EvalJob(genotype, (evaluator.Run(0, 0),)))
+
+    compile_interpreter_s = timed(interpret(mutation.Genotype(rules.load_rule("adamw"), 3e-3)))
+    compile_sgd_s = timed(sgd)
+    sgd_s, interpreted_s, native_s = [], [], []
+    jit_s: list[float] = []
+    for index, genotype in enumerate(drawn):
+        sgd_s.append(min(timed(sgd) for _ in range(3)))
+        # A new candidate is timed at its first evaluation and only there.
+        interpreted_s.append(timed(interpret(genotype)))
+        if index < 8:
+            program = genotype.program.simplify()
+            compiled = make_native(
+                optax.chain(transform.scale_by_program(program), optax.scale_by_learning_rate(3e-3))
+            )
+            jit_s.append(timed(compiled))
+            native_s.append(min(timed(compiled) for _ in range(3)))
+    adamw = program_of_length(LENGTH)
+    adamw_s = [timed(interpret(mutation.Genotype(adamw, 3e-3))) for _ in range(count)]
+
+    def summary(values: list[float]) -> dict[str, float]:
+        low, middle, high = statistics.quantiles(values, n=4)
+        return {
+            "n": len(values),
+            "q25_ms": low * 1e3,
+            "median_ms": middle * 1e3,
+            "q75_ms": high * 1e3,
+            "max_ms": max(values) * 1e3,
+        }
+
+    middle = {
+        "sgd": statistics.median(sgd_s),
+        "interpreted": statistics.median(interpreted_s),
+        "adamw": statistics.median(adamw_s),
+        "jit": statistics.median(jit_s),
+        "native": statistics.median(native_s),
+    }
+    return {
+        "task": "digits_mlp",
+        "num_steps": num_steps,
+        "live_instructions": LENGTH,
+        "sgd": summary(sgd_s),
+        "interpreted": summary(interpreted_s),
+        "interpreted_adamw_16": summary(adamw_s),
+        "jit_per_candidate": summary(jit_s),
+        "native_run_only": summary(native_s),
+        "compile_interpreter_once_s": compile_interpreter_s,
+        "compile_sgd_once_s": compile_sgd_s,
+        "ratio_jit_to_interpreted": middle["jit"] / middle["interpreted"],
+        "ratio_interpreted_to_sgd": middle["interpreted"] / middle["sgd"],
+        "ratio_adamw_16_to_sgd": middle["adamw"] / middle["sgd"],
+        "ratio_native_to_sgd": middle["native"] / middle["sgd"],
+    }
+
+
+def program_of_length(length: int) -> Program:
+    """AdamW with its update scaled where it opposes the gradient: as a person might write it."""
+    program = Program.parse(
+        """
+def adamw16(w, g, m, v, *, b1=0.9, b2=0.999, eps=1e-8, wd=1e-4, limit=3.0):
+    m = interp(g, m, b1)
+    v = interp(square(g), v, b2)
+    m_hat = m / (1 - b1**step)
+    v_hat = v / (1 - b2**step)
+    u = m_hat / (sqrt(v_hat) + eps)
+    u = max(min(u, limit), -3.0)
+    u = where(u * g > 0, u, 0.5 * u)
+    return u + wd * w, m, v
+"""
+    )
+    assert len(dataflow.lower(program, fold=True).live_nodes) >= length
+    return program
+
+
+def measure_memory(count: int, seed: int) -> dict[str, Any]:
+    """Evaluates `count` different candidates for 100 steps each; resident memory on the way."""
+    worker = evaluator.EvaluatorFactory(
+        evaluator.EvaluatorConfig((evaluator.ProxyConfig("digits_mlp", 100),))
+    )()
+    rng = np.random.default_rng(seed)
+    genotype = mutation.Genotype(rules.load_rule("adamw"), 3e-3)
+    population = [genotype] * 50
+    track: list[tuple[int, float]] = []
+    for index in range(count + 1):
+        child = mutation.mutate(rng, population[index % 50], mutation.MutationConfig()).genotype
+        population[index % 50] = child
+        worker(evaluator.EvalJob(child, (evaluator.Run(0, index),)))
+        if index % (count // 10) == 0:
+            track.append((index, resident_mib()))
+    settled = [mib for index, mib in track if index >= count // 10]
+    return {
+        "candidates": count,
+        "resident_mib": track,
+        "growth_mib_after_first_tenth": settled[-1] - settled[0],
+    }
+
+
+def main() -> None:
+    """Measure, print and write `results/interpreter.json`."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--candidates", type=int, default=24)
+    parser.add_argument("--memory-candidates", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    result = {
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "python": platform.python_version(),
+            "jax": jax.__version__,
+        },
+        "speed": measure_speed(args.steps, args.candidates, args.seed),
+        "memory": measure_memory(args.memory_candidates, args.seed)
+        if args.memory_candidates
+        else None,
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

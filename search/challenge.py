@@ -1,0 +1,138 @@
+"""Replacing the best: a challenger meets the incumbent on seeds that neither has seen.
+
+The search's own score favours luck: thousands of candidates meet the same seeds. So a candidate
+that beats the incumbent there must beat it again, on seeds that are new each time, by more than one
+standard error of the paired difference. Each new best is then scored on the meta-validation tasks,
+which decide nothing.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from veldt.search import records
+from veldt.search.config import SearchConfig
+from veldt.search.evaluator import EvalJob, Outcome, Run, RunResult, Status
+from veldt.search.mutation import Genotype
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Incumbent:
+    """The best so far.
+
+    Attributes:
+      candidate: its id in the store.
+      genotype: its live program and learning rate.
+      fitness: on the search's seeds.
+      fresh: mean log loss over all fresh seeds that it has met; None before its first challenge.
+      meta: on the meta-validation tasks; None where it failed there or there are none.
+    """
+
+    candidate: int
+    genotype: Genotype
+    fitness: float
+    fresh: float | None
+    meta: float | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """How a challenge ended.
+
+    Attributes:
+      difference: mean over fresh seeds of the challenger's log loss less the incumbent's; None
+        where one of them failed.
+      standard_error: of that mean.
+      won: whether the challenger is the new incumbent.
+      meta: a new incumbent's meta-validation.
+      runs: the training runs made, each with its candidate.
+    """
+
+    difference: float | None
+    standard_error: float | None
+    won: bool
+    meta: Outcome | None
+    runs: tuple[tuple[int, RunResult], ...]
+
+
+@final
+class Arena:
+    """Where challengers and incumbents meet; runs on the pool's workers."""
+
+    def __init__(self, config: SearchConfig, run_now: records.RunNow):
+        self._config = config
+        self._run_now = run_now
+
+    def compare(
+        self, challenger: tuple[int, Genotype], incumbent: Incumbent, number: int
+    ) -> Challenge:
+        """Compare on new seeds; the first half of them settles most cases.
+
+        Args:
+          challenger: its id and genotype.
+          incumbent: whom it challenges.
+          number: of the challenge, from 1; picks the seeds.
+        """
+        config = self._config
+        first = records.FRESH_SEEDS + number * config.fresh_seeds
+        seeds = range(first, first + config.fresh_seeds)
+        half = config.fresh_seeds // 2
+        contenders = (challenger, (incumbent.candidate, incumbent.genotype))
+        scores: dict[int, list[float]] = {candidate: [] for candidate, _ in contenders}
+        runs: list[tuple[int, RunResult]] = []
+        difference = error = math.nan
+        for part in (seeds[:half], seeds[half:]):
+            jobs = [
+                (candidate, EvalJob(genotype, self._runs(seed)))
+                for seed in part
+                for candidate, genotype in contenders
+            ]
+            results = self._run_now([job for _, job in jobs])
+            for (candidate, _), result in zip(jobs, results, strict=True):
+                outcome = records.outcome_of(result)
+                scores[candidate].append(rank(outcome.fitness))
+                runs += [(candidate, run) for run in outcome.runs]
+            ours, theirs = (np.array(scores[candidate]) for candidate, _ in contenders)
+            if not np.isfinite(ours).all():
+                return Challenge(None, None, False, None, tuple(runs))
+            if not np.isfinite(theirs).all():
+                meta = self.meta(challenger[1])
+                return Challenge(None, None, True, meta, tuple(runs))
+            difference, error = _mean_and_error(ours - theirs)
+            if not difference < 0:
+                return Challenge(difference, error, False, None, tuple(runs))
+        won = difference + error < 0
+        meta_or_none = self.meta(challenger[1]) if won else None
+        return Challenge(difference, error, won, meta_or_none, tuple(runs))
+
+    def meta(self, genotype: Genotype) -> Outcome:
+        """Score a genotype on the meta-validation tasks."""
+        first = len(self._config.tasks)
+        proxies = range(first, first + len(self._config.meta_validation))
+        seeds = range(self._config.meta_seeds)
+        jobs = [EvalJob(genotype, tuple(Run(proxy, seed) for seed in seeds)) for proxy in proxies]
+        outcomes = [records.outcome_of(result) for result in self._run_now(jobs)] if jobs else []
+        runs = tuple(run for outcome in outcomes for run in outcome.runs)
+        scores = [outcome.fitness for outcome in outcomes if outcome.fitness is not None]
+        if len(scores) < len(outcomes) or not outcomes:
+            status = next((o.status for o in outcomes if o.fitness is None), Status.OK)
+            return Outcome(status, None, runs)
+        return Outcome(Status.OK, float(np.mean(scores)), runs)
+
+    def _runs(self, seed: int) -> tuple[Run, ...]:
+        return tuple(Run(proxy, seed) for proxy in range(len(self._config.tasks)))
+
+
+def rank(fitness: float | None) -> float:
+    """A fitness for comparing: infinity where there is none."""
+    return math.inf if fitness is None else fitness
+
+
+def _mean_and_error(paired: NDArray[Any]) -> tuple[float, float]:
+    error = float(paired.std(ddof=1) / math.sqrt(len(paired))) if len(paired) > 1 else 0.0
+    return float(paired.mean()), error
