@@ -51,6 +51,7 @@ def run_search(
     *,
     resume: bool = False,
     view: display.Display | None = None,
+    factory: pool.WorkerFactory | None = None,
 ) -> SearchResult:
     """Runs a search to its end.
 
@@ -59,6 +60,7 @@ def run_search(
       run_dir: where the run is kept; made if it does not exist.
       resume: go on with the run that is there; `config` must be its config but for `RESUMABLE`.
       view: what shows it; None shows nothing.
+      factory: makes the pool's workers, `EvalJob -> Outcome`; None trains the config's proxies.
 
     Raises:
       SearchError: the run directory cannot be used, or the initial rule cannot be trained.
@@ -66,8 +68,9 @@ def run_search(
     """
     # Tasks and rules are loaded before anything is written: a misspelt name leaves no run directory
     # behind.
-    factory = EvaluatorFactory(config.evaluator)
-    factory()
+    if factory is None:
+        factory = EvaluatorFactory(config.evaluator)
+        factory()
     for name in (config.initial_rule, *config.finals.baselines):
         rules.load_rule(name)
     with _open_store(config, run_dir, resume=resume) as store:

@@ -24,8 +24,8 @@ FILE_NAME: Final = "store.sqlite"
 
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
--- One row per distinct behaviour (program and learning rate); ids below 0 are the baselines of the
-finals. CREATE TABLE candidate (
+-- One row per distinct behaviour (program and learning rate); ids below 0: the finals' baselines.
+CREATE TABLE candidate (
   id INTEGER PRIMARY KEY,
   behaviour TEXT NOT NULL UNIQUE,
   program TEXT NOT NULL,          -- live statements only
@@ -47,8 +47,8 @@ CREATE TABLE proposal (
   statements INTEGER NOT NULL,    -- of the genotype
   live INTEGER NOT NULL,          -- of them, those that matter
   invalid INTEGER NOT NULL,       -- draws thrown away before it
-  source TEXT NOT NULL,           -- evaluated | structure | behaviour (the two caches) | probe |
-  capacity candidate INTEGER NOT NULL REFERENCES candidate(id),
+  source TEXT NOT NULL,           -- evaluated | probe | capacity, or the cache: structure | behaviour
+  candidate INTEGER NOT NULL REFERENCES candidate(id),
   told_s REAL NOT NULL            -- seconds of search when it was told
 );
 CREATE TABLE evaluation (
@@ -70,8 +70,8 @@ CREATE TABLE challenge (
   proposal INTEGER NOT NULL,
   challenger INTEGER NOT NULL REFERENCES candidate(id),
   incumbent INTEGER NOT NULL REFERENCES candidate(id),
-  difference REAL,                -- mean fresh log loss, challenger minus incumbent; NULL where it
-  failed standard_error REAL,
+  difference REAL,                -- mean fresh log loss, challenger less incumbent; NULL: one failed
+  standard_error REAL,
   won INTEGER NOT NULL,
   meta_fitness REAL,              -- of a new incumbent
   told_s REAL NOT NULL
@@ -114,23 +114,25 @@ class Store:
           StoreError: there is one already, or the directory cannot be written.
         """
         path = directory / FILE_NAME
-        lock = _lock(directory)
-        if path.exists():
-            raise StoreError(
-                f"{directory} already holds a run: continue it with --resume, or choose another "
-                "--run-dir"
-            )
-        # Built aside and renamed, so that a crash leaves no half-made store behind.
-        draft = directory / (FILE_NAME + ".new")
-        draft.unlink(missing_ok=True)
-        with contextlib.closing(sqlite3.connect(draft)) as connection:
-            connection.executescript(_SCHEMA)
-            connection.execute(
-                "INSERT INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),)
-            )
-            connection.commit()
-        draft.rename(path)
-        return cls(_connect(path), lock)
+        with contextlib.ExitStack() as undo:
+            lock = undo.enter_context(_lock(directory))
+            if path.exists():
+                raise StoreError(
+                    f"{directory} already holds a run: continue it with --resume, or choose "
+                    "another --run-dir"
+                )
+            # Built aside and renamed, so that a crash leaves no half-made store behind.
+            draft = directory / (FILE_NAME + ".new")
+            draft.unlink(missing_ok=True)
+            with contextlib.closing(sqlite3.connect(draft)) as connection:
+                connection.executescript(_SCHEMA)
+                version = ("schema_version", str(SCHEMA_VERSION))
+                connection.execute("INSERT INTO meta VALUES (?, ?)", version)
+                connection.commit()
+            draft.rename(path)
+            store = cls(_connect(path), lock)
+            undo.pop_all()
+            return store
 
     @classmethod
     def open(cls, directory: Path, *, read_only: bool = False) -> "Store":
@@ -142,23 +144,28 @@ class Store:
         path = directory / FILE_NAME
         if not path.is_file():
             raise StoreError(f"{directory} holds no run (there is no {FILE_NAME} in it)")
-        lock = None if read_only else _lock(directory)
-        try:
-            connection = _connect(path, read_only=read_only)
-            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if verdict != "ok":
-                raise StoreError(f"{path} is damaged ({verdict}); restore it from a copy")
-            version = dict(connection.execute("SELECT key, value FROM meta")).get("schema_version")
-        except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"{path} is damaged or no run's store ({error}); restore it from a copy"
-            ) from None
-        if version != str(SCHEMA_VERSION):
-            raise StoreError(
-                f"{path} was written by another version of veldt (store version {version}, this "
-                f"one reads {SCHEMA_VERSION}); use the veldt that wrote it, or start a new run"
-            )
-        return cls(connection, lock)
+        with contextlib.ExitStack() as undo:
+            lock = None if read_only else undo.enter_context(_lock(directory))
+            try:
+                connection = _connect(path, read_only=read_only)
+                undo.callback(connection.close)
+                verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if verdict != "ok":
+                    raise StoreError(f"{path} is damaged ({verdict}); restore it from a copy")
+                found = dict(connection.execute("SELECT key, value FROM meta"))
+            except sqlite3.DatabaseError as error:
+                raise StoreError(
+                    f"{path} is damaged or no run's store ({error}); restore it from a copy"
+                ) from None
+            version = found.get("schema_version")
+            if version != str(SCHEMA_VERSION):
+                raise StoreError(
+                    f"{path} was written by another version of veldt (store version {version}, "
+                    f"this one reads {SCHEMA_VERSION}); use the veldt that wrote it, or start a "
+                    "new run"
+                )
+            undo.pop_all()
+            return cls(connection, lock)
 
     def close(self) -> None:
         """Closes the file; further calls fail."""
@@ -233,11 +240,15 @@ def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "?mode=rw")
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0)
     if not read_only:
-        connection.execute("PRAGMA journal_mode = WAL")
-        # In WAL mode NORMAL survives a killed process; only a power cut can lose the last
-        # transactions, never half of one.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA foreign_keys = ON")
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # With WAL, NORMAL survives a killed process; only a power cut can lose the last
+            # transactions, and never half of one.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA foreign_keys = ON")
+        except sqlite3.DatabaseError:
+            connection.close()
+            raise
     return connection
 
 

@@ -1,0 +1,327 @@
+"""The engine: order, caches, the incumbent, and that a search which died goes on as if it had not."""
+
+import collections
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.search import fakes
+from veldt.search import dataflow, fingerprint, records, run
+from veldt.search.errors import SearchError, StoreError
+from veldt.search.evaluator import EvalJob, Outcome, Status
+from veldt.search.program import Program
+from veldt.search.store import FILE_NAME, Store
+from veldt.tasks.pool import PoolConfig
+
+ONE = PoolConfig(num_workers=1)
+
+
+def search(directory, *, worker=None, resume=False, **changes):
+    """Runs a search with a fake worker in this process."""
+    settings_ = {"pool": ONE, **changes}
+    worker = worker or fakes.FakeWorker()
+    return run.run_search(
+        fakes.small_config(**settings_), directory, resume=resume, factory=lambda: worker
+    )
+
+
+def contents(directory, *, skip=()):
+    """Every table of a store, without the columns that hold times."""
+    with sqlite3.connect(directory / FILE_NAME) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        found = {}
+        for table in sorted(set(tables) - set(skip)):
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            names = ", ".join(name for name in columns if not name.endswith("_s"))
+            query = f"SELECT {names} FROM {table} ORDER BY {names}"
+            found[table] = connection.execute(query).fetchall()
+    connection.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A search that was left alone, and its result."""
+    directory = tmp_path_factory.mktemp("whole")
+    return directory, search(directory)
+
+
+def rows(directory, query):
+    with Store.open(directory, read_only=True) as store:
+        return store.rows(query)
+
+
+def test_every_behaviour_is_trained_once_and_all_are_counted(whole):
+    directory, _ = whole
+    proposals = rows(directory, "SELECT * FROM proposal ORDER BY id")
+    candidates = {row["id"]: row for row in rows(directory, "SELECT * FROM candidate WHERE id >= 0")}
+    sources = collections.Counter(row["source"] for row in proposals)
+    assert sources["evaluated"] == 60
+    assert sources["structure"] > 0 and sources["behaviour"] > 0
+    assert [row["id"] for row in proposals] == list(range(len(proposals)))
+    # One candidate for each proposal that was new, and the initial rule.
+    assert len(candidates) == 1 + len(proposals) - sources["structure"] - sources["behaviour"]
+    for row in proposals:
+        genotype = Program.parse(row["program"])
+        seen = fingerprint.fingerprint(dataflow.lower(genotype, fold=True), row["learning_rate"])
+        candidate = candidates[row["candidate"]]
+        assert seen.digest == candidate["behaviour"]
+        live = Program.parse(candidate["program"])
+        stored = fingerprint.fingerprint(dataflow.lower(live, fold=True), candidate["learning_rate"])
+        assert stored == seen
+
+
+def test_a_parent_is_the_best_of_living_members_that_had_been_told(whole):
+    directory, _ = whole
+    config = fakes.small_config()
+    proposals = rows(directory, "SELECT * FROM proposal ORDER BY id")
+    for row in proposals:
+        if row["parent"] is not None:
+            newest = row["id"] - config.window
+            assert newest - config.population_size < row["parent"] <= newest
+
+
+def test_parents_are_better_than_average(whole):
+    directory, _ = whole
+    fitness = {row["id"]: row["fitness"] for row in rows(directory, "SELECT p.id, c.fitness FROM proposal p JOIN candidate c ON c.id = p.candidate")}  # fmt: skip
+    parents = [fitness[row["parent"]] for row in rows(directory, "SELECT parent FROM proposal WHERE parent IS NOT NULL")]  # fmt: skip
+    known = [value for value in parents if value is not None]
+    assert len(known) > 0.8 * len(parents)
+    assert np.mean(known) < np.mean([value for value in fitness.values() if value is not None])
+
+
+def test_a_fitness_is_the_mean_of_its_runs_and_failures_have_none(whole):
+    directory, _ = whole
+    statuses = collections.Counter()
+    for row in rows(directory, "SELECT * FROM candidate WHERE id >= 0"):
+        query = f"SELECT * FROM evaluation WHERE candidate = {row['id']} AND purpose = 'fitness'"
+        runs = rows(directory, query)
+        statuses[row["status"]] += 1
+        if row["status"] == "ok":
+            assert len(runs) == 2
+            assert row["fitness"] == pytest.approx(np.mean([run_["log_loss"] for run_ in runs]))
+        else:
+            assert row["fitness"] is None
+    assert statuses["rejected"] and statuses["diverged"]
+    assert not [r for r in rows(directory, "SELECT * FROM evaluation") if r["status"] == "ok" and r["log_loss"] is None]
+
+
+def test_challenges_use_new_seeds_and_the_winner_is_paired(whole):
+    directory, _ = whole
+    seeds = [row["seed"] for row in rows(directory, "SELECT DISTINCT seed FROM evaluation WHERE purpose = 'fresh'")]
+    assert seeds and min(seeds) >= records.FRESH_SEEDS
+    challenges = rows(directory, "SELECT * FROM challenge ORDER BY id")
+    assert challenges[0]["challenger"] == 0 and challenges[0]["won"] == 1
+    incumbent = 0
+    for number, row in enumerate(challenges[1:], 1):
+        assert row["incumbent"] == incumbent
+        first = records.FRESH_SEEDS + number * 4
+        query = (
+            "SELECT candidate, seed, AVG(log_loss) AS score FROM evaluation WHERE purpose = 'fresh' "
+            f"AND seed >= {first} AND seed < {first + 4} GROUP BY candidate, seed ORDER BY seed"
+        )
+        scores = {row["challenger"]: [], row["incumbent"]: []}
+        for score in rows(directory, query):
+            scores[score["candidate"]].append(score["score"])
+        paired = np.subtract(scores[row["challenger"]], scores[row["incumbent"]])
+        assert len(paired) in (2, 4)
+        assert row["difference"] == pytest.approx(paired.mean())
+        error = paired.std(ddof=1) / np.sqrt(len(paired))
+        assert row["won"] == int(len(paired) == 4 and paired.mean() + error < 0)
+        if row["won"]:
+            incumbent = row["challenger"]
+            assert row["meta_fitness"] is not None
+    assert incumbent > 0
+
+
+def test_workers_and_timing_change_nothing(whole, tmp_path):
+    directory, result = whole
+    again = search(tmp_path, worker=fakes.FakeWorker(0.001), pool=PoolConfig(num_workers=3))
+    assert contents(tmp_path, skip=["meta"]) == contents(directory, skip=["meta"])
+    assert again.best.program == result.best.program
+
+
+def test_another_seed_is_another_search(whole, tmp_path):
+    directory, _ = whole
+    search(tmp_path, seed=1)
+    assert contents(tmp_path)["proposal"] != contents(directory)["proposal"]
+
+
+class Death(BaseException):
+    """Ends a search at a chosen job, as a kill would: nothing after it runs."""
+
+
+class MortalWorker:
+    def __init__(self, lifetime):
+        self.lifetime = lifetime
+        self.worker = fakes.FakeWorker()
+
+    def __call__(self, payload):
+        self.lifetime -= 1
+        if self.lifetime < 0:
+            raise Death
+        return self.worker(payload)
+
+
+# Shrinking would run hundreds of searches to make a list of numbers shorter.
+@settings(max_examples=12, phases=(Phase.explicit, Phase.generate))
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=6))
+def test_a_search_that_dies_anywhere_reaches_the_same_store(whole, tmp_path_factory, lifetimes):
+    directory, result = whole
+    mortal = tmp_path_factory.mktemp("mortal")
+    for lifetime in lifetimes:
+        try:
+            search(mortal, worker=MortalWorker(lifetime), resume=True)
+        except Death:
+            continue
+    assert search(mortal, resume=True).best == dataclass_with_run(result.best, mortal)
+    assert contents(mortal) == contents(directory)
+
+
+def dataclass_with_run(best, directory):
+    """The same best, found in another run directory."""
+    import dataclasses
+
+    return dataclasses.replace(best, provenance={**best.provenance, "run": directory.name})
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.search import fakes
+from veldt.search import run
+from veldt.tasks.pool import PoolConfig
+config = fakes.small_config(pool=PoolConfig(num_workers=2))
+run.run_search(config, Path(sys.argv[1]), resume=True, factory=lambda: fakes.FakeWorker(0.01))
+"""
+
+
+def test_kill_9_at_random_moments_loses_and_repeats_nothing(whole, tmp_path):
+    directory, _ = whole
+    rng = random.Random(3)
+    root = Path(__file__).parents[2]
+    killed = 0
+    while True:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=root, stderr=subprocess.PIPE, text=True
+        )
+        if killed < 3:
+            deadline = time.monotonic() + 60
+            before = count(tmp_path)
+            while count(tmp_path) <= before + rng.randrange(15) and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(rng.uniform(0.0, 0.02))
+            process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, errors
+        killed += 1
+    assert killed == 3
+    assert contents(tmp_path, skip=["meta"]) == contents(directory, skip=["meta"])
+
+
+def count(directory):
+    """Proposals told so far, as another process sees them."""
+    if not (directory / FILE_NAME).exists():
+        return 0
+    with sqlite3.connect(directory / FILE_NAME) as connection:
+        number = connection.execute("SELECT COUNT(*) FROM proposal").fetchone()[0]
+    connection.close()
+    return number
+
+
+def test_ctrl_c_keeps_what_was_told(tmp_path):
+    told = []
+
+    class View:
+        def phase(self, text, done=0, total=0): ...
+        def best(self, evolution): ...
+        def close(self): ...
+
+        def update(self, evolution):
+            told.append(evolution.num_told)
+            if evolution.num_told == 20:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run.run_search(fakes.small_config(pool=ONE), tmp_path, view=View(), factory=fakes.FakeWorker)
+    assert count(tmp_path) == told[-1] == 20
+    assert Program.parse((tmp_path / "best.py").read_text())
+
+
+def test_a_budget_may_grow_on_resuming_and_the_beginning_stays(whole, tmp_path):
+    directory, _ = whole
+    search(tmp_path, max_evaluations=30)
+    part = contents(tmp_path)["proposal"]
+    search(tmp_path, max_evaluations=60, resume=True)
+    # Up to the window's end, where the short search stopped asking.
+    assert contents(tmp_path)["proposal"][: len(part)] == part
+    assert contents(tmp_path)["proposal"] == contents(directory)["proposal"]
+
+
+def test_a_run_is_resumed_only_with_its_own_config(tmp_path):
+    search(tmp_path, max_evaluations=5)
+    before = contents(tmp_path)
+    with pytest.raises(SearchError, match="population_size = 15, not 16"):
+        search(tmp_path, max_evaluations=5, population_size=16, resume=True)
+    with pytest.raises(StoreError, match="--resume"):
+        search(tmp_path, max_evaluations=5)
+    assert contents(tmp_path) == before
+
+
+def test_a_misspelt_task_or_rule_leaves_no_run_behind(tmp_path):
+    from veldt.search.evaluator import ProxyConfig
+    from veldt.tasks.errors import TaskError
+
+    bad = fakes.small_config(tasks=(ProxyConfig("digits_mpl", 10, 1),))
+    with pytest.raises(TaskError, match="digits_mlp"):
+        run.run_search(bad, tmp_path / "run")
+    with pytest.raises(SearchError, match="adamw"):
+        search(tmp_path / "run", initial_rule="adamww")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_initial_rule_that_fails_is_an_error(tmp_path):
+    class Failing:
+        def __call__(self, payload):
+            return Outcome(Status.DIVERGED, None)
+
+    with pytest.raises(SearchError, match="initial rule adamw at learning rate 0.003 fails on digits_mlp"):
+        search(tmp_path, worker=Failing())
+
+
+def test_a_worker_that_raises_is_a_status(tmp_path):
+    class Sometimes(fakes.FakeWorker):
+        def __call__(self, payload):
+            assert isinstance(payload, EvalJob)
+            if payload.hurdle and len(self.jobs) % 5 == 0:
+                self.jobs.append(payload)
+                raise RuntimeError("out of memory")
+            return super().__call__(payload)
+
+    search(tmp_path, worker=Sometimes(), max_evaluations=20)
+    failed = rows(tmp_path, "SELECT * FROM candidate WHERE status = 'error'")
+    assert failed and all(row["fitness"] is None for row in failed)
+    assert all(row["message"] == "RuntimeError: out of memory" for row in failed)
+
+
+def test_config_and_best_are_written_for_people(whole):
+    directory, result = whole
+    from veldt import config as config_lib
+    from veldt.search.config import SearchConfig
+
+    assert config_lib.load_config(SearchConfig, directory / "config.yaml") == fakes.small_config(pool=ONE)
+    assert json.loads((directory / "best.json").read_text())["learning_rate"] == result.best.learning_rate
+    assert Program.parse((directory / "best.py").read_text()).simplify().statements
