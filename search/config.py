@@ -5,6 +5,7 @@ from typing import final
 
 from veldt.search.evaluator import EvaluatorConfig, ProxyConfig
 from veldt.search.mutation import MutationConfig
+from veldt.search.program import MAX_SLOTS
 from veldt.tasks.pool import PoolConfig
 
 
@@ -58,6 +59,8 @@ class SearchConfig:
       initial_rule: what the whole population starts as: a shipped rule, a rule file or a run
         directory.
       learning_rate: the initial rule's.
+      num_slots: state slots that programs may use; the initial rule is given unused ones up to this
+        number.
       max_evaluations: distinct programs to train before the search ends.
       time_limit_s: seconds of search, finals not included; null sets no limit.
       seeds_per_task: seeds of each proxy task in the fitness.
@@ -80,6 +83,7 @@ class SearchConfig:
     seed: int = 0
     initial_rule: str = "adamw"
     learning_rate: float = 3e-3
+    num_slots: int = 2
     max_evaluations: int = 2000
     time_limit_s: float | None = None
     seeds_per_task: int = 1
@@ -112,6 +116,8 @@ class SearchConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.num_slots <= MAX_SLOTS:
+            raise ValueError(f"num_slots is {self.num_slots}; it must be 0 to {MAX_SLOTS}")
         if self.fresh_seeds < 2:
             raise ValueError(f"fresh_seeds is {self.fresh_seeds}; a comparison needs at least 2")
         if not self.learning_rate > 0 or not self.hurdle > 0:

@@ -76,7 +76,7 @@ class Evolution:
         self._run_now = run_now
         self._arena = Arena(config, run_now)
         program = replace(rules.load_rule(config.initial_rule), name="rule", doc="")
-        initial = Genotype(program, config.learning_rate)
+        initial = Genotype(program.with_slots(config.num_slots), config.learning_rate)
         self.initial = _Member(initial, math.inf)
         self._members: dict[int, _Member] = {}
         self._asked: dict[int, _Asked] = {}

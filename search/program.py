@@ -117,6 +117,14 @@ class Program:
         constants = tuple((name, float(values.get(name, value))) for name, value in self.constants)
         return replace(self, constants=constants)
 
+    def with_slots(self, num_slots: int) -> "Program":
+        """The same program with unused state slots added, up to `num_slots` in all."""
+        used = {*INPUTS, STEP, *OPS, *self.slots, *(name for name, _ in self.constants)}
+        used |= {statement.target for statement in self.statements}
+        free = (name for i in range(1, len(used) + MAX_SLOTS) if (name := f"s{i}") not in used)
+        new = tuple(next(free) for _ in range(len(self.slots), num_slots))
+        return replace(self, slots=(*self.slots, *new), returns=(*self.returns, *new))
+
     def simplify(self) -> "Program":
         """The same behaviour in the shortest form known; see `simplify.simplify`."""
         from veldt.search import simplify

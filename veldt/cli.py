@@ -231,6 +231,12 @@ def _list_tasks() -> Sequence[_Row]:
     return registry.list_tasks()
 
 
+def _list_suites() -> Sequence[_Row]:
+    from veldt.tasks import suites
+
+    return tuple(suites.SUITES.values())
+
+
 def _list_configs() -> Sequence[_Row]:
     return config_lib.list_configs()
 
@@ -238,6 +244,7 @@ def _list_configs() -> Sequence[_Row]:
 LISTS: dict[str, Callable[[], Sequence[_Row]]] = {
     "rules": _list_rules,
     "tasks": _list_tasks,
+    "suites": _list_suites,
     "configs": _list_configs,
 }
 

@@ -1,0 +1,144 @@
+"""Evaluation: equal to native training, statuses instead of NaN, hurdles, one compile."""
+
+import math
+import pickle
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from veldt.search import dataflow, encode, evaluator, rules
+from veldt.search.evaluator import (
+    EvalJob,
+    EvaluatorConfig,
+    EvaluatorFactory,
+    ProxyConfig,
+    Run,
+    Status,
+)
+from veldt.search.mutation import Genotype
+from veldt.search.program import Program
+from veldt.tasks import registry, unroll
+
+PROXY = ProxyConfig("quadratic", 60, 3)
+
+
+@pytest.fixture(scope="module")
+def factory():
+    return EvaluatorFactory(EvaluatorConfig((PROXY,), seed=5))
+
+
+@pytest.fixture(scope="module")
+def worker(factory):
+    return factory()
+
+
+def job(rule, rate, seeds=(0,), hurdle=()):
+    program = rules.load_rule(rule) if "\n" not in rule else Program.parse(rule)
+    return EvalJob(Genotype(program, rate), tuple(Run(0, seed) for seed in seeds), hurdle)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adamw", "lion", "adopt"])
+def test_a_run_is_native_training(worker, rule):
+    outcome = worker(job(rule, 1e-2, seeds=(3,)))
+    task = registry.load_task("quadratic")
+    tx = rules.load_rule(rule).as_optax(1e-2)
+
+    @jax.jit
+    def native(task):
+        key = jax.random.fold_in(jax.random.key(5), 3)
+        state, _ = unroll.unroll(task, tx, unroll.init(task, tx, key), num_steps=60)
+        loss = unroll.evaluate(task, state.params, key, "valid")
+        return loss, task.normalizer(loss)
+
+    loss, normalized = (float(x) for x in native(task))
+    assert outcome.status is Status.OK
+    assert outcome.runs[0].loss == pytest.approx(loss, rel=1e-4)
+    assert outcome.fitness == pytest.approx(math.log(normalized), rel=1e-4)
+    assert outcome.runs[0].num_steps == 60 and len(outcome.runs[0].log_losses) == 3
+
+
+def test_fitness_is_the_mean_over_runs_and_repeats_exactly(worker):
+    outcome = worker(job("adamw", 1e-2, seeds=(0, 1, 2)))
+    assert outcome.fitness == np.mean([run.log_losses[-1] for run in outcome.runs])
+    again = worker(job("adamw", 1e-2, seeds=(0, 1, 2)))
+    assert [run.log_losses for run in again.runs] == [run.log_losses for run in outcome.runs]
+    assert len({run.log_losses for run in outcome.runs}) == 3
+
+
+@pytest.mark.parametrize(
+    ("rule", "rate"),
+    [
+        ("sgd", 1e6),
+        ("def f(w, g):\n    return exp(1e3 * g * g)\n", 1.0),
+        ("def f(w, g):\n    x = exp(1e3 + g)\n    return x - x\n", 1.0),
+    ],
+)
+def test_divergence_is_a_status_and_never_a_nan(worker, rule, rate):
+    outcome = worker(job(rule, rate, seeds=(0, 1)))
+    assert outcome.status is Status.DIVERGED
+    assert outcome.fitness is None
+    assert len(outcome.runs) == 1  # the other seed is saved
+    assert all(math.isfinite(loss) for loss in outcome.runs[0].log_losses)
+    assert outcome.runs[0].loss is None or math.isfinite(outcome.runs[0].loss)
+
+
+def test_the_hurdle_stops_a_run_where_it_stands(worker):
+    losses = worker(job("adamw", 1e-2)).runs[0].log_losses
+    passed = worker(job("adamw", 1e-2, hurdle=(tuple(loss + 1e-6 for loss in losses),)))
+    assert passed.status is Status.OK
+    hurdle = (losses[0] + 1e-6, losses[1] - 1e-6, losses[2] + 1e-6)
+    stopped = worker(job("adamw", 1e-2, hurdle=(hurdle,)))
+    assert stopped.status is Status.REJECTED and stopped.fitness is None
+    assert stopped.runs[0].num_steps == 40
+    assert stopped.runs[0].log_losses == losses[:2]
+
+
+def test_nothing_is_compiled_for_a_candidate(factory, worker):
+    worker(job("adamw", 1e-2))
+    loop = factory._loops[0]
+    compiled = loop._compiled
+    for rule in ("sgd", "yogi", "adan"):
+        worker(job(rule, 1e-3))
+    assert loop._compiled is compiled
+    shapes = {
+        tuple(leaf.shape for leaf in encode.encode(rules.load_rule(rule), num_steps=60, capacity=loop.capacity)[:4:1] if hasattr(leaf, "shape"))
+        for rule in rules.RULE_NAMES
+    }  # fmt: skip
+    assert len(shapes) == 1  # compiled functions take exactly one set of shapes
+
+
+def test_a_candidate_that_is_too_large_is_an_error_not_a_crash(worker):
+    lines = "\n".join(f"    x{i} = g * {i + 2}.5\n    u = u + x{i}" for i in range(80))
+    big = Program.parse(f"def f(w, g):\n    u = g\n{lines}\n    return u\n")
+    assert len(dataflow.lower(big).live_nodes) > 48
+    from veldt.search.errors import CapacityError
+
+    with pytest.raises(CapacityError, match="more than"):
+        worker(EvalJob(Genotype(big, 1.0), (Run(0, 0),)))
+
+
+def test_workers_of_a_process_share_loops_and_a_copy_makes_its_own(factory):
+    assert factory()._loops is factory()._loops
+    copy = pickle.loads(pickle.dumps(factory))
+    assert copy.config == factory.config and copy._loops is None
+
+
+@pytest.mark.parametrize(("steps", "chunks"), [(0, 1), (10, 0), (10, 3)])
+def test_steps_must_be_a_multiple_of_chunks(steps, chunks):
+    with pytest.raises(ValueError, match="positive multiple"):
+        ProxyConfig("quadratic", steps, chunks)
+
+
+def test_optax_itself_agrees_on_a_hand_written_loop(worker):
+    """The same run with Optax's own AdamW, outside every loop of veldt's."""
+    task = registry.load_task("quadratic")
+    key = jax.random.fold_in(jax.random.key(5), 0)
+    tx = optax.adamw(1e-2)
+    state = unroll.init(task, tx, key)
+    step = jax.jit(unroll.step_fn, static_argnums=1)
+    for _ in range(60):
+        state, _ = step(task, tx, state)
+    loss = float(unroll.evaluate(task, state.params, key, "valid"))
+    assert worker(job("adamw", 1e-2)).runs[0].loss == pytest.approx(loss, rel=1e-4)
