@@ -1,0 +1,219 @@
+"""What is trained: the abstract `Task`, the abstract `TaskFamily`, and the comparable scale.
+
+A task is a model, its loss and its data, without an optimizer. The split into `Task` and
+`TaskFamily` (`sample(key) -> cfg`, `task(cfg) -> Task`) follows google/learned_optimization;
+unlike there, a task has exactly one loss.
+
+**A task is a pytree.** JAX writes an array that a jitted function closes over into the program as a
+constant: with Fashion-MNIST's 47 MB (uint8) that makes 94 MB of program text, three times the
+compile time, and a second copy in memory. So every subclass of `Task` is registered as a pytree
+when it is defined. The arrays among its attributes are leaves, everything else (a Flax module, a
+number, a function) is static and must be hashable; attributes stay as `__init__` left them. Pass
+the task as an *argument*:
+
+    run = jax.jit(lambda task, key: unroll.unroll(task, tx, unroll.init(task, tx, key), ...))
+    run(task, key)
+
+A task of one's own is thus a plain class (or dataclass) that needs no decorator of JAX's or Flax's,
+with its arrays as attributes:
+
+    class Line(veldt.Task):
+        name = "line"
+
+        def __init__(self):
+            self.x = jnp.linspace(-1.0, 1.0, 300)
+
+        def init(self, key):
+            return {"slope": jnp.zeros(())}
+
+        def loss(self, params, key, batch):
+            return jnp.mean((params["slope"] * batch - 2.0 * batch) ** 2), {}
+
+        def train_batch(self, key):
+            return jax.random.choice(key, self.x[:200], (16,))
+
+        def eval_batch(self, split):
+            return {"train": self.x[:200], "valid": self.x[200:250], "test": self.x[250:]}[split]
+
+        def normalizer(self, loss):
+            return base.clip_normalized(loss / jnp.mean((2.0 * self.x) ** 2))
+"""
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from veldt.tasks import errors, types
+
+MAX_NORMALIZED_LOSS = 1.5
+"""Where every normalizer is cut off: half as bad again as knowing nothing; NaN counts as this."""
+
+
+class Task(abc.ABC):
+    """One training problem. Subclasses are final, and pytrees (see the module's docstring).
+
+    Attributes:
+      name: What tables and errors call it.
+    """
+
+    name: str
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        jax.tree_util.register_pytree_node(cls, _flatten_task, lambda *parts: _rebuild(cls, *parts))
+
+    @abc.abstractmethod
+    def init(self, key: types.Key) -> types.Params:
+        """Draw initial parameters, a pytree of float arrays. The key is consumed."""
+
+    @abc.abstractmethod
+    def loss(
+        self, params: types.Params, key: types.Key, batch: types.Batch
+    ) -> tuple[types.Scalar, types.Aux]:
+        """Return the mean loss on a batch (float, shape []) and named extras.
+
+        The key is consumed by whatever is random in the model; most models ignore it.
+        """
+
+    @abc.abstractmethod
+    def train_batch(self, key: types.Key) -> types.Batch:
+        """Draw a training minibatch, a pure function of the key, which is consumed."""
+
+    @abc.abstractmethod
+    def eval_batch(self, split: types.Split) -> types.Batch:
+        """Return the one fixed evaluation batch of a split, the same for everyone.
+
+        "train" gives a fixed sample of the training data. The three share no rows.
+        """
+
+    @abc.abstractmethod
+    def normalizer(self, loss: types.Scalar) -> types.Scalar:
+        """Map a loss to a scale on which tasks compare: 0 perfect, 1 knows nothing.
+
+        Monotone, at most `MAX_NORMALIZED_LOSS`, and that for NaN or infinity; end with
+        `clip_normalized`.
+        """
+
+    def sample(self, key: types.Key) -> types.Selection:
+        """Draw what names a training batch; by default the key itself.
+
+        The inner loop calls `gather(sample(key))` and draws the selections of all its steps at
+        once, outside the loop, where random numbers cost a fraction. A task with its data in
+        arrays may define `sample` to return row indices and `gather` to fetch them. Define both or
+        neither: `gather(sample(key))` must be `train_batch(key)`.
+        """
+        return key
+
+    def gather(self, selection: types.Selection) -> types.Batch:
+        """Return the training batch that `sample` named."""
+        return self.train_batch(selection)
+
+
+class TaskFamily(abc.ABC):
+    """A distribution over tasks of one shape.
+
+    `jax.vmap(lambda cfg: ... family.task(cfg) ...)(cfgs)` trains many members at once.
+
+    Attributes:
+      name: What tables and errors call it.
+    """
+
+    name: str
+
+    @abc.abstractmethod
+    def sample(self, key: types.Key) -> types.TaskConfig:
+        """Draw one member's configuration, a pytree of arrays. The key is consumed."""
+
+    @abc.abstractmethod
+    def task(self, cfg: types.TaskConfig) -> Task:
+        """Make the member; `cfg` may be traced."""
+
+
+def clip_normalized(normalized: types.Scalar) -> types.Scalar:
+    """Cut a normalized loss off at `MAX_NORMALIZED_LOSS`; NaN and infinities become that."""
+    bounded = jnp.minimum(normalized, MAX_NORMALIZED_LOSS)
+    return jnp.where(jnp.isfinite(normalized), bounded, MAX_NORMALIZED_LOSS)
+
+
+def check_task(task: object) -> Task:
+    """Return `task` if it keeps the contract of `Task`, by shapes alone (nothing is computed).
+
+    Raises:
+      TaskError: It is no `Task`, cannot go through `jax.jit`, or a method returns the wrong thing.
+    """
+    if not isinstance(task, Task):
+        raise errors.TaskError(f"{task!r} is no veldt.Task (it is a {type(task).__name__}).")
+    label = f"task {getattr(task, 'name', type(task).__name__)!r}"
+    if not isinstance(getattr(task, "name", None), str):
+        raise errors.TaskError(f"{label}: `name` must be a string attribute.")
+
+    def scalars_of(task: Task, key: types.Key, params: types.Params) -> list[types.Scalar]:
+        batches = [task.train_batch(key), task.gather(task.sample(key))]
+        batches += [task.eval_batch(split) for split in get_args(types.Split)]
+        losses = [task.loss(params, key, batch)[0] for batch in batches]
+        return [*losses, task.normalizer(losses[0])]
+
+    key = jax.random.key(0)
+    params = _trace(label, lambda task, key: task.init(key), task, key)
+    if not jax.tree.leaves(params):
+        raise errors.TaskError(f"{label}: `init` returned no parameters.")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            where = jax.tree_util.keystr(path)
+            raise errors.TaskError(f"{label}: parameter {where} is {leaf.dtype}, not floating.")
+    scalars = _trace(label, scalars_of, task, key, params)
+    for scalar in scalars:
+        if scalar.shape != () or not jnp.issubdtype(scalar.dtype, jnp.floating):
+            raise errors.TaskError(
+                f"{label}: `loss` and `normalizer` must return floats of shape [], "
+                f"not {scalar.dtype}{list(scalar.shape)}."
+            )
+    return task
+
+
+def _trace(label: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Return the shapes of what a stranger's code makes of `args`; its errors say whose it was."""
+    try:
+        return jax.eval_shape(function, *args)
+    except Exception as error:
+        raise errors.TaskError(
+            f"{label} cannot be traced by JAX: {type(error).__name__}: {error}"
+        ) from error
+
+
+_STRUCTURE = "_task_structure"
+"""Where a task rebuilt from leaves keeps its structure: JAX rebuilds with placeholders too (axes
+for vmap, None), whose type no longer tells an array from the rest."""
+
+
+def _flatten_task(task: Task) -> tuple[list[Any], Any]:
+    """Part a task's attributes into array leaves and hashable static structure."""
+    attributes = dict(vars(task))
+    if _STRUCTURE in attributes:
+        treedef, is_array = attributes.pop(_STRUCTURE)
+        leaves = treedef.flatten_up_to(attributes)
+    else:
+        leaves, treedef = jax.tree.flatten(attributes)
+        is_array = tuple(isinstance(leaf, _ARRAY_TYPES) for leaf in leaves)
+    arrays = [leaf for leaf, dynamic in zip(leaves, is_array, strict=True) if dynamic]
+    static = tuple(leaf for leaf, dynamic in zip(leaves, is_array, strict=True) if not dynamic)
+    return arrays, (treedef, is_array, static)
+
+
+_ARRAY_TYPES = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
+
+
+def _rebuild(cls: type[Task], structure: Any, arrays: Sequence[Any]) -> Task:
+    """Inverse of `_flatten_task`; does not run `__init__`, as JAX asks of pytree nodes."""
+    treedef, is_array, static = structure
+    arrays_left, static_left = iter(arrays), iter(static)
+    leaves = [next(arrays_left if dynamic else static_left) for dynamic in is_array]
+    task = object.__new__(cls)
+    # Straight into the dictionary: a frozen dataclass refuses attribute assignment.
+    vars(task).update(jax.tree.unflatten(treedef, leaves))
+    vars(task)[_STRUCTURE] = (treedef, is_array)
+    return task

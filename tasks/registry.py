@@ -1,0 +1,154 @@
+"""Which tasks there are, by name, and how a task of the user's own is found."""
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import final
+
+import jax
+
+from veldt.tasks import base, errors, images, language, quadratic, tabular
+
+TASKS: dict[str, Callable[[], base.Task]] = {
+    "quadratic": quadratic.quadratic,
+    "breast_cancer_logistic": tabular.breast_cancer_logistic,
+    "digits_mlp": images.digits_mlp,
+    "digits_conv": images.digits_conv,
+    "digits_autoencoder": images.digits_autoencoder,
+    "fashion_mlp": images.fashion_mlp,
+    "fashion_conv": images.fashion_conv,
+    "char_gru": language.char_gru,
+    "char_transformer": language.char_transformer,
+}
+
+TASK_FAMILIES: dict[str, Callable[[], base.TaskFamily]] = {
+    "quadratics": quadratic.Quadratics,
+}
+
+
+def load_task(name: str) -> base.Task:
+    """Return a shipped task by its name, or the user's own by "module:factory".
+
+    `factory` is a function without arguments, or a class, in `module`; modules in the current
+    directory are found.
+
+    Raises:
+      UnknownTaskError: No shipped task has the name.
+      MissingDataError: The task's data are not on this machine.
+      TaskError: The module or factory is missing or fails, or what it returns is no proper task.
+    """
+    if ":" in name:
+        return _load_own(name)
+    if name not in TASKS:
+        raise errors.UnknownTaskError.of(name, TASKS)
+    return TASKS[name]()
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class TaskInfo:
+    """A row of `list_tasks`.
+
+    Attributes:
+      name: For `load_task`.
+      description: One line.
+      num_params: Number of parameters; None if the data are missing.
+      batch_shape: Shape of the training batch's first array; None if the data are missing.
+      missing: Why the task cannot be loaded here and the cure; empty if it can.
+    """
+
+    name: str
+    description: str
+    num_params: int | None
+    batch_shape: tuple[int, ...] | None
+    missing: str
+
+
+def list_tasks() -> list[TaskInfo]:
+    """Describe every shipped task; computes nothing but shapes."""
+    return [_describe(name, factory) for name, factory in TASKS.items()]
+
+
+def _describe(name: str, factory: Callable[[], base.Task]) -> TaskInfo:
+    description = (factory.__doc__ or "").partition("\n")[0]
+    try:
+        task = factory()
+    except errors.MissingDataError as error:
+        return TaskInfo(name, description, None, None, str(error))
+    key = jax.random.key(0)
+    params = jax.tree.leaves(jax.eval_shape(task.init, key))
+    batch = jax.tree.leaves(jax.eval_shape(task.train_batch, key))
+    num_params = sum(math.prod(leaf.shape) for leaf in params)
+    return TaskInfo(name, description, num_params, batch[0].shape, "")
+
+
+def _load_own(name: str) -> base.Task:
+    """Import "module:factory", call the factory and check what it returns."""
+    module_name, _, factory_name = name.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), factory_name]):
+        raise errors.TaskError(
+            f'task {name!r}: write "module:factory", the module as in an import statement '
+            "(no slashes, no .py) and the factory's name."
+        )
+    with _current_directory_importable():
+        _forbid_second_copy(name, module_name)
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise errors.TaskError(
+                f"task {name!r}: {error}; looked in the current directory {Path.cwd()} and the "
+                "installed packages."
+            ) from error
+        except Exception as error:
+            raise errors.TaskError(
+                f"task {name!r}: importing {module_name} failed: {type(error).__name__}: {error}"
+            ) from error
+        factory = getattr(module, factory_name, None)
+        if not callable(factory):
+            functions = [key for key, value in vars(module).items() if callable(value)]
+            raise errors.TaskError(
+                f"task {name!r}: {module_name} has no function or class {factory_name!r}"
+                f"{errors.did_you_mean(factory_name, functions)}."
+            )
+        try:
+            task = factory()
+        except errors.TaskError:
+            raise
+        except Exception as error:
+            raise errors.TaskError(
+                f"task {name!r}: {factory_name}() failed: {type(error).__name__}: {error}"
+            ) from error
+    try:
+        return base.check_task(task)
+    except errors.TaskError as error:
+        raise errors.TaskError(
+            f"task {name!r}: {factory_name}() is no usable task: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _current_directory_importable() -> Iterator[None]:
+    """Put the current directory first on the import path, as `python -m` does, for a while."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        importlib.invalidate_caches()
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _forbid_second_copy(name: str, module_name: str) -> None:
+    """Refuse `tasks.x:y` from veldt's own checkout: it would make a second copy of every class."""
+    top = module_name.partition(".")[0]
+    if top == "veldt" or top in sys.modules:
+        return
+    spec = importlib.util.find_spec(top)
+    veldt_root = Path(__file__).resolve().parent.parent
+    if spec and spec.origin and Path(spec.origin).resolve().parent.parent == veldt_root:
+        raise errors.TaskError(f"task {name!r} lies inside veldt: write 'veldt.{name}'.")

@@ -1,0 +1,72 @@
+"""`veldt.train`: the curve, and its independence of how often one looks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from veldt.tasks import errors, quadratic, training, unroll
+
+TX = optax.sgd(0.3)
+
+
+@pytest.fixture(scope="module")
+def bowl():
+    return quadratic.quadratic()
+
+
+def test_the_curve_is_that_of_the_inner_loop(bowl):
+    curve = training.train(bowl, TX, 25, seed=7)
+    key = jax.random.key(7)
+
+    @jax.jit
+    def run(task):
+        return unroll.unroll(task, TX, unroll.init(task, TX, key), num_steps=25)
+
+    state, losses = run(bowl)
+    np.testing.assert_allclose(curve.train_losses, losses, rtol=1e-5)
+    np.testing.assert_allclose(curve.params, state.params, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(curve.steps, [0, 25])
+    # The height above the minimum, by NumPy.
+    offset = np.asarray(curve.params - bowl.minimum)
+    np.testing.assert_allclose(
+        curve.final_valid_loss, 0.5 * offset @ np.asarray(bowl.hessian) @ offset, rtol=1e-4
+    )
+    assert curve.final_valid_loss < curve.valid_losses[0]
+
+
+def test_looking_more_often_changes_nothing_else(bowl):
+    rare = training.train(bowl, TX, 25)
+    often = training.train(bowl, TX, 25, eval_every=10)
+    np.testing.assert_array_equal(often.steps, [0, 10, 20, 25])
+    assert often.valid_losses.shape == (4,)
+    np.testing.assert_array_equal(often.train_losses, rare.train_losses)
+    np.testing.assert_array_equal(often.params, rare.params)
+    np.testing.assert_array_equal(often.valid_losses[[0, -1]], rare.valid_losses)
+
+
+def test_seeds_differ_and_do_not_compile_again(bowl):
+    first = training.train(bowl, TX, 25, seed=0)
+    num_compiled = training._advance._cache_size()
+    second = training.train(bowl, TX, 25, seed=1)
+    assert training._advance._cache_size() == num_compiled
+    assert first.final_valid_loss != second.final_valid_loss
+
+
+def test_divergence_is_in_the_curve_and_raises_nothing(bowl):
+    cliff = jax.tree.map(lambda array: 1e6 * array, bowl)
+    curve = training.train(cliff, TX, 25)
+    assert np.isnan(curve.final_valid_loss)
+    assert bowl.normalizer(jnp.asarray(curve.final_valid_loss)) == 1.5
+
+
+def test_wrong_arguments_are_named(bowl):
+    with pytest.raises(ValueError, match="num_steps=0"):
+        training.train(bowl, TX, 0)
+    with pytest.raises(ValueError, match="eval_every=-1"):
+        training.train(bowl, TX, 5, eval_every=-1)
+    with pytest.raises(errors.TaskError, match="must be an Optax transform, not a float"):
+        training.train(bowl, 0.1)
+    with pytest.raises(errors.TaskError, match=r"no veldt\.Task"):
+        training.train("digits_mlp", TX)
