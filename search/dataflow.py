@@ -193,7 +193,13 @@ def lower(program: Program, *, fold: bool = False) -> Dataflow:
     Raises:
       LoweringError: a kind does not fit or a name is not defined; the statement's index is given.
     """
+    return lower_with_targets(program, fold=fold)[0]
+
+
+def lower_with_targets(program: Program, *, fold: bool = False) -> tuple[Dataflow, tuple[int, ...]]:
+    """`lower`, and for each statement the index of the value that it gives to its target."""
     builder = Builder()
+    targets: list[int] = []
     env: dict[str, int] = {}
     for name in (*INPUTS, *program.slots):
         env[name] = builder.add(Input(name, "tensor"))
@@ -211,13 +217,13 @@ def lower(program: Program, *, fold: bool = False) -> Dataflow:
     for position, statement in enumerate(program.statements):
         try:
             args = [resolve(arg) for arg in statement.args]
-            env[statement.target] = (
-                args[0] if statement.op == COPY else builder.apply(statement.op, args)
-            )
+            targets.append(args[0] if statement.op == COPY else builder.apply(statement.op, args))
+            env[statement.target] = targets[-1]
         except LoweringError as error:
             raise LoweringError(error.message, position) from None
     update, *new_slots = [resolve(arg) for arg in program.returns]
-    return Dataflow(tuple(builder.values), program.slots, update, tuple(new_slots))
+    flow = Dataflow(tuple(builder.values), program.slots, update, tuple(new_slots))
+    return flow, tuple(targets)
 
 
 class Builder:

@@ -174,7 +174,8 @@ class _Reader:
         for arg in [*positional, *args.kwonlyargs]:
             if arg.annotation is not None:
                 _refuse(arg.annotation, "annotations are not allowed")
-            if arg.arg in OPS or arg.arg == STEP:
+            # Every optimizer has a learning rate of its own beside the constants.
+            if arg.arg in OPS or arg.arg in (STEP, "learning_rate"):
                 _refuse(arg, f"the name {arg.arg!r} is taken by the language")
             if arg.arg in self.defined:
                 _refuse(arg, f"the name {arg.arg!r} is given twice")

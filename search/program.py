@@ -106,7 +106,7 @@ class Program:
 
         return dataflow.lower(self)
 
-    def with_constants(self, **values: float) -> "Program":
+    def with_constants(self, /, **values: float) -> "Program":
         """The same program with other defaults for some of its constants."""
         from veldt.search.errors import ProgramError
 

@@ -25,7 +25,9 @@ class ScaleByProgramState(NamedTuple):
     slots: dict[str, Any]  # one tree shaped as the parameters per live slot, by the slot's name
 
 
-def scale_by_program(program: Program, **constants: Any) -> optax.GradientTransformationExtraArgs:
+def scale_by_program(
+    program: Program, /, **constants: Any
+) -> optax.GradientTransformationExtraArgs:
     """The program's update, in descent direction, before the learning rate.
 
     Args:

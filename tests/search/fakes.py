@@ -47,7 +47,10 @@ class FakeWorker:
 def small_config(**changes: object) -> config.SearchConfig:
     """A small search; its tasks are names only, since `FakeWorker` trains nothing."""
     settings: dict[str, object] = {
-        "tasks": (evaluator.ProxyConfig("digits_mlp", 10, 1), evaluator.ProxyConfig("digits_conv", 10, 1)),
+        "tasks": (
+            evaluator.ProxyConfig("digits_mlp", 10, 1),
+            evaluator.ProxyConfig("digits_conv", 10, 1),
+        ),
         "meta_validation": (evaluator.ProxyConfig("quadratic", 10, 1),),
         "max_evaluations": 60,
         "population_size": 15,

@@ -39,7 +39,10 @@ def search(directory, *, worker=None, resume=False, **changes):
 def contents(directory, *, skip=()):
     """Every table of a store, without the columns that hold times."""
     with sqlite3.connect(directory / FILE_NAME) as connection:
-        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        tables = [
+            row[0]
+            for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
         found = {}
         for table in sorted(set(tables) - set(skip)):
             columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
@@ -65,7 +68,9 @@ def rows(directory, query):
 def test_every_behaviour_is_trained_once_and_all_are_counted(whole):
     directory, _ = whole
     proposals = rows(directory, "SELECT * FROM proposal ORDER BY id")
-    candidates = {row["id"]: row for row in rows(directory, "SELECT * FROM candidate WHERE id >= 0")}
+    candidates = {
+        row["id"]: row for row in rows(directory, "SELECT * FROM candidate WHERE id >= 0")
+    }
     sources = collections.Counter(row["source"] for row in proposals)
     assert sources["evaluated"] == 60
     assert sources["structure"] > 0 and sources["behaviour"] > 0
@@ -78,7 +83,9 @@ def test_every_behaviour_is_trained_once_and_all_are_counted(whole):
         candidate = candidates[row["candidate"]]
         assert seen.digest == candidate["behaviour"]
         live = Program.parse(candidate["program"])
-        stored = fingerprint.fingerprint(dataflow.lower(live, fold=True), candidate["learning_rate"])
+        stored = fingerprint.fingerprint(
+            dataflow.lower(live, fold=True), candidate["learning_rate"]
+        )
         assert stored == seen
 
 
@@ -114,12 +121,19 @@ def test_a_fitness_is_the_mean_of_its_runs_and_failures_have_none(whole):
         else:
             assert row["fitness"] is None
     assert statuses["rejected"] and statuses["diverged"]
-    assert not [r for r in rows(directory, "SELECT * FROM evaluation") if r["status"] == "ok" and r["log_loss"] is None]
+    assert not [
+        r
+        for r in rows(directory, "SELECT * FROM evaluation")
+        if r["status"] == "ok" and r["log_loss"] is None
+    ]
 
 
 def test_challenges_use_new_seeds_and_the_winner_is_paired(whole):
     directory, _ = whole
-    seeds = [row["seed"] for row in rows(directory, "SELECT DISTINCT seed FROM evaluation WHERE purpose = 'fresh'")]
+    seeds = [
+        row["seed"]
+        for row in rows(directory, "SELECT DISTINCT seed FROM evaluation WHERE purpose = 'fresh'")
+    ]
     assert seeds and min(seeds) >= records.FRESH_SEEDS
     challenges = rows(directory, "SELECT * FROM challenge ORDER BY id")
     assert challenges[0]["challenger"] == 0 and challenges[0]["won"] == 1
@@ -214,7 +228,10 @@ def test_kill_9_at_random_moments_loses_and_repeats_nothing(whole, tmp_path):
     killed = 0
     while True:
         process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=root, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", SCRIPT, str(tmp_path)],
+            cwd=root,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         if killed < 3:
             deadline = time.monotonic() + 60
@@ -256,7 +273,9 @@ def test_ctrl_c_keeps_what_was_told(tmp_path):
                 os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        run.run_search(fakes.small_config(pool=ONE), tmp_path, view=View(), factory=fakes.FakeWorker)
+        run.run_search(
+            fakes.small_config(pool=ONE), tmp_path, view=View(), factory=fakes.FakeWorker
+        )
     assert count(tmp_path) == told[-1] == 20
     assert Program.parse((tmp_path / "best.py").read_text())
 
@@ -298,7 +317,9 @@ def test_an_initial_rule_that_fails_is_an_error(tmp_path):
         def __call__(self, payload):
             return Outcome(Status.DIVERGED, None)
 
-    with pytest.raises(SearchError, match="initial rule adamw at learning rate 0.003 fails on digits_mlp"):
+    with pytest.raises(
+        SearchError, match="initial rule adamw at learning rate 0.003 fails on digits_mlp"
+    ):
         search(tmp_path, worker=Failing())
 
 
@@ -322,6 +343,11 @@ def test_config_and_best_are_written_for_people(whole):
     from veldt import config as config_lib
     from veldt.search.config import SearchConfig
 
-    assert config_lib.load_config(SearchConfig, directory / "config.yaml") == fakes.small_config(pool=ONE)
-    assert json.loads((directory / "best.json").read_text())["learning_rate"] == result.best.learning_rate
+    assert config_lib.load_config(SearchConfig, directory / "config.yaml") == fakes.small_config(
+        pool=ONE
+    )
+    assert (
+        json.loads((directory / "best.json").read_text())["learning_rate"]
+        == result.best.learning_rate
+    )
     assert Program.parse((directory / "best.py").read_text()).simplify().statements

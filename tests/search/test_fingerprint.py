@@ -26,7 +26,10 @@ def body(update, before="", slots=""):
     [
         (body("w * g"), body("g * w")),
         (body("(w + g) + 2 * g"), body("w + 3 * g")),
-        (body("m / sqrt(m * m)", "m = interp(g, m, 0.9)", "m"), body("sign(m)", "m = interp(g, m, 0.9)", "m")),
+        (
+            body("m / sqrt(m * m)", "m = interp(g, m, 0.9)", "m"),
+            body("sign(m)", "m = interp(g, m, 0.9)", "m"),
+        ),
         (body("g", "m = interp(g, m, 0.9)", "m"), body("g")),
         (body("where(g > 0, g, g)"), body("g")),
         (body("-(-g)"), body("g")),
@@ -64,9 +67,14 @@ def test_updates_that_are_not_finite_are_told():
 
 
 def test_shipped_rules_are_all_different():
-    digests = {name: fingerprint.fingerprint(rules.load_rule(name).lower(), 0.1).digest for name in rules.RULE_NAMES}
+    digests = {
+        name: fingerprint.fingerprint(rules.load_rule(name).lower(), 0.1).digest
+        for name in rules.RULE_NAMES
+    }
     # adam with no decay is adamw with none, and so on: only such pairs may agree.
-    agreeing = {frozenset((a, b)) for a in digests for b in digests if a < b and digests[a] == digests[b]}
+    agreeing = {
+        frozenset((a, b)) for a in digests for b in digests if a < b and digests[a] == digests[b]
+    }
     assert agreeing <= {frozenset(("signsgd", "signum"))}
 
 
@@ -82,4 +90,6 @@ def test_simplifying_never_changes_it_and_nothing_warns(seed):
         flow = dataflow.lower(genotype.program, fold=True)
         seen = fingerprint.fingerprint(flow, 0.1)
         assert seen == fingerprint.fingerprint(genotype.program.simplify().lower(), 0.1)
-        assert seen == fingerprint.fingerprint(Program.parse(genotype.program.pretty()).lower(), 0.1)
+        assert seen == fingerprint.fingerprint(
+            Program.parse(genotype.program.pretty()).lower(), 0.1
+        )

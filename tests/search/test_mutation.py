@@ -12,7 +12,14 @@ from veldt.search.mutation import Genotype, MutationConfig
 from veldt.search.program import Program
 
 ADAMW = Genotype(dataclasses.replace(rules.load_rule("adamw"), doc=""), 1e-3)
-ONLY = {"insert": 0.0, "delete": 0.0, "modify": 0.0, "constant": 0.0, "learning_rate": 0.0, "repeat": 0.0}
+ONLY = {
+    "insert": 0.0,
+    "delete": 0.0,
+    "modify": 0.0,
+    "constant": 0.0,
+    "learning_rate": 0.0,
+    "repeat": 0.0,
+}
 
 
 def only(**changes):
@@ -35,9 +42,13 @@ def test_children_of_children_stay_well_formed_and_round_trip(seed, rule):
 
 
 def test_the_same_seed_gives_the_same_child():
-    children = [mutation.mutate(np.random.default_rng(7), ADAMW, MutationConfig()) for _ in range(2)]
+    children = [
+        mutation.mutate(np.random.default_rng(7), ADAMW, MutationConfig()) for _ in range(2)
+    ]
     assert children[0] == children[1]
-    others = {str(mutation.mutate(np.random.default_rng(s), ADAMW, MutationConfig())) for s in range(20)}
+    others = {
+        str(mutation.mutate(np.random.default_rng(s), ADAMW, MutationConfig())) for s in range(20)
+    }
     assert len(others) > 15
 
 
@@ -46,7 +57,9 @@ def test_insert_adds_one_statement_and_keeps_the_rest():
         child = mutation.mutate(np.random.default_rng(seed), ADAMW, only(insert=1.0)).genotype
         before, after = ADAMW.program.statements, child.program.statements
         assert len(after) == len(before) + 1
-        position = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(before))
+        position = next(
+            (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(before)
+        )
         assert (*after[:position], *after[position + 1 :]) == before
         assert child.learning_rate == ADAMW.learning_rate
 
@@ -81,7 +94,9 @@ def test_constants_are_scaled_by_powers_of_two_drawn_normally():
         child = mutation.mutate(np.random.default_rng(seed), ADAMW, only(constant=1.0)).genotype
         changed = child.program.constants != ADAMW.program.constants
         assert not changed or child.program.statements == ADAMW.program.statements
-        for (name, old), (_, new) in zip(ADAMW.program.constants, child.program.constants, strict=True):
+        for (name, old), (_, new) in zip(
+            ADAMW.program.constants, child.program.constants, strict=True
+        ):
             if old != new:
                 logs.append((name, np.log2(new / old)))
     values = np.array([value for _, value in logs])
@@ -92,7 +107,9 @@ def test_constants_are_scaled_by_powers_of_two_drawn_normally():
 def test_new_constants_are_standard_normal():
     values = []
     for seed in range(600):
-        child = mutation.mutate(np.random.default_rng(seed), ADAMW, only(insert=1.0, new_constant=0.9))
+        child = mutation.mutate(
+            np.random.default_rng(seed), ADAMW, only(insert=1.0, new_constant=0.9)
+        )
         for statement in child.genotype.program.statements:
             if statement not in ADAMW.program.statements:
                 values += [arg for arg in statement.args if not isinstance(arg, str)]
@@ -102,14 +119,18 @@ def test_new_constants_are_standard_normal():
 def test_the_learning_rate_is_scaled_and_the_program_left_alone():
     logs = []
     for seed in range(300):
-        child = mutation.mutate(np.random.default_rng(seed), ADAMW, only(learning_rate=1.0)).genotype
+        child = mutation.mutate(
+            np.random.default_rng(seed), ADAMW, only(learning_rate=1.0)
+        ).genotype
         assert child.program == ADAMW.program
         logs.append(np.log2(child.learning_rate / ADAMW.learning_rate))
     assert abs(np.mean(logs)) < 0.2 and abs(np.std(logs) - 1) < 0.15
 
 
 def test_weights_are_odds():
-    config = MutationConfig(insert=3.0, delete=0.0, modify=1.0, constant=0.0, learning_rate=0.0, repeat=0.0)
+    config = MutationConfig(
+        insert=3.0, delete=0.0, modify=1.0, constant=0.0, learning_rate=0.0, repeat=0.0
+    )
     names = [mutation.mutate(np.random.default_rng(s), ADAMW, config).mutation for s in range(400)]
     assert set(names) == {"insert", "modify"}
     # Invalid draws are drawn again whatever they were, so the odds shift a little.
@@ -146,7 +167,10 @@ def test_invalid_draws_are_counted_and_a_program_that_cannot_change_is_copied():
         ({"insert": -1.0}, "insert is -1.0"),
         ({"repeat": 1.0}, "repeat is 1.0"),
         ({"ops": ("sine",)}, "'sine'"),
-        ({key: 0.0 for key in ("insert", "delete", "modify", "constant", "learning_rate")}, "all mutation"),
+        (
+            {key: 0.0 for key in ("insert", "delete", "modify", "constant", "learning_rate")},
+            "all mutation",
+        ),
     ],
 )
 def test_bad_odds_are_refused(changes, message):

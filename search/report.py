@@ -1,0 +1,348 @@
+"""A run's report: one HTML page that holds all it shows and runs nothing.
+
+It is written from the store alone, read-only, so it can be made of a finished run, an interrupted
+one, or one that is still going on. What the store holds is shown as text, whoever wrote it.
+"""
+
+import contextlib
+import platform
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from veldt.search import (
+    best,
+    display,
+    lineage,
+    pretty,
+    report_data,
+    report_figures,
+    report_outcome,
+    report_page,
+)
+from veldt.search import tally as tally_lib
+from veldt.search.errors import SearchError
+from veldt.search.markup import Html, join, table, tag
+from veldt.search.program import Program
+from veldt.search.report_data import RunData
+
+REPORT_FILE: Final = "report.html"
+_HEADS: Final = (
+    "rule", "length", "learning rate", "search fitness", "proxies", "meta-validation"
+)  # fmt: skip
+_PURPOSES: Final = {
+    "fitness": "search: fitness",
+    "fresh": "search: challenges on fresh seeds",
+    "meta": "search: meta-validation of each best",
+    "select": "finals: learning rates, selection seeds",
+    "final": "finals: final seeds",
+    "meta-final": "finals: meta-validation",
+}
+
+
+def write_report(run_dir: Path, output: Path | None = None) -> Path:
+    """Writes the report of a run.
+
+    Args:
+      run_dir: the run's directory.
+      output: the file; `report.html` in the run directory if None.
+
+    Returns:
+      The file written.
+
+    Raises:
+      StoreError: there is no run, it has scored nothing yet, or its store is damaged.
+      SearchError: the file cannot be written.
+    """
+    text = render(run_dir)
+    path = run_dir / REPORT_FILE if output is None else output
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise SearchError(f"the report {path} cannot be written: {error.strerror}") from None
+    return path
+
+
+def render(run_dir: Path) -> str:
+    """The report of a run as HTML; see `write_report`."""
+    data = report_data.read_run(run_dir)
+    return report_page.page(
+        f"veldt search: {run_dir.resolve().name}",
+        report_outcome.headline(data, run_dir),
+        _rule(data, run_dir),
+        _hall_of_fame(data),
+        _progress(data),
+        _meta_validation(data),
+        _lineage(data),
+        _budget(data),
+        _configuration(data),
+    )
+
+
+def _section(title: str, *content: object) -> Html:
+    return tag("section", tag("h2", title), *content)
+
+
+def _source(program: Program) -> Html:
+    return tag("pre", tag("code", pretty.pretty(replace(program, doc="")).rstrip()))
+
+
+# ---------------------------------------------------------------------------------- rule and table
+
+
+def _rule(data: RunData, run_dir: Path) -> Html:
+    state = "the winner" if data.finished else "the best so far"
+    label = f"#{data.subject}" if data.subject else data.initial_rule
+    found = best.make_best(data.program, data.learning_rate, "discovered", {})
+    export = shlex.join(
+        ["veldt", "export", str(run_dir), "--to", "optax", "-o", f"{found.program.name}.py"]
+    )
+    snippet = "\n".join(
+        [
+            "import optax",
+            f"from {found.program.name} import {found.program.name}",
+            "",
+            f"tx = {found.program.name}(learning_rate={found.learning_rate:.3g})",
+            "opt_state = tx.init(params)",
+            "updates, opt_state = tx.update(grads, opt_state, params)",
+            "params = optax.apply_updates(params, updates)",
+        ]
+    )
+    return _section(
+        f"The rule: {label}, {state}",
+        _source(found.program),
+        tag("p", "Training does ", tag("code", "w ← w − learning_rate · update"), " with learning "
+            f"rate {found.learning_rate:.3g}; ", tag("code", "interp(x, y, a)"), " is ",
+            tag("code", "(1 − a) · x + a · y"), ".", class_="soft"),
+        tag("h3", "Using it"),
+        tag("p", "Export it as a file that needs only JAX and Optax, then use it as any other "
+            "Optax transform:"),
+        tag("pre", tag("code", export)),
+        tag("pre", tag("code", snippet)),
+    )  # fmt: skip
+
+
+def _hall_of_fame(data: RunData) -> Html:
+    if not data.finished:
+        return Html()
+    rows, sources = [], []
+    for entry in data.entries:
+        kind, badge = "", Html()
+        if entry.winner:
+            kind, badge = "winner", tag("span", "winner", class_="badge")
+        elif entry.candidate < 0:
+            kind, badge = "baseline", tag("span", "baseline", class_="badge")
+        rows.append(
+            (
+                kind,
+                (
+                    join([entry.label, badge]),
+                    entry.length,
+                    "-" if entry.learning_rate is None else f"{entry.learning_rate:.3g}",
+                    display.number(entry.search_fitness),
+                    display.score_with_error(entry),
+                    display.number(entry.meta),
+                ),
+            )
+        )
+        summary = f"{entry.label}: {entry.length} instructions"
+        sources.append(tag("details", tag("summary", summary), _source(entry.program)))
+    return _section(
+        "Hall of fame",
+        tag("p", "One best rule per length, as far as it beats every shorter one on the search's "
+            "seeds, and the baselines. Scores are mean log normalised validation loss: lower is "
+            "better, 0.1 less is about 10% less loss. The search fitness flatters, since it was "
+            "selected on; “proxies” is the same tasks on seeds that nothing was selected on. The "
+            "winner is the best on the selection seeds, so it need not lead here."),
+        table(_HEADS, rows, numbers=range(1, len(_HEADS))),
+        *sources,
+    )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------- figures
+
+
+def _progress(data: RunData) -> Html:
+    if not data.trained:
+        return _section("Progress", tag("p", "No program has been trained yet."))
+    ancestors = {one.candidate for one in data.lineage}
+    figure = report_figures.progress(data.trained, data.reigns, data.initial_rule, ancestors)
+    return _section("Progress", figure)
+
+
+def _meta_validation(data: RunData) -> Html:
+    first, last = data.reigns[0], data.reigns[-1]
+    content: list[object] = []
+    if len(data.reigns) > 1:
+        gains = [f"{last.fitness - first.fitness:+.3f} on the seeds that it was selected on"]
+        if first.fresh is not None and last.fresh is not None:
+            gains.append(f"{last.fresh - first.fresh:+.3f} on fresh seeds of the same tasks")
+        if first.meta is not None and last.meta is not None:
+            others = report_outcome.task_names(data.settings.meta_validation)
+            gains.append(f"{last.meta - first.meta:+.3f} on other tasks, {others}")
+        text = (
+            f"Change in log loss from {data.initial_rule} to the last incumbent, each at the "
+            "learning rate that it was found with: "
+        )
+        flatters = "Where another line lies above the fitness, the fitness flatters."
+        content.append(tag("p", f"{text}{'; '.join(gains)}. {flatters}"))
+        content.append(report_figures.track(data.reigns, len(data.trained)))
+        content.append(_incumbents(data))
+    else:
+        content.append(
+            tag(
+                "p",
+                f"No challenger has beaten {data.initial_rule} on fresh seeds yet.",
+            )
+        )
+    scatter = report_figures.transfer(data.entries)
+    if scatter:
+        content += [
+            tag("h3", "Finalists and baselines, each at its best learning rate"),
+            scatter,
+        ]
+    return _section("Meta-validation against fitness", *content)
+
+
+def _incumbents(data: RunData) -> Html:
+    rows = [
+        (
+            "",
+            (
+                f"#{reign.candidate}" if reign.candidate else data.initial_rule,
+                f"{reign.since:,}",
+                reign.length,
+                display.number(reign.fitness),
+                display.number(reign.fresh),
+                reign.num_fresh,
+                display.number(reign.meta),
+            ),
+        )
+        for reign in data.reigns
+    ]
+    heads = (
+        "incumbent", "after programs", "length", "fitness", "fresh", "fresh seeds",
+        "meta-validation",
+    )  # fmt: skip
+    return tag(
+        "details",
+        tag("summary", f"All {len(rows)} incumbents"),
+        table(heads, rows, numbers=range(1, len(heads))),
+    )
+
+
+# ----------------------------------------------------------------------------------------- lineage
+
+
+def _lineage(data: RunData) -> Html:
+    title = "The winner's lineage" if data.finished else "The lineage of the best so far"
+    if not data.lineage:
+        return _section(title, tag("p", f"It is {data.initial_rule} itself."))
+    steps = lineage.steps(data.initial_program, data.initial_learning_rate, data.lineage)
+    rows: list[tuple[str, Sequence[object]]] = [
+        ("", ("start", data.initial_rule, display.number(data.reigns[0].fitness), ""))
+    ]
+    for step in steps:
+        if step.num_neutral:
+            plural = "s" if step.num_neutral > 1 else ""
+            text = f"{step.num_neutral} neutral step{plural}"
+            rows.append(("neutral", ("", text, "", "")))
+        one = step.ancestor
+        score = one.status if one.fitness is None else display.number(one.fitness)
+        rows.append(("", (f"{one.proposal:,}", one.mutation, score, _change(step.change))))
+    count = len(data.lineage)
+    return _section(
+        title,
+        tag("p", f"{count:,} mutation{'s' if count > 1 else ''}, {len(steps):,} of which changed "
+            "what the rule does; neutral ones touch dead statements, or write the same in another "
+            "way."),
+        table(("proposal", "mutation", "fitness", "what changed"), rows, numbers=(0, 2)),
+    )  # fmt: skip
+
+
+def _change(change: lineage.Change) -> Html:
+    lines: list[object] = [tag("div", text) for text in change.settings]
+    lines += [tag("div", f"− {text}", class_="removed") for text in change.removed]
+    lines += [tag("div", f"+ {text}", class_="added") for text in change.added]
+    return tag("div", *(lines or ["names or late digits only"]), class_="diff mono")
+
+
+# ------------------------------------------------------------------------- budget and configuration
+
+
+def _budget(data: RunData) -> Html:
+    spent = data.spent
+    rows = [
+        (
+            "",
+            (
+                _PURPOSES.get(one.purpose, one.purpose),
+                f"{one.num_runs:,}",
+                f"{one.num_steps:,}",
+                f"{one.wall_s:,.1f}",
+                f"{1e3 * one.wall_s / one.num_runs:,.1f}",
+                f"{1e6 * one.wall_s / max(one.num_steps, 1):,.0f}",
+            ),
+        )
+        for one in spent
+    ]
+    rows.append(
+        (
+            "total",
+            (
+                "all",
+                f"{sum(one.num_runs for one in spent):,}",
+                f"{sum(one.num_steps for one in spent):,}",
+                f"{sum(one.wall_s for one in spent):,.1f}",
+                "",
+                "",
+            ),
+        )
+    )
+    heads = ("evaluations", "runs", "training steps", "seconds", "ms per run", "µs per step")
+    figures = {
+        "search, wall clock": display.seconds(data.search_s),
+        **tally_lib.counts(data.tally),
+        "challenges won": f"{data.num_won:,}",
+    }
+    parts: list[object] = [
+        _definitions(figures),
+        table(heads, rows, numbers=range(1, len(heads))),
+        tag("p", "Seconds are those of training, summed over workers, without compiling; runs that "
+            "were stopped early are counted with the steps that they made.", class_="soft"),
+    ]  # fmt: skip
+    if data.errors:
+        messages = (tag("li", f"{count:,} × ", tag("code", text)) for text, count in data.errors)
+        parts += [tag("h3", "Commonest messages of failed programs"), tag("ul", *messages)]
+    return _section("Budget", *parts)
+
+
+def _configuration(data: RunData) -> Html:
+    text = yaml.safe_dump(dict(data.config), sort_keys=False, allow_unicode=True)
+    versions = {
+        "seed": data.settings.seed,
+        "store version": data.schema_version,
+        "report written with": ", ".join(_versions()),
+    }
+    return _section(
+        "Configuration",
+        tag("details", tag("summary", "The resolved config"), tag("pre", tag("code", text))),
+        _definitions(versions),
+    )
+
+
+def _versions() -> Iterator[str]:
+    for package in ("veldt", "jax", "optax", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):  # A checkout, not installed.
+            yield f"{package} {metadata.version(package)}"
+    yield f"Python {platform.python_version()}"
+
+
+def _definitions(figures: dict[str, object] | dict[str, str]) -> Html:
+    return tag("dl", *(join([tag("dt", k), tag("dd", v)]) for k, v in figures.items()))

@@ -1,0 +1,123 @@
+"""How a report begins: what was searched, and what came of it, in honest words and figures."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from veldt.search import display, verdict
+from veldt.search.evaluator import ProxyConfig
+from veldt.search.markup import Html, join, table, tag
+from veldt.search.report_data import RunData
+
+
+def headline(data: RunData, run_dir: Path) -> Html:
+    """The page's head: the run's name, what was searched, and the outcome."""
+    tally = data.tally
+    searched = (
+        f"A search from {data.initial_rule} on {task_names(data.settings.tasks)}: "
+        f"{tally.sources['evaluated']:,} distinct programs trained, {tally.num_told:,} proposed, "
+        f"in {display.seconds(data.search_s)} of search; seed {data.settings.seed}."
+    )
+    if data.finished:
+        outcome: list[object] = [tag("p", verdict.verdict(data.entries), class_="outcome")]
+        outcome += [_comparisons(data)]
+    else:
+        outcome = [_unfinished(data, run_dir)]
+    return tag(
+        "header", tag("h1", run_dir.resolve().name), tag("p", searched, class_="soft"), *outcome
+    )
+
+
+def _unfinished(data: RunData, run_dir: Path) -> Html:
+    first, best_ = data.reigns[0], data.reigns[-1]
+    if best_.candidate == 0:
+        state = f"Nothing has beaten {data.initial_rule} on fresh seeds yet."
+    else:
+        state = (
+            f"The best so far is #{best_.candidate}: {best_.fitness:+.3f} on the search's own "
+            f"seeds, which flatter it, against {data.initial_rule}'s {first.fitness:+.3f}"
+        )
+        state += f"; on fresh seeds {best_.fresh:+.3f}." if best_.fresh is not None else "."
+    again = shlex.join(
+        ["veldt", "search", str(run_dir / "config.yaml"), "--run-dir", str(run_dir), "--resume"]
+    )
+    return tag(
+        "div",
+        tag("p", f"This search has not ended. {state} No finals have been played: nothing here "
+            "says yet whether it beats a tuned baseline.", class_="outcome"),
+        tag("p", "If it was interrupted, ", tag("code", again), " goes on with it.", class_="soft"),
+    )  # fmt: skip
+
+
+def _comparisons(data: RunData) -> Html:
+    winner = verdict.find_winner(data.entries)
+    compared = verdict.compare(data.entries)
+    if winner is None or not compared:
+        return Html()
+    labels = {entry.label: entry.candidate for entry in data.entries if entry.candidate < 0}
+    rows = []
+    for c in compared:
+        ours = data.seed_scores.get(winner.candidate, {})
+        theirs = data.seed_scores.get(labels[c.baseline], {})
+        met = ours.keys() & theirs.keys()
+        won = sum(ours[seed] < theirs[seed] for seed in met)
+        rows.append(
+            (
+                "",
+                (
+                    c.baseline,
+                    str(c),
+                    f"{c.loss_change:+.0%}",
+                    f"{won} of {len(met)}",
+                    _judgement(c),
+                    display.number(c.meta_difference),
+                ),
+            )
+        )
+    heads = (
+        f"{winner.label} against", "log loss", "loss", "seeds won", "verdict",
+        "meta-validation, log loss",
+    )  # fmt: skip
+    config = data.settings.finals
+    note = (
+        f"Differences below 0 are in favour of {winner.label}. Every rule had the same "
+        f"{config.num_rates} learning rates to choose from, on {config.select_seeds} seeds "
+        f"of their own; the figures are from {config.final_seeds} further seeds, ± one standard "
+        "error over seeds. The baselines' other constants are their defaults, while the search "
+        "tuned the winner's. Meta-validation has "
+        f"{data.settings.meta_seeds} seeds and no part in any choice. Standard errors count "
+        "seeds, not tasks: they do not say how the rule does elsewhere."
+    )
+    edge = _edge(data)
+    return join(
+        [table(heads, rows, numbers=(1, 2, 3, 5)), tag("p", note, class_="soft"), *edge],
+    )
+
+
+def _judgement(comparison: verdict.Comparison) -> str:
+    if not comparison.significant:
+        return "not significant"
+    return "better" if comparison.difference < 0 else "worse"
+
+
+def _edge(data: RunData) -> list[Html]:
+    """Says whose best learning rate is the lowest or highest tried, so that it may be beyond."""
+    lowest, highest = data.rate_range
+    ends = [
+        entry.label
+        for entry in data.entries
+        if entry.learning_rate is not None
+        and not lowest * 1.001 < entry.learning_rate < highest / 1.001
+    ]
+    if not ends or lowest == highest:
+        return []
+    text = (
+        f"The best learning rate of {' and '.join(ends)} is at the end of those tried, "
+        f"{lowest:.3g} to {highest:.3g}: it may do better beyond."
+    )
+    return [tag("p", text, class_="soft")]
+
+
+def task_names(proxies: Sequence[ProxyConfig]) -> str:
+    """Proxy tasks of a config with their lengths, for a sentence."""
+    return ", ".join(f"{proxy.task} ({proxy.num_steps} steps)" for proxy in proxies)

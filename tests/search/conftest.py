@@ -1,0 +1,36 @@
+"""A small but real run, made once and read by every test that needs one."""
+
+import shutil
+
+import pytest
+
+from veldt.search import run
+from veldt.search.config import FinalsConfig, SearchConfig
+from veldt.search.evaluator import ProxyConfig
+from veldt.tasks.pool import PoolConfig
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """The directory of a finished search on digits. Read only: to change it, use `run_copy`."""
+    directory = tmp_path_factory.mktemp("runs") / "finished"
+    config = SearchConfig(
+        tasks=(ProxyConfig("digits_mlp", 20),),
+        meta_validation=(ProxyConfig("breast_cancer_logistic", 20),),
+        max_evaluations=40,
+        population_size=10,
+        fresh_seeds=4,
+        window=4,
+        # Wide enough that a rule changes for the better within 40 evaluations.
+        hurdle=1.0,
+        finals=FinalsConfig(num_rates=4, lowest_rate=1e-3, rate_factor=4.0, final_seeds=3),
+        pool=PoolConfig(num_workers=1),
+    )
+    run.run_search(config, directory)
+    return directory
+
+
+@pytest.fixture
+def run_copy(finished_run, tmp_path):
+    """A copy of the finished run that a test may damage."""
+    return shutil.copytree(finished_run, tmp_path / "copy")

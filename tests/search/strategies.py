@@ -1,0 +1,96 @@
+"""Hypothesis strategies for the language: numbers, random valid programs, renamings."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from veldt.search.dataflow import result_kind
+from veldt.search.ops import OPS
+from veldt.search.program import COPY, INPUTS, MAX_SLOTS, STEP, Arg, Program, Statement
+from veldt.search.types import Kind
+
+SLOT_NAMES = ("m", "v", "acc", "prev")
+CONSTANT_NAMES = ("b1", "b2", "eps", "wd")
+LOCAL_NAMES = ("a", "b", "c", "update", "t1", "t2", "ratio")
+
+# The constants of published rules, the awkward ones, and anything else of ordinary size.
+numbers = st.sampled_from([0.0, 1.0, -1.0, 0.5, 0.9, 0.999, 1e-8, 2.0, -0.1, 10.0]) | st.floats(
+    -100.0, 100.0, width=32, allow_subnormal=False
+)
+
+
+# What folds loose ends into the update.
+_JOINS = ("add", "subtract", "multiply", "divide", "max", "min")
+
+
+@st.composite
+def programs(
+    draw: Any,
+    *,
+    min_statements: int = 1,
+    max_statements: int = 12,
+    ops: tuple[str, ...] = tuple(OPS),
+) -> Program:
+    """A well-formed program: any ops on arguments of the right kinds, names reused, some dead code.
+
+    Values that nothing has read at the end are mostly joined into the update: without this nearly
+    all statements are dead.
+    """
+    slots = SLOT_NAMES[: draw(st.sampled_from([2, 1, 0, MAX_SLOTS, 3]))]
+    names = CONSTANT_NAMES[: draw(st.sampled_from([2, 0, 1, 4]))]
+    constants = tuple((name, draw(numbers)) for name in names)
+    kinds: dict[str, Kind] = dict.fromkeys((STEP, *names), "scalar")
+    kinds |= dict.fromkeys((*INPUTS, *slots), "tensor")
+    unread = list(slots)
+    statements: list[Statement] = []
+
+    def emit(op: str, args: tuple[Arg, ...]) -> None:
+        arg_kinds = [kinds[arg] if isinstance(arg, str) else "scalar" for arg in args]
+        kind = arg_kinds[0] if op == COPY else result_kind(OPS[op], arg_kinds)
+        # w and g stay tensors, so that there is always one to draw.
+        inputs = INPUTS if kind == "tensor" else ()
+        target = draw(st.sampled_from([*LOCAL_NAMES, *slots, *inputs]))
+        statements.append(Statement(target, op, args))
+        kinds.pop(target, None)  # so that the latest name comes last
+        kinds[target] = kind
+        unread[:] = [name for name in unread if name not in args and name != target] + [target]
+
+    for _ in range(draw(st.integers(min_statements, max_statements))):
+        op = draw(st.sampled_from([*ops, COPY]))
+        wanted = ("any",) if op == COPY else OPS[op].kinds
+        emit(op, tuple(draw(_arg(kinds, kind)) for kind in wanted))
+    while len(unread) > 1 and draw(_often):
+        emit(draw(st.sampled_from(_JOINS)), (unread[-1], unread[0]))
+    returns = [slot if draw(_often) else draw(_arg(kinds, "any")) for slot in slots]
+    return Program("rule", slots, constants, tuple(statements), (statements[-1].target, *returns))
+
+
+_often = st.integers(0, 9).map(lambda n: n < 9)
+
+
+def _arg(kinds: dict[str, Kind], wanted: str) -> st.SearchStrategy[Arg]:
+    names = [name for name, kind in kinds.items() if wanted in ("any", kind)]
+    tensors = [name for name, kind in kinds.items() if kind == "tensor"]
+    if wanted == "tensor":
+        return st.sampled_from(tensors)
+    choices = [st.sampled_from(names[-3:]), st.sampled_from(names), numbers]
+    return st.one_of(choices if wanted == "scalar" else [st.sampled_from(tensors), *choices])
+
+
+def rename(program: Program, names: dict[str, str]) -> Program:
+    """The program with its slots, constants and local names changed."""
+
+    def new(arg: Arg) -> Arg:
+        return names.get(arg, arg) if isinstance(arg, str) else arg
+
+    return Program(
+        program.name,
+        tuple(names.get(slot, slot) for slot in program.slots),
+        tuple((names.get(name, name), value) for name, value in program.constants),
+        tuple(
+            Statement(names.get(s.target, s.target), s.op, tuple(map(new, s.args)))
+            for s in program.statements
+        ),
+        tuple(map(new, program.returns)),
+        program.doc,
+    )

@@ -1,0 +1,2 @@
+def test_x(finished_run): 
+    print(finished_run)
