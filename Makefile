@@ -25,9 +25,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-quickstart: $(READY)  ## A real search on digits, its exported rule and its report
-	$(BIN)/python -m veldt search quickstart --run-dir $(RUN_DIR)
+quickstart: $(READY)  ## A real search on digits, a rule exported and trained with, a report
+	$(BIN)/python -m veldt search quickstart --run-dir $(RUN_DIR) --resume
 	$(BIN)/python -m veldt export $(RUN_DIR) --to optax -o $(RUN_DIR)/rule.py
+	$(BIN)/python examples/train_with_rule.py $(RUN_DIR)/rule.py
 	$(BIN)/python -m veldt report $(RUN_DIR)
 
 test: lint  ## Lint, types, and the tests that take seconds
@@ -39,7 +40,7 @@ test-all: lint  ## Everything, the slow tests too
 lint: $(READY)  ## ruff and mypy, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy veldt $(wildcard benchmarks/*.py)
+	$(BIN)/mypy veldt $(wildcard benchmarks/*.py examples/*.py)
 
 format: $(READY)  ## Let ruff fix and format what it can
 	$(BIN)/ruff check --fix .

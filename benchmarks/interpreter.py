@@ -159,21 +159,18 @@ def measure_speed(num_steps: int, count: int, seed: int) -> dict[str, Any]:
 
 
 def program_of_length(length: int) -> Program:
-    """AdamW with its update scaled where it opposes the gradient: as a person might write it."""
+    """AdamW with a clipped update: a program as a person might write it."""
     program = Program.parse(
         """
-def adamw16(w, g, m, v, *, b1=0.9, b2=0.999, eps=1e-8, wd=1e-4, limit=3.0):
+def adamw16(w, g, m, v, *, b1=0.9, b2=0.999, eps=1e-8, wd=1e-4):
     m = interp(g, m, b1)
     v = interp(square(g), v, b2)
-    m_hat = m / (1 - b1**step)
-    v_hat = v / (1 - b2**step)
-    u = m_hat / (sqrt(v_hat) + eps)
-    u = max(min(u, limit), -3.0)
-    u = where(u * g > 0, u, 0.5 * u)
+    u = m / (1 - b1**step) / (sqrt(v / (1 - b2**step)) + eps)
+    u = max(min(u, 3.0), -3.0)
     return u + wd * w, m, v
 """
     )
-    assert len(dataflow.lower(program, fold=True).live_nodes) >= length
+    assert len(dataflow.lower(program, fold=True).live_nodes) == length
     return program
 
 

@@ -34,9 +34,8 @@ def load_module(path: Path) -> ModuleType:
     return module
 
 
-def train(task: veldt.Task, tx: optax.GradientTransformation, seed: int) -> float:
-    """Train from a seed; returns the loss on held-out test data."""
-    key_init, key_data = jax.random.split(jax.random.key(seed))
+def train(task: veldt.Task, tx: optax.GradientTransformation) -> list[float]:
+    """Train from each seed; returns the losses on held-out test data."""
 
     @jax.jit
     def step(task: veldt.Task, params: Any, opt_state: Any, key: jax.Array) -> tuple[Any, Any]:
@@ -45,11 +44,15 @@ def train(task: veldt.Task, tx: optax.GradientTransformation, seed: int) -> floa
         updates, opt_state = tx.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    params = task.init(key_init)
-    opt_state = tx.init(params)
-    for key in jax.random.split(key_data, NUM_STEPS):
-        params, opt_state = step(task, params, opt_state, key)
-    return float(task.loss(params, key_data, task.eval_batch("test"))[0])
+    losses = []
+    for seed in SEEDS:
+        key_init, key_data = jax.random.split(jax.random.key(seed))
+        params = task.init(key_init)
+        opt_state = tx.init(params)
+        for key in jax.random.split(key_data, NUM_STEPS):
+            params, opt_state = step(task, params, opt_state, key)
+        losses.append(float(task.loss(params, key_data, task.eval_batch("test"))[0]))
+    return losses
 
 
 def main() -> None:
@@ -64,7 +67,7 @@ def main() -> None:
     }
     print(f"digits_mlp, {NUM_STEPS} steps, plain Optax, test loss of {len(SEEDS)} seeds:")
     for name, tx in contenders.items():
-        losses = [train(task, tx, seed) for seed in SEEDS]
+        losses = train(task, tx)
         print(f"  {name:20}" + "  ".join(f"{loss:.4f}" for loss in losses))
 
 
