@@ -12,6 +12,7 @@ that feeds only itself is dead too, and is found here).
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias, final
@@ -125,46 +126,39 @@ class Dataflow:
 
     @cached_property
     def structural_hash(self) -> str:
-        """A hash of the live code, blind to names, order, dead code and commuted arguments."""
-        order = {name: i for i, name in enumerate(self._slots_by_first_use())}
-        keys: dict[int, str] = {}
-        for index, value in enumerate(self.values):
-            if index not in self.live:
-                continue
-            match value:
-                case Input(name=name):
-                    keys[index] = f"slot{order[name]}" if name in order else name
-                case Constant(value=number):
-                    keys[index] = repr(float(number))
-                case Node(op=op, args=args):
-                    parts = [keys[arg] for arg in args]
-                    if OPS[op].commutative:
-                        parts.sort()
-                    keys[index] = hashlib.sha1(f"{op}({','.join(parts)})".encode()).hexdigest()
-        text = [keys[self.update]]
-        for name in order:
-            text.append(keys[self.new_slots[self.slots.index(name)]])
-        return hashlib.sha1("|".join(text).encode()).hexdigest()
+        """A hash of the live code, blind to names, order, dead code and commuted arguments.
 
-    def _slots_by_first_use(self) -> list[str]:
-        """Live slots as a walk from the update meets them, whatever their names and positions."""
-        found: list[str] = []
-        seen: set[int] = set()
-        pending = [self.update]
-        position = 0
-        while position < len(pending):
-            index = pending[position]
-            position += 1
-            if index in seen:
-                continue
-            seen.add(index)
-            value = self.values[index]
-            if isinstance(value, Node):
-                pending.extend(value.args)
-            elif isinstance(value, Input) and value.name in self.slots:
-                found.append(value.name)
-                pending.append(self.new_slots[self.slots.index(value.name)])
-        return found
+        A slot is known by what becomes of it, found by refinement as in the minimisation of
+        automata: all slots start alike and take up the hash of their new value, as often as it may
+        take to tell the slots of two programs apart. Equal hashes mean equal behaviour.
+        """
+        marks = dict.fromkeys(self.live_slots, "slot")
+        for _ in range(2 * len(marks)):
+            hashes = self._hashes(marks)
+            marks = {
+                name: _sha1(f"slot({hashes[self.new_slots[self.slots.index(name)]]})")
+                for name in marks
+            }
+        return _sha1(self._hashes(marks)[self.update])
+
+    def _hashes(self, marks: Mapping[str, str]) -> dict[int, str]:
+        """For each live value a hash of the code that computes it, slots read as their marks."""
+        hashes: dict[int, str] = {}
+        for index, value in enumerate(self.values):
+            if isinstance(value, Input):
+                hashes[index] = marks.get(value.name, value.name)
+            elif isinstance(value, Constant):
+                hashes[index] = repr(value.value)
+            elif index in self.live:
+                parts = [hashes[arg] for arg in value.args]
+                if OPS[value.op].commutative:
+                    parts.sort()
+                hashes[index] = _sha1(f"{value.op}({','.join(parts)})")
+        return hashes
+
+
+def _sha1(text: str) -> str:
+    return hashlib.sha1(text.encode()).hexdigest()
 
 
 def result_kind(op: Op, kinds: list[Kind]) -> Kind:

@@ -219,7 +219,7 @@ def _search_view(evolution: Evolution, width: int, height: int) -> "list[Rendera
         ProgressBar(total=total, completed=done),
         f"{seconds(evolution.elapsed_s)}, {seconds(time_left_s(evolution))} left",
     )
-    scores = [Text(line, "bold") for line in textwrap.wrap(score_line(evolution), width)]
+    scores = [Text(line, "bold") for line in _wrap(score_line(evolution), width)]
     figures = list(tally_lib.counts(tally_lib.of(evolution)).items())
     num_figures = max(0, min(len(figures), height - 1 - len(scores) - MIN_RULE_LINES - 2))
     grid = Table.grid(padding=(0, 2))
@@ -248,14 +248,16 @@ def fit_source(source: str, width: int, height: int) -> str:
     lines = []
     for line in source.rstrip().split("\n"):
         indent = line[: len(line) - len(line.lstrip())] + "        "
-        # A folded line is cut anywhere rather than made wider than the box.
-        lines += textwrap.wrap(
-            line, max(width, len(indent) + 1), subsequent_indent=indent, break_on_hyphens=False
-        ) or [""]
+        lines += _wrap(line, max(width, len(indent) + 1), indent) or [""]
     if len(lines) > height:
         missing = len(lines) - height + 1
         lines = [*lines[: height - 1], f"# ... {missing} more lines"]
     return "\n".join(lines)
+
+
+def _wrap(text: str, width: int, indent: str = "") -> list[str]:
+    # A word longer than a line is cut anywhere rather than left to make the view wider.
+    return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def print_results(entries: Sequence[Entry], run_dir: Path, stream: TextIO | None = None) -> None:

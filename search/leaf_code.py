@@ -19,7 +19,7 @@ from veldt.search.program import STEP
 
 LINE_LENGTH: Final = 100
 # Longer right-hand sides are split into named steps.
-MAX_EXPRESSION: Final = 60
+MAX_EXPRESSION: Final = 72
 # Scalars this short are written out wherever they are used, such as 1.0 - b2.
 SHORT_SCALAR: Final = 12
 
@@ -44,7 +44,7 @@ def _cube(x):
     "_floored": '''\
 def _floored(x):
     """Return |x|, kept above the smallest normal float32: logarithms stay finite."""
-    return jnp.maximum(jnp.abs(x), 1.1754944e-38)
+    return jnp.maximum(jnp.abs(x), 2.0**-126)
 ''',
     "_norm": '''\
 def _norm(x):
@@ -232,6 +232,8 @@ class LeafWriter:
         """What the function returns, one expression per output, shaped and typed as the tensor."""
         texts = []
         for index in self.outputs:
+            if index in self.pending and self.flow.values[index].kind == "scalar":
+                self._assign(index)
             text = self.codes[index].text
             scalar = self.flow.values[index].kind == "scalar"
             texts.append(f"jnp.full_like(g, {text})" if scalar else text)
@@ -284,7 +286,8 @@ class LeafWriter:
                 if op == "interp" and args[2] in self.pending:  # it is written twice
                     self._assign(args[2])
                 self.codes[index] = self._expression(value)
-                if len(self.codes[index].text) > MAX_EXPRESSION:
+                code = self.codes[index]
+                if len(code.text) > MAX_EXPRESSION or not self._fits(self.names[index], code):
                     for arg in self._args(index):
                         if arg in self.pending:
                             self._assign(arg)

@@ -76,7 +76,7 @@ def _divide(xp: ArrayModule, x: Any, y: Any) -> Any:
 
 def _abs_floor(xp: ArrayModule, x: Any) -> Any:
     """|x| kept above the smallest normal float32, so that a logarithm stays finite."""
-    return xp.maximum(xp.abs(x), 1.1754944e-38)
+    return xp.maximum(xp.abs(x), 2.0**-126)
 
 
 def _interp(xp: ArrayModule, x: Any, y: Any, a: Any) -> Any:

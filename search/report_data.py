@@ -27,8 +27,14 @@ from veldt.search.tally import Tally
 _MAX_NUMBER: Final = 1e12
 # What reading rows that no search wrote can raise; a `SearchError` says it better and passes.
 _NOT_A_RUN: Final = (
-    sqlite3.Error, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError
-)  # fmt: skip
+    sqlite3.Error,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 PURPOSES: Final = ("fitness", "fresh", "meta", "select", "final", "meta-final")
 
 
@@ -300,6 +306,8 @@ def _reigns(store: Store) -> tuple[Reign, ...]:
                 meta=_optional(row["meta_fitness"]),
             )
         )
+    if not reigns or reigns[0].candidate != 0:
+        raise ValueError("the first incumbent is not the initial rule")
     return tuple(reigns)
 
 

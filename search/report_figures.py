@@ -150,7 +150,7 @@ def progress(
       trained: the programs, in order.
       reigns: the incumbents, the initial rule first.
       initial_rule: its name.
-      ancestors: candidates on the winner's line, drawn as rings.
+      ancestors: candidates on the line to the rule reported, drawn as rings.
     """
     initial = reigns[0].fitness
     scored = [
@@ -186,7 +186,7 @@ def progress(
     if fresh:
         items.insert(2, (_swatch("line fresh"), "incumbent, on fresh seeds"))
     if rings:
-        items.insert(1, (_swatch("marker ring"), "the winner and its ancestors"))
+        items.insert(1, (_swatch("marker ring"), "the rule above and its ancestors"))
     notes = [
         f"{lost:,} of {len(trained):,} trained programs were stopped early and have no fitness."
     ]

@@ -112,6 +112,9 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
     --added: #fff; --removed: #fff;
   }
   body { max-width: none; padding: 0; font-size: 10pt; }
+  .scroll { overflow: visible; }
+  table { font-size: .85rem; min-width: 0; }
+  figure svg { min-width: 0; }
   figure, pre, tr { break-inside: avoid; }
   h2 { break-after: avoid; }
   details::details-content { content-visibility: visible; block-size: auto; }

@@ -1,5 +1,7 @@
 """A small but real run, made once and read by every test that needs one."""
 
+import fcntl
+import os
 import shutil
 
 import pytest
@@ -13,7 +15,9 @@ from veldt.tasks.pool import PoolConfig
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
     """The directory of a finished search on digits. Read only: to change it, use `run_copy`."""
-    directory = tmp_path_factory.mktemp("runs") / "finished"
+    base = tmp_path_factory.getbasetemp()
+    # Under pytest-xdist each worker has a folder in the session's; they share one run.
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
     config = SearchConfig(
         tasks=(ProxyConfig("digits_mlp", 20),),
         meta_validation=(ProxyConfig("breast_cancer_logistic", 20),),
@@ -21,12 +25,15 @@ def finished_run(tmp_path_factory):
         population_size=10,
         fresh_seeds=4,
         window=4,
-        # Wide enough that a rule changes for the better within 40 evaluations.
         hurdle=1.0,
         finals=FinalsConfig(num_rates=4, lowest_rate=1e-3, rate_factor=4.0, final_seeds=3),
         pool=PoolConfig(num_workers=1),
     )
-    run.run_search(config, directory)
+    with open(directory.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.with_suffix(".done").exists():
+            run.run_search(config, directory)
+            directory.with_suffix(".done").touch()
     return directory
 
 

@@ -15,7 +15,10 @@ from veldt.search.ops import INFIX, OPS
 INF, NAN = math.inf, math.nan
 TINY = 2.0**-126
 # Where functions change their minds, and ordinary numbers.
-POINTS = [-INF, -1e5, -88.5, -3.5, -1.0, -0.75, -1e-6, -0.0, 0.0, 1e-40, 1e-6, 0.3, 0.5, 1.0, 1.5, 2.7, 10.0, 1e5, INF, NAN]  # fmt: skip
+POINTS = [
+    -INF, -1e5, -88.5, -3.5, -1.0, -0.75, -1e-6, -0.0, 0.0,
+    1e-40, 1e-6, 0.3, 0.5, 1.0, 1.5, 2.7, 10.0, 1e5, INF, NAN,
+]  # fmt: skip
 
 
 def clip(x: float, low: float, high: float) -> float:
@@ -100,7 +103,14 @@ BINARY: dict[str, Callable[[float, float], float]] = {
 }
 
 # What Lion's appendix H and its released code hold: 45 functions.
-LION = ["get_pi", "get_e", "get_eps", "abs", "cos", "sin", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "exp", "exp2", "exp10", "expm1", "log", "log10", "log2", "log1p", "square", "sqrt", "cube", "cbrt", "sign", "reciprocal", "norm", "invert", "negative", "global_norm", "interp", "dot", "cosine_sim", "clip_by_global_norm", "power", "add", "subtract", "multiply", "divide", "max", "min"]  # fmt: skip
+LION = [
+    "get_pi", "get_e", "get_eps",
+    "abs", "cos", "sin", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh",
+    "arcsinh", "arccosh", "arctanh", "exp", "exp2", "exp10", "expm1", "log", "log10", "log2",
+    "log1p", "square", "sqrt", "cube", "cbrt", "sign", "reciprocal", "norm", "invert", "negative",
+    "global_norm", "interp", "dot", "cosine_sim", "clip_by_global_norm", "power",
+    "add", "subtract", "multiply", "divide", "max", "min",
+]  # fmt: skip
 
 
 def both(op: str, *args: np.ndarray) -> np.ndarray:
@@ -144,7 +154,8 @@ def test_where_and_interp() -> None:
     np.testing.assert_array_equal(
         both("where", condition, np.ones(5), np.zeros(5)), [1, 1, 0, 0, 0]
     )
-    np.testing.assert_allclose(both("interp", np.array([1.0, 2.0]), np.array([3.0, 4.0]), np.array(0.25)), [1.5, 2.5])  # fmt: skip
+    x, y, a = np.array([1.0, 2.0]), np.array([3.0, 4.0]), np.array(0.25)
+    np.testing.assert_allclose(both("interp", x, y, a), [1.5, 2.5])
 
 
 X = np.array([[3.0, -4.0], [0.0, 12.0]])

@@ -1,2 +1,471 @@
-def test_x(finished_run): 
-    print(finished_run)
+"""The report: true to the store, whole in one file, and harmless whatever the store holds."""
+
+import html.parser
+import json
+import math
+import re
+import shlex
+import shutil
+import sqlite3
+import xml.etree.ElementTree as ET
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.search import fakes
+from veldt.search import (
+    lineage,
+    markup,
+    report,
+    report_data,
+    report_figures,
+    run,
+    tally,
+    verdict,
+)
+from veldt.search.errors import SearchError, StoreError
+from veldt.search.finals import Entry
+from veldt.search.program import Program
+from veldt.search.store import FILE_NAME, Store
+from veldt.tasks.pool import PoolConfig
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would make of a page: elements, attributes, text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+def main_element(text):
+    """The body as XML, which holds it to closing every element."""
+    return ET.fromstring(text[text.index("<main>") : text.index("</main>") + len("</main>")])
+
+
+def query(directory, statement, *parameters):
+    connection = sqlite3.connect(directory / FILE_NAME)
+    try:
+        found = connection.execute(statement, parameters).fetchall()
+        connection.commit()
+    finally:
+        connection.close()
+    return found
+
+
+class Interrupt:
+    """A view that presses Ctrl-C after so many results."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def phase(self, text, done=0, total=0): ...
+    def best(self, evolution): ...
+    def close(self): ...
+
+    def update(self, evolution):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def interrupted_run(directory, after=40):
+    config = fakes.small_config(pool=PoolConfig(num_workers=1))
+    with pytest.raises(KeyboardInterrupt):
+        run.run_search(config, directory, view=Interrupt(after), factory=fakes.FakeWorker)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def page(finished_run, tmp_path_factory):
+    """The finished run's report."""
+    path = report.write_report(finished_run, tmp_path_factory.mktemp("out") / "deep" / "page.html")
+    return path.read_text(encoding="utf-8")
+
+
+def test_it_is_written_into_the_run_directory(run_copy):
+    assert report.write_report(run_copy) == run_copy / "report.html"
+    assert (run_copy / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def assert_self_contained(text):
+    found = Page(text)
+    assert not {"script", "link", "img", "iframe", "object", "embed", "form"} & set(found.tags)
+    names = {name for name, _ in found.attributes}
+    assert not {"src", "href", "xlink:href", "action", "style"} & names
+    assert not [name for name in names if name.startswith("on")]
+    assert not re.search(r"@import|url\(", text)
+    assert "default-src 'none'" in text
+
+
+def test_nothing_comes_from_outside(page):
+    assert_self_contained(page)
+    assert not re.search(r"https?://", page)
+
+
+def test_every_element_is_closed_and_figures_are_svg(page):
+    figures = [e for e in main_element(page).iter("svg") if e.get("role") == "img"]
+    assert len(figures) == 3
+    for figure in figures:
+        assert figure.find("title").text and figure.find("desc").text
+        assert figure.get("viewBox") == "0 0 720 360"
+        for path in figure.iter("path"):
+            assert "nan" not in path.get("d") and "inf" not in path.get("d")
+
+
+def test_the_figures_told_are_those_of_the_store(page, finished_run):
+    text = Page(page).text
+    (told,) = query(finished_run, "SELECT COUNT(*) FROM proposal")[0]
+    (steps,) = query(finished_run, "SELECT SUM(num_steps) FROM evaluation")[0]
+    assert f"40 distinct programs trained, {told:,} proposed" in text
+    assert f"{steps:,}" in text
+    for label, final, error, meta in query(
+        finished_run, "SELECT label, final_score, final_error, meta FROM hall_of_fame"
+    ):
+        assert label in text
+        assert f"{final:+.3f} ± {error:.3f}" in text
+        assert f"{meta:+.3f}" in text
+    (label, final, error) = query(
+        finished_run, "SELECT label, final_score, final_error FROM hall_of_fame WHERE winner"
+    )[0]
+    theirs, their_error = query(
+        finished_run, "SELECT final_score, final_error FROM hall_of_fame WHERE label = 'lion'"
+    )[0]
+    assert f"{final - theirs:+.3f} ± {math.sqrt(error**2 + their_error**2):.3f}" in text
+    assert f"The rule: {label}, the winner" in text
+
+
+def test_seeds_won_are_counted_from_the_runs(page, finished_run):
+    (winner,) = query(finished_run, "SELECT candidate FROM hall_of_fame WHERE winner")[0]
+    final = "SELECT seed, log_loss FROM evaluation WHERE purpose = 'final' AND candidate = ?"
+    ours = dict(query(finished_run, final, winner))
+    theirs = dict(query(finished_run, final, -1))
+    won = sum(ours[seed] < theirs[seed] for seed in ours)
+    table = main_element(page).find("header//table")
+    rows = [[cell.text for cell in row] for row in table.iter("tr")]
+    assert rows[1][0] == "adamw" and rows[1][3] == f"{won} of 3"
+
+
+def test_every_trained_program_with_a_fitness_is_a_dot(page, finished_run):
+    (count,) = query(
+        finished_run,
+        "SELECT COUNT(*) FROM proposal p JOIN candidate c ON c.id = p.candidate "
+        "WHERE p.source = 'evaluated' AND c.status = 'ok'",
+    )[0]
+    figure = next(e for e in main_element(page).iter("svg") if e.get("role") == "img")
+    dots = [e for e in figure.iter("path") if e.get("class") == "dots faint"]
+    assert dots[0].get("d").count("h0") == count > 0
+
+
+def test_the_lineage_is_the_chain_of_parents(page, finished_run):
+    (winner,) = query(finished_run, "SELECT candidate FROM hall_of_fame WHERE winner")[0]
+    chain = query(
+        finished_run,
+        "WITH RECURSIVE line(id) AS (SELECT MIN(id) FROM proposal WHERE candidate = ? "
+        "UNION ALL SELECT p.parent FROM proposal p JOIN line ON p.id = line.id "
+        "WHERE p.parent IS NOT NULL) SELECT id FROM line ORDER BY id",
+        winner,
+    )
+    data = report_data.read_run(finished_run)
+    assert [one.proposal for one in data.lineage] == [id_ for (id_,) in chain]
+    assert data.lineage[-1].candidate == winner
+    steps = lineage.steps(data.initial_program, data.initial_learning_rate, data.lineage)
+    neutral = sum(step.num_neutral for step in steps)
+    assert len(steps) + neutral == len(chain)
+    assert f"{len(chain):,} mutation" in Page(page).text
+
+
+def test_the_winner_s_source_is_the_rule_handed_over(page, finished_run):
+    best = Program.parse((finished_run / "best.py").read_text(encoding="utf-8"))
+    shown = main_element(page).find(".//pre/code").text
+    assert Program.parse(shown).lower().structural_hash == best.lower().structural_hash
+    assert "veldt export" in page and "optax.apply_updates" in page
+
+
+def test_a_report_leaves_the_store_as_it_was(run_copy):
+    before = (run_copy / FILE_NAME).read_bytes()
+    report.write_report(run_copy)
+    assert (run_copy / FILE_NAME).read_bytes() == before
+
+
+def test_an_interrupted_run_has_a_report_that_claims_nothing(tmp_path):
+    directory = interrupted_run(tmp_path / "run")
+    text = report.write_report(directory).read_text(encoding="utf-8")
+    assert_self_contained(text)
+    main_element(text)
+    shown = Page(text).text
+    assert "This search has not ended" in shown
+    assert f"veldt search {directory}/config.yaml --run-dir {directory} --resume" in shown
+    assert "Hall of fame" not in shown and "is better than" not in shown
+
+
+def test_a_run_of_one_proposal_has_a_report(tmp_path):
+    text = report.write_report(interrupted_run(tmp_path / "run", after=1)).read_text()
+    main_element(text)
+    assert "This search has not ended" in text
+
+
+def test_a_run_that_is_going_on_has_a_report(tmp_path):
+    directory = interrupted_run(tmp_path / "run")
+    (before,) = query(directory, "SELECT COUNT(*) FROM proposal")[0]
+    with Store.open(directory) as writer, writer.transaction():
+        writer.execute("UPDATE proposal SET mutation = 'half-written'")
+        text = report.render(directory)
+        # As a machine that lost power would leave it: with a write-ahead log.
+        left = shutil.copytree(directory, tmp_path / "left")
+    assert f"{before} proposed" in text and "half-written" not in text
+    assert f"{before} proposed" in report.render(left)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "not a database", "other version"])
+def test_no_run_is_a_clear_error(tmp_path, run_copy, kind):
+    directory, expected = {
+        "missing": (tmp_path / "nowhere", "holds no run"),
+        "empty": (tmp_path, "holds no run"),
+        "not a database": (run_copy, "damaged"),
+        "other version": (run_copy, "another version"),
+    }[kind]
+    if kind == "not a database":
+        (run_copy / FILE_NAME).write_bytes(b"not a database" * 999)
+    elif kind == "other version":
+        query(run_copy, "UPDATE meta SET value = '99' WHERE key = 'schema_version'")
+    with pytest.raises(StoreError, match=expected):
+        report.write_report(directory)
+    assert not (directory / "report.html").exists()
+
+
+def test_a_run_that_has_scored_nothing_is_a_clear_error(tmp_path):
+    Store.create(tmp_path).close()
+    with pytest.raises(StoreError, match="has not scored its initial rule yet"):
+        report.write_report(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_is_a_clear_error(finished_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SearchError, match="cannot be written"):
+        report.write_report(finished_run, tmp_path / "file" / "report.html")
+
+
+EVIL = "</title></style></pre>'\"><script>alert(1)</script><img src=x onerror=alert(1)>&lt;"
+
+
+def test_texts_from_a_stranger_s_store_stay_text(run_copy):
+    program = f"def rule(w, g):\n    {EVIL!r}\n    return g\n"
+    config = json.loads(query(run_copy, "SELECT value FROM meta WHERE key = 'config'")[0][0])
+    config["initial_rule"] = EVIL
+    config[EVIL] = EVIL
+    config["tasks"][0]["task"] = EVIL
+    query(run_copy, "UPDATE meta SET value = ? WHERE key = 'config'", json.dumps(config))
+    query(run_copy, "UPDATE candidate SET message = ?, status = ?", EVIL, EVIL)
+    query(run_copy, "UPDATE candidate SET program = ? WHERE id < 0", program)
+    query(run_copy, "UPDATE proposal SET mutation = ?, program = ?", EVIL, program)
+    query(run_copy, "UPDATE hall_of_fame SET label = ?", EVIL)
+    query(run_copy, "UPDATE OR IGNORE evaluation SET purpose = ? WHERE purpose = 'fresh'", EVIL)
+    text = report.render(run_copy)
+    assert_self_contained(text)
+    main_element(text)
+    assert Page(text).texts.count(EVIL) > 3  # Shown, and shown as it is.
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE candidate SET fitness = '<b>' WHERE id = 0",
+        "UPDATE candidate SET fitness = 9e999 WHERE id = 0",
+        "UPDATE candidate SET fitness = 1e300 WHERE id = 0",
+        "UPDATE candidate SET program = 'import os'",
+        "UPDATE hall_of_fame SET final_score = '<b>'",
+        "UPDATE hall_of_fame SET candidate = candidate, meta = x'00'",
+        "UPDATE proposal SET parent = id",
+        "UPDATE proposal SET told_s = 'soon'",
+        "UPDATE challenge SET won = 0",
+        "UPDATE meta SET value = '[1]' WHERE key = 'config'",
+        "UPDATE meta SET value = '{}' WHERE key = 'config'",
+        "DROP TABLE evaluation",
+    ],
+)
+def test_rows_that_no_search_writes_are_a_clear_error(run_copy, change):
+    query(run_copy, change)
+    with pytest.raises(SearchError, match=r".{20}"):
+        report.render(run_copy)
+
+
+# ---------------------------------------------------------------------------------------- the words
+
+
+def entry(label, candidate, final, error, *, meta=None, winner=False):
+    program = Program.parse("def rule(w, g):\n    return g\n")
+    return Entry(label, candidate, program, 0.1, 1, None, final, final, error, meta, winner)
+
+
+def say(winner, *baselines):
+    winner = entry("#7", 7, *winner, winner=True)
+    named = [entry(f"base{i}", -i, *scores) for i, scores in enumerate(baselines, 1)]
+    return verdict.verdict([winner, *named])
+
+
+def test_a_gain_is_called_one_only_from_two_standard_errors():
+    # Combined: sqrt(0.03^2 + 0.04^2) = 0.05.
+    told = say((-1.11, 0.03), (-1, 0.04))
+    assert "#7 is better than base1 (-0.110 ± 0.050, 10% less loss)" in told
+    told = say((-1.09, 0.03), (-1, 0.04))
+    assert "not significant" in told and "better" not in told
+
+
+def test_a_better_baseline_is_named():
+    assert "is worse than base1 (+0.200 ± 0.050)" in say((-1, 0.03), (-1.2, 0.04))
+    told = say((-1.0, 0.03), (-1.01, 0.04))
+    assert "not significant" in told and "base1 scored better" in told
+
+
+def test_one_seed_shows_nothing():
+    assert "one seed shows no spread" in say((-9, None), (-1, 0.04))
+
+
+def test_mixed_outcomes_are_all_told():
+    told = say((-1, 0.01), (-0.5, 0.01), (-1.01, 0.01), (-1.5, 0.01), (None, None))
+    assert "is better than base1" in told
+    assert re.search(r"Against base2 .* not significant", told)
+    assert "is worse than base3" in told
+    assert "base4 failed" in told
+
+
+def test_failed_or_absent_winners_are_told():
+    assert verdict.verdict([]) == ""
+    assert "No finalist" in verdict.verdict([entry("adamw", -1, -1, 0.1)])
+    assert "failed on a final seed" in say((None, None), (-1, 0.1))
+    start = entry("adamw (initial)", 0, -1, 0.1, winner=True)
+    assert "nothing better than the rule that it started from" in verdict.verdict([start])
+
+
+def test_meta_validation_is_told_with_its_sign():
+    ours = entry("#7", 7, -1, 0.1, meta=-1.0, winner=True)
+    theirs = [entry("a", -1, -1, 0.1, meta=-1.5), entry("b", -2, -1, 0.1, meta=-0.9)]
+    assert "0.500 behind a and 0.100 ahead of b" in verdict.verdict([ours, *theirs])
+
+
+# ----------------------------------------------------------------------------------- the machinery
+
+
+@given(st.text(), st.text(), st.text())
+def test_children_and_attributes_come_back_as_they_were(child, inner, value):
+    # HTML reads carriage returns and NUL as something else, in any text.
+    child, inner, value = (re.sub("[\r\0]", "", text) for text in (child, inner, value))
+    made = markup.tag("p", child, markup.tag("b", inner), class_=value, data_x=None)
+    found = Page(made)
+    assert found.tags == ["p", "b"]
+    assert found.attributes == [("class", value)]
+    assert "".join(found.texts) == child + inner
+
+
+@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
+def test_ticks_are_round_few_and_inside(low, width):
+    high = low + width
+    if not width > 1e-9 * abs(low):
+        return
+    found = report_figures.ticks(low, high)
+    assert 1 <= len(found) <= 8
+    slack = 1e-6 * width
+    assert all(low - slack <= value <= high + slack for value in found)
+    steps = np.diff(found)
+    if len(steps):
+        digits = steps[0] / 10.0 ** math.floor(math.log10(steps[0]) + 1e-6)
+        assert np.isclose(digits, [1, 2, 5, 10], rtol=1e-3).any()
+
+
+def test_points_are_placed_and_held_inside_the_axes():
+    plot = report_figures.Plot((0, 10), (-2, -1), "", "")
+    left, bottom = plot.place((0, -2))
+    right, top = plot.place((10, -1))
+    assert left < right and top < bottom  # The page counts downwards.
+    assert plot.place((5, -1.5)) == ((left + right) / 2, (top + bottom) / 2)
+    assert plot.place((99, 5)) == (right, top)
+
+
+def test_a_step_line_holds_its_value_until_the_next():
+    plot = report_figures.Plot((0, 10), (0, 10), "", "")
+    path = re.search(r'd="([^"]+)"', plot.steps([(0, 8), (4, 2)], 10, "fitness"))[1]
+    drawn = [tuple(map(float, point.split())) for point in path[1:].split("L")]
+    expected = [plot.place(point) for point in ((0, 8), (4, 8), (4, 2), (10, 2))]
+    assert np.allclose(drawn, expected, atol=0.06)
+
+
+def test_a_change_is_told_without_the_noise():
+    before = Program.parse(
+        "def rule(w, g, m, *, b=0.9):\n    m = interp(g, m, b)\n    t5 = sign(m)\n"
+        "    t6 = exp(t5)\n    t7 = t6 * t5 + w\n    return t7, m\n"
+    )
+    after = Program.parse(
+        "def other(w, g, m, *, b=0.5):\n    m = interp(g, m, b)\n    t1 = sign(m)\n"
+        "    t9 = exp(t1)\n    t7 = t9 * t1 + 0.123456789\n    return t7, m\n"
+    )
+    change = lineage.compare(before, 0.1, after, 0.25)
+    assert change.settings == ("learning rate 0.1 → 0.25", "b 0.9 → 0.5")
+    assert len(change.removed) == len(change.added) == 1
+    assert "+ w" in change.removed[0] and "0.1235" in change.added[0]
+    same = lineage.compare(before, 0.1, before, 0.1)
+    assert same == lineage.Change((), (), ())
+
+
+def test_counts_are_shares_of_what_they_name():
+    shown = tally.counts(
+        tally.Tally(
+            num_told=100,
+            max_evaluations=80,
+            sources=Counter(evaluated=40, structure=45, behaviour=5, probe=10),
+            statuses=Counter(ok=20, rejected=10, diverged=20),
+            num_invalid=100,
+            num_statements=1000,
+            num_live=400,
+            num_challenges=4,
+        )
+    )
+    assert shown["from cache"].startswith("50%")
+    assert shown["invalid draws"] == "50%"
+    assert shown["dead statements"] == "60%"
+    assert shown["rejected"].startswith("25%")
+    assert shown["diverged"].startswith("25% of the trained; 10 already")
+    assert shown["challenges"].startswith("3 ")
+
+
+def test_counts_of_nothing_are_no_division_by_zero():
+    shown = tally.counts(tally.Tally(0, 10, Counter(), Counter(), 0, 0, 0, 0))
+    assert shown["from cache"].startswith("-")
+
+
+def test_the_tally_of_the_store_is_the_engine_s(tmp_path):
+    class Last(Interrupt):
+        def update(self, evolution):
+            self.seen = tally.of(evolution)
+            super().update(evolution)
+
+    view = Last(30)
+    config = fakes.small_config(pool=PoolConfig(num_workers=1))
+    with pytest.raises(KeyboardInterrupt):
+        run.run_search(config, tmp_path / "run", view=view, factory=fakes.FakeWorker)
+    assert report_data.read_run(tmp_path / "run").tally == view.seen
+
+
+def test_paths_in_commands_are_quoted(finished_run, tmp_path):
+    odd = shutil.copytree(finished_run, tmp_path / "a run; rm -rf '~'")
+    text = Page(report.render(odd)).text
+    assert "--to optax" in text
+    command = re.search(r"veldt export (.*?) --to", text)[1]
+    assert [Path(part) for part in shlex.split(command)] == [odd]

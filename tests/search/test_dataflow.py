@@ -1,0 +1,246 @@
+"""The graph of values: liveness over iterations, kinds, folding, and the structural hash."""
+
+import dataclasses
+import math
+import random
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from tests.search import strategies
+from veldt.search import dataflow, rules
+from veldt.search.dataflow import Constant, Dataflow, Input, LoweringError, Node
+from veldt.search.execute import execute
+from veldt.search.ops import OPS
+from veldt.search.program import Program, Statement
+
+
+def lower(*lines: str, head: str = "def rule(w, g, m, v, *, b1=0.9):", fold: bool = False) -> Any:
+    text = "\n".join([head, *(f"    {line}" for line in lines)])
+    return dataflow.lower(Program.parse(text), fold=fold)
+
+
+def live_ops(flow: Dataflow) -> list[str]:
+    return [flow.values[index].op for index in flow.live_nodes]
+
+
+@pytest.mark.parametrize(
+    ("lines", "slots", "ops"),
+    [
+        (["return g, m, v"], (), []),
+        (["m = g + m", "return g, m, v"], (), []),  # a state that only feeds itself
+        (["x = g + m", "m = x * 2", "return g, v, m"], (), []),  # two that only feed each other
+        (["m = g + m", "return m, m, v"], ("m",), ["add"]),
+        # read one step later, through a slot
+        (["x = sin(g)", "return m, x, v"], ("m",), ["sin"]),
+        # two steps later, through two slots
+        (["x = sin(g)", "return v, x, m"], ("m", "v"), ["sin"]),
+        # what is computed after the last use of a name is another value
+        (["x = sin(g)", "x = cos(g)", "return x, m, v"], (), ["cos"]),
+        (["v = v + g", "return sin(m), g, v"], ("m",), ["sin"]),
+        (["x = sin(g)", "y = sin(g)", "return x + y, m, v"], (), ["sin", "add"]),  # equal values
+        (["x = g + w", "y = w + g", "return x * y, m, v"], (), ["add", "multiply"]),
+        (["x = g - w", "y = w - g", "return x * y, m, v"], (), ["subtract"] * 2 + ["multiply"]),
+    ],
+)
+def test_liveness(lines: list[str], slots: tuple[str, ...], ops: list[str]) -> None:
+    flow = lower(*lines)
+    assert flow.live_slots == slots
+    assert live_ops(flow) == ops
+
+
+def test_copies_are_names_only() -> None:
+    flow = lower("x = g", "y = x", "m = y", "return y + x, m, v")
+    assert live_ops(flow) == ["add"]
+    assert flow.new_slots[0] == flow.input_index("g")
+
+
+def test_literals_are_folded_and_constants_are_not() -> None:
+    flow = lower("return g * (2 * 3 + b1), m, v")
+    assert live_ops(flow) == ["add", "multiply"]
+    assert Constant(6.0) in flow.values
+    folded = lower("return g * (2 * 3 + b1), m, v", fold=True)
+    assert live_ops(folded) == ["multiply"]
+    assert Constant(6.9) in folded.values
+    assert [v for v in lower("return g * (1 / 0), m, v").values if v == Constant(0.0)]
+    # what is not finite stays an instruction: programs hold no infinite numbers
+    assert live_ops(lower("return g * exp(1000), m, v")) == ["exp", "multiply"]
+
+
+def test_targets_say_where_each_statement_went() -> None:
+    program = Program.parse(
+        "def rule(w, g):\n    a = g\n    b = w + g\n    c = g + w\n    return c"
+    )
+    flow, targets = dataflow.lower_with_targets(program)
+    assert targets[0] == flow.input_index("g")
+    assert targets[1] == targets[2] == flow.update
+    assert flow == dataflow.lower(program)
+
+
+def test_signed_zeros_are_different_values() -> None:
+    flow = lower("return w / 0.0 + g / -0.0, m, v")
+    zeros = [v.value for v in flow.values if isinstance(v, Constant) and v.value == 0.0]
+    assert sorted(math.copysign(1.0, zero) for zero in zeros) == [-1.0, 1.0]
+
+
+def test_kinds() -> None:
+    tensor, scalar = "tensor", "scalar"
+    for op, kinds, result in [
+        ("add", [tensor, scalar], tensor),
+        ("add", [scalar, scalar], scalar),
+        ("where", [tensor, scalar, scalar], tensor),
+        ("norm", [tensor], scalar),
+        ("dot", [tensor, tensor], scalar),
+        ("global_norm", [tensor], scalar),
+        ("clip_by_global_norm", [tensor, scalar], tensor),
+        ("get_pi", [], scalar),
+    ]:
+        assert dataflow.result_kind(OPS[op], kinds) == result, op
+    for op, kinds in [("norm", [scalar]), ("dot", [tensor, scalar]), ("global_norm", [scalar])]:
+        with pytest.raises(LoweringError, match="must be a tensor"):
+            dataflow.result_kind(OPS[op], kinds)
+
+
+def test_errors_say_which_statement() -> None:
+    good = Statement("x", "add", ("w", "g"))
+    for bad, message in [
+        (Statement("y", "norm", ("step",)), "must be a tensor"),
+        (Statement("y", "sin", ("nowhere",)), "'nowhere' is not defined"),
+    ]:
+        program = Program("rule", (), (), (good, bad, good), ("x",))
+        with pytest.raises(LoweringError, match=message) as info:
+            program.lower()
+        assert info.value.statement == 1
+
+
+# --- the structural hash
+
+
+def digest(program: Program) -> str:
+    return program.lower().structural_hash
+
+
+@hypothesis.given(program=strategies.programs(), data=st.data())
+def test_hash_is_blind_to_names(program: Program, data: Any) -> None:
+    old = [*program.slots, *dict(program.constants), *strategies.LOCAL_NAMES]
+    new = data.draw(st.permutations([f"n{i}" for i in range(len(old))]))
+    assert digest(strategies.rename(program, dict(zip(old, new, strict=True)))) == digest(program)
+
+
+@hypothesis.given(program=strategies.programs(), data=st.data())
+def test_hash_is_blind_to_dead_code_and_copies(program: Program, data: Any) -> None:
+    statements = list(program.statements)
+    for op in ("sin", "copy"):
+        position = data.draw(st.integers(0, len(statements)))
+        statements.insert(position, Statement("dead", op, ("g",)))
+    changed = dataclasses.replace(program, statements=tuple(statements))
+    assert digest(changed) == digest(program)
+    if len(program.slots) < 4:
+        # A slot that only feeds itself is dead as well.
+        slots, returns = (*program.slots, "extra"), (*program.returns, "extra")
+        assert digest(dataclasses.replace(changed, slots=slots, returns=returns)) == digest(program)
+
+
+@hypothesis.given(program=strategies.programs())
+def test_hash_is_blind_to_commuted_arguments(program: Program) -> None:
+    statements = tuple(
+        dataclasses.replace(s, args=s.args[::-1]) if s.op in OPS and OPS[s.op].commutative else s
+        for s in program.statements
+    )
+    assert digest(dataclasses.replace(program, statements=statements)) == digest(program)
+
+
+def test_hash_is_blind_to_the_order_of_independent_statements() -> None:
+    head = "def rule(w, g, m):\n"
+    first = Program.parse(head + "    a = sin(g)\n    b = cos(w)\n    return a - b * m, a")
+    second = Program.parse(head + "    b = cos(w)\n    a = sin(g)\n    return a - b * m, a")
+    assert digest(first) == digest(second)
+
+
+def test_hash_is_blind_to_the_places_of_slots() -> None:
+    first = Program.parse("def rule(w, g, a, b):\n    return a * b + g, a + g, b - g")
+    second = Program.parse("def rule(w, g, a, b):\n    return b * a + g, a - g, b + g")
+    assert digest(first) == digest(second)
+
+
+def test_hash_sees_what_becomes_of_slots() -> None:
+    bodies = [
+        "a * b, g, g", "a * b, g, w", "a * b, b, g", "a * b, b, w", "a * a, w, g", "a, b, g",
+        "a, g, g", "a - b, g, w", "b - a, g, w", "a, a + g, g", "b, a + g, a", "a, b, a + g",
+    ]  # fmt: skip
+    programs = [Program.parse(f"def rule(w, g, a, b):\n    return {body}") for body in bodies]
+    assert len({digest(program) for program in programs}) == len(bodies)
+    # Two slots that always hold the same are one.
+    twins = [Program.parse(f"def rule(w, g, a, b):\n    return a * {x}, g, g") for x in "ab"]
+    np.testing.assert_array_equal(*map(behaviour, twins))
+
+
+def test_hash_is_blind_to_whether_a_number_has_a_name() -> None:
+    named = Program.parse("def rule(w, g, *, k=0.5):\n    return g * k")
+    literal = Program.parse("def rule(w, g):\n    return g * 0.5")
+    assert digest(named) == digest(literal)
+    assert digest(named.with_constants(k=0.25)) != digest(literal)
+
+
+def test_hash_tells_different_rules_apart() -> None:
+    digests = {name: digest(rules.load_rule(name)) for name in rules.RULE_NAMES}
+    assert len(set(digests.values())) == len(digests)
+    for text in ("w - g", "g - w", "w + g", "w", "-g", "step", "g * 2", "g * 2.5", "g ** 2"):
+        digests[text] = digest(Program.parse(f"def rule(w, g):\n    return {text}"))
+    assert len(set(digests.values())) == len(digests)
+
+
+@hypothesis.given(
+    first=strategies.programs(max_statements=4), second=strategies.programs(max_statements=4)
+)
+def test_equal_hashes_mean_equal_behaviour(first: Program, second: Program) -> None:
+    """Only ever true of equal behaviour: a false hit would give one rule another's fitness."""
+    if digest(first) == digest(second):
+        np.testing.assert_array_equal(behaviour(first), behaviour(second))
+
+
+@hypothesis.given(program=strategies.programs())
+def test_a_single_change_that_shows_changes_the_hash(program: Program) -> None:
+    """Behaviour differs, so the hash must."""
+    generator = random.Random(str(program))
+    position = generator.randrange(len(program.statements))
+    statement = program.statements[position]
+    if not statement.args:
+        return
+    args = list(statement.args)
+    args[generator.randrange(len(args))] = "g" if "g" not in args else "w"
+    statements = list(program.statements)
+    statements[position] = dataclasses.replace(statement, args=tuple(args))
+    changed = dataclasses.replace(program, statements=tuple(statements))
+    try:
+        new = digest(changed)
+    except LoweringError:
+        return
+    if new == digest(program):
+        np.testing.assert_array_equal(behaviour(changed), behaviour(program))
+
+
+def behaviour(program: Program) -> np.ndarray:
+    """Updates of three steps on two tensors, in NumPy."""
+    flow = program.lower()
+    generator = np.random.default_rng(0)
+    w = [generator.normal(size=3), generator.normal(size=(2, 2))]
+    slots = {name: [np.zeros_like(x) for x in w] for name in flow.live_slots}
+    updates = []
+    for step in range(1, 4):
+        g = [generator.normal(size=x.shape) for x in w]
+        with np.errstate(all="ignore"):
+            update, new = execute(flow, np, {"w": w, "g": g, **slots}, [np.float64(step)] * 2, {})
+        slots = dict(zip(flow.live_slots, new, strict=True))
+        updates += [x.ravel() for x in update]
+    return np.concatenate(updates)
+
+
+def test_inputs_have_fixed_places() -> None:
+    flow = lower("return g, m, v")
+    assert [flow.input_index(name) for name in ("w", "g", "m", "v", "step")] == [0, 1, 2, 3, 4]
+    assert flow.values[0] == Input("w", "tensor")
+    assert not [value for value in flow.values if isinstance(value, Node)]

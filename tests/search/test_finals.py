@@ -1,0 +1,285 @@
+"""The finals: who takes part, that all are treated alike, and that nothing is run twice."""
+
+import collections
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.search import fakes
+from veldt.search import finals, records
+from veldt.search.config import FinalsConfig
+from veldt.search.evaluator import EvalJob, Outcome, RunResult, Status
+from veldt.search.program import Program
+from veldt.search.store import Store
+from veldt.tasks.pool import JobResult, JobStatus
+
+CONFIG = fakes.small_config(
+    finals=FinalsConfig(
+        baselines=("sgd", "lion"), lowest_rate=0.1, num_rates=3, select_seeds=2, final_seeds=4
+    )
+)
+RULES = {  # candidate: (program, length, fitness)
+    0: ("def rule(w, g):\n    a = sign(g)\n    b = a + w\n    return b\n", 2, -1.0),
+    1: ("def rule(w, g):\n    a = exp(g)\n    return a\n", 1, -0.5),
+    2: ("def rule(w, g):\n    a = sign(g)\n    return a\n", 1, -0.8),
+    3: ("def rule(w, g):\n    a = sign(g)\n    b = a * g\n    c = b + w\n    return c\n", 3, -0.9),
+    4: ("def rule(w, g):\n    a = sign(g)\n    b = a * w\n    c = b + g\n    d = c + w\n"
+        "    return d\n", 4, -1.5),
+    5: ("def rule(w, g):\n    a = exp(w)\n    return a\n", 1, None),
+}  # fmt: skip
+
+
+def add(store, candidate, program, length, fitness, status=None):
+    store.insert(
+        "candidate",
+        id=candidate,
+        behaviour=f"behaviour {candidate}",
+        program=program,
+        learning_rate=0.1,
+        length=length,
+        status=status or ("rejected" if fitness is None else "ok"),
+        fitness=fitness,
+        num_steps=10,
+        message="",
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.create(tmp_path) as made:
+        with made.transaction():
+            for candidate, row in RULES.items():
+                add(made, candidate, *row)
+        yield made
+
+
+class Trainer:
+    """`run_now` with given losses, counting jobs. A loss of None is a divergence."""
+
+    def __init__(self, loss):
+        self.loss = loss
+        self.jobs = []
+
+    def __call__(self, payloads):
+        results = []
+        for i, job in enumerate(payloads):
+            assert isinstance(job, EvalJob) and not job.hurdle
+            self.jobs.append(job)
+            runs = []
+            for run in job.runs:
+                loss = self.loss(job.genotype, run)
+                status = Status.DIVERGED if loss is None else Status.OK
+                runs.append(RunResult(run, status, loss, () if loss is None else (loss,), 10, 0.0))
+                if loss is None:
+                    break
+            failed = runs[-1].status is not Status.OK
+            fitness = None if failed else float(np.mean([run.log_losses[-1] for run in runs]))
+            outcome = Outcome(runs[-1].status, fitness, tuple(runs))
+            results.append(JobResult(i, JobStatus.OK, outcome, "", 0.0, "test"))
+        return results
+
+
+def hashed(genotype, run):
+    """Losses that differ by rule, rate and seed, best at the middle rate."""
+    rng = np.random.default_rng([len(str(genotype.program)), run.seed, run.proxy])
+    return float(abs(np.log(genotype.learning_rate / 0.2)) - rng.random())
+
+
+def play(store, trainer, *, config=CONFIG, incumbent=4):
+    engine = SimpleNamespace(config=config, incumbent=SimpleNamespace(candidate=incumbent))
+    return finals.Finals(engine, store, trainer).run()
+
+
+def kind_of(run):
+    """Which seeds a run is on: what has selected, or what is shown."""
+    return "final" if run.seed >= records.FINAL_SEEDS else "select"
+
+
+# ----------------------------------------------------------------------------- who takes part
+
+
+def test_one_best_rule_per_length_that_beats_every_shorter_one(store):
+    # 2 is the best of length 1; 3 is longer and worse than 0; 5 has no fitness.
+    assert finals.hall_of_fame(store, CONFIG, 4) == [2, 0, 4]
+
+
+def test_baselines_and_failures_are_never_finalists(store):
+    with store.transaction():
+        add(store, -1, RULES[1][0], 1, None, "baseline")
+        add(store, 6, RULES[1][0], 1, None, "diverged")
+    assert finals.hall_of_fame(store, CONFIG, 4) == [2, 0, 4]
+
+
+def test_the_incumbent_takes_part_even_off_the_front(store):
+    assert finals.hall_of_fame(store, CONFIG, 3) == [2, 0, 4, 3]
+
+
+def test_the_fittest_are_kept_where_there_are_too_many(store):
+    config = replace(CONFIG, finals=replace(CONFIG.finals, max_entries=2))
+    assert finals.hall_of_fame(store, config, 4) == [0, 4]
+    # The incumbent takes the place of the worst.
+    assert finals.hall_of_fame(store, config, 3) == [4, 3]
+
+
+# ------------------------------------------------------------------------------ all alike
+
+
+def test_all_get_the_same_rates_and_seeds(store):
+    trainer = Trainer(hashed)
+    entries = play(store, trainer)
+    assert [entry.label for entry in entries] == ["#2", "adamw (initial)", "#4", "sgd", "lion"]
+    tried = collections.defaultdict(list)
+    shown = collections.Counter()
+    for job in trainer.jobs:
+        seeds = tuple((run.proxy, run.seed) for run in job.runs)
+        if kind_of(job.runs[0]) == "select":
+            tried[str(job.genotype.program)].append((job.genotype.learning_rate, seeds))
+        else:
+            shown[seeds] += 1
+    assert len(tried) == 5
+    budgets = {tuple(budget) for budget in tried.values()}
+    (budget,) = budgets
+    assert [rate for rate, _ in budget] == pytest.approx([0.1, 0.2, 0.4])
+    assert len(budget[0][1]) == 2 * len(CONFIG.tasks)
+    # Proxies on the final seeds, then meta-validation: once each for every entry.
+    assert sorted(shown.values()) == [5, 5]
+
+
+def test_the_rate_is_chosen_on_selection_seeds_and_shown_on_others(store):
+    def loss(genotype, run):
+        best = 0.4 if kind_of(run) == "select" else 0.1
+        return -1.0 if genotype.learning_rate == pytest.approx(best) else 0.5
+
+    for entry in play(store, Trainer(loss)):
+        assert entry.learning_rate == pytest.approx(0.4)
+        assert (entry.select, entry.final) == (-1.0, 0.5)
+
+
+def test_the_winner_is_chosen_on_selection_seeds_not_on_those_shown(store):
+    shortest = len(str(Program.parse(RULES[2][0])))
+
+    def loss(genotype, run):
+        short = len(str(genotype.program)) == shortest
+        return -1.0 if short == (kind_of(run) == "select") else 0.0
+
+    entries = play(store, Trainer(loss))
+    winner = next(entry for entry in entries if entry.winner)
+    assert winner.label == "#2" and winner.select == -1.0
+    assert winner.final == 0.0 and min(entry.final for entry in entries) == -1.0
+    assert sum(entry.winner for entry in entries) == 1
+
+
+def test_a_baseline_never_wins_and_ties_go_to_the_shorter(store):
+    entries = play(store, Trainer(lambda genotype, run: 0.0))
+    assert [entry.label for entry in entries if entry.winner] == ["#2"]
+    assert all(entry.candidate >= 0 for entry in entries if entry.winner)
+
+
+def test_scores_are_means_over_runs_and_errors_are_over_seeds(store):
+    for entry in play(store, Trainer(hashed)):
+        rates = SimpleNamespace(program=entry.program, learning_rate=entry.learning_rate)
+        seeds = [records.FINAL_SEEDS + s for s in range(4)]
+        losses = [
+            [hashed(rates, SimpleNamespace(seed=seed, proxy=proxy)) for proxy in (0, 1)]
+            for seed in seeds
+        ]
+        means = np.mean(losses, axis=1)
+        assert entry.final == pytest.approx(np.mean(losses))
+        assert entry.final_error == pytest.approx(np.std(means, ddof=1) / 2)
+
+
+# ------------------------------------------------------------------------------ failures
+
+
+def test_a_failed_run_leaves_no_score(store):
+    def loss(genotype, run):
+        last_final = run.seed == records.FINAL_SEEDS + 3
+        return None if last_final and run.proxy == 1 else -1.0
+
+    for entry in play(store, Trainer(loss)):
+        assert entry.select == -1.0
+        assert entry.final is None and entry.final_error is None
+        assert entry.meta == -1.0
+
+
+def test_a_rate_that_fails_once_is_not_chosen(store):
+    def loss(genotype, run):
+        if genotype.learning_rate < 0.15:
+            return None if run.seed == records.SELECT_SEEDS + 1 else -9.0
+        return -1.0
+
+    assert all(entry.learning_rate > 0.15 for entry in play(store, Trainer(loss)))
+
+
+def test_where_everything_fails_there_is_no_winner(store):
+    entries = play(store, Trainer(lambda genotype, run: None))
+    assert not any(entry.winner for entry in entries)
+    assert {(e.learning_rate, e.select, e.final, e.meta) for e in entries} == {(None,) * 4}
+
+
+# ------------------------------------------------------------------------------ interruptions
+
+
+def test_finals_played_again_run_nothing(store):
+    trainer = Trainer(hashed)
+    first = play(store, trainer)
+    count = len(trainer.jobs)
+    assert play(store, trainer) == first
+    assert len(trainer.jobs) == count
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_finals_that_were_cut_short_go_on_where_they_stopped(store, tmp_path_factory, calls):
+    with Store.create(tmp_path_factory.mktemp("other")) as other:
+        with other.transaction():
+            for candidate, row in RULES.items():
+                add(other, candidate, *row)
+        whole = Trainer(hashed)
+        expected = play(other, whole)
+    trainer = Trainer(hashed)
+    left = calls
+
+    def dies(payloads):
+        nonlocal left
+        if left == 0:
+            raise Killed
+        left -= 1
+        return trainer(payloads)
+
+    # Two batches: the learning rates (15 jobs), the final seeds (10).
+    if calls < 2:
+        with pytest.raises(Killed):
+            play(store, dies)
+    else:
+        play(store, dies)
+    assert play(store, trainer) == expected
+    assert len(trainer.jobs) == len(whole.jobs) == 25
+
+
+def test_entries_are_read_back_as_they_were_stored(store):
+    assert finals.read_entries(store) == []
+    entries = play(store, Trainer(hashed))
+    assert finals.read_entries(store) == entries
+
+
+def test_without_meta_validation_there_is_no_such_score(store):
+    entries = play(store, Trainer(hashed), config=replace(CONFIG, meta_validation=()))
+    assert all(entry.meta is None and entry.final is not None for entry in entries)
+
+
+def test_progress_is_told(store):
+    told = []
+    engine = SimpleNamespace(config=CONFIG, incumbent=SimpleNamespace(candidate=4))
+    finals.Finals(engine, store, Trainer(hashed)).run(lambda *args: told.append(args))
+    assert told == [
+        ("learning rates", 0, 15),
+        ("learning rates", 15, 15),
+        ("final seeds", 0, 10),
+        ("final seeds", 10, 10),
+    ]
