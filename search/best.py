@@ -5,6 +5,7 @@ can tune them.
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -82,6 +83,8 @@ def read_best(directory: Path) -> Best:
         text = (directory / RULE_FILE).read_text(encoding="utf-8")
         data = json.loads((directory / PROVENANCE_FILE).read_text(encoding="utf-8"))
         rate, provenance = float(data["learning_rate"]), dict(data["provenance"])
+        if not (math.isfinite(rate) and rate > 0):
+            raise ValueError(f"the learning rate is {rate}")
     except FileNotFoundError:
         raise SearchError(
             f"{directory} holds no best rule (no {RULE_FILE} in it): has a search run there?"

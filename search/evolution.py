@@ -358,11 +358,13 @@ class Evolution:
         return [(row["id"], row["learning_rate"]) for row in rows]
 
     def _fresh(self, candidate: int) -> float | None:
+        """Mean log loss over the fresh seeds that a candidate has met; None if it failed on one."""
         query = (
-            "SELECT AVG(log_loss) AS mean FROM evaluation WHERE candidate = ? AND purpose = 'fresh'"
+            "SELECT AVG(log_loss) AS mean, COUNT(*) - COUNT(log_loss) AS failed FROM evaluation "
+            "WHERE candidate = ? AND purpose = 'fresh'"
         )
-        mean = self._store.rows(query, (candidate,))[0]["mean"]
-        return None if mean is None else float(mean)
+        row = self._store.rows(query, (candidate,))[0]
+        return None if row["mean"] is None or row["failed"] else float(row["mean"])
 
     def _count(self, source: str, invalid: int, statements: int, live: int) -> None:
         self.sources[source] += 1

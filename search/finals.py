@@ -18,9 +18,9 @@ from typing import final
 
 import numpy as np
 
-from veldt.search import records, rules, simplify
+from veldt.search import dataflow, records, rules, simplify
 from veldt.search.config import SearchConfig
-from veldt.search.evaluator import EvalJob, Run
+from veldt.search.evaluator import EvalJob, Run, Status
 from veldt.search.evolution import Evolution
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
@@ -104,8 +104,8 @@ class Finals:
             row = self._store.rows("SELECT * FROM candidate WHERE id = ?", (candidate,))[0]
             label = f"#{candidate}" if candidate else f"{config.initial_rule} (initial)"
             contenders.append((candidate, label, Program.parse(row["program"]), row["fitness"]))
-        for number, name in enumerate(config.finals.baselines, 1):
-            contenders.append((-number, name, self._baseline(-number, name), None))
+        for name in config.finals.baselines:
+            contenders.append((*self._baseline(name), None))
 
         proxies = range(len(config.tasks))
         metas = range(len(config.tasks), len(config.evaluator.proxies))
@@ -148,7 +148,7 @@ class Finals:
                     candidate=candidate,
                     program=program,
                     learning_rate=rate,
-                    length=len(program.lower().live_nodes),
+                    length=len(dataflow.lower(program, fold=True).live_nodes),
                     search_fitness=fitness,
                     select=score,
                     final=final_score,
@@ -162,23 +162,30 @@ class Finals:
         self._store_entries(entries)
         return entries
 
-    def _baseline(self, candidate: int, name: str) -> Program:
+    def _baseline(self, name: str) -> tuple[int, str, Program]:
+        """Store a baseline, once. Returns its id (below 0), its name and its program."""
         program = simplify.simplify(rules.load_rule(name))
-        if not self._store.rows("SELECT 1 FROM candidate WHERE id = ?", (candidate,)):
-            with self._store.transaction():
-                self._store.insert(
-                    "candidate",
-                    id=candidate,
-                    behaviour=f"baseline {name}",
-                    program=str(program),
-                    learning_rate=0.0,
-                    length=len(program.lower().live_nodes),
-                    status="baseline",
-                    fitness=None,
-                    num_steps=0,
-                    message="",
-                )
-        return program
+        flow = dataflow.lower(program, fold=True)
+        behaviour = f"baseline {name} {flow.structural_hash}"
+        rows = self._store.rows("SELECT id FROM candidate WHERE behaviour = ?", (behaviour,))
+        if rows:
+            return rows[0]["id"], name, program
+        lowest = self._store.rows("SELECT MIN(id) AS id FROM candidate")[0]["id"]
+        candidate = min(int(lowest), 0) - 1
+        with self._store.transaction():
+            self._store.insert(
+                "candidate",
+                id=candidate,
+                behaviour=behaviour,
+                program=str(program),
+                learning_rate=0.0,
+                length=len(flow.live_nodes),
+                status="baseline",
+                fitness=None,
+                num_steps=0,
+                message="",
+            )
+        return candidate, name, program
 
     def _complete(
         self,
@@ -187,9 +194,9 @@ class Finals:
     ) -> None:
         """Make the runs not stored yet; a rule's runs at one rate stop at the first that fails."""
         jobs = [
-            (candidate, purpose, rate, EvalJob(Genotype(program, rate), tuple(runs)))
+            (candidate, purpose, rate, EvalJob(Genotype(program, rate), missing))
             for candidate, program, rate, purpose, runs in wanted
-            if not self._rows(candidate, purpose, rate)
+            if (missing := self._missing(candidate, purpose, rate, runs))
         ]
         batch = 16
         for first in range(0, len(jobs), batch):
@@ -201,6 +208,17 @@ class Finals:
                     for run in records.outcome_of(result).runs:
                         records.insert_run(self._store, self._config, candidate, purpose, rate, run)
         report(len(jobs), len(jobs))
+
+    def _missing(
+        self, candidate: int, purpose: str, rate: float, runs: Sequence[Run]
+    ) -> tuple[Run, ...]:
+        """The runs still to be made: none after one that failed."""
+        rows = self._rows(candidate, purpose, rate)
+        if any(row["status"] != Status.OK for row in rows):
+            return ()
+        proxies = self._config.evaluator.proxies
+        made = {(row["task"], row["seed"]) for row in rows}
+        return tuple(run for run in runs if (proxies[run.proxy].task, run.seed) not in made)
 
     def _rows(self, candidate: int, purpose: str, rate: float) -> list[dict[str, object]]:
         query = "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND learning_rate = ?"

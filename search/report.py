@@ -4,12 +4,9 @@ It is written from the store alone, read-only, so it can be made of a finished r
 one, or one that is still going on. What the store holds is shown as text, whoever wrote it.
 """
 
-import contextlib
-import platform
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -328,20 +325,13 @@ def _configuration(data: RunData) -> Html:
     versions = {
         "seed": data.settings.seed,
         "store version": data.schema_version,
-        "report written with": ", ".join(_versions()),
+        "made with": ", ".join(f"{name} {version}" for name, version in data.versions.items()),
     }
     return _section(
         "Configuration",
         tag("details", tag("summary", "The resolved config"), tag("pre", tag("code", text))),
         _definitions(versions),
     )
-
-
-def _versions() -> Iterator[str]:
-    for package in ("veldt", "jax", "optax", "numpy"):
-        with contextlib.suppress(metadata.PackageNotFoundError):  # A checkout, not installed.
-            yield f"{package} {metadata.version(package)}"
-    yield f"Python {platform.python_version()}"
 
 
 def _definitions(figures: dict[str, object] | dict[str, str]) -> Html:

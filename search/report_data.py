@@ -125,6 +125,7 @@ class RunData:
       errors: the commonest messages of failed candidates and how often each came.
       seed_scores: per-seed mean log losses on the final seeds, by candidate.
       schema_version: of the store.
+      versions: of Python and the packages that the run was made with.
     """
 
     config: Mapping[str, Any]
@@ -146,6 +147,7 @@ class RunData:
     errors: tuple[tuple[str, int], ...]
     seed_scores: Mapping[int, Mapping[int, float]]
     schema_version: str
+    versions: Mapping[str, str]
 
     @property
     def initial_rule(self) -> str:
@@ -216,6 +218,7 @@ def _read(store: Store, run_dir: Path) -> RunData:
         errors=_errors(store),
         seed_scores=_seed_scores(store, entries),
         schema_version=meta["schema_version"],
+        versions={str(k): str(v) for k, v in dict(json.loads(meta["versions"])).items()},
     )
 
 

@@ -8,6 +8,7 @@ exports). Where it was killed, `resume=True` goes on.
 import dataclasses
 import importlib.metadata
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,9 @@ def _open_store(config: SearchConfig, run_dir: Path, *, resume: bool) -> Store:
         store = Store.create(run_dir)
     with store.transaction():
         store.set_meta("config", json.dumps(described))
+        if "versions" not in store.meta():
+            store.set_meta("versions", json.dumps(_versions()))
+        store.execute("DELETE FROM hall_of_fame")  # of a budget that may have grown since
     (run_dir / CONFIG_FILE).write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
     return store
 
@@ -171,14 +175,21 @@ def _provenance(run_dir: Path, config: SearchConfig, winner: Entry) -> dict[str,
 
 
 def _origin(run_dir: Path, config: SearchConfig) -> dict[str, str]:
-    try:
-        version = importlib.metadata.version("veldt")
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout's own folder
-        version = "not installed"
     return {
         "run": run_dir.resolve().name,
         "search": f"from {config.initial_rule}, seed {config.seed}, {config.max_evaluations} "
         "distinct programs",
         "tasks": ", ".join(f"{proxy.task} ({proxy.num_steps} steps)" for proxy in config.tasks),
-        "veldt": version,
+        **_versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """What a run's figures may depend on."""
+    versions = {"python": platform.python_version()}
+    for package in ("veldt", "jax", "jaxlib", "optax"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # veldt, run from a checkout's own folder
+            versions[package] = "not installed"
+    return versions

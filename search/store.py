@@ -47,7 +47,8 @@ CREATE TABLE proposal (
   statements INTEGER NOT NULL,    -- of the genotype
   live INTEGER NOT NULL,          -- of them, those that matter
   invalid INTEGER NOT NULL,       -- draws thrown away before it
-  source TEXT NOT NULL,           -- evaluated | probe | capacity, or the cache: structure | behaviour
+  -- evaluated | probe | capacity, or the cache that had it: structure | behaviour
+  source TEXT NOT NULL,
   candidate INTEGER NOT NULL REFERENCES candidate(id),
   told_s REAL NOT NULL            -- seconds of search when it was told
 );
@@ -70,7 +71,7 @@ CREATE TABLE challenge (
   proposal INTEGER NOT NULL,
   challenger INTEGER NOT NULL REFERENCES candidate(id),
   incumbent INTEGER NOT NULL REFERENCES candidate(id),
-  difference REAL,                -- mean fresh log loss, challenger less incumbent; NULL: one failed
+  difference REAL,                -- mean log loss, challenger less incumbent; NULL: one failed
   standard_error REAL,
   won INTEGER NOT NULL,
   meta_fitness REAL,              -- of a new incumbent
@@ -238,6 +239,8 @@ class Store:
 
 def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "?mode=rw")
+    if read_only and not path.with_name(path.name + "-wal").exists():
+        uri += "&immutable=1"  # nobody writes: no side files, and read-only folders will do
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0)
     if not read_only:
         try:

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,9 +139,20 @@ def test_rows() -> None:
     assert all(row.description.endswith(".") for row in rows.values())
 
 
+GOLDEN = Path(__file__).with_name("golden")
+
+
+def test_the_golden_file_is_what_its_script_writes() -> None:
+    script = runpy.run_path(str(GOLDEN / "make.py"))
+    points = json.loads((GOLDEN / "trajectories.json").read_text("utf-8"))
+    assert list(points) == list(script["RULES"])
+    for name in points:
+        np.testing.assert_allclose(points[name], script["trajectory"](name), rtol=1e-13)
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw", "lion"])
 def test_equals_the_papers_in_plain_numpy(name: str, x64: Any) -> None:
-    text = Path(__file__).with_name("golden").joinpath("trajectories.json").read_text("utf-8")
+    text = (GOLDEN / "trajectories.json").read_text("utf-8")
     points = np.array(json.loads(text)[name])
     with x64():
         tx = rules.load_rule(name).as_optax(0.01)
