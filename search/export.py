@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from veldt.search import dataflow, leaf_code
+from veldt.search import dataflow, leaf_code, leaf_ops
 from veldt.search.dataflow import Constant, Input
 from veldt.search.leaf_code import LINE_LENGTH, LeafWriter
 from veldt.search.program import STEP, Program
@@ -129,7 +129,7 @@ class _Module:
         code = "\n\n\n".join([self.state(), self.scale_by(), self.factory()])
         helpers: list[str] = []
         used = code
-        for name, source in reversed(leaf_code.HELPERS.items()):
+        for name, source in reversed(leaf_ops.HELPERS.items()):
             if f"{name}(" in used:
                 helpers.insert(0, source.rstrip("\n"))
                 used += source

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
+from veldt.search import leaf_ops
 from veldt.search.dataflow import Constant, Dataflow, Input, Node
 from veldt.search.ops import OPS
 from veldt.search.program import STEP
@@ -22,118 +23,6 @@ LINE_LENGTH: Final = 100
 MAX_EXPRESSION: Final = 72
 # Scalars this short are written out wherever they are used, such as 1.0 - b2.
 SHORT_SCALAR: Final = 12
-
-# Private functions of the exported module; those that are used are written out, in this order.
-HELPERS: Final[dict[str, str]] = {
-    "_safe_divide": '''\
-def _safe_divide(x, y):
-    """Return x / y, and 0 where y is 0."""
-    zero = y == 0
-    return jnp.where(zero, 0.0, x / jnp.where(zero, 1.0, y))
-''',
-    "_interp": '''\
-def _interp(x, y, a):
-    """Return (1 - a) * x + a * y."""
-    return (1 - a) * x + a * y
-''',
-    "_cube": '''\
-def _cube(x):
-    """Return x to the third power."""
-    return x * x * x
-''',
-    "_floored": '''\
-def _floored(x):
-    """Return |x|, kept above the smallest normal float32: logarithms stay finite."""
-    return jnp.maximum(jnp.abs(x), 2.0**-126)
-''',
-    "_norm": '''\
-def _norm(x):
-    """Return the Euclidean norm of a tensor."""
-    return jnp.sqrt(jnp.sum(x * x))
-''',
-    "_cosine_similarity": '''\
-def _cosine_similarity(x, y):
-    """Return the cosine of the angle between two tensors, 0 where one of them is 0."""
-    return _safe_divide(jnp.sum(x * y), jnp.sqrt(jnp.sum(x * x)) * jnp.sqrt(jnp.sum(y * y)))
-''',
-    "_clip_by_global_norm": '''\
-def _clip_by_global_norm(x, square_sum, limit):
-    """Return x, scaled down where the norm over all tensors is above the limit."""
-    norm = jnp.sqrt(square_sum)
-    return jnp.where(norm > limit, x * _safe_divide(limit, norm), x).astype(x.dtype)
-''',
-}
-
-# How tightly an expression binds, as in Python.
-_SUM: Final = 1
-_PRODUCT: Final = 2
-_NEGATION: Final = 3
-_POWER: Final = 4
-_ATOM: Final = 9
-
-# Function calls: the function, and its arguments; `{0:2}` is the first argument of the op, in
-# parentheses where it binds less tightly than 2.
-_CALLS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "divide": ("_safe_divide", ("{0}", "{1}")),
-    "power": ("jnp.power", ("jnp.abs({0})", "{1}")),
-    "max": ("jnp.maximum", ("{0}", "{1}")),
-    "min": ("jnp.minimum", ("{0}", "{1}")),
-    "abs": ("jnp.abs", ("{0}",)),
-    "sign": ("jnp.sign", ("{0}",)),
-    "square": ("jnp.square", ("{0}",)),
-    "cube": ("_cube", ("{0}",)),
-    "sqrt": ("jnp.sqrt", ("jnp.abs({0})",)),
-    "cbrt": ("jnp.cbrt", ("{0}",)),
-    "reciprocal": ("_safe_divide", ("1.0", "{0}")),
-    "exp": ("jnp.exp", ("{0}",)),
-    "exp2": ("jnp.exp2", ("{0}",)),
-    "exp10": ("jnp.exp", (f"{{0:2}} * {math.log(10.0)!r}",)),
-    "expm1": ("jnp.expm1", ("{0}",)),
-    "log": ("jnp.log", ("_floored({0})",)),
-    "log2": ("jnp.log2", ("_floored({0})",)),
-    "log10": ("jnp.log10", ("_floored({0})",)),
-    "log1p": ("jnp.log1p", ("jnp.abs({0})",)),
-    "sin": ("jnp.sin", ("{0}",)),
-    "cos": ("jnp.cos", ("{0}",)),
-    "tan": ("jnp.tan", ("{0}",)),
-    "arcsin": ("jnp.arcsin", ("jnp.clip({0}, -1.0, 1.0)",)),
-    "arccos": ("jnp.arccos", ("jnp.clip({0}, -1.0, 1.0)",)),
-    "arctan": ("jnp.arctan", ("{0}",)),
-    "sinh": ("jnp.sinh", ("{0}",)),
-    "cosh": ("jnp.cosh", ("{0}",)),
-    "tanh": ("jnp.tanh", ("{0}",)),
-    "arcsinh": ("jnp.arcsinh", ("{0}",)),
-    "arccosh": ("jnp.arccosh", ("jnp.maximum({0}, 1.0)",)),
-    "arctanh": ("jnp.arctanh", ("jnp.clip({0}, -0.999999, 0.999999)",)),
-    "invert": ("jnp.where", ("{0} > 0", "0.0", "1.0")),
-    "where": ("jnp.where", ("{0} > 0", "{1}", "{2}")),
-    "interp": ("_interp", ("{0}", "{1}", "{2}")),
-    "norm": ("_norm", ("{0}",)),
-    "mean": ("jnp.mean", ("{0}",)),
-    "amax": ("jnp.max", ("{0}",)),
-    "dot": ("jnp.sum", ("{0:2} * {1:3}",)),
-    "cosine_sim": ("_cosine_similarity", ("{0}", "{1}")),
-}
-
-# Operators: the expression and how tightly it binds. They replace the calls above where they fit.
-_INFIX: Final[dict[str, tuple[str, int]]] = {
-    "add": ("{0:1} + {1:2}", _SUM),
-    "subtract": ("{0:1} - {1:2}", _SUM),
-    "multiply": ("{0:2} * {1:3}", _PRODUCT),
-    "negative": ("-{0:4}", _NEGATION),
-    "interp": ("(1 - {2}) * {0:3} + {2} * {1:3}", _SUM),
-}
-_COMPARISONS: Final = {"less": ("<", ">"), "less_equal": ("<=", ">="), "equal": ("==", "==")}
-_NUMBERS: Final = {"get_pi": "jnp.pi", "get_e": "jnp.e", "get_eps": "1e-08"}
-
-# Ops whose result is never negative, whatever their arguments; then those that only keep signs.
-# fmt: off
-_NONNEGATIVE: Final = frozenset((
-    "abs", "square", "sqrt", "exp", "exp2", "exp10", "cosh", "log1p", "power", "arccos", "arccosh",
-    "invert", "less", "less_equal", "equal", "norm", "global_norm",
-))
-# fmt: on
-_SIGN_KEEPING: Final = frozenset(("add", "multiply", "divide", "reciprocal", "max", "min"))
 
 _NAME: Final = r"[A-Za-z_]\w*"
 _LITERAL: Final = r"\d[\d.]*(?:e-?\d+)?"
@@ -154,7 +43,7 @@ class Code:
     """
 
     text: str
-    level: int = _ATOM
+    level: int = leaf_ops.ATOM
     call: tuple[str, tuple[str, ...], str] | None = None
 
     def __format__(self, level: str) -> str:
@@ -163,7 +52,9 @@ class Code:
     @classmethod
     def of_call(cls, function: str, args: Iterable[str], suffix: str = "") -> "Code":
         args = tuple(args)
-        return cls(f"{function}({', '.join(args)}){suffix}", _ATOM, (function, args, suffix))
+        return cls(
+            f"{function}({', '.join(args)}){suffix}", leaf_ops.ATOM, (function, args, suffix)
+        )
 
 
 def number_text(number: float) -> str:
@@ -279,12 +170,21 @@ class LeafWriter:
                 self.codes[index] = Code(self.names[index])
             case Constant(value=number, name=None):
                 text = number_text(number)
-                self.codes[index] = Code(text, _NEGATION if text.startswith("-") else _ATOM)
+                self.codes[index] = Code(
+                    text, leaf_ops.NEGATION if text.startswith("-") else leaf_ops.ATOM
+                )
             case Constant():
                 self.codes[index] = Code(self.names[index])
             case Node(op=op, args=args):
                 if op == "interp" and args[2] in self.pending:  # it is written twice
                     self._assign(args[2])
+                # Linters take -(-x) for a slip.
+                if (
+                    op == "negative"
+                    and args[0] in self.pending
+                    and self.codes[args[0]].text[0] == "-"
+                ):
+                    self._assign(args[0])
                 self.codes[index] = self._expression(value)
                 code = self.codes[index]
                 if len(code.text) > MAX_EXPRESSION or not self._fits(self.names[index], code):
@@ -345,7 +245,7 @@ class LeafWriter:
         """Whether a tensor's expression might have another dtype than the tensor."""
         if node.kind == "scalar" or node.op == "clip_by_global_norm":
             return False
-        if node.op in _COMPARISONS or node.op == "invert":
+        if node.op in leaf_ops.COMPARISONS or node.op == "invert":
             return True
         branches = node.args[1:] if node.op == "where" else node.args
         if all(self.flow.values[arg].kind == "scalar" for arg in branches):
@@ -354,37 +254,37 @@ class LeafWriter:
 
     def _plain_expression(self, node: Node, as_calls: bool) -> Code:
         codes = [self.codes.get(arg, Code("")) for arg in node.args]
-        if node.op in _NUMBERS:
-            return Code(_NUMBERS[node.op])
+        if node.op in leaf_ops.NUMBERS:
+            return Code(leaf_ops.NUMBERS[node.op])
         if node.op == "global_norm":
             return Code.of_call("jnp.sqrt", [self.sums[node.args[0]]])
         if node.op == "clip_by_global_norm":
             args = (codes[0].text, self.sums[node.args[0]], codes[1].text)
             return Code.of_call("_clip_by_global_norm", args)
-        if node.op in _COMPARISONS:
+        if node.op in leaf_ops.COMPARISONS:
             return Code.of_call("jnp.where", (self._comparison(node), "1.0", "0.0"))
         if node.op == "divide" and self._nonzero_literal(node.args[1]):
-            return Code("{:2} / {:3}".format(*codes), _PRODUCT)
+            return Code("{:2} / {:3}".format(*codes), leaf_ops.PRODUCT)
         if node.op == "power" and not as_calls:
             return self._power(node, codes)
-        if node.op in _INFIX and not (as_calls and node.op in _CALLS):
-            template, level = _INFIX[node.op]
+        if node.op in leaf_ops.INFIX and not (as_calls and node.op in leaf_ops.CALLS):
+            template, level = leaf_ops.INFIX[node.op]
             return Code(template.format(*codes), level)
-        function, templates = _CALLS[node.op]
+        function, templates = leaf_ops.CALLS[node.op]
         parts = [template.format(*codes) for template in templates]
         if node.op in ("sqrt", "log1p") and self._is_nonnegative(node.args[0]):
             parts = [codes[0].text]
         if node.op == "where" and node.args[0] in self.pending:
             condition = self.flow.values[node.args[0]]
-            if isinstance(condition, Node) and condition.op in _COMPARISONS:
+            if isinstance(condition, Node) and condition.op in leaf_ops.COMPARISONS:
                 parts[0] = self._comparison(condition)
         return Code.of_call(function, parts)
 
     def _comparison(self, node: Node) -> str:
         """The comparison with a number, if there is one, on the right."""
         left, right = (self.codes[arg].text for arg in node.args)
-        forward, backward = _COMPARISONS[node.op]
-        if _looks_constant(left) and not _looks_constant(right):
+        forward, backward = leaf_ops.COMPARISONS[node.op]
+        if _constancy(left) > _constancy(right):
             return f"{right} {backward} {left}"
         return f"{left} {forward} {right}"
 
@@ -395,7 +295,7 @@ class LeafWriter:
         left = f"{base:9}" if plain else f"jnp.abs({base})"
         right = f"{exponent:3}"
         simple = _SIMPLE_OPERAND.fullmatch(left) and _SIMPLE_OPERAND.fullmatch(right)
-        return Code(f"{left}**{right}" if simple else f"{left} ** {right}", _POWER)
+        return Code(f"{left}**{right}" if simple else f"{left} ** {right}", leaf_ops.POWER)
 
     def _is_array(self, args: Sequence[int]) -> bool:
         return any(self.flow.values[arg].kind == "tensor" or arg in self._strong for arg in args)
@@ -415,12 +315,14 @@ class LeafWriter:
             case Node(op="where", args=(_, *branches)):
                 return all(map(self._is_nonnegative, branches))
             case Node(op=op, args=args):
-                if op in _SIGN_KEEPING:
+                if op in leaf_ops.SIGN_KEEPING:
                     return all(map(self._is_nonnegative, args))
-                return op in _NONNEGATIVE
+                return op in leaf_ops.NONNEGATIVE
 
 
-def _looks_constant(text: str) -> bool:
-    """Whether linters take the expression for a constant: numbers and names in capitals."""
+def _constancy(text: str) -> int:
+    """How constant an expression looks to linters: 2 for numbers, 1 for names in capitals."""
     without_numbers = re.sub(rf"(?<!\w){_LITERAL}", "", text)
-    return without_numbers == without_numbers.upper()
+    if not re.search(r"[A-Za-z]", without_numbers):
+        return 2
+    return int(without_numbers == without_numbers.upper())

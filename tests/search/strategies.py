@@ -77,6 +77,25 @@ def _arg(kinds: dict[str, Kind], wanted: str) -> st.SearchStrategy[Arg]:
     return st.one_of(choices if wanted == "scalar" else [st.sampled_from(tensors), *choices])
 
 
+_INFIX = ("+", "-", "*", "/", "**", "<", ">", "<=", ">=", "==")
+_LEAVES = ("g", "w", "m", "k", "step", "2.0", "-0.5", "0.9")
+
+# Nested expressions as text, all in parentheses, over g, w, a slot m, a constant k and the step.
+expressions = st.recursive(
+    st.sampled_from(_LEAVES),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from(_INFIX), inner).map(lambda x: f"({x[0]} {x[1]} {x[2]})"),
+        inner.map(lambda x: f"(-{x})"),
+        st.tuples(st.sampled_from(("sqrt", "sign", "square", "sin")), inner).map(
+            lambda x: f"{x[0]}({x[1]})"
+        ),
+        st.tuples(inner, inner, inner).map(lambda x: f"interp({x[0]}, {x[1]}, {x[2]})"),
+        st.tuples(inner, inner, inner).map(lambda x: f"where({x[0]}, {x[1]}, {x[2]})"),
+    ),
+    max_leaves=12,
+)
+
+
 def rename(program: Program, names: dict[str, str]) -> Program:
     """The program with its slots, constants and local names changed."""
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from tests.search import strategies
 from veldt.search import rules
 from veldt.search.export import export_optax
+from veldt.search.ops import OPS
 from veldt.search.program import Program
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +90,25 @@ def test_shipped_rules_compute_the_same(name: str, folder: Path, x64: Any) -> No
     assert state._fields == ("count", *rule.slots)
 
 
-@hypothesis.settings(max_examples=30)
+def test_every_op_computes_the_same(folder: Path, x64: Any) -> None:
+    """On tensors, on scalars where it takes them, and where the sign of its result matters."""
+    for name, op in OPS.items():
+        tensors = ", ".join(
+            {"scalar": "k"}.get(kind, arg) for kind, arg in zip(op.kinds, "gwm", strict=False)
+        )
+        scalars = ", ".join({"tensor": "w"}.get(kind, "step") for kind in op.kinds)
+        text = (
+            "def rule(w, g, m, *, k=0.7):\n"
+            f"    u = {name}({tensors})\n"
+            f"    return u + sqrt(u) + log1p(u) + u ** 0.3, {name}({scalars})"
+        )
+        program = Program.parse(text)
+        with x64():
+            exported = load(export_optax(program), folder).rule(0.1)
+            assert_same_steps(exported, program.as_optax(0.1), num_steps=2)
+
+
+@hypothesis.settings(max_examples=20)
 @hypothesis.given(program=strategies.programs(), seed=st.integers(0, 2**32))
 def test_random_programs_compute_the_same(program: Program, seed: int, folder: Path) -> None:
     text = export_optax(program)
@@ -97,6 +116,18 @@ def test_random_programs_compute_the_same(program: Program, seed: int, folder: P
     module = load(text, folder)
     with jax.enable_x64(True):
         assert_same_steps(module.rule(0.1), program.as_optax(0.1), num_steps=2, seed=seed)
+
+
+@hypothesis.settings(max_examples=20)
+@hypothesis.given(update=strategies.expressions, slot=strategies.expressions)
+def test_nested_expressions_compute_the_same(update: str, slot: str, folder: Path) -> None:
+    """Where parentheses may go and where they must stay."""
+    program = Program.parse(f"def rule(w, g, m, *, k=0.7):\n    return {update} + m, {slot}")
+    text = export_optax(program)
+    check_ruff(text, folder)
+    module = load(text, folder)
+    with jax.enable_x64(True):
+        assert_same_steps(module.rule(0.1), program.as_optax(0.1), num_steps=2)
 
 
 # Names that the module needs for itself, that linters refuse, or that make lines too long.

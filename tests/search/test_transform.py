@@ -45,6 +45,15 @@ def test_the_step_counts_from_one_and_past_256_in_bfloat16() -> None:
     np.testing.assert_array_equal(np.float32(update), [0.5, 0.5])
 
 
+def test_tensors_have_the_parameters_dtype_and_scalars_at_least_float32() -> None:
+    late = transform.ScaleByProgramState(jnp.array(256, jnp.int32), {})
+    for text, expected in (("g * step - 256", 0.0), ("g * (step - 256)", 1.0)):
+        # 257 is no bfloat16 number: it becomes 256 where it is a tensor's element.
+        tx = transform.scale_by_program(Program.parse(f"def rule(w, g):\n    return {text}"))
+        update, _ = tx.update(jnp.ones(2, jnp.bfloat16), late, jnp.ones(2, jnp.bfloat16))
+        np.testing.assert_array_equal(np.float32(update), [expected, expected])
+
+
 def test_the_count_does_not_overflow() -> None:
     last = transform.ScaleByProgramState(jnp.array(2**31 - 1, jnp.int32), {})
     update, state = transform.scale_by_program(STEP).update(jnp.ones(1), last, jnp.ones(1))
