@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,10 +61,13 @@ def searches(fake, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("my.yaml").write_text("seed: 1\n")
     fake("config", SearchConfig=SearchConfig)
-    fake(
-        "run",
-        run_search=lambda config, run_dir, *, resume: calls.append((config, run_dir, resume)),
-    )
+
+    def run_search(config, run_dir, *, resume, view):
+        view.phase("searching")
+        calls.append((config, run_dir, resume))
+        return SimpleNamespace(entries=())
+
+    fake("run", run_search=run_search)
     return calls
 
 
@@ -74,9 +78,11 @@ def run(capsys, *words):
 
 
 def test_search_gets_its_config_from_file_and_overrides(searches, capsys):
-    assert run(capsys, "search", "my.yaml") == (0, "", "")
+    code, out, err = run(capsys, "search", "my.yaml")
+    assert (code, err) == (0, "searching\n")
+    assert "Hall of fame" in out and "runs/my" in out
     words = ["--seed", "7", "--run-dir=there", "my.yaml", "--resume", "--pool.num-workers", "2"]
-    assert run(capsys, "search", *words) == (0, "", "")
+    assert run(capsys, "search", *words)[0] == 0
     assert searches == [
         (SearchConfig(seed=1), Path("runs/my"), False),
         (SearchConfig(7, pool_lib.PoolConfig(num_workers=2)), Path("there"), True),
@@ -152,7 +158,10 @@ def test_ctrl_c_exits_130(searches, fake, capsys):
         os.kill(os.getpid(), signal.SIGINT)
 
     fake("run", run_search=interrupt)
-    assert run(capsys, "search", "my.yaml") == (130, "", "interrupted\n")
+    code, out, err = run(capsys, "search", "my.yaml", "--seed", "3", "--run-dir", "my runs/1")
+    assert (code, out) == (130, "")
+    resume = "veldt search my.yaml --run-dir 'my runs/1' --seed 3 --resume"
+    assert err == f"stopped; all results so far are kept. To go on:\n  {resume}\ninterrupted\n"
 
 
 def test_export_writes_what_the_exporter_returns(fake, capsys, tmp_path, monkeypatch):
@@ -161,9 +170,10 @@ def test_export_writes_what_the_exporter_returns(fake, capsys, tmp_path, monkeyp
     target = tmp_path / "lion.py"
     assert run(capsys, "export", "lion", "--to", "optax", "-o", str(target))[0] == 0
     assert target.read_text() == "# program of lion\n"
-    code, _, err = run(capsys, "export", "lion", "-o", str(tmp_path / "no" / "folder.py"))
+    (tmp_path / "file").write_text("")
+    code, _, err = run(capsys, "export", "lion", "-o", str(tmp_path / "file" / "rule.py"))
     assert code == 1
-    assert "No such file" in err
+    assert "file" in err
 
 
 def test_report_says_what_it_wrote(fake, capsys):
