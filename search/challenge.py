@@ -47,7 +47,7 @@ class Challenge:
     Attributes:
       difference: mean over fresh seeds of the challenger's log loss less the incumbent's; None
         where one of them failed.
-      standard_error: of that mean.
+      standard_error: of that mean; 0 where one seed settled it.
       won: whether the challenger is the new incumbent.
       meta: a new incumbent's meta-validation.
       runs: the training runs made, each with its candidate.
@@ -71,7 +71,7 @@ class Arena:
     def compare(
         self, challenger: tuple[int, Genotype], incumbent: Incumbent, number: int
     ) -> Challenge:
-        """Compare on new seeds; the first half of them settles most cases.
+        """Compare on new seeds; the first quarter of them settles most cases.
 
         Args:
           challenger: its id and genotype.
@@ -81,12 +81,12 @@ class Arena:
         config = self._config
         first = records.FRESH_SEEDS + number * config.fresh_seeds
         seeds = range(first, first + config.fresh_seeds)
-        half = config.fresh_seeds // 2
+        first_part = max(config.fresh_seeds // 4, 1)
         contenders = (challenger, (incumbent.candidate, incumbent.genotype))
         scores: dict[int, list[float]] = {candidate: [] for candidate, _ in contenders}
         runs: list[tuple[int, RunResult]] = []
         difference = error = math.nan
-        for part in (seeds[:half], seeds[half:]):
+        for part in (seeds[:first_part], seeds[first_part:]):
             jobs = [
                 (candidate, EvalJob(genotype, self._runs(seed)))
                 for seed in part
