@@ -92,7 +92,7 @@ class SearchConfig:
     hurdle: float = 0.5
     fresh_seeds: int = 8
     meta_seeds: int = 2
-    window: int = 8
+    window: int = 16
     mutation: MutationConfig = field(default_factory=MutationConfig)
     finals: FinalsConfig = field(default_factory=FinalsConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)

@@ -209,10 +209,11 @@ class ProxyLoop:
         """
         with self._lock:
             if self._compiled is None:
-                start = jax.jit(self._start).lower(self.task, *args).compile()
+                options = _compiler_options()
+                start = jax.jit(self._start).lower(self.task, *args).compile(options)
                 state = jax.eval_shape(self._start, self.task, *args)
                 advance = jax.jit(self._advance, donate_argnums=3)
-                compiled = advance.lower(self.task, *args[:2], state).compile()
+                compiled = advance.lower(self.task, *args[:2], state).compile(options)
                 self._compiled = (
                     functools.partial(start, self.task),
                     functools.partial(compiled, self.task),
@@ -251,6 +252,15 @@ class ProxyLoop:
             num_steps=(chunk + 1) * self.config.num_steps // self.config.num_chunks,
             wall_s=time.perf_counter() - began,
         )
+
+
+def _compiler_options() -> dict[str, str | bool]:
+    """XLA's options for the loops.
+
+    On the CPU, LLVM's level 1 compiles the loops in two thirds of the time and they run as fast, to
+    the same bits (measured; level 0 runs four times slower).
+    """
+    return {"xla_backend_optimization_level": "1"} if jax.default_backend() == "cpu" else {}
 
 
 @final

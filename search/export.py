@@ -158,7 +158,7 @@ class _Module:
             "",
             *(
                 f"    {part}"
-                for line in str(replace(self.program, doc="")).splitlines()
+                for line in replace(self.program, doc="").pretty().splitlines()
                 for part in _wrap(_plain(line), LINE_LENGTH - 4)
             ),
         ]

@@ -9,7 +9,7 @@ from typing import Final
 
 from veldt.search import simplify as simplify_lib
 from veldt.search.ops import OPS
-from veldt.search.program import Arg, Program, Statement, format_arg, quote_doc
+from veldt.search.program import Arg, Program, Statement, format_arg
 
 MAX_EXPRESSION: Final = 60
 _PRECEDENCE: Final = {"<": 0, "<=": 0, "==": 0, "+": 1, "-": 1, "*": 2, "/": 2, "**": 4}
@@ -28,14 +28,14 @@ def pretty(program: Program) -> str:
         else:
             lines.append(f"{statement.target} = {text}")
     returns = [_operand(arg, inlined, -1) for arg in program.returns]
-    signature = ["w", "g", *program.slots]
-    if program.constants:
-        signature += ["*", *(f"{name}={float(value)!r}" for name, value in program.constants)]
-    head = [f"def {program.name}({', '.join(signature)}):"]
-    if program.doc:
-        head.append(f"    {quote_doc(program.doc)}")
     return (
-        "\n".join([*head, *(f"    {line}" for line in lines), f"    return {', '.join(returns)}"])
+        "\n".join(
+            [
+                *program.head(),
+                *(f"    {line}" for line in lines),
+                f"    return {', '.join(returns)}",
+            ]
+        )
         + "\n"
     )
 

@@ -90,15 +90,20 @@ class Program:
 
     def __str__(self) -> str:
         """The program as a Python function, one instruction a line; it parses back equal."""
-        signature = ["w", "g", *self.slots]
+        lines = self.head()
+        lines += [f"    {statement}" for statement in self.statements]
+        lines.append(f"    return {', '.join(format_arg(arg) for arg in self.returns)}")
+        return "\n".join(lines) + "\n"
+
+    def head(self) -> list[str]:
+        """The text's first lines: `def name(arguments):`, and the docstring if there is one."""
+        signature = [*INPUTS, *self.slots]
         if self.constants:
             signature += ["*", *(f"{name}={float(value)!r}" for name, value in self.constants)]
         lines = [f"def {self.name}({', '.join(signature)}):"]
         if self.doc:
             lines.append(f"    {quote_doc(self.doc)}")
-        lines += [f"    {statement}" for statement in self.statements]
-        lines.append(f"    return {', '.join(format_arg(arg) for arg in self.returns)}")
-        return "\n".join(lines) + "\n"
+        return lines
 
     def lower(self) -> "Dataflow":
         """The program as a graph of values, checked; see `dataflow.lower`."""
