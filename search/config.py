@@ -30,7 +30,7 @@ class FinalsConfig:
     lowest_rate: float = 1e-4
     num_rates: int = 13
     rate_factor: float = 2.0
-    select_seeds: int = 2
+    select_seeds: int = 4
     final_seeds: int = 8
 
     def __post_init__(self) -> None:
