@@ -3,9 +3,9 @@
     python benchmarks/search_seeds.py [--seeds 3] [--folder runs/seeds]
 
 Runs `veldt search quickstart` once per seed (with `--resume`, so that the script can be stopped and
-run again) and reads each run's finals: the winner, chosen on selection seeds, against AdamW and Lion
-at their best learning rates of the same grid, on seeds that nothing was selected on. The spread over
-searches is what one search's own standard error does not show.
+run again) and reads each run's finals: the winner, chosen on selection seeds, against AdamW and
+Lion at their best learning rates of the same grid, on seeds that nothing was selected on. The
+spread over searches is what one search's own standard error does not show.
 """
 
 import argparse
