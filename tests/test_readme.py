@@ -1,0 +1,56 @@
+"""The README's code does what it says."""
+
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+import veldt
+from veldt import config
+from veldt.search.config import SearchConfig
+
+TEXT = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def block(start):
+    """The README's code block that begins with `start`."""
+    return next(text for text in BLOCKS if text.startswith(start))
+
+
+def test_the_rule_shown_is_lion():
+    program = veldt.Program.parse(block("def lion"))
+    assert program.lower().structural_hash == veldt.load_rule("lion").lower().structural_hash
+
+
+def test_the_task_shown_is_a_task(tmp_path, monkeypatch):
+    (tmp_path / "my_task.py").write_text(block("# my_task.py"))
+    monkeypatch.chdir(tmp_path)
+    task = veldt.load_task("my_task:Spiral")
+    params = task.init(jax.random.key(0))
+    loss, _ = task.loss(params, jax.random.key(1), task.eval_batch("valid"))
+    assert 0.5 < float(task.normalizer(loss)) < 1.5
+
+
+def test_every_config_and_rule_named_exists():
+    for name in re.findall(r"veldt search (\w+)", TEXT):
+        assert config.load_config(SearchConfig, name).tasks
+    listed = re.search(r"shipped ones \(([^)]*)\)", TEXT)
+    assert listed is not None
+    from veldt.search import rules
+
+    assert set(listed.group(1).split(", ")) == set(rules.RULE_NAMES)
+
+
+@pytest.mark.parametrize("info", config.list_configs(), ids=lambda info: info.name)
+def test_shipped_configs_load(info):
+    settings = config.load_config(SearchConfig, info.name)
+    tasks = {proxy.task for proxy in settings.tasks}
+    assert tasks.isdisjoint(proxy.task for proxy in settings.meta_validation)
+    assert info.description
+
+
+def test_pictures_are_there():
+    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", TEXT):
+        assert (Path(__file__).parents[1] / path).is_file()
