@@ -10,7 +10,7 @@ from veldt.search.evaluator import EvalJob, Outcome, RunResult, Status
 
 
 class FakeWorker:
-    """`EvalJob -> Outcome` from the candidate's behaviour alone: deterministic, fast, with failures."""
+    """Scores a job by its candidate's behaviour alone: deterministic, fast, with failures."""
 
     def __init__(self, delay_s: float = 0.0):
         self.delay_s = delay_s

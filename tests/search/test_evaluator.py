@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from veldt.search import dataflow, encode, evaluator, rules
+from veldt.search import dataflow, encode, rules
 from veldt.search.evaluator import (
     EvalJob,
     EvaluatorConfig,
@@ -102,10 +102,11 @@ def test_nothing_is_compiled_for_a_candidate(factory, worker):
     for rule in ("sgd", "yogi", "adan"):
         worker(job(rule, 1e-3))
     assert loop._compiled is compiled
-    shapes = {
-        tuple(leaf.shape for leaf in encode.encode(rules.load_rule(rule), num_steps=60, capacity=loop.capacity)[:4:1] if hasattr(leaf, "shape"))
+    encodings = [
+        encode.encode(rules.load_rule(rule), num_steps=60, capacity=loop.capacity)
         for rule in rules.RULE_NAMES
-    }  # fmt: skip
+    ]
+    shapes = {tuple(np.shape(part) for part in encoded) for encoded in encodings}
     assert len(shapes) == 1  # compiled functions take exactly one set of shapes
 
 
@@ -121,7 +122,7 @@ def test_a_candidate_that_is_too_large_is_an_error_not_a_crash(worker):
 
 def test_workers_of_a_process_share_loops_and_a_copy_makes_its_own(factory):
     assert factory()._loops is factory()._loops
-    copy = pickle.loads(pickle.dumps(factory))
+    copy = pickle.loads(pickle.dumps(factory))  # noqa: S301 - our own bytes
     assert copy.config == factory.config and copy._loops is None
 
 

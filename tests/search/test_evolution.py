@@ -1,4 +1,4 @@
-"""The engine: order, caches, the incumbent, and that a search which died goes on as if it had not."""
+"""The engine: order, caches, the incumbent, and a search that died going on as if it had not."""
 
 import collections
 import json
@@ -101,8 +101,10 @@ def test_a_parent_is_the_best_of_living_members_that_had_been_told(whole):
 
 def test_parents_are_better_than_average(whole):
     directory, _ = whole
-    fitness = {row["id"]: row["fitness"] for row in rows(directory, "SELECT p.id, c.fitness FROM proposal p JOIN candidate c ON c.id = p.candidate")}  # fmt: skip
-    parents = [fitness[row["parent"]] for row in rows(directory, "SELECT parent FROM proposal WHERE parent IS NOT NULL")]  # fmt: skip
+    query = "SELECT p.id, c.fitness FROM proposal p JOIN candidate c ON c.id = p.candidate"
+    fitness = {row["id"]: row["fitness"] for row in rows(directory, query)}
+    query = "SELECT parent FROM proposal WHERE parent IS NOT NULL"
+    parents = [fitness[row["parent"]] for row in rows(directory, query)]
     known = [value for value in parents if value is not None]
     assert len(known) > 0.8 * len(parents)
     assert np.mean(known) < np.mean([value for value in fitness.values() if value is not None])
@@ -142,7 +144,8 @@ def test_challenges_use_new_seeds_and_the_winner_is_paired(whole):
         assert row["incumbent"] == incumbent
         first = records.FRESH_SEEDS + number * 4
         query = (
-            "SELECT candidate, seed, AVG(log_loss) AS score FROM evaluation WHERE purpose = 'fresh' "
+            "SELECT candidate, seed, AVG(log_loss) AS score FROM evaluation "
+            "WHERE purpose = 'fresh' "
             f"AND seed >= {first} AND seed < {first + 4} GROUP BY candidate, seed ORDER BY seed"
         )
         scores = {row["challenger"]: [], row["incumbent"]: []}
@@ -319,7 +322,7 @@ def test_an_initial_rule_that_fails_is_an_error(tmp_path):
             return Outcome(Status.DIVERGED, None)
 
     with pytest.raises(
-        SearchError, match="initial rule adamw at learning rate 0.003 fails on digits_mlp"
+        SearchError, match=r"initial rule adamw at learning rate 0\.003 fails on digits_mlp"
     ):
         search(tmp_path, worker=Failing())
 

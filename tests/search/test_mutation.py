@@ -168,7 +168,7 @@ def test_invalid_draws_are_counted_and_a_program_that_cannot_change_is_copied():
         ({"repeat": 1.0}, "repeat is 1.0"),
         ({"ops": ("sine",)}, "'sine'"),
         (
-            {key: 0.0 for key in ("insert", "delete", "modify", "constant", "learning_rate")},
+            dict.fromkeys(("insert", "delete", "modify", "constant", "learning_rate"), 0.0),
             "all mutation",
         ),
     ],

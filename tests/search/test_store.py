@@ -85,7 +85,7 @@ def test_damage_is_refused_and_nothing_is_written(tmp_path, place):
     offset = int(place * len(content))
     content[offset : offset + 2000] = b"\xa5" * 2000
     path.write_bytes(content)
-    with pytest.raises(StoreError, match="damaged|another version"):
+    with pytest.raises(StoreError, match=r"damaged|another version"):
         Store.open(tmp_path)
     assert path.read_bytes() == bytes(content)
 
@@ -103,7 +103,7 @@ def test_a_truncated_store_is_refused(tmp_path):
 def test_another_version_is_refused(tmp_path):
     with Store.create(tmp_path) as store, store.transaction():
         store.set_meta("schema_version", "99")
-    with pytest.raises(StoreError, match="another version.*99"):
+    with pytest.raises(StoreError, match=r"another version.*99"):
         Store.open(tmp_path)
 
 
