@@ -17,6 +17,7 @@ that is not listed here is refused with its line and column.
 
 import ast
 import difflib
+import inspect
 import math
 import warnings
 from collections.abc import Iterable
@@ -130,7 +131,7 @@ class _Reader:
         body = list(function.body)
         doc = ""
         if body and _is_doc(body[0]):
-            doc = ast.get_docstring(function, clean=True) or ""
+            doc = _clean_doc(ast.get_docstring(function, clean=False) or "")
             body = body[1:]
         if not body or not isinstance(body[-1], ast.Return):
             _refuse(body[-1] if body else function, "a rule ends with `return update, ...`")
@@ -329,6 +330,13 @@ def _is_doc(node: ast.AST) -> bool:
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
     )
+
+
+def _clean_doc(doc: str) -> str:
+    """The docstring in the form that Python's clean-up leaves as it is, so that it prints back."""
+    while (cleaned := inspect.cleandoc(doc).strip()) != doc:
+        doc = cleaned
+    return doc
 
 
 def _describe(node: ast.AST) -> str:
