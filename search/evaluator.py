@@ -166,10 +166,6 @@ class ProxyLoop:
         self._lock = threading.Lock()
         self._compiled: tuple[Any, Any] | None = None
 
-    @property
-    def num_params(self) -> int:
-        return self.task.layout.num_params
-
     def _transform(
         self, encoded: encode.Encoded, rate: Any
     ) -> optax.GradientTransformationExtraArgs:
