@@ -6,7 +6,7 @@ from typing import final
 from veldt.search.evaluator import EvaluatorConfig, ProxyConfig
 from veldt.search.mutation import MutationConfig
 from veldt.search.program import MAX_SLOTS
-from veldt.tasks.pool import PoolConfig
+from veldt.tasks.pool_config import PoolConfig
 
 
 @final

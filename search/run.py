@@ -24,7 +24,7 @@ from veldt.search.evaluator import EvaluatorFactory
 from veldt.search.evolution import Evolution
 from veldt.search.finals import Entry
 from veldt.search.store import FILE_NAME, Store
-from veldt.tasks import driver, pool
+from veldt.tasks import driver, pool, pool_config
 
 CONFIG_FILE: Final = "config.yaml"
 # What may differ when a run is resumed: how long it goes on and where, not what it is.
@@ -75,7 +75,7 @@ def run_search(
     for name in (config.initial_rule, *config.finals.baselines):
         rules.load_rule(name)
     with _open_store(config, run_dir, resume=resume) as store:
-        with pool.make_pool(config.pool, factory) as workers:
+        with pool_config.make_pool(config.pool, factory) as workers:
             num_told = store.rows("SELECT COUNT(*) AS n FROM proposal")[0]["n"]
             engine = driver.OrderedDriver(workers, window=config.window, start=num_told)
             evolution = Evolution(config, store, engine.run_now)

@@ -2,31 +2,27 @@
 
 Search, meta-training, tuning and the benchmark all do the same thing: many independent jobs, each a
 payload for a worker that keeps its compiled loops warm. `Pool` is that seam and knows nothing of
-programs. A back end decides where workers live; `InlinePool` keeps them in this process, which is
-enough for one machine, because JAX releases the interpreter lock while a compiled loop runs
-(two threads on two cores: 1.9 times one).
+programs. A back end decides where workers live: threads of this process (`inline_pool`), or actors
+of a Ray cluster on this machine or many (`ray_pool`). `pool_config` chooses between them.
 
 The shape follows `concurrent.futures` with one departure: a failing job is data (`JobStatus`) and
 never an exception in the driver, because a search meets thousands of programs that fail.
 """
 
 import abc
-import collections
 import dataclasses
 import enum
-import os
-import queue
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Literal, Protocol, Self, final
+from typing import Protocol, Self, final, runtime_checkable
 
 from veldt.tasks import errors
 
 POLL_S = 0.1  # How long a wait sleeps between looks at Ctrl-C and at dead workers.
 MAX_MESSAGE_CHARS = 2000
+MAX_EVENTS = 1000  # Of those not taken yet, the most recent are kept.
 
 
 class PoolError(errors.TaskError):
@@ -37,8 +33,9 @@ class JobStatus(enum.StrEnum):
     """How a job ended."""
 
     OK = "ok"
-    ERROR = "error"  # The worker raised or died; the message says how.
+    ERROR = "error"  # The worker raised; the message says what.
     TIMEOUT = "timeout"  # It took longer than the pool's `timeout_s`; its value is dropped.
+    KILLED = "killed"  # Its workers died under it, as often as the pool tries: quarantined.
 
 
 @final
@@ -49,10 +46,12 @@ class Job:
     Attributes:
         id: The submitter's name for it, unique among the jobs in flight.
         payload: What the worker is called with. Plain and picklable, so that it can travel.
+        label: What it is, for people: logs and events name it.
     """
 
     id: int
     payload: object
+    label: str = ""
 
 
 @final
@@ -67,6 +66,7 @@ class JobResult:
         message: Empty when ok; else one line that says what happened, then the traceback's tail.
         wall_s: Seconds from the worker's start on it to its end.
         worker: The name of the worker that ran it. For people: no result may depend on it.
+        label: The job's.
     """
 
     id: int
@@ -75,6 +75,101 @@ class JobResult:
     message: str
     wall_s: float
     worker: str
+    label: str = ""
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """One live worker.
+
+    Attributes:
+        name: The pool's name for it, never used again for another.
+        place: Where it lives: host and process id.
+        num_jobs: Jobs that it ended.
+        busy_s: Seconds that it worked on them.
+        alive_s: Seconds since it was ready.
+    """
+
+    name: str
+    place: str
+    num_jobs: int
+    busy_s: float
+    alive_s: float
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class PoolStats:
+    """What a pool did so far and is doing now. Seconds are worker-seconds.
+
+    Attributes:
+        backend: "inline" or "ray".
+        num_workers: Workers wanted.
+        num_ready: Workers alive and able to work.
+        num_queued: Jobs that no worker has yet.
+        num_running: Jobs that a worker has.
+        num_done: Jobs that ended, whatever their status.
+        num_retries: Times that a job was handed out again because its worker went away.
+        num_reissued: Times that a straggler was handed to a second worker as well.
+        num_timeouts: Jobs ended by the time limit.
+        num_killed: Jobs quarantined.
+        num_lost_workers: Workers that died or were given up, by whatever cause.
+        busy_s: Spent on work whose result was used.
+        wasted_s: Spent on work whose result was not: lost, over the limit, done twice.
+        starting_s: Spent on making workers, compiling included where they warm up first.
+        alive_s: From ready to now or to their end; what is neither busy nor wasted was idle.
+        workers: The live ones.
+    """
+
+    backend: str
+    num_workers: int
+    num_ready: int
+    num_queued: int
+    num_running: int
+    num_done: int = 0
+    num_retries: int = 0
+    num_reissued: int = 0
+    num_timeouts: int = 0
+    num_killed: int = 0
+    num_lost_workers: int = 0
+    busy_s: float = 0.0
+    wasted_s: float = 0.0
+    starting_s: float = 0.0
+    alive_s: float = 0.0
+    workers: tuple[WorkerStats, ...] = ()
+
+
+class EventKind(enum.StrEnum):
+    """What can happen to workers and jobs apart from ordinary results."""
+
+    WORKER_READY = "worker-ready"
+    WORKER_LOST = "worker-lost"
+    RETRY = "retry"
+    REISSUE = "reissue"
+    TIMEOUT = "timeout"
+    QUARANTINE = "quarantine"
+    POOL = "pool"  # The pool as a whole: no room for workers, the cluster's head away or back.
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class PoolEvent:
+    """One thing that happened, for logs and for the store.
+
+    Attributes:
+        time_s: When, in seconds since the epoch.
+        kind: What.
+        worker: Its name; empty where no worker is meant.
+        job: The job's label; empty where no job is meant.
+        message: One line more.
+    """
+
+    time_s: float
+    kind: EventKind
+    worker: str = ""
+    job: str = ""
+    message: str = ""
 
 
 class Worker(Protocol):
@@ -82,6 +177,18 @@ class Worker(Protocol):
 
     def __call__(self, payload: object, /) -> object:
         """Return the job's value: plain and picklable, a pure function of the payload."""
+        ...
+
+
+@runtime_checkable
+class WarmWorker(Worker, Protocol):
+    """A worker that has something to do before its first job, which no job's time should include.
+
+    Back ends that can enforce time limits call `warm_up` once, before the first job.
+    """
+
+    def warm_up(self) -> None:
+        """Compile, load; called once."""
         ...
 
 
@@ -96,12 +203,13 @@ class Pool(abc.ABC):
     Guarantees, which every back end keeps:
 
     * Each submitted job yields exactly one `JobResult`, in no promised order.
-    * What a worker raises, and the death of a worker, become results with status `error`; nothing
-      a payload does is raised in the caller. Only when no worker can be made (the factory raised)
-      does `next_result` raise `PoolError`, since then no job can ever run.
+    * What a worker raises, and the death of a worker, become results; nothing a payload does is
+      raised in the caller. Only when no worker can be made (the factory raised) or workers cannot
+      be reached any more does `next_result` raise `PoolError`, since then no job can ever run.
     * `next_result` can be interrupted (Ctrl-C on the main thread) while it waits.
     * `close` drops jobs that have not started, and returns soon after the running ones end.
     * A pool serves one driver: all methods are called from one thread. Workers run anywhere.
+    * Memory is bounded by the jobs in flight and the workers, however many jobs there were.
     """
 
     @property
@@ -140,6 +248,14 @@ class Pool(abc.ABC):
         """
 
     @abc.abstractmethod
+    def stats(self) -> PoolStats:
+        """What the pool did and is doing; also after `close`."""
+
+    @abc.abstractmethod
+    def take_events(self) -> list[PoolEvent]:
+        """What happened since the last call, oldest first; the most recent `MAX_EVENTS`."""
+
+    @abc.abstractmethod
     def close(self) -> None:
         """Give the workers back. May be called twice."""
 
@@ -163,175 +279,6 @@ class Pool(abc.ABC):
         self.close()
 
 
-@final
-class InlinePool(Pool):
-    """Workers in this process.
-
-    With one worker each job runs in the caller's thread, inside `next_result`, in the order of
-    submission: a debugger stops where one expects. With more, each worker is made and kept by a
-    thread of its own. JAX's context managers (`jax.enable_x64`, `jax.default_device`) are
-    per thread: enter them in the worker, not around the pool.
-
-    A thread cannot be killed, so `timeout_s` interrupts nothing here: a job that took longer runs
-    to its end and is then reported as `timeout`.
-    """
-
-    def __init__(
-        self, factory: WorkerFactory, num_workers: int = 1, *, timeout_s: float | None = None
-    ):
-        """Start the workers; they are made by the first job.
-
-        Args:
-            factory: Called once per worker, in the worker's thread.
-            num_workers: At least 1.
-            timeout_s: A job's limit in seconds; None sets none.
-        """
-        if num_workers < 1:
-            raise ValueError(f"num_workers is {num_workers}; it must be at least 1")
-        self._factory = factory
-        self._num_workers = num_workers
-        self._timeout_s = timeout_s
-        self._closed = False
-        self._in_flight: set[int] = set()
-        # One worker: jobs wait here, and the worker is made by the first `next_result`.
-        self._waiting: collections.deque[Job] = collections.deque()
-        self._worker: Worker | None = None
-        # More: threads take jobs from one queue and leave results in another.
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[JobResult | BaseException] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._serve, args=(f"inline-{i}",), daemon=True)
-            for i in range(num_workers if num_workers > 1 else 0)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    @property
-    def num_workers(self) -> int:
-        return self._num_workers
-
-    @property
-    def capacity(self) -> int:
-        # One spare per thread: it starts on that while the driver digests its last result.
-        return 2 * self._num_workers if self._threads else 1
-
-    @property
-    def in_flight(self) -> int:
-        return len(self._in_flight)
-
-    def submit(self, job: Job) -> None:
-        if self._closed:
-            raise PoolError(f"job {job.id} was submitted to a closed pool")
-        if job.id in self._in_flight:
-            raise PoolError(f"a job with id {job.id} is already in flight")
-        self._in_flight.add(job.id)
-        if self._threads:
-            self._jobs.put(job)
-        else:
-            self._waiting.append(job)
-
-    def next_result(self, timeout_s: float | None = None) -> JobResult:
-        if self._closed:
-            raise PoolError("a closed pool has no results")
-        if not self._in_flight:
-            raise PoolError("no job is in flight, so no result will come")
-        result = self._wait(timeout_s) if self._threads else self._run_first()
-        self._in_flight.remove(result.id)
-        return result
-
-    def close(self) -> None:
-        self._closed = True
-        self._in_flight.clear()
-        self._waiting.clear()
-        self._worker = None
-        while not self._jobs.empty():
-            try:
-                self._jobs.get_nowait()
-            except queue.Empty:  # A thread took it first.
-                break
-        for _ in self._threads:
-            self._jobs.put(None)
-        # A second Ctrl-C may cut this short; the threads are daemons, so the process still ends.
-        for thread in self._threads:
-            thread.join()
-
-    def _run_first(self) -> JobResult:
-        if self._worker is None:
-            try:
-                self._worker = self._factory()
-            except Exception as error:
-                raise _cannot_make_worker(error) from error
-        # Popped only when done: an interrupted job is still in flight and can be run again.
-        result = run_job(self._worker, self._waiting[0], timeout_s=self._timeout_s, name="inline-0")
-        self._waiting.popleft()
-        return result
-
-    def _wait(self, timeout_s: float | None) -> JobResult:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            left_s = POLL_S if deadline is None else min(POLL_S, deadline - time.monotonic())
-            try:
-                item = self._done.get(timeout=max(left_s, 0.0))
-            except queue.Empty:
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise TimeoutError(f"no job completed within {timeout_s} s") from None
-                continue
-            if isinstance(item, BaseException):
-                self._done.put(item)  # For the next caller: the pool will not recover.
-                raise _cannot_make_worker(item) from item
-            return item
-
-    def _serve(self, name: str) -> None:
-        """A thread's life: make a worker, run jobs until told to stop."""
-        try:
-            worker = self._factory()
-            while (job := self._jobs.get()) is not None:
-                self._done.put(run_job(worker, job, timeout_s=self._timeout_s, name=name))
-        except BaseException as error:
-            # The factory failed, or a worker raised what `run_job` lets through.
-            self._done.put(error)
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class PoolConfig:
-    """Where work is done.
-
-    Attributes:
-        backend: "inline" runs workers as threads of this process.
-        num_workers: How many jobs run at once; null takes the cores this process may use.
-        timeout_s: A job's limit in seconds; null sets none.
-    """
-
-    backend: Literal["inline"] = "inline"
-    num_workers: int | None = None
-    timeout_s: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.num_workers is not None and self.num_workers < 1:
-            raise ValueError(f"num_workers is {self.num_workers}; it must be at least 1")
-        if self.timeout_s is not None and not self.timeout_s > 0:
-            raise ValueError(f"timeout_s is {self.timeout_s}; it must be above 0")
-
-
-def make_pool(config: PoolConfig, factory: WorkerFactory) -> Pool:
-    """Make the pool that a config names; use it as a context manager.
-
-    Args:
-        config: Back end, number of workers, limit.
-        factory: Makes one worker, where that worker lives.
-    """
-    num_workers = config.num_workers or num_usable_cores()
-    return _BACKENDS[config.backend](factory, num_workers, config.timeout_s)
-
-
-def num_usable_cores() -> int:
-    """How many cores this process may use: its affinity where the system tells it."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def run_job(worker: Worker, job: Job, *, timeout_s: float | None, name: str) -> JobResult:
     """Run one job to its end and say what became of it; what back ends share.
 
@@ -351,9 +298,13 @@ def run_job(worker: Worker, job: Job, *, timeout_s: float | None, name: str) -> 
         status, message = JobStatus.ERROR, describe_error(error)
     wall_s = time.perf_counter() - start_s
     if status is JobStatus.OK and timeout_s is not None and wall_s > timeout_s:
-        status, value = JobStatus.TIMEOUT, None
-        message = f"took {wall_s:.1f} s; the limit is {timeout_s:g} s"
-    return JobResult(job.id, status, value, message, wall_s, name)
+        status, value, message = JobStatus.TIMEOUT, None, over_limit(wall_s, timeout_s)
+    return JobResult(job.id, status, value, message, wall_s, name, job.label)
+
+
+def over_limit(wall_s: float, timeout_s: float) -> str:
+    """The message of a time-out."""
+    return f"took {wall_s:.1f} s; the limit is {timeout_s:g} s"
 
 
 def describe_error(error: BaseException) -> str:
@@ -363,14 +314,6 @@ def describe_error(error: BaseException) -> str:
     return f"{text[:MAX_MESSAGE_CHARS]}\n{frames[-MAX_MESSAGE_CHARS:]}".rstrip()
 
 
-def _cannot_make_worker(error: BaseException) -> PoolError:
+def cannot_make_worker(error: BaseException) -> PoolError:
+    """The error of a pool whose factory raised."""
     return PoolError(f"no worker can be made: {type(error).__name__}: {error}")
-
-
-def _make_inline(factory: WorkerFactory, num_workers: int, timeout_s: float | None) -> Pool:
-    return InlinePool(factory, num_workers, timeout_s=timeout_s)
-
-
-_BACKENDS: dict[str, Callable[[WorkerFactory, int, float | None], Pool]] = {
-    "inline": _make_inline,
-}

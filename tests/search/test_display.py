@@ -14,7 +14,7 @@ from veldt.search import display, finals, report_data, run, tally
 from veldt.search.finals import Entry
 from veldt.search.program import Program
 from veldt.search.store import Store
-from veldt.tasks.pool import PoolConfig
+from veldt.tasks.pool_config import PoolConfig
 
 LONG = Program.parse(
     "def rule(w, g, m, *, b1=0.7970532318059035, b2=0.123456789012345, wd=0.00001234567890123):\n"

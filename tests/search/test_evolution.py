@@ -22,7 +22,7 @@ from veldt.search.errors import SearchError, StoreError
 from veldt.search.evaluator import EvalJob, Outcome, Status
 from veldt.search.program import Program
 from veldt.search.store import FILE_NAME, Store
-from veldt.tasks.pool import PoolConfig
+from veldt.tasks.pool_config import PoolConfig
 
 ONE = PoolConfig(num_workers=1)
 
@@ -219,7 +219,7 @@ import sys
 from pathlib import Path
 from tests.search import fakes
 from veldt.search import run
-from veldt.tasks.pool import PoolConfig
+from veldt.tasks.pool_config import PoolConfig
 config = fakes.small_config(pool=PoolConfig(num_workers=2))
 run.run_search(config, Path(sys.argv[1]), resume=True, factory=lambda: fakes.FakeWorker(0.01))
 """

@@ -31,7 +31,7 @@ from veldt.search.errors import SearchError, StoreError
 from veldt.search.finals import Entry
 from veldt.search.program import Program
 from veldt.search.store import FILE_NAME, Store
-from veldt.tasks.pool import PoolConfig
+from veldt.tasks.pool_config import PoolConfig
 
 
 class Page(html.parser.HTMLParser):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 from veldt.tasks import driver as driver_lib
-from veldt.tasks import pool as pool_lib
+from veldt.tasks import inline_pool
 
 
 class Dawdler:
@@ -58,7 +58,7 @@ class Engine:
 
 
 def run(num_workers, window, seed, num_proposals, *, extra):
-    with pool_lib.InlinePool(Dawdler, num_workers) as pool:
+    with inline_pool.InlinePool(Dawdler, num_workers) as pool:
         driver = driver_lib.OrderedDriver(pool, window=window)
         engine = Engine(seed, num_proposals, driver.run_now if extra else None)
         driver.run(engine.ask, engine.tell)
@@ -97,7 +97,7 @@ def test_numbers_go_on_from_start():
         asked.append(index)
         return driver_lib.Stop() if index == 13 else driver_lib.Run((index, 0.0))
 
-    with pool_lib.InlinePool(Dawdler) as pool:
+    with inline_pool.InlinePool(Dawdler) as pool:
         driver = driver_lib.OrderedDriver(pool, window=2, start=11)
         driver.run(ask, lambda index, outcome: told.append((index, outcome.value)))
     assert asked == [11, 12, 13]
@@ -117,7 +117,7 @@ def test_workers_are_kept_busy_beyond_a_slow_head():
             others_done.set()
 
     told = []
-    with pool_lib.InlinePool(lambda: worker, 2) as pool:
+    with inline_pool.InlinePool(lambda: worker, 2) as pool:
         driver = driver_lib.OrderedDriver(pool, window=8)
         driver.run(
             lambda index: driver_lib.Run(index) if index < 8 else driver_lib.Stop(),
@@ -128,7 +128,7 @@ def test_workers_are_kept_busy_beyond_a_slow_head():
 
 
 def test_run_now_keeps_the_order_of_its_payloads():
-    with pool_lib.InlinePool(Dawdler, 4) as pool:
+    with inline_pool.InlinePool(Dawdler, 4) as pool:
         driver = driver_lib.OrderedDriver(pool, window=1)
         results = driver.run_now([(i, 0.004 - i * 1e-3) for i in (0, 1, 2, 3, 4)][:4])
         assert driver.run_now([]) == []
@@ -140,12 +140,12 @@ def test_errors_of_the_engine_come_through():
     def tell(index, outcome):
         raise RuntimeError(f"engine broke at {index}")
 
-    with pool_lib.InlinePool(Dawdler, 2) as pool:
+    with inline_pool.InlinePool(Dawdler, 2) as pool:
         driver = driver_lib.OrderedDriver(pool, window=4)
         with pytest.raises(RuntimeError, match="engine broke at 0"):
             driver.run(lambda index: driver_lib.Run((index, 0.0)), tell)
         assert driver.num_told == 0
-    with pool_lib.InlinePool(Dawdler) as pool:
+    with inline_pool.InlinePool(Dawdler) as pool:
         driver = driver_lib.OrderedDriver(pool, window=4)
         with pytest.raises(TypeError, match="expected Run, Ready or Stop"):
             driver.run(lambda index: index, tell)
@@ -178,7 +178,7 @@ def test_ctrl_c_never_leaves_a_half_told_result(num_workers, where):
         told.append(index)
 
     handler = signal.getsignal(signal.SIGINT)
-    with pool_lib.InlinePool(Dawdler, num_workers) as pool:
+    with inline_pool.InlinePool(Dawdler, num_workers) as pool:
         driver = driver_lib.OrderedDriver(pool, window=2)
         with pytest.raises(KeyboardInterrupt):
             driver.run(ask, tell)
@@ -198,7 +198,7 @@ def test_a_second_ctrl_c_is_not_held_back():
             time.sleep(0)  # A bytecode boundary, where Python runs handlers.
         reached.append(index)
 
-    with pool_lib.InlinePool(Dawdler) as pool:
+    with inline_pool.InlinePool(Dawdler) as pool:
         driver = driver_lib.OrderedDriver(pool, window=1)
         with pytest.raises(KeyboardInterrupt):
             driver.run(lambda index: driver_lib.Run((index, 0.0)), tell)
@@ -209,7 +209,7 @@ def test_a_second_ctrl_c_is_not_held_back():
 def test_ctrl_c_while_waiting_is_raised_at_once():
     release = threading.Event()
     told = []
-    pool = pool_lib.InlinePool(lambda: lambda _: release.wait(timeout=30), 2)
+    pool = inline_pool.InlinePool(lambda: lambda _: release.wait(timeout=30), 2)
     driver = driver_lib.OrderedDriver(pool, window=2)
     threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):

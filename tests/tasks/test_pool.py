@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from veldt.tasks import errors
+from veldt.tasks import errors, inline_pool, pool_config
 from veldt.tasks import pool as pool_lib
 
 NUM_WORKERS = pytest.mark.parametrize("num_workers", [1, 3])
@@ -35,7 +35,7 @@ class Arithmetic:
 
 @NUM_WORKERS
 def test_every_job_yields_one_result(num_workers):
-    with pool_lib.InlinePool(Arithmetic, num_workers) as pool:
+    with inline_pool.InlinePool(Arithmetic, num_workers) as pool:
         for i in range(20):
             pool.submit(pool_lib.Job(i, i))
         assert pool.in_flight == 20
@@ -55,7 +55,7 @@ def test_every_job_yields_one_result(num_workers):
 def test_results_match_a_plain_loop(num_workers, payloads, burst):
     """Submitting in bursts and collecting between them loses and repeats nothing."""
     collected = []
-    with pool_lib.InlinePool(Arithmetic, num_workers) as pool:
+    with inline_pool.InlinePool(Arithmetic, num_workers) as pool:
         jobs = iter(enumerate(payloads))
         while (some := list(itertools.islice(jobs, burst))) or pool.in_flight:
             for i, payload in some:
@@ -72,7 +72,7 @@ def test_results_match_a_plain_loop(num_workers, payloads, burst):
 
 @NUM_WORKERS
 def test_a_raising_worker_gives_a_message_with_its_frame(num_workers):
-    with pool_lib.InlinePool(Arithmetic, num_workers) as pool:
+    with inline_pool.InlinePool(Arithmetic, num_workers) as pool:
         pool.submit(pool_lib.Job(7, "raise"))
         result = pool.next_result()
         assert result.status is pool_lib.JobStatus.ERROR
@@ -93,7 +93,7 @@ def test_messages_are_bounded():
 
 @NUM_WORKERS
 def test_a_job_over_the_limit_is_a_timeout_without_value(num_workers):
-    with pool_lib.InlinePool(Arithmetic, num_workers, timeout_s=0.02) as pool:
+    with inline_pool.InlinePool(Arithmetic, num_workers, timeout_s=0.02) as pool:
         pool.submit(pool_lib.Job(0, ("sleep", 0.1)))
         result = pool.next_result()
     assert (result.status, result.value) == ("timeout", None)
@@ -107,7 +107,7 @@ def test_one_worker_runs_in_the_callers_thread_in_order_when_asked():
     def worker(payload):
         seen.append((payload, threading.get_ident()))
 
-    with pool_lib.InlinePool(lambda: worker) as pool:
+    with inline_pool.InlinePool(lambda: worker) as pool:
         for i in range(3):
             pool.submit(pool_lib.Job(i, i))
         assert seen == []
@@ -130,7 +130,7 @@ def test_each_thread_makes_and_keeps_its_own_worker():
 
         return worker
 
-    with pool_lib.InlinePool(factory, 3) as pool:
+    with inline_pool.InlinePool(factory, 3) as pool:
         for i in range(6):
             pool.submit(pool_lib.Job(i, None))
         results = list(pool.results())
@@ -144,7 +144,7 @@ def test_a_factory_that_raises_is_an_error_of_the_pool(num_workers):
     def factory():
         raise errors.TaskError("no such data")
 
-    with pool_lib.InlinePool(factory, num_workers) as pool:
+    with inline_pool.InlinePool(factory, num_workers) as pool:
         for i in range(2):
             pool.submit(pool_lib.Job(i, i))
         for _ in range(2):
@@ -154,7 +154,7 @@ def test_a_factory_that_raises_is_an_error_of_the_pool(num_workers):
 
 @NUM_WORKERS
 def test_misuse_is_refused(num_workers):
-    with pool_lib.InlinePool(Arithmetic, num_workers) as pool:
+    with inline_pool.InlinePool(Arithmetic, num_workers) as pool:
         with pytest.raises(pool_lib.PoolError, match="no job is in flight"):
             pool.next_result()
         pool.submit(pool_lib.Job(1, ("sleep", 0.05)))
@@ -167,7 +167,7 @@ def test_misuse_is_refused(num_workers):
     with pytest.raises(pool_lib.PoolError, match="closed"):
         pool.next_result()
     with pytest.raises(ValueError, match="at least 1"):
-        pool_lib.InlinePool(Arithmetic, 0)
+        inline_pool.InlinePool(Arithmetic, 0)
 
 
 def test_waiting_can_time_out_and_go_on():
@@ -177,7 +177,7 @@ def test_waiting_can_time_out_and_go_on():
         release.wait(timeout=30)
         return payload
 
-    with pool_lib.InlinePool(lambda: worker, 2) as pool:
+    with inline_pool.InlinePool(lambda: worker, 2) as pool:
         pool.submit(pool_lib.Job(0, "late"))
         with pytest.raises(TimeoutError, match="no job completed"):
             pool.next_result(timeout_s=0.01)
@@ -197,7 +197,7 @@ def test_close_drops_what_has_not_started_and_ends_the_threads():
         ran.append(payload)
 
     before = threading.active_count()
-    pool = pool_lib.InlinePool(lambda: worker, 2)
+    pool = inline_pool.InlinePool(lambda: worker, 2)
     for i in range(50):
         pool.submit(pool_lib.Job(i, i))
     started.wait(timeout=30)
@@ -211,7 +211,7 @@ def test_close_drops_what_has_not_started_and_ends_the_threads():
 
 def test_ctrl_c_interrupts_the_wait():
     release = threading.Event()
-    pool = pool_lib.InlinePool(lambda: lambda _: release.wait(timeout=30), 2)
+    pool = inline_pool.InlinePool(lambda: lambda _: release.wait(timeout=30), 2)
     pool.submit(pool_lib.Job(0, None))
     threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
@@ -229,7 +229,7 @@ def test_an_interrupted_job_of_a_single_worker_is_not_lost():
             raise KeyboardInterrupt
         return payload
 
-    with pool_lib.InlinePool(lambda: worker) as pool:
+    with inline_pool.InlinePool(lambda: worker) as pool:
         pool.submit(pool_lib.Job(0, "again"))
         with pytest.raises(KeyboardInterrupt):
             pool.next_result()
@@ -237,15 +237,15 @@ def test_an_interrupted_job_of_a_single_worker_is_not_lost():
 
 
 def test_config_makes_the_pool_it_names():
-    with pool_lib.make_pool(pool_lib.PoolConfig(num_workers=2), Arithmetic) as pool:
-        assert isinstance(pool, pool_lib.InlinePool)
+    with pool_config.make_pool(pool_config.PoolConfig(num_workers=2), Arithmetic) as pool:
+        assert isinstance(pool, inline_pool.InlinePool)
         assert (pool.num_workers, pool.capacity) == (2, 4)
-    with pool_lib.make_pool(pool_lib.PoolConfig(), Arithmetic) as pool:
-        assert pool.num_workers == pool_lib.num_usable_cores() >= 1
+    with pool_config.make_pool(pool_config.PoolConfig(), Arithmetic) as pool:
+        assert pool.num_workers == pool_config.num_usable_cores() >= 1
     with pytest.raises(ValueError, match="num_workers is 0"):
-        pool_lib.PoolConfig(num_workers=0)
+        pool_config.PoolConfig(num_workers=0)
     with pytest.raises(ValueError, match="timeout_s is -1"):
-        pool_lib.PoolConfig(timeout_s=-1)
+        pool_config.PoolConfig(timeout_s=-1)
 
 
 def test_jobs_and_results_travel():

@@ -8,7 +8,7 @@ from tests.search import fakes
 from veldt import cli
 from veldt.search import run
 from veldt.search.store import FILE_NAME, Store
-from veldt.tasks.pool import PoolConfig
+from veldt.tasks.pool_config import PoolConfig
 
 LINES = {
     "a loop": ("    for x in g: w = x\n", "line 2, column 5: a loop is not allowed"),

@@ -20,6 +20,7 @@ from veldt import search as search_room
 from veldt.search import errors as search_errors
 from veldt.tasks import errors as task_errors
 from veldt.tasks import pool as pool_lib
+from veldt.tasks import pool_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class SearchConfig:
     """
 
     seed: int = 0
-    pool: pool_lib.PoolConfig = dataclasses.field(default_factory=pool_lib.PoolConfig)
+    pool: pool_config.PoolConfig = dataclasses.field(default_factory=pool_config.PoolConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,7 @@ def test_search_gets_its_config_from_file_and_overrides(searches, capsys):
     assert run(capsys, "search", *words)[0] == 0
     assert searches == [
         (SearchConfig(seed=1), Path("runs/my"), False),
-        (SearchConfig(7, pool_lib.PoolConfig(num_workers=2)), Path("there"), True),
+        (SearchConfig(7, pool_config.PoolConfig(num_workers=2)), Path("there"), True),
     ]
 
 
