@@ -16,19 +16,27 @@ import contextlib
 import dataclasses
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Protocol, TypeAlias, final
 
 from veldt.tasks import pool as pool_lib
 
+WATCH_S = 0.5  # How long a wait for a result goes on before `watch` is called, and then again.
+
 
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Run:
-    """A proposal that a worker must run: the payload of its job."""
+    """Work for a worker: a proposal's, or an extra job's.
+
+    Attributes:
+        payload: What the worker is called with.
+        label: What it is, for people: logs and events name it.
+    """
 
     payload: object
+    label: str = ""
 
 
 @final
@@ -77,18 +85,28 @@ class OrderedDriver:
     belongs to the caller, who closes it.
     """
 
-    def __init__(self, pool: pool_lib.Pool, *, window: int, start: int = 0):
+    def __init__(
+        self,
+        pool: pool_lib.Pool,
+        *,
+        window: int,
+        start: int = 0,
+        watch: Callable[[], None] = lambda: None,
+    ):
         """Drive `pool`, which no one else may use meanwhile.
 
         Args:
             pool: Where jobs go.
             window: How many proposals may be asked and not yet told, at least 1.
             start: The first proposal's number; a resumed run goes on counting.
+            watch: Called now and then while a result is awaited, so that someone can look at the
+                pool: show it, keep its record. It changes nothing of the run.
         """
         if window < 1:
             raise ValueError(f"window is {window}; it must be at least 1")
         self._pool = pool
         self._window = window
+        self._watch = watch
         self._num_asked = start
         self._num_told = start
         self._next_job_id = 0
@@ -127,27 +145,36 @@ class OrderedDriver:
                 with _hold_interrupts():
                     self._tell(tell)
 
-    def run_now(self, payloads: Sequence[object]) -> list[pool_lib.JobResult]:
-        """Run extra jobs and wait for just these; for use inside `tell`, or outside `run`.
+    def run_now(self, runs: Sequence[Run]) -> Iterator[pool_lib.JobResult]:
+        """Run extra jobs, a few at a time; for use inside `tell`, or outside `run`.
 
-        Results of proposals that arrive meanwhile are kept for their turn.
+        No more of them than the pool's capacity are in flight at any time, however many there are.
+        Jobs are handed out as the results are taken, so take them all. Results of proposals that
+        arrive meanwhile are kept for their turn.
 
         Args:
-            payloads: What the workers are called with.
+            runs: What the workers are called with.
 
-        Returns:
-            One result per payload, in their order.
+        Yields:
+            One result per run, in their order, each as soon as it and those before it are there.
         """
-        jobs = [self._submit(payload) for payload in payloads]
-        for job in jobs:
-            self._await_job(job)
-        return [self._arrived.pop(job) for job in jobs]
+        jobs: list[int] = []
+        in_flight: set[int] = set()
+        for position in range(len(runs)):
+            while True:
+                while len(jobs) < len(runs) and len(in_flight) < max(self._pool.capacity, 1):
+                    jobs.append(self._submit(runs[len(jobs)]))
+                    in_flight.add(jobs[-1])
+                if jobs[position] in self._arrived:
+                    break
+                in_flight.discard(self._receive())
+            yield self._arrived.pop(jobs[position])
 
     def _ask(self, ask: AskFn) -> bool:
         index = self._num_asked
         match ask(index):
-            case Run(payload):
-                self._job_of[index] = self._submit(payload)
+            case Run() as run:
+                self._job_of[index] = self._submit(run)
             case Ready() as ready:
                 self._ready[index] = ready
             case Stop():
@@ -159,7 +186,8 @@ class OrderedDriver:
 
     def _await_next(self) -> None:
         if (job := self._job_of.get(self._num_told)) is not None:
-            self._await_job(job)
+            while job not in self._arrived:
+                self._receive()
 
     def _tell(self, tell: TellFn) -> None:
         index = self._num_told
@@ -169,16 +197,22 @@ class OrderedDriver:
             tell(index, self._arrived.pop(self._job_of.pop(index)))
         self._num_told += 1
 
-    def _submit(self, payload: object) -> int:
+    def _submit(self, run: Run) -> int:
         job = self._next_job_id
         self._next_job_id += 1
-        self._pool.submit(pool_lib.Job(job, payload))
+        self._pool.submit(pool_lib.Job(job, run.payload, run.label))
         return job
 
-    def _await_job(self, job: int) -> None:
-        while job not in self._arrived:
-            result = self._pool.next_result()
+    def _receive(self) -> int:
+        """Wait for any job's result and keep it; returns the job."""
+        while True:
+            try:
+                result = self._pool.next_result(WATCH_S)
+            except TimeoutError:
+                self._watch()
+                continue
             self._arrived[result.id] = result
+            return result.id
 
 
 @contextlib.contextmanager

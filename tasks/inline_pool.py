@@ -6,7 +6,6 @@ killed: for time limits that are enforced, and workers that may die, use Ray.
 """
 
 import collections
-import dataclasses
 import os
 import queue
 import socket
@@ -14,33 +13,20 @@ import threading
 import time
 from typing import final
 
+from veldt.tasks import ledger
 from veldt.tasks.pool import (
-    MAX_EVENTS,
     POLL_S,
-    EventKind,
     Job,
     JobResult,
-    JobStatus,
     Pool,
     PoolError,
     PoolEvent,
     PoolStats,
     Worker,
     WorkerFactory,
-    WorkerStats,
     cannot_make_worker,
     run_job,
 )
-
-
-@dataclasses.dataclass(slots=True)
-class _Tally:
-    """What one worker did; changed by the driver's thread only."""
-
-    num_jobs: int = 0
-    num_timeouts: int = 0
-    busy_s: float = 0.0
-    wasted_s: float = 0.0
 
 
 @final
@@ -72,11 +58,12 @@ class InlinePool(Pool):
         self._num_workers = num_workers
         self._timeout_s = timeout_s
         self._closed = False
-        self._began = time.monotonic()
-        self._ended: float | None = None
         self._in_flight: set[int] = set()
-        self._tallies = {f"inline-{i}": _Tally() for i in range(num_workers)}
-        self._events: collections.deque[PoolEvent] = collections.deque(maxlen=MAX_EVENTS)
+        self._ledger = ledger.Ledger()
+        self._names = tuple(f"inline-{i}" for i in range(num_workers))
+        for name in self._names:
+            self._ledger.ready(name, f"{socket.gethostname()}, process {os.getpid()}")
+        self._ledger.take_events()  # Threads of this process are no news.
         # One worker: jobs wait here, and the worker is made by the first `next_result`.
         self._waiting: collections.deque[Job] = collections.deque()
         self._worker: Worker | None = None
@@ -84,8 +71,8 @@ class InlinePool(Pool):
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[JobResult | BaseException] = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._serve, args=(f"inline-{i}",), daemon=True)
-            for i in range(num_workers if num_workers > 1 else 0)
+            threading.Thread(target=self._serve, args=(name,), daemon=True)
+            for name in (self._names if num_workers > 1 else ())
         ]
         for thread in self._threads:
             thread.start()
@@ -121,39 +108,21 @@ class InlinePool(Pool):
             raise PoolError("no job is in flight, so no result will come")
         result = self._wait(timeout_s) if self._threads else self._run_first()
         self._in_flight.remove(result.id)
-        self._count(result)
+        self._ledger.ran(result.worker, result.wall_s)
+        self._ledger.ended(result, result.label or f"job {result.id}")
         return result
 
     def stats(self) -> PoolStats:
-        alive_s = (self._ended or time.monotonic()) - self._began
-        place = f"{socket.gethostname()}, process {os.getpid()}"
-        workers = tuple(
-            WorkerStats(name, place, tally.num_jobs, tally.busy_s + tally.wasted_s, alive_s)
-            for name, tally in self._tallies.items()
-        )
         running = min(self._num_workers, self.in_flight)
-        tallies = self._tallies.values()
-        return PoolStats(
-            backend="inline",
-            num_workers=self._num_workers,
-            num_ready=0 if self._closed else self._num_workers,
-            num_queued=self.in_flight - running,
-            num_running=running,
-            num_done=sum(tally.num_jobs for tally in tallies),
-            num_timeouts=sum(tally.num_timeouts for tally in tallies),
-            busy_s=sum(tally.busy_s for tally in tallies),
-            wasted_s=sum(tally.wasted_s for tally in tallies),
-            alive_s=alive_s * self._num_workers,
-            workers=() if self._closed else workers,
-        )
+        return self._ledger.stats("inline", self._num_workers, self.in_flight - running, running)
 
     def take_events(self) -> list[PoolEvent]:
-        events = list(self._events)
-        self._events.clear()
-        return events
+        return self._ledger.take_events()
 
     def close(self) -> None:
-        self._ended = self._ended or time.monotonic()
+        if not self._closed:
+            for name in self._names:
+                self._ledger.gone(name)
         self._closed = True
         self._in_flight.clear()
         self._waiting.clear()
@@ -168,20 +137,6 @@ class InlinePool(Pool):
         # A second Ctrl-C may cut this short; the threads are daemons, so the process still ends.
         for thread in self._threads:
             thread.join()
-
-    def _count(self, result: JobResult) -> None:
-        tally = self._tallies[result.worker]
-        tally.num_jobs += 1
-        if result.status is JobStatus.TIMEOUT:
-            tally.num_timeouts += 1
-            tally.wasted_s += result.wall_s
-            self._events.append(
-                PoolEvent(
-                    time.time(), EventKind.TIMEOUT, result.worker, result.label, result.message
-                )
-            )
-        else:
-            tally.busy_s += result.wall_s
 
     def _run_first(self) -> JobResult:
         if self._worker is None:

@@ -22,7 +22,6 @@ from veldt.tasks import errors
 
 POLL_S = 0.1  # How long a wait sleeps between looks at Ctrl-C and at dead workers.
 MAX_MESSAGE_CHARS = 2000
-MAX_EVENTS = 1000  # Of those not taken yet, the most recent are kept.
 
 
 class PoolError(errors.TaskError):
@@ -253,7 +252,7 @@ class Pool(abc.ABC):
 
     @abc.abstractmethod
     def take_events(self) -> list[PoolEvent]:
-        """What happened since the last call, oldest first; the most recent `MAX_EVENTS`."""
+        """What happened since the last call, oldest first; bounded: the most recent."""
 
     @abc.abstractmethod
     def close(self) -> None:
