@@ -292,12 +292,15 @@ class RayPool(Pool):
             self._metrics.update(self.stats())
 
     def _grow(self, now: float) -> None:
-        """Take up nodes that joined, where the number of workers is the cluster's to say."""
+        """Follow the cluster's size, where that is what says how many workers there are."""
         if now - self._grown < GROW_S:
             return
         self._grown = now
         if self._config.num_workers is None:
-            self._num_workers = max(self._num_workers, self._cluster.room())
+            placed = {name for name, slot in self._slots.items() if slot.place is not None}
+            self._num_workers = max(self._cluster.room(), len(placed), 1)
+            for name in sorted(self._slots.keys() - placed)[self._num_workers - len(placed) :]:
+                self._end(name)
         if self._dispatcher.num_workers:
             self._roomed = now
         elif now - self._roomed > NO_ROOM_S:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from veldt.tasks import driver as driver_lib
 from veldt.tasks import inline_pool
+from veldt.tasks import pool as pool_lib
 
 
 class Dawdler:
@@ -50,7 +51,8 @@ class Engine:
         else:
             told = (outcome.status.value, outcome.value, outcome.message.split("\n")[0])
         if self.run_now is not None and index % 3 == 0:
-            extra = self.run_now([(self.state % 10 * 7, 1e-3), (7, 0.0)])
+            payloads = [(self.state % 10 * 7, 1e-3), (7, 0.0)]
+            extra = self.run_now([driver_lib.Run(payload) for payload in payloads])
             told += tuple(r.value for r in extra)
         self.log.append(("tell", index, told))
         # Python's own hash of a tuple of strings is salted per process; this is not.
@@ -130,10 +132,86 @@ def test_workers_are_kept_busy_beyond_a_slow_head():
 def test_run_now_keeps_the_order_of_its_payloads():
     with inline_pool.InlinePool(Dawdler, 4) as pool:
         driver = driver_lib.OrderedDriver(pool, window=1)
-        results = driver.run_now([(i, 0.004 - i * 1e-3) for i in (0, 1, 2, 3, 4)][:4])
-        assert driver.run_now([]) == []
+        payloads = [(i, 0.004 - i * 1e-3) for i in range(4)]
+        results = list(driver.run_now([driver_lib.Run(payload) for payload in payloads]))
+        assert list(driver.run_now([])) == []
     assert [r.value for r in results] == [0, 10, 20, None]
     assert results[3].message.startswith("ValueError: bad 3")
+
+
+class Counting(pool_lib.Pool):
+    """Finishes the job that was submitted last; says what it was given."""
+
+    num_workers, capacity, in_flight = 1, 0, 0
+
+    def __init__(self, capacity, late=0):
+        self.capacity = capacity
+        self.late = late  # How many waits are in vain before each result.
+        self.waits = 0
+        self.open, self.jobs, self.most = [], [], 0
+
+    def submit(self, job):
+        self.open.append(job)
+        self.jobs.append(job)
+        self.most = max(self.most, len(self.open))
+
+    def next_result(self, timeout_s=None):
+        self.waits += 1
+        if self.waits % (self.late + 1):
+            raise TimeoutError
+        job = self.open.pop()
+        return pool_lib.JobResult(job.id, pool_lib.JobStatus.OK, job.payload, "", 0.0, "w")
+
+    def stats(self): ...
+    def take_events(self): ...
+    def close(self): ...
+
+
+@pytest.mark.parametrize("capacity", [0, 1, 5, 99])
+def test_extra_jobs_never_flood_the_pool(capacity):
+    pool = Counting(capacity)
+    driver = driver_lib.OrderedDriver(pool, window=3)
+    taken = []
+    for result in driver.run_now([driver_lib.Run(i) for i in range(20)]):
+        # Of those not needed yet, some may have been done before their turn.
+        assert len(pool.open) <= max(capacity, 1)
+        taken.append(result.value)
+    assert taken == list(range(20))
+    assert pool.most == min(max(capacity, 1), 20)
+
+
+def test_the_window_s_jobs_do_not_count_against_extra_ones():
+    pool = Counting(2)
+    driver = driver_lib.OrderedDriver(pool, window=3)
+    told = []
+
+    def tell(index, outcome):
+        told.append((index, outcome.value))
+        if index == 0:
+            assert [
+                r.value for r in driver.run_now([driver_lib.Run(10 + i) for i in range(6)])
+            ] == [*range(10, 16)]
+
+    driver.run(lambda i: driver_lib.Run(i) if i < 5 else driver_lib.Stop(), tell)
+    assert told == [(i, i) for i in range(5)]
+    assert pool.most <= 3 + 2
+
+
+def test_labels_travel_with_the_jobs():
+    pool = Counting(2)
+    driver = driver_lib.OrderedDriver(pool, window=2)
+    asked = iter([driver_lib.Run(1, "candidate 1"), driver_lib.Stop()])
+    driver.run(lambda index: next(asked), lambda index, outcome: None)
+    list(driver.run_now([driver_lib.Run(2, "final: lion")]))
+    assert [job.label for job in pool.jobs] == ["candidate 1", "final: lion"]
+
+
+def test_the_pool_is_watched_while_a_result_is_awaited():
+    pool, seen = Counting(1, late=3), []
+    driver = driver_lib.OrderedDriver(pool, window=1, watch=lambda: seen.append(pool.waits))
+    driver.run(lambda i: driver_lib.Run(i) if i < 2 else driver_lib.Stop(), lambda i, outcome: None)
+    list(driver.run_now([driver_lib.Run(2)]))
+    assert seen == [1, 2, 3, 5, 6, 7, 9, 10, 11]
 
 
 def test_errors_of_the_engine_come_through():
@@ -173,7 +251,8 @@ def test_ctrl_c_never_leaves_a_half_told_result(num_workers, where):
         if index == 3 and where == "run_now":
             timer = threading.Timer(0.01, interrupt)
             timer.start()
-            assert driver.run_now([(20, 0.05)])[0].value == 200
+            (result,) = driver.run_now([driver_lib.Run((20, 0.05))])
+            assert result.value == 200
             timer.join()
         told.append(index)
 
