@@ -20,6 +20,7 @@ from veldt.tasks.pool import PoolError
 from veldt.tasks.pool_config import PoolConfig, RayConfig, num_usable_cores
 
 HEAD_CHECK_S: Final = 2.0
+CONNECT_S: Final = 10.0
 # Ray itself ends a process whose head has been away for a minute; a run stops before, cleanly.
 HEAD_TIMEOUT_S: Final = 30.0
 
@@ -146,6 +147,7 @@ def connect(config: PoolConfig) -> Cluster:
 
     if ray.is_initialized():
         return Cluster(config, owned=False, local=False)
+    _check_reachable(address)
     options: dict[str, Any] = {}
     if address == "local":
         options = {
@@ -167,6 +169,17 @@ def connect(config: PoolConfig) -> Cluster:
         text = str(error).strip().split("\n", 1)[0]
         raise PoolError(f"{what}{name}: {text or type(error).__name__}") from error
     return Cluster(config, owned=True, local=address == "local")
+
+
+def _check_reachable(address: str) -> None:
+    """Ray ends the whole process where it cannot connect; so a look first."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # "local", "auto", an own scheme.
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise PoolError(f"cannot connect to the Ray cluster at {address}: {error}") from error
 
 
 def _local_cpus(config: PoolConfig) -> int:

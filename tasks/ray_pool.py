@@ -81,6 +81,7 @@ class RayPool(Pool):
                 raise PoolError(_no_room(self._shape))
             self._num_workers = config.num_workers or room
             self._factory = ray.put(factory)
+            self._actor_class = _actor_class(self._shape)
         except BaseException:
             self._cluster.close()
             raise
@@ -316,7 +317,7 @@ class RayPool(Pool):
             self._num_started += 1
             config = self._config
             arguments = (name, config.timeout_s, config.ray.memory_limit_gib)
-            actor = _actor_class(self._shape).remote(*arguments)
+            actor = self._actor_class.remote(*arguments)
             self._slots[name] = _Slot(actor, time.monotonic())
             self._call(actor.where.remote(), self._placed, name)
             if config.ray.memory_limit_gib is not None:
@@ -342,6 +343,8 @@ class RayPool(Pool):
         import ray
 
         reason = _one_line(error)
+        if isinstance(error, ray.exceptions.RayTaskError | TimeoutError):  # What it ran raised.
+            return dispatch.Cause.DIED, reason
         if not isinstance(error, ray.exceptions.ActorDiedError):  # Out of reach, results lost.
             return dispatch.Cause.PLACE, reason
         if getattr(error, "preempted", False):
@@ -404,8 +407,9 @@ def _no_room(shape: dict[str, float]) -> str:
 
 def _one_line(error: BaseException | None) -> str:
     """What happened, without the ids and addresses that Ray adds."""
+    error = getattr(error, "cause", error)  # What was raised there, without the way it came.
     text = str(error).strip()
     if (said := re.search(r"Worker exit detail: (.*?)( Some common|$)", text)) is not None:
         return said[1][:MAX_REASON_CHARS]
     lines = [line.strip() for line in text.split("\n") if line.strip()]
-    return " ".join(lines)[:MAX_REASON_CHARS] or type(error).__name__
+    return f"{type(error).__name__}: {' '.join(lines)[:MAX_REASON_CHARS]}"
