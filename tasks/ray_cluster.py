@@ -12,7 +12,9 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
 import time
+import zipfile
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -156,13 +158,14 @@ def connect(config: PoolConfig) -> Cluster:
             "include_dashboard": False,
         }
     try:
-        ray.init(
-            address,
-            runtime_env=_runtime_env(settings),
-            log_to_driver=False,  # It would run through the live view; what matters is an event.
-            logging_level=logging.ERROR,
-            **options,
-        )
+        with tempfile.TemporaryDirectory() as folder:  # Ray has a copy when `init` returns.
+            ray.init(
+                address,
+                runtime_env=_runtime_env(settings, Path(folder)),
+                log_to_driver=False,  # It would run through the live view; events say what matters.
+                logging_level=logging.ERROR,
+                **options,
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         what = "no Ray cluster can be started here" if address == "local" else "cannot connect to"
         name = "" if address == "local" else f" the Ray cluster at {address}"
@@ -200,14 +203,21 @@ def _keep_to_loopback() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _runtime_env(settings: RayConfig) -> dict[str, Any]:
-    """What Ray sets up on the nodes before it starts a worker."""
+def _runtime_env(settings: RayConfig, folder: Path) -> dict[str, Any]:
+    """What Ray sets up on the nodes before it starts a worker; `folder` is for an unpacked wheel.
+
+    Given the wheel itself, Ray would run `pip install` on each node, dependencies and another Ray
+    included, and take a wheel of the same file name for the same wheel. A folder it copies as it
+    is, and knows by its contents.
+    """
     env: dict[str, Any] = {"env_vars": _env_vars(settings)}
     if settings.wheel is not None:
         wheel = Path(settings.wheel)
-        if wheel.suffix != ".whl" or not wheel.is_file():
+        if wheel.suffix != ".whl" or not zipfile.is_zipfile(wheel):
             raise PoolError(f"pool.ray.wheel: {wheel} is no wheel; make one with `make wheel`")
-        env["py_modules"] = [str(wheel)]
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+        env["py_modules"] = [str(folder / "veldt")]
     if settings.working_dir is not None:
         if not Path(settings.working_dir).is_dir():
             raise PoolError(f"pool.ray.working_dir: {settings.working_dir} is no folder")

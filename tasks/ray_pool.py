@@ -347,8 +347,10 @@ class RayPool(Pool):
             return dispatch.Cause.DIED, reason
         if not isinstance(error, ray.exceptions.ActorDiedError):  # Out of reach, results lost.
             return dispatch.Cause.PLACE, reason
-        if getattr(error, "preempted", False):
+        if error.preempted:
             return dispatch.Cause.PLACE, "pre-empted"
+        if "because its node has died" in str(error):
+            return dispatch.Cause.PLACE, "its node died"
         if (
             slot is not None
             and slot.place is not None
