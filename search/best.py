@@ -6,13 +6,12 @@ can tune them.
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
-from veldt.search import pretty, simplify
+from veldt.search import files, pretty, simplify
 from veldt.search.errors import SearchError
 from veldt.search.program import Program
 
@@ -65,12 +64,16 @@ def name_constants(program: Program) -> Program:
 
 
 def write_best(directory: Path, best: Best) -> None:
-    """Writes both files; a reader sees the old ones or the new ones, never half of one."""
+    """Writes both files, each whole.
+
+    Raises:
+      SearchError: one of them cannot be written.
+    """
     lines = [f"{key}: {value}" for key, value in best.provenance.items()]
     doc = "\n".join(["Found by veldt.", "", *lines, f"learning rate: {best.learning_rate:g}"])
-    _replace(directory / RULE_FILE, pretty.pretty(replace(best.program, doc=doc)))
+    files.write_text(directory / RULE_FILE, pretty.pretty(replace(best.program, doc=doc)))
     data = {"learning_rate": best.learning_rate, "provenance": dict(best.provenance)}
-    _replace(directory / PROVENANCE_FILE, json.dumps(data, indent=2) + "\n")
+    files.write_text(directory / PROVENANCE_FILE, json.dumps(data, indent=2) + "\n")
 
 
 def read_best(directory: Path) -> Best:
@@ -103,9 +106,3 @@ def make_best(
     """A found program under the name it is to be known by."""
     program = simplify.simplify(name_constants(simplify.simplify(program)))
     return Best(replace(program, name=name, doc=""), learning_rate, provenance)
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(path.name + ".new")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)

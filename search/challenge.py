@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from veldt.search import records
 from veldt.search.config import SearchConfig
-from veldt.search.evaluator import EvalJob, Outcome, Run, RunResult, Status
+from veldt.search.evaluator import EvalJob, Run
 from veldt.search.mutation import Genotype
+from veldt.search.records import Record
 
 
 @final
@@ -49,15 +50,16 @@ class Challenge:
         where one of them failed.
       standard_error: of that mean; 0 where one seed settled it.
       won: whether the challenger is the new incumbent.
-      meta: a new incumbent's meta-validation.
-      runs: the training runs made, each with its candidate.
+      meta: a new incumbent's mean log loss on the meta-validation tasks; None where it failed on
+        one, there are none, or it did not win.
+      runs: the training runs made, those of meta-validation included.
     """
 
     difference: float | None
     standard_error: float | None
     won: bool
-    meta: Outcome | None
-    runs: tuple[tuple[int, RunResult], ...]
+    meta: float | None
+    runs: tuple[Record, ...]
 
 
 @final
@@ -84,45 +86,64 @@ class Arena:
         first_part = max(config.fresh_seeds // 4, 1)
         contenders = (challenger, (incumbent.candidate, incumbent.genotype))
         scores: dict[int, list[float]] = {candidate: [] for candidate, _ in contenders}
-        runs: list[tuple[int, RunResult]] = []
+        runs: list[Record] = []
         difference = error = math.nan
         for part in (seeds[:first_part], seeds[first_part:]):
             jobs = [
-                (candidate, EvalJob(genotype, self._runs(seed)))
+                EvalJob(genotype, self._runs(seed), candidate=candidate, purpose="fresh")
                 for seed in part
                 for candidate, genotype in contenders
             ]
-            results = self._run_now([job for _, job in jobs])
-            for (candidate, _), result in zip(jobs, results, strict=True):
-                outcome = records.outcome_of(result)
-                scores[candidate].append(rank(outcome.fitness))
-                runs += [(candidate, run) for run in outcome.runs]
+            named = [
+                records.as_run(
+                    self._config, job, f"challenge {number}, candidate {job.candidate}, fresh seeds"
+                )
+                for job in jobs
+            ]
+            for job, result in zip(jobs, self._run_now(named), strict=True):
+                scores[job.candidate].append(rank(records.outcome_of(result).fitness))
+                runs += records.records_of(job, result)
             ours, theirs = (np.array(scores[candidate]) for candidate, _ in contenders)
             if not np.isfinite(ours).all():
                 return Challenge(None, None, False, None, tuple(runs))
             if not np.isfinite(theirs).all():
-                meta = self.meta(challenger[1])
-                return Challenge(None, None, True, meta, tuple(runs))
+                meta, more = self.meta(*challenger)
+                return Challenge(None, None, True, meta, (*runs, *more))
             difference, error = _mean_and_error(ours - theirs)
             if not difference < 0:
                 return Challenge(difference, error, False, None, tuple(runs))
         won = difference + error < 0
-        meta_or_none = self.meta(challenger[1]) if won else None
-        return Challenge(difference, error, won, meta_or_none, tuple(runs))
+        meta, more = self.meta(*challenger) if won else (None, ())
+        return Challenge(difference, error, won, meta, (*runs, *more))
 
-    def meta(self, genotype: Genotype) -> Outcome:
-        """Score a genotype on the meta-validation tasks."""
+    def meta(self, candidate: int, genotype: Genotype) -> tuple[float | None, tuple[Record, ...]]:
+        """Score a candidate on the meta-validation tasks.
+
+        Returns:
+          Its mean log loss, None where it failed or there are no such tasks; its training runs.
+        """
         first = len(self._config.tasks)
         proxies = range(first, first + len(self._config.meta_validation))
         seeds = range(self._config.meta_seeds)
-        jobs = [EvalJob(genotype, tuple(Run(proxy, seed) for seed in seeds)) for proxy in proxies]
-        outcomes = [records.outcome_of(result) for result in self._run_now(jobs)] if jobs else []
-        runs = tuple(run for outcome in outcomes for run in outcome.runs)
-        scores = [outcome.fitness for outcome in outcomes if outcome.fitness is not None]
-        if len(scores) < len(outcomes) or not outcomes:
-            status = next((o.status for o in outcomes if o.fitness is None), Status.OK)
-            return Outcome(status, None, runs)
-        return Outcome(Status.OK, float(np.mean(scores)), runs)
+        jobs = [
+            EvalJob(
+                genotype,
+                tuple(Run(proxy, seed) for seed in seeds),
+                candidate=candidate,
+                purpose="meta",
+            )
+            for proxy in proxies
+        ]
+        name = f"candidate {candidate}, meta-validation"
+        results = self._run_now([records.as_run(self._config, job, name) for job in jobs])
+        scores: list[float | None] = []
+        runs: list[Record] = []
+        for job, result in zip(jobs, results, strict=True):
+            scores.append(records.outcome_of(result).fitness)
+            runs += records.records_of(job, result)
+        known = [score for score in scores if score is not None]
+        failed = not known or len(known) < len(scores)
+        return None if failed else float(np.mean(known)), tuple(runs)
 
     def _runs(self, seed: int) -> tuple[Run, ...]:
         return tuple(Run(proxy, seed) for proxy in range(len(self._config.tasks)))

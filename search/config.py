@@ -1,7 +1,8 @@
 """What a search is: `SearchConfig`, filled in from a YAML file in `configs/` or by the user."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 from veldt.search.evaluator import EvaluatorConfig, ProxyConfig
 from veldt.search.mutation import MutationConfig
@@ -39,6 +40,11 @@ class FinalsConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not (self.lowest_rate > 0 and self.rate_factor > 1):
             raise ValueError("lowest_rate must be above 0 and rate_factor above 1")
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> "FinalsConfig":
+        """Makes the config that JSON was made of."""
+        return cls(**{**data, "baselines": tuple(data["baselines"])})
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -124,6 +130,24 @@ class SearchConfig:
             raise ValueError("learning_rate and hurdle must be above 0")
         if self.time_limit_s is not None and not self.time_limit_s > 0:
             raise ValueError(f"time_limit_s is {self.time_limit_s}; it must be above 0")
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> "SearchConfig":
+        """Makes the config that JSON was made of, but for where the work was done.
+
+        Raises:
+          ValueError: a value is not allowed.
+          TypeError: a field is missing or unknown.
+        """
+        mutation = {**data["mutation"], "ops": tuple(data["mutation"]["ops"])}
+        parts = {
+            "tasks": tuple(ProxyConfig(**proxy) for proxy in data["tasks"]),
+            "meta_validation": tuple(ProxyConfig(**proxy) for proxy in data["meta_validation"]),
+            "mutation": MutationConfig(**mutation),
+            "finals": FinalsConfig.from_plain(data["finals"]),
+            "pool": PoolConfig(),
+        }
+        return cls(**{**data, **parts})
 
     @property
     def evaluator(self) -> EvaluatorConfig:

@@ -11,11 +11,13 @@ something needed (Lion's paper removes dead statements within one iteration, sec
 that feeds only itself is dead too, and is found here).
 """
 
+import functools
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias, final
+from typing import NamedTuple, NoReturn, TypeAlias, TypeVar, final
 
 import numpy as np
 
@@ -39,18 +41,17 @@ class LoweringError(ProgramTypeError):
         super().__init__(message)
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Input:
+# Values are named tuples: tens are made for each child that a search draws.
+
+
+class Input(NamedTuple):
     """`w`, `g`, a state slot, or `step`."""
 
     name: str
     kind: Kind
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(NamedTuple):
     """A number; `name` is the tunable constant it is the default of, or None for a literal."""
 
     value: float
@@ -58,9 +59,7 @@ class Constant:
     kind: Kind = "scalar"
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One instruction on earlier values."""
 
     op: str
@@ -69,6 +68,21 @@ class Node:
 
 
 Value: TypeAlias = Input | Constant | Node
+_T = TypeVar("_T")
+
+
+class Phases(NamedTuple):
+    """The live instructions by how they hang on the state; each part in order.
+
+    Attributes:
+      stateless: depend on no slot: all steps' values can be computed at once.
+      recurrent: lie between a slot's old value and a slot's new value: step by step only.
+      downstream: depend on slots, and no slot on them.
+    """
+
+    stateless: tuple[int, ...]
+    recurrent: tuple[int, ...]
+    downstream: tuple[int, ...]
 
 
 @final
@@ -113,7 +127,7 @@ class Dataflow:
     @cached_property
     def live_nodes(self) -> tuple[int, ...]:
         """Indices of the live instructions, in order."""
-        return tuple(i for i, v in enumerate(self.values) if isinstance(v, Node) and i in self.live)
+        return tuple(i for i in sorted(self.live) if isinstance(self.values[i], Node))
 
     @cached_property
     def live_slots(self) -> tuple[str, ...]:
@@ -125,6 +139,35 @@ class Dataflow:
         return [*INPUTS, *self.slots, STEP].index(name)
 
     @cached_property
+    def slot_updates(self) -> dict[int, int]:
+        """For each live slot, the index of its old value and that of its new value."""
+        pairs = ((self.input_index(n), i) for n, i in zip(self.slots, self.new_slots, strict=True))
+        return {old: new for old, new in pairs if old in self.live}
+
+    @cached_property
+    def phases(self) -> Phases:
+        """The live instructions by how they hang on the state."""
+        stateful = set(self.slot_updates)
+        for index in self.live_nodes:
+            if not stateful.isdisjoint(self.node(index).args):
+                stateful.add(index)
+        feeding = set(self.slot_updates.values())
+        for index in reversed(self.live_nodes):
+            if index in feeding:
+                feeding.update(self.node(index).args)
+        return Phases(
+            tuple(i for i in self.live_nodes if i not in stateful),
+            tuple(i for i in self.live_nodes if i in stateful and i in feeding),
+            tuple(i for i in self.live_nodes if i in stateful and i not in feeding),
+        )
+
+    def node(self, index: int) -> Node:
+        """The instruction at an index that is known to hold one."""
+        value = self.values[index]
+        assert isinstance(value, Node)
+        return value
+
+    @cached_property
     def structural_hash(self) -> str:
         """A hash of the live code, blind to names, order, dead code and commuted arguments.
 
@@ -132,41 +175,48 @@ class Dataflow:
         automata: all slots start alike and take up the hash of their new value, as often as it may
         take to tell the slots of two programs apart. Equal hashes mean equal behaviour.
         """
-        marks = dict.fromkeys(self.live_slots, "slot")
-        for _ in range(2 * len(marks)):
-            hashes = self._hashes(marks)
-            marks = {
-                name: _sha1(f"slot({hashes[self.new_slots[self.slots.index(name)]]})")
-                for name in marks
-            }
-        return _sha1(self._hashes(marks)[self.update])
-
-    def _hashes(self, marks: Mapping[str, str]) -> dict[int, str]:
-        """For each live value a hash of the code that computes it, slots read as their marks."""
-        hashes: dict[int, str] = {}
-        for index, value in enumerate(self.values):
+        hashes: dict[int, str] = dict.fromkeys(self.slot_updates, "slot")
+        for index in self.live:
+            value = self.values[index]
             if isinstance(value, Input):
-                hashes[index] = marks.get(value.name, value.name)
+                hashes.setdefault(index, value.name)
             elif isinstance(value, Constant):
                 hashes[index] = repr(value.value)
-            elif index in self.live:
-                parts = [hashes[arg] for arg in value.args]
-                if OPS[value.op].commutative:
-                    parts.sort()
-                hashes[index] = _sha1(f"{value.op}({','.join(parts)})")
-        return hashes
+        self._hash_nodes(self.phases.stateless, hashes)
+        for _ in range(2 * len(self.slot_updates)):
+            self._hash_nodes(self.phases.recurrent, hashes)
+            marks = {old: _sha1(f"slot({hashes[new]})") for old, new in self.slot_updates.items()}
+            hashes.update(marks)
+        self._hash_nodes((*self.phases.recurrent, *self.phases.downstream), hashes)
+        return _sha1(hashes[self.update])
+
+    def _hash_nodes(self, nodes: Iterable[int], hashes: dict[int, str]) -> None:
+        """Adds, for each of `nodes`, a hash of the code that computes it."""
+        for index in nodes:
+            op, args, _ = self.node(index)
+            parts = [hashes[arg] for arg in args]
+            if OPS[op].commutative:
+                parts.sort()
+            hashes[index] = _sha1(f"{op}({','.join(parts)})")
 
 
 def _sha1(text: str) -> str:
     return hashlib.sha1(text.encode()).hexdigest()
 
 
-def result_kind(op: Op, kinds: list[Kind]) -> Kind:
+def result_kind(op: Op, kinds: Sequence[Kind]) -> Kind:
     """The kind of `op`'s result on arguments of these kinds.
 
     Raises:
       LoweringError: an argument has the wrong kind.
     """
+    return _result_kind(op.name, tuple(kinds))
+
+
+# One entry for each op and well-kinded list of arguments; errors are not kept.
+@functools.cache
+def _result_kind(name: str, kinds: tuple[Kind, ...]) -> Kind:
+    op = OPS[name]
     for position, (wanted, given) in enumerate(zip(op.kinds, kinds, strict=True), 1):
         if wanted != "any" and wanted != given:
             raise LoweringError(
@@ -175,6 +225,31 @@ def result_kind(op: Op, kinds: list[Kind]) -> Kind:
     if op.reduces:
         return "scalar"
     return "tensor" if "tensor" in kinds else "scalar"
+
+
+def check(program: Program) -> None:
+    """Checks that a program is well formed, at a fraction of what `lower` costs.
+
+    Raises:
+      LoweringError: as `lower` does.
+    """
+    kinds = _Names[Kind]()
+    for name in (*INPUTS, *program.slots):
+        kinds[name] = "tensor"
+    for name in (STEP, *(name for name, _ in program.constants)):
+        kinds[name] = "scalar"
+
+    def kinds_of(args: tuple[Arg, ...]) -> tuple[Kind, ...]:
+        return tuple([kinds[arg] if isinstance(arg, str) else "scalar" for arg in args])
+
+    for position, statement in enumerate(program.statements):
+        try:
+            args = kinds_of(statement.args)
+            kind = args[0] if statement.op == COPY else _result_kind(statement.op, args)
+        except LoweringError as error:
+            raise LoweringError(error.message, position) from None
+        kinds[statement.target] = kind
+    kinds_of(program.returns)
 
 
 def lower(program: Program, *, fold: bool = False) -> Dataflow:
@@ -192,63 +267,76 @@ def lower(program: Program, *, fold: bool = False) -> Dataflow:
 
 def lower_with_targets(program: Program, *, fold: bool = False) -> tuple[Dataflow, tuple[int, ...]]:
     """`lower`, and for each statement the index of the value that it gives to its target."""
-    builder = Builder()
+    builder = _Builder()
     targets: list[int] = []
-    env: dict[str, int] = {}
+    env = _Names[int]()
     for name in (*INPUTS, *program.slots):
         env[name] = builder.add(Input(name, "tensor"))
     env[STEP] = builder.add(Input(STEP, "scalar"))
     for name, number in program.constants:
-        env[name] = builder.add(Constant(float(number), None if fold else name))
+        env[name] = builder.constant(float(number), None if fold else name)
 
-    def resolve(arg: Arg) -> int:
-        if not isinstance(arg, str):
-            return builder.add(Constant(float(arg)))
-        if arg not in env:
-            raise LoweringError(f"the name {arg!r} is not defined here")
-        return env[arg]
+    def resolve(args: tuple[Arg, ...]) -> list[int]:
+        return [env[a] if isinstance(a, str) else builder.constant(float(a)) for a in args]
 
-    for position, statement in enumerate(program.statements):
-        try:
-            args = [resolve(arg) for arg in statement.args]
-            targets.append(args[0] if statement.op == COPY else builder.apply(statement.op, args))
-            env[statement.target] = targets[-1]
-        except LoweringError as error:
-            raise LoweringError(error.message, position) from None
-    update, *new_slots = [resolve(arg) for arg in program.returns]
+    with np.errstate(all="ignore"):  # for what is computed on plain numbers
+        for position, statement in enumerate(program.statements):
+            try:
+                args = resolve(statement.args)
+                target = args[0] if statement.op == COPY else builder.apply(statement.op, args)
+            except LoweringError as error:
+                raise LoweringError(error.message, position) from None
+            targets.append(target)
+            env[statement.target] = target
+    update, *new_slots = resolve(program.returns)
     flow = Dataflow(tuple(builder.values), program.slots, update, tuple(new_slots))
     return flow, tuple(targets)
 
 
-class Builder:
+@final
+class _Names(dict[str, _T]):
+    """What each name that is defined so far stands for."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise LoweringError(f"the name {name!r} is not defined here")
+
+
+@final
+class _Builder:
     """Collects values; equal ones are stored once, and instructions on literals are computed."""
 
     def __init__(self) -> None:
         self.values: list[Value] = []
         self._index: dict[object, int] = {}
 
-    def add(self, value: Value) -> int:
-        # repr tells 0.0 from -0.0, which compare equal.
-        key = (repr(value.value), value.name) if isinstance(value, Constant) else value
-        if key not in self._index:
-            self._index[key] = len(self.values)
+    def add(self, value: Value, key: object = None) -> int:
+        """The index of a value; values of equal keys (by default, themselves) are one."""
+        key = value if key is None else key
+        index = self._index.get(key)
+        if index is None:
+            index = self._index[key] = len(self.values)
             self.values.append(value)
-        return self._index[key]
+        return index
+
+    def constant(self, number: float, name: str | None = None) -> int:
+        # repr tells 0.0 from -0.0, which compare equal.
+        key = (number or repr(number), name)
+        index = self._index.get(key)
+        return self.add(Constant(number, name), key) if index is None else index
 
     def apply(self, name: str, args: list[int]) -> int:
         op = OPS[name]
-        kind = result_kind(op, [self.values[arg].kind for arg in args])
-        numbers = [
-            v.value
-            for v in (self.values[arg] for arg in args)
-            if isinstance(v, Constant) and v.name is None
-        ]
-        if len(numbers) == len(args) and op.scope == "element":
-            with np.errstate(all="ignore"):
-                folded = float(op.fn(np, *[np.float64(number) for number in numbers]))
-            if np.isfinite(folded):
-                return self.add(Constant(folded))
-        node = Node(name, tuple(args), kind)
         # `a * b` after `b * a` is the same value; the order first written is kept, for readers.
-        swapped = Node(name, (args[1], args[0]), kind) if op.commutative else node
-        return self._index.get(swapped) or self.add(node)
+        key = (name, *(sorted(args) if op.commutative else args))
+        index = self._index.get(key)
+        if index is not None:
+            return index
+        given = [self.values[arg] for arg in args]
+        kind = _result_kind(name, tuple([value.kind for value in given]))
+        if kind == "scalar" and op.scope == "element":
+            numbers = [v.value for v in given if isinstance(v, Constant) and v.name is None]
+            if len(numbers) == len(args):
+                folded = float(op.fn(np, *[np.float64(number) for number in numbers]))
+                if math.isfinite(folded):
+                    return self.constant(folded)
+        return self.add(Node(name, tuple(args), kind), key)

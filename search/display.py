@@ -1,11 +1,10 @@
-"""What a person sees of a search: a live view on a terminal or plain lines, a table at the end.
+"""What a person sees of a search: plain lines or a live view (`live.py`), a table at the end.
 
 Displays only read: a search with another display, or none, is the same search.
 """
 
 import math
 import sys
-import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +12,17 @@ from typing import TYPE_CHECKING, Final, Protocol, TextIO, final
 
 from veldt.search import pretty, verdict
 from veldt.search import tally as tally_lib
+from veldt.search import work as work_lib
 from veldt.search.evolution import Evolution
 from veldt.search.finals import Entry
+from veldt.tasks.pool import PoolEvent, PoolStats
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
     from rich.table import Table
 
 PLAIN_INTERVAL_S: Final = 5.0
-LIVE_INTERVAL_S: Final = 0.5
-MIN_RULE_LINES: Final = 3
+WORK_INTERVAL_S: Final = 60.0
+MAX_TROUBLE_LINES: Final = 5  # At a time; the store has them all.
 
 
 class Display(Protocol):
@@ -40,6 +40,14 @@ class Display(Protocol):
         """There is a new incumbent."""
         ...
 
+    def work(self, stats: PoolStats, events: Sequence[PoolEvent]) -> None:
+        """What the workers are doing, and what happened since the last call. Called often."""
+        ...
+
+    def note(self, text: str) -> None:
+        """A line that must be seen."""
+        ...
+
     def close(self) -> None:
         """Nothing more will be shown live. May be called twice."""
         ...
@@ -48,7 +56,11 @@ class Display(Protocol):
 def make_display(stream: TextIO | None = None) -> Display:
     """A live view where `stream` (standard error if None) is a terminal, else plain lines."""
     stream = sys.stderr if stream is None else stream
-    return LiveDisplay(stream) if stream.isatty() else PlainDisplay(stream)
+    if not stream.isatty():
+        return PlainDisplay(stream)
+    from veldt.search import live
+
+    return live.LiveDisplay(stream)
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -91,12 +103,35 @@ def score_line(evolution: Evolution) -> str:
 
 
 @final
+class Silent:
+    """Shows nothing."""
+
+    def phase(self, text: str, done: int = 0, total: int = 0) -> None:
+        pass
+
+    def update(self, evolution: Evolution) -> None:
+        pass
+
+    def best(self, evolution: Evolution) -> None:
+        pass
+
+    def work(self, stats: PoolStats, events: Sequence[PoolEvent]) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@final
 class PlainDisplay:
-    """Lines of text: one every few seconds, and one for each new best."""
+    """Lines of text: one every few seconds, one for each new best, and what goes wrong."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
-        self._last = time.monotonic()
+        self._last = self._last_work = time.monotonic()
 
     def phase(self, text: str, done: int = 0, total: int = 0) -> None:
         if done in (0, total) or self._due():
@@ -118,6 +153,22 @@ class PlainDisplay:
     def best(self, evolution: Evolution) -> None:
         self._print(f"new best after {evolution.num_told:,} proposed: {score_line(evolution)}")
 
+    def work(self, stats: PoolStats, events: Sequence[PoolEvent]) -> None:
+        wrong = [event for event in events if event.kind in work_lib.TROUBLE]
+        for event in wrong[:MAX_TROUBLE_LINES]:
+            self._print(work_lib.event_line(event))
+        if len(wrong) > MAX_TROUBLE_LINES:
+            self._print(f"... and {len(wrong) - MAX_TROUBLE_LINES:,} more like these")
+        starting = stats.num_ready < stats.num_workers
+        interval_s = PLAIN_INTERVAL_S if starting else WORK_INTERVAL_S
+        if time.monotonic() - self._last_work >= interval_s:
+            self._last_work = time.monotonic()
+            figures = work_lib.figures(stats).items()
+            self._print("; ".join(f"{name}: {figure}" for name, figure in figures))
+
+    def note(self, text: str) -> None:
+        self._print(text)
+
     def close(self) -> None:
         self._stream.flush()
 
@@ -127,137 +178,6 @@ class PlainDisplay:
     def _print(self, text: str) -> None:
         self._last = time.monotonic()
         print(text, file=self._stream, flush=True)
-
-
-@final
-class LiveDisplay:
-    """A view that redraws itself, by rich; it never grows past the terminal."""
-
-    def __init__(self, stream: TextIO, console: "Console | None" = None):
-        from rich.console import Console
-        from rich.live import Live
-
-        self._console = console if console is not None else Console(file=stream)
-        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
-        self._live.start()
-        self._closed = False
-        self._last = -math.inf
-        self._phase: tuple[str, int, int] | None = None
-        self._evolution: Evolution | None = None
-
-    def phase(self, text: str, done: int = 0, total: int = 0) -> None:
-        self._phase = (text, done, total)
-        self._draw(force=done in (0, total))
-
-    def update(self, evolution: Evolution) -> None:
-        self._evolution, self._phase = evolution, None
-        self._draw(force=False)
-
-    def best(self, evolution: Evolution) -> None:
-        self._evolution = evolution
-        self._draw(force=False)
-
-    def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._phase = None  # What it was doing is over, or was broken off.
-        self._draw(force=True)
-        self._live.stop()
-
-    def _draw(self, *, force: bool) -> None:
-        now = time.monotonic()
-        if force or now - self._last >= LIVE_INTERVAL_S:
-            self._last = now
-            self._live.update(self._render(), refresh=True)
-
-    def _render(self) -> "RenderableType":
-        from rich.console import Group
-
-        parts: list[RenderableType] = []
-        if self._evolution is not None:
-            room = self._console.height - 1 - (self._phase is not None)
-            parts += _search_view(self._evolution, self._console.width, room)
-        if self._phase is not None:
-            parts.append(_phase_view(*self._phase))
-        return Group(*parts)
-
-
-def _phase_view(text: str, done: int, total: int) -> "Table":
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-
-    line = Table.grid(padding=(0, 2), expand=True)
-    line.add_column(no_wrap=True)
-    line.add_column(ratio=1)
-    line.add_column(no_wrap=True)
-    if total:
-        line.add_row(text, ProgressBar(total=total, completed=done), f"{done} of {total}")
-    else:
-        line.add_row(text, "", "")
-    return line
-
-
-def _search_view(evolution: Evolution, width: int, height: int) -> "list[RenderableType]":
-    """The search in at most `height` lines: speed, scores, counts and the best rule.
-
-    Where they do not all fit, the rule is cut first, to `MIN_RULE_LINES`, then the counts.
-    """
-    from rich.panel import Panel
-    from rich.progress_bar import ProgressBar
-    from rich.syntax import Syntax
-    from rich.table import Table
-    from rich.text import Text
-
-    head = Table.grid(padding=(0, 2), expand=True)
-    head.add_column(no_wrap=True)
-    head.add_column(ratio=1)
-    head.add_column(no_wrap=True)
-    done, total = evolution.sources["evaluated"], evolution.config.max_evaluations
-    head.add_row(
-        f"{rate(evolution):.0f} candidates/s",
-        ProgressBar(total=total, completed=done),
-        f"{seconds(evolution.elapsed_s)}, {seconds(time_left_s(evolution))} left",
-    )
-    scores = [Text(line, "bold") for line in _wrap(score_line(evolution), width)]
-    figures = list(tally_lib.counts(tally_lib.of(evolution)).items())
-    num_figures = max(0, min(len(figures), height - 1 - len(scores) - MIN_RULE_LINES - 2))
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(no_wrap=True, overflow="ellipsis")
-    for name, figure in figures[:num_figures]:
-        grid.add_row(name, figure)
-    best = evolution.incumbent.genotype
-    room = height - 1 - len(scores) - num_figures - 2
-    if room < 1:
-        view: list[RenderableType] = [head, *scores]
-        return view[: max(height, 1)]
-    source = fit_source(pretty.pretty(best.program), width - 4, room)
-    rule = Syntax(source, "python", theme="ansi_dark", background_color="default")
-    title = Text(f"best rule, learning rate {best.learning_rate:.3g}")
-    figures_or_none = [grid] if num_figures else []
-    return [head, *scores, *figures_or_none, Panel(rule, title=title, title_align="left")]
-
-
-def fit_source(source: str, width: int, height: int) -> str:
-    """Source for a box of `width` by `height` characters: long lines are folded, the end is cut.
-
-    Returns:
-      At most `height` lines, the last of which says how many are missing where some are.
-    """
-    lines = []
-    for line in source.rstrip().split("\n"):
-        indent = line[: len(line) - len(line.lstrip())] + "        "
-        lines += _wrap(line, max(width, len(indent) + 1), indent) or [""]
-    if len(lines) > height:
-        missing = len(lines) - height + 1
-        lines = [*lines[: height - 1], f"# ... {missing} more lines"]
-    return "\n".join(lines)
-
-
-def _wrap(text: str, width: int, indent: str = "") -> list[str]:
-    # A word longer than a line is cut anywhere rather than left to make the view wider.
-    return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def print_results(entries: Sequence[Entry], run_dir: Path, stream: TextIO | None = None) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veldt.search import dataflow
-from veldt.search.dataflow import Constant, Dataflow, Input, Node
+from veldt.search.dataflow import Constant, Dataflow, Input
 from veldt.search.errors import CapacityError
 from veldt.search.ops import OPS
 from veldt.search.program import MAX_SLOTS, STEP, Program
@@ -32,6 +32,8 @@ W_ROW: Final = 0
 G_ROW: Final = 1
 FIRST_SLOT_ROW: Final = 2
 FIRST_FREE_ROW: Final = FIRST_SLOT_ROW + MAX_SLOTS
+# One for each slot, one for each cycle of slots that exchange their values, one for the update.
+_MAX_MOVES: Final = MAX_SLOTS + MAX_SLOTS // 2 + 1
 
 
 @final
@@ -75,6 +77,21 @@ def encode(program: Program, *, num_steps: int, capacity: Capacity) -> Encoded:
     )
 
 
+def check_capacity(program: Program, capacity: Capacity) -> None:
+    """Raises the `CapacityError` that `encode` would, for small programs without encoding them."""
+    numbers = [arg for s in program.statements for arg in s.args if not isinstance(arg, str)]
+    # At the worst each value takes a row, and each computed, loaded or moved an instruction.
+    by_step = 1 + len(program.statements)
+    instructions = by_step + _MAX_MOVES
+    rows = instructions + len(program.constants) + len(numbers) + len(program.returns)
+    if (
+        by_step > capacity.schedules
+        or instructions > capacity.statements
+        or rows > capacity.registers - FIRST_FREE_ROW
+    ):
+        encode(program, num_steps=1, capacity=capacity)
+
+
 def encode_dataflow(flow: Dataflow, *, num_steps: int, capacity: Capacity) -> Encoded:
     """Encodes a lowered and folded program; see `encode`."""
     return _Encoder(flow, num_steps, capacity).encode()
@@ -101,10 +118,7 @@ class _Encoder:
         flow = self.flow
         by_step = self.step_only()
         instructions = [i for i in flow.live_nodes if i not in by_step]
-        outputs = {
-            flow.input_index(name): flow.new_slots[flow.slots.index(name)]
-            for name in flow.live_slots
-        }
+        outputs = flow.slot_updates
         needed = (
             {arg for i in instructions for arg in self.args(i)}
             | {flow.update}
@@ -130,18 +144,13 @@ class _Encoder:
                 row = target
             else:
                 row = self.allocate()
-            self.emit(OPCODES[self.node(i).op], [self.row[arg] for arg in args], row)
+            self.emit(OPCODES[self.flow.node(i).op], [self.row[arg] for arg in args], row)
             self.row[i] = row
         self.move_slots(outputs)
         return self.pack()
 
     def args(self, index: int) -> tuple[int, ...]:
-        return self.node(index).args
-
-    def node(self, index: int) -> Node:
-        value = self.flow.values[index]
-        assert isinstance(value, Node)
-        return value
+        return self.flow.node(index).args
 
     def input_name(self, index: int) -> str:
         value = self.flow.values[index]
@@ -152,22 +161,14 @@ class _Encoder:
         """Values that depend on the step and constants alone, for steps 1 to T, each [T]."""
         steps = np.arange(1, self.num_steps + 1, dtype=np.float64)
         known: dict[int, NDArray[np.float64]] = {}
-        constant: dict[int, float] = {}
-        for index, value in enumerate(self.flow.values):
-            match value:
-                case Input(name=name) if name == STEP:
-                    known[index] = steps
-                case Constant(value=number):
-                    constant[index] = number
-                case Node(op=op, args=args) if (
-                    index in self.flow.live and OPS[op].scope == "element"
-                ):
-                    if all(arg in known or arg in constant for arg in args):
-                        with np.errstate(all="ignore"):
-                            result = OPS[op].fn(
-                                np, *[known.get(arg, constant.get(arg)) for arg in args]
-                            )
-                        known[index] = np.broadcast_to(np.asarray(result, np.float64), steps.shape)
+        known[self.flow.input_index(STEP)] = steps
+        constant = {i: v.value for i, v in enumerate(self.flow.values) if isinstance(v, Constant)}
+        with np.errstate(all="ignore"):
+            for index in self.flow.phases.stateless:
+                op, args, _ = self.flow.node(index)
+                if OPS[op].scope == "element" and all(a in known or a in constant for a in args):
+                    result = OPS[op].fn(np, *[known.get(a, constant.get(a)) for a in args])
+                    known[index] = np.broadcast_to(np.asarray(result, np.float64), steps.shape)
         return known
 
     def place(self, index: int, by_step: dict[int, NDArray[np.float64]]) -> None:

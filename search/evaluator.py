@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, final
+from typing import Any, Final, TypeAlias, final
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ import optax
 
 from veldt.search import dataflow, encode, interpreter
 from veldt.search.mutation import Genotype
+from veldt.search.program import Program
 from veldt.tasks import flat, registry, unroll
 
 # Below this, a normalised loss counts as perfect: its logarithm must not decide a search by itself.
@@ -44,6 +45,7 @@ class Status(enum.StrEnum):
     REJECTED = "rejected"  # worse than the hurdle allows; not trained to the end
     DIVERGED = "diverged"  # a loss or an update was NaN or infinite
     TIMEOUT = "timeout"
+    KILLED = "killed"  # its workers died under it, each time it was tried
     ERROR = "error"
 
 
@@ -89,11 +91,15 @@ class EvalJob:
       runs: the training runs, in order; the first one that fails ends the job.
       hurdle: for each run, the log losses at its chunks that the candidate must not exceed; empty
         for no hurdle.
+      candidate: whose job it is, as the store counts; the result does not depend on it.
+      purpose: what it is for, as the store names it; the result does not depend on it.
     """
 
     genotype: Genotype
     runs: tuple[Run, ...]
     hurdle: tuple[tuple[float, ...], ...] = ()
+    candidate: int = 0
+    purpose: str = "fitness"
 
 
 @final
@@ -135,6 +141,14 @@ class Outcome:
     runs: tuple[RunResult, ...] = ()
     message: str = ""
 
+    @classmethod
+    def of(cls, runs: Sequence[RunResult]) -> "Outcome":
+        """What runs come to, of which only the last may have failed."""
+        if runs[-1].status is not Status.OK:
+            return cls(runs[-1].status, None, tuple(runs))
+        mean = np.mean([run.log_losses[-1] for run in runs])
+        return cls(Status.OK, float(mean), tuple(runs))
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -150,6 +164,10 @@ class EvaluatorConfig:
     proxies: tuple[ProxyConfig, ...]
     seed: int = 0
     capacity: encode.Capacity = field(default_factory=encode.Capacity)
+
+
+# Encoded program, learning rate, seed; start, advance.
+_Prepared: TypeAlias = tuple[encode.Encoded, np.float32, np.uint32, Any, Any]
 
 
 @final
@@ -216,17 +234,19 @@ class ProxyLoop:
                 )
             return self._compiled
 
+    def prepare(self, flow: dataflow.Dataflow, learning_rate: float, seed: int) -> _Prepared:
+        """A program and a run's settings as the loop takes them, and the loop, compiled."""
+        encoded = encode.encode_dataflow(
+            flow, num_steps=self.config.num_steps, capacity=self.capacity
+        )
+        args = (jax.device_put(encoded), np.float32(learning_rate), np.uint32(seed))
+        return (*args, *self.functions(*args))
+
     def run(
         self, flow: dataflow.Dataflow, learning_rate: float, run: Run, hurdle: Sequence[float]
     ) -> RunResult:
         """Trains once, to the end or to the first check that fails."""
-        encoded = encode.encode_dataflow(
-            flow, num_steps=self.config.num_steps, capacity=self.capacity
-        )
-        encoded = jax.device_put(encoded)
-        rate = np.float32(learning_rate)
-        seed = np.uint32(run.seed)
-        start, advance = self.functions(encoded, rate, seed)
+        encoded, rate, seed, start, advance = self.prepare(flow, learning_rate, run.seed)
         began = time.perf_counter()
         state = start(encoded, rate, seed)
         status, loss, log_losses, chunk = Status.OK, math.nan, [], 0
@@ -266,6 +286,16 @@ class Evaluator:
     def __init__(self, loops: Mapping[int, ProxyLoop] | Sequence[ProxyLoop]):
         self._loops = loops
 
+    def warm_up(self) -> None:
+        """Compile all loops, so that no job's time includes it.
+
+        Any program will do: the loops are compiled for all programs at once.
+        """
+        flow = dataflow.lower(Program.parse("def rule(w, g):\n    return g\n"), fold=True)
+        loops = self._loops.values() if isinstance(self._loops, Mapping) else self._loops
+        for loop in loops:
+            loop.prepare(flow, 0.0, 0)
+
     def __call__(self, payload: object) -> Outcome:
         """Train a job's runs in order; stop at the first that is not ok. The payload: `EvalJob`."""
         job = payload
@@ -277,9 +307,8 @@ class Evaluator:
             result = self._loops[run.proxy].run(flow, job.genotype.learning_rate, run, hurdle)
             results.append(result)
             if result.status is not Status.OK:
-                return Outcome(result.status, None, tuple(results))
-        finals = [result.log_losses[-1] for result in results]
-        return Outcome(Status.OK, float(np.mean(finals)), tuple(results))
+                break
+        return Outcome.of(results)
 
 
 @final

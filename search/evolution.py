@@ -3,9 +3,9 @@
 Lion (arXiv 2302.06675), section 2.2; Real et al. (arXiv 1802.01548).
 
 A population of fixed size, wholly warm-started as the initial rule; each child is a mutation of the
-best of a random tournament; the oldest dies. Before any training a child is looked up twice: by its
-structural hash, then by what it does on a probe (`fingerprint.py`). Only new behaviour is trained,
-and only past the hurdle to the end.
+best of a random tournament; the oldest dies. Before any training a child is looked up twice
+(`seen.py`): by its structural hash, then by what it does on a probe (`fingerprint.py`). Only new
+behaviour is trained, and only past the hurdle to the end.
 
 The search's own score favours luck: thousands of candidates meet the same seeds. So a candidate
 that beats the incumbent there must beat it again, on seeds that are new each time, by more than one
@@ -15,7 +15,8 @@ decide nothing.
 **Determinism and resuming.** Proposal `i` is a function of the seed, `i`, and the proposals up to
 `i - window`; results are told in order (`tasks.driver`). Population, caches and incumbent are
 functions of the store's rows, so `Evolution` can be rebuilt from the store alone and goes on
-exactly as if it had never stopped.
+exactly as if it had never stopped. Memory holds the population and what has been asked and not yet
+told, however long the search is.
 """
 
 import collections
@@ -36,6 +37,8 @@ from veldt.search.errors import CapacityError, SearchError
 from veldt.search.evaluator import EvalJob, Outcome, Run, Status
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
+from veldt.search.records import Record
+from veldt.search.seen import Seen
 from veldt.search.store import Store
 from veldt.tasks import driver
 from veldt.tasks.pool import JobResult
@@ -80,9 +83,7 @@ class Evolution:
         self.initial = _Member(initial, math.inf)
         self._members: dict[int, _Member] = {}
         self._asked: dict[int, _Asked] = {}
-        self._structures: dict[str, int] = {}
-        self._behaviours: dict[str, int] = {}
-        self._fitness: dict[int, float] = {}
+        self._seen: Seen
         self._hurdle: tuple[tuple[float, ...], ...] = ()
         self._runs = tuple(
             Run(proxy, seed)
@@ -123,50 +124,59 @@ class Evolution:
             EvalJob(genotype, tuple(r for r in self._runs if r.proxy == p))
             for p in range(len(self.config.tasks))
         ]
-        outcomes = [records.outcome_of(result) for result in self._run_now(jobs)]
-        for proxy, outcome in zip(self.config.tasks, outcomes, strict=True):
+        name = f"initial rule {self.config.initial_rule}"
+        named = [records.as_run(self.config, job, name) for job in jobs]
+        made: dict[Run, Record] = {}
+        for proxy, job, result in zip(self.config.tasks, jobs, self._run_now(named), strict=True):
+            outcome = records.outcome_of(result)
             if outcome.status is not Status.OK:
                 raise SearchError(
                     f"the initial rule {self.config.initial_rule} at learning rate "
                     f"{genotype.learning_rate:g} "
                     f"fails on {proxy.task}: {outcome.status} {outcome.message}".rstrip()
                 )
-        by_run = {result.run: result for outcome in outcomes for result in outcome.runs}
-        results = tuple(by_run[run] for run in self._runs)
-        fitness = float(np.mean([result.log_losses[-1] for result in results]))
-        hurdle = [[loss + self.config.hurdle for loss in result.log_losses] for result in results]
-        meta = self._arena.meta(genotype)
+            made |= {record.run.run: record for record in records.records_of(job, result)}
+        runs = tuple(made[run] for run in self._runs)
+        outcome = Outcome.of([record.run for record in runs])
+        curves = [record.run.log_losses for record in runs]
+        hurdle = [[loss + self.config.hurdle for loss in curve] for curve in curves]
+        meta, meta_runs = self._arena.meta(0, genotype)
         flow = dataflow.lower(genotype.program, fold=True)
         behaviour = fingerprint.fingerprint(flow, genotype.learning_rate).digest
         live = _live(genotype)
         with self._store.transaction():
-            self._insert_candidate(
-                0, behaviour, live, len(flow.live_nodes), Outcome(Status.OK, fitness, results)
-            )
-            self._insert_challenge(-1, 0, 0, Challenge(None, None, True, meta, ()), 0.0)
+            self._insert_candidate(0, behaviour, live, len(flow.live_nodes), outcome, runs)
+            self._insert_challenge(-1, 0, 0, Challenge(None, None, True, meta, meta_runs), 0.0)
+            self._store.set_meta("initial_curves", json.dumps(curves))
             self._store.set_meta("hurdle", json.dumps(hurdle))
         self._rebuild()
 
     def _rebuild(self) -> None:
         store = self._store
         self._hurdle = tuple(tuple(row) for row in json.loads(store.meta()["hurdle"]))
-        for row in store.rows("SELECT id, behaviour, fitness, status FROM candidate WHERE id >= 0"):
-            self._behaviours[row["behaviour"]] = row["id"]
-            self._fitness[row["id"]] = challenge_lib.rank(row["fitness"])
-            self.statuses[row["status"]] += row["id"] > 0
-        self.initial = replace(self.initial, fitness=self._fitness[0])
-        self._structures[_structure(self.initial.genotype)] = 0
-        for row in store.rows("SELECT * FROM proposal ORDER BY id"):
-            self._structures.setdefault(row["structure"], row["candidate"])
-            self._count(row["source"], row["invalid"], row["statements"], row["live"])
-            self.seconds_before = max(self.seconds_before, row["told_s"])
-            self.num_told = row["id"] + 1
+        self._seen = Seen(store, _structure(self.initial.genotype))
+        self.initial = replace(self.initial, fitness=self._seen.fitness(0))
+        self.statuses.clear()
+        query = "SELECT status, COUNT(*) AS n FROM candidate WHERE id > 0 GROUP BY status"
+        for row in store.rows(query):
+            self.statuses[row["status"]] = row["n"]
+        self.sources.clear()
+        for row in store.rows("SELECT source, COUNT(*) AS n FROM proposal GROUP BY source"):
+            self.sources[row["source"]] = row["n"]
+        sums = store.rows(
+            "SELECT COUNT(*) AS told, COALESCE(SUM(invalid), 0) AS invalid, COALESCE(SUM(live), 0) "
+            "AS live, COALESCE(SUM(statements), 0) AS statements, COALESCE(MAX(told_s), 0.0) "
+            "AS seconds FROM proposal"
+        )[0]
+        self.num_told = sums["told"]
+        self.num_invalid, self.num_statements = sums["invalid"], sums["statements"]
+        self.num_live, self.seconds_before = sums["live"], sums["seconds"]
         first = self.num_told - self.config.population_size - self.config.window
         for row in store.rows(
             "SELECT id, program, learning_rate, candidate FROM proposal WHERE id >= ?", (first,)
         ):
             genotype = Genotype(Program.parse(row["program"]), row["learning_rate"])
-            self._members[row["id"]] = _Member(genotype, self._fitness[row["candidate"]])
+            self._members[row["id"]] = _Member(genotype, self._seen.fitness(row["candidate"]))
         self.num_asked_evaluations = self.sources["evaluated"]
         won = store.rows(
             "SELECT challenger, meta_fitness FROM challenge WHERE won = 1 ORDER BY id DESC LIMIT 1"
@@ -180,7 +190,7 @@ class Evolution:
         self.incumbent = Incumbent(
             candidate=candidate,
             genotype=genotype,
-            fitness=self._fitness[candidate],
+            fitness=self._seen.fitness(candidate),
             fresh=self._fresh(candidate),
             meta=won["meta_fitness"],
         )
@@ -201,10 +211,9 @@ class Evolution:
         child = mutation.mutate(rng, self._member(parent).genotype, config.mutation)
         asked = self._look_up(child, parent if parent >= 0 else None)
         self._asked[index] = asked
-        self._structures.setdefault(asked.structure, asked.candidate)
+        self._seen.ask(asked.structure, asked.candidate, asked.behaviour)
         if asked.source in ("structure", "behaviour"):
             return driver.Ready(None)
-        self._behaviours[asked.behaviour] = asked.candidate
         if asked.source == "probe":
             return driver.Ready(Outcome(Status.DIVERGED, None))
         try:
@@ -212,7 +221,10 @@ class Evolution:
         except CapacityError as error:
             return driver.Ready(Outcome(Status.ERROR, None, message=str(error)))
         self.num_asked_evaluations += 1
-        return driver.Run(EvalJob(asked.live, self._runs, self._hurdle))
+        return records.as_run(config, self._job(asked), f"candidate {asked.candidate}")
+
+    def _job(self, asked: _Asked) -> EvalJob:
+        return EvalJob(asked.live, self._runs, self._hurdle, asked.candidate, "fitness")
 
     def _member(self, index: int) -> _Member:
         return self._members[index] if index >= 0 else self.initial
@@ -233,27 +245,28 @@ class Evolution:
         def asked(source: str, candidate: int, behaviour: str, live: Genotype) -> _Asked:
             return _Asked(child, parent, structure, source, candidate, behaviour, live, length)
 
-        if structure in self._structures:
-            return asked("structure", self._structures[structure], "", genotype)
-        seen = fingerprint.fingerprint(flow, genotype.learning_rate)
-        if seen.digest in self._behaviours:
-            return asked("behaviour", self._behaviours[seen.digest], "", genotype)
-        new = len(self._behaviours)
-        return asked("evaluated" if seen.finite else "probe", new, seen.digest, _live(genotype))
+        if (known := self._seen.by_structure(structure)) is not None:
+            return asked("structure", known, "", genotype)
+        print_ = fingerprint.fingerprint(flow, genotype.learning_rate)
+        if (known := self._seen.by_behaviour(print_.digest)) is not None:
+            return asked("behaviour", known, "", genotype)
+        new = self._seen.num_candidates
+        source = "evaluated" if print_.finite else "probe"
+        return asked(source, new, print_.digest, _live(genotype))
 
     # ------------------------------------------------------------------ learning
 
     def tell(self, index: int, result: JobResult | driver.Ready) -> None:
         """Take in a proposal's result; store it and all that follows from it, at once."""
         asked = self._asked.pop(index)
-        outcome: Outcome | None
-        if isinstance(result, driver.Ready):
-            outcome = result.value if isinstance(result.value, Outcome) else None
+        source, runs = asked.source, tuple[Record, ...]()
+        if isinstance(result, JobResult):
+            outcome: Outcome | None = records.outcome_of(result)
+            runs = records.records_of(self._job(asked), result)
         else:
-            outcome = records.outcome_of(result)
-        source = asked.source
-        if outcome is not None and source == "evaluated" and isinstance(result, driver.Ready):
-            source = "capacity"
+            outcome = result.value if isinstance(result.value, Outcome) else None
+            if outcome is not None and source == "evaluated":
+                source = "capacity"
         challenge: Challenge | None = None
         if (
             outcome is not None
@@ -267,7 +280,7 @@ class Evolution:
         with self._store.transaction():
             if outcome is not None:
                 self._insert_candidate(
-                    asked.candidate, asked.behaviour, asked.live, asked.length, outcome
+                    asked.candidate, asked.behaviour, asked.live, asked.length, outcome, runs
                 )
             if challenge is not None:
                 self._insert_challenge(
@@ -288,21 +301,24 @@ class Evolution:
                 candidate=asked.candidate,
                 told_s=now,
             )
+        self._seen.tell(asked.structure, asked.behaviour)
         if outcome is not None:
-            self._fitness[asked.candidate] = challenge_lib.rank(outcome.fitness)
             self.statuses[outcome.status.value] += 1
-        self._members[index] = _Member(asked.child.genotype, self._fitness[asked.candidate])
+            fitness = challenge_lib.rank(outcome.fitness)
+        else:
+            fitness = self._seen.fitness(asked.candidate)
+        self._members[index] = _Member(asked.child.genotype, fitness)
         self._members.pop(index - self.config.population_size - self.config.window, None)
-        self._count(
-            source, asked.child.invalid, len(asked.child.genotype.program.statements), asked.length
-        )
+        self.sources[source] += 1
+        self.num_invalid += asked.child.invalid
+        self.num_statements += len(asked.child.genotype.program.statements)
+        self.num_live += asked.length
         self.num_told = index + 1
         if challenge is not None:
             self.num_challenges += 1
             if challenge.won:
-                meta = challenge.meta.fitness if challenge.meta else None
                 self.incumbent = Incumbent(
-                    asked.candidate, asked.live, self._fitness[asked.candidate], None, meta
+                    asked.candidate, asked.live, fitness, None, challenge.meta
                 )
             fresh = self._fresh(self.incumbent.candidate)
             self.incumbent = replace(self.incumbent, fresh=fresh)
@@ -310,7 +326,13 @@ class Evolution:
     # ------------------------------------------------------------------ storing
 
     def _insert_candidate(
-        self, candidate: int, behaviour: str, live: Genotype, length: int, outcome: Outcome
+        self,
+        candidate: int,
+        behaviour: str,
+        live: Genotype,
+        length: int,
+        outcome: Outcome,
+        runs: Sequence[Record],
     ) -> None:
         self._store.insert(
             "candidate",
@@ -324,10 +346,7 @@ class Evolution:
             num_steps=sum(run.num_steps for run in outcome.runs),
             message=outcome.message,
         )
-        for run in outcome.runs:
-            records.insert_run(
-                self._store, self.config, candidate, "fitness", live.learning_rate, run
-            )
+        records.insert(self._store, self.config, runs)
 
     def _insert_challenge(
         self, proposal: int, challenger: int, incumbent: int, challenge: Challenge, now: float
@@ -341,21 +360,10 @@ class Evolution:
             difference=challenge.difference,
             standard_error=challenge.standard_error,
             won=int(challenge.won),
-            meta_fitness=challenge.meta.fitness if challenge.meta else None,
+            meta_fitness=challenge.meta,
             told_s=now,
         )
-        rates = dict(self._store_rates((challenger, incumbent)))
-        for candidate, run in challenge.runs:
-            records.insert_run(self._store, self.config, candidate, "fresh", rates[candidate], run)
-        for run in challenge.meta.runs if challenge.meta else ():
-            records.insert_run(self._store, self.config, challenger, "meta", rates[challenger], run)
-
-    def _store_rates(self, candidates: Sequence[int]) -> list[tuple[int, float]]:
-        marks = ", ".join("?" * len(candidates))
-        rows = self._store.rows(
-            f"SELECT id, learning_rate FROM candidate WHERE id IN ({marks})", candidates
-        )
-        return [(row["id"], row["learning_rate"]) for row in rows]
+        records.insert(self._store, self.config, challenge.runs)
 
     def _fresh(self, candidate: int) -> float | None:
         """Mean log loss over the fresh seeds that a candidate has met; None if it failed on one."""
@@ -365,12 +373,6 @@ class Evolution:
         )
         row = self._store.rows(query, (candidate,))[0]
         return None if row["mean"] is None or row["failed"] else float(row["mean"])
-
-    def _count(self, source: str, invalid: int, statements: int, live: int) -> None:
-        self.sources[source] += 1
-        self.num_invalid += invalid
-        self.num_statements += statements
-        self.num_live += live
 
     @property
     def elapsed_s(self) -> float:

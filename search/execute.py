@@ -1,7 +1,7 @@
 """Running a lowered program on a pytree's leaves, with NumPy or with jax.numpy.
 
-This is what a program *means*: the native transform (`transform.py`) and the behaviour fingerprint
-(`fingerprint.py`) call it, and the interpreter is tested against it. Every value is a list with one
+This is what a program *means*: the native transform (`transform.py`) calls it; the interpreter, and
+the probe behind fingerprints (`probe.py`), are tested against it. Every value is a list with one
 entry per parameter tensor: an array for a tensor, a number for a scalar. Element and tensor ops go
 leaf by leaf; a global op adds its partial results over all leaves first.
 """

@@ -11,9 +11,10 @@ Every run is looked up in the store first, so that finals that were interrupted 
 stopped.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import final
 
 import numpy as np
@@ -21,10 +22,10 @@ import numpy as np
 from veldt.search import dataflow, records, rules, simplify
 from veldt.search.config import SearchConfig
 from veldt.search.evaluator import EvalJob, Run, Status
-from veldt.search.evolution import Evolution
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.search.store import Store
+from veldt.tasks import driver
 
 
 @final
@@ -86,9 +87,17 @@ def hall_of_fame(store: Store, config: SearchConfig, incumbent: int) -> list[int
 class Finals:
     """Runs the finals of one search."""
 
-    def __init__(self, evolution_: Evolution, store: Store, run_now: records.RunNow):
-        self._config = evolution_.config
-        self._incumbent = evolution_.incumbent
+    def __init__(self, config: SearchConfig, incumbent: int, store: Store, run_now: records.RunNow):
+        """Prepares the finals of a search.
+
+        Args:
+          config: the search's.
+          incumbent: the best candidate in the end.
+          store: the search's; keeps every run.
+          run_now: makes them.
+        """
+        self._config = config
+        self._incumbent = incumbent
         self._store = store
         self._run_now = run_now
 
@@ -100,7 +109,7 @@ class Finals:
         """
         config = self._config
         contenders: list[tuple[int, str, Program, float | None]] = []
-        for candidate in hall_of_fame(self._store, config, self._incumbent.candidate):
+        for candidate in hall_of_fame(self._store, config, self._incumbent):
             row = self._store.rows("SELECT * FROM candidate WHERE id = ?", (candidate,))[0]
             label = f"#{candidate}" if candidate else f"{config.initial_rule} (initial)"
             contenders.append((candidate, label, Program.parse(row["program"]), row["fitness"]))
@@ -121,20 +130,23 @@ class Finals:
         ]
         meta = [Run(p, records.FINAL_SEEDS + s) for s in range(config.meta_seeds) for p in metas]
 
+        self._note()
         wanted = [
-            (c, program, rate, "select", select)
-            for c, _, program, _ in contenders
+            (c, label, program, rate, "select", select)
+            for c, label, program, _ in contenders
             for rate in config.finals.rates
         ]
         self._complete(wanted, lambda done, total: report("learning rates", done, total))
         best = {c: self._best_rate(c, select) for c, _, _, _ in contenders}
         wanted = [
-            (c, program, rate, "final", final_)
-            for c, _, program, _ in contenders
+            (c, label, program, rate, "final", final_)
+            for c, label, program, _ in contenders
             if (rate := best[c][0]) is not None
         ]
         wanted += [
-            (c, program, rate, "meta-final", meta) for c, program, rate, _, _ in wanted if meta
+            (c, label, program, rate, "meta-final", meta)
+            for c, label, program, rate, _, _ in wanted
+            if meta
         ]
         self._complete(wanted, lambda done, total: report("final seeds", done, total))
 
@@ -187,27 +199,36 @@ class Finals:
             )
         return candidate, name, program
 
+    def _note(self) -> None:
+        """Store that finals are played of this search, where they are not those begun before."""
+        told = self._store.first("SELECT COUNT(*) FROM proposal")
+        config = json.dumps(asdict(self._config.finals))
+        last = self._store.rows("SELECT told, config FROM finals ORDER BY id DESC LIMIT 1")
+        if last != [{"told": told, "config": config}]:
+            with self._store.transaction():
+                self._store.insert("finals", told=told, config=config)
+                self._store.execute("DELETE FROM hall_of_fame")
+
     def _complete(
         self,
-        wanted: Sequence[tuple[int, Program, float, str, Sequence[Run]]],
+        wanted: Sequence[tuple[int, str, Program, float, str, Sequence[Run]]],
         report: Callable[[int, int], None],
     ) -> None:
         """Make the runs not stored yet; a rule's runs at one rate stop at the first that fails."""
-        jobs = [
-            (candidate, purpose, rate, EvalJob(Genotype(program, rate), missing))
-            for candidate, program, rate, purpose, runs in wanted
-            if (missing := self._missing(candidate, purpose, rate, runs))
-        ]
-        batch = 16
-        for first in range(0, len(jobs), batch):
-            part = jobs[first : first + batch]
-            report(first, len(jobs))
-            results = self._run_now([job for *_, job in part])
+        jobs: list[EvalJob] = []
+        named: list[driver.Run] = []
+        for candidate, label, program, rate, purpose, runs in wanted:
+            if missing := self._missing(candidate, purpose, rate, runs):
+                genotype = Genotype(program, rate)
+                jobs.append(EvalJob(genotype, missing, candidate=candidate, purpose=purpose))
+                name = f"{purpose}, {label} at learning rate {rate:.3g}"
+                named.append(records.as_run(self._config, jobs[-1], name))
+        report(0, len(jobs))
+        results = self._run_now(named)
+        for done, (job, result) in enumerate(zip(jobs, results, strict=True), 1):
             with self._store.transaction():
-                for (candidate, purpose, rate, _), result in zip(part, results, strict=True):
-                    for run in records.outcome_of(result).runs:
-                        records.insert_run(self._store, self._config, candidate, purpose, rate, run)
-        report(len(jobs), len(jobs))
+                records.insert(self._store, self._config, records.records_of(job, result))
+            report(done, len(jobs))
 
     def _missing(
         self, candidate: int, purpose: str, rate: float, runs: Sequence[Run]

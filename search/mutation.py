@@ -11,8 +11,10 @@ Statements that no longer matter stay in the program: they are the stepping ston
 mutations. A child that is not well formed is drawn again, as published; how often is counted.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+import bisect
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 import numpy as np
@@ -24,6 +26,10 @@ from veldt.search.program import INPUTS, STEP, Arg, Program, Statement
 
 MAX_TRIES: Final = 100
 MAX_CONSTANT: Final = 1e10  # as in the released code
+MIN_RATE: Final = 1e-8
+MAX_RATE: Final = 1e3
+_ALL_OPS: Final = tuple(OPS)
+_NAMES: Final = ("insert", "delete", "modify", "constant", "learning_rate")
 
 
 @final
@@ -54,11 +60,9 @@ class MutationConfig:
     repeat: float = 0.2
 
     def __post_init__(self) -> None:
-        for field in fields(self)[:5]:
-            if getattr(self, field.name) < 0:
-                raise ValueError(
-                    f"{field.name} is {getattr(self, field.name)}; a weight is at least 0"
-                )
+        for name, weight in self.weights().items():
+            if weight < 0:
+                raise ValueError(f"{name} is {weight}; a weight is at least 0")
         if not sum(self.weights().values()):
             raise ValueError("all mutation weights are 0")
         for name in ("new_constant", "repeat"):
@@ -72,7 +76,7 @@ class MutationConfig:
 
     def weights(self) -> dict[str, float]:
         """The odds by the mutation's name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)[:5]}
+        return {name: getattr(self, name) for name in _NAMES}
 
 
 @final
@@ -136,36 +140,42 @@ def _mutate_once(
     program = parent.program
     if len(program.statements) >= config.max_statements:
         weights["insert"] = 0.0
-    total = sum(weights.values())
-    if total == 0:
+    if not sum(weights.values()):
         return None
-    name = str(rng.choice(list(weights), p=np.array(list(weights.values())) / total))
+    name = _choose(rng, weights)
     if name == "learning_rate":
-        rate = parent.learning_rate * 2.0 ** rng.normal()
-        return replace(parent, learning_rate=float(np.clip(rate, 1e-8, 1e3))), name
+        rate = float(parent.learning_rate * 2.0 ** rng.normal())
+        return Genotype(program, min(max(rate, MIN_RATE), MAX_RATE)), name
     child = {"insert": _insert, "delete": _delete, "modify": _modify, "constant": _scale}[name](
         rng, program, config
     )
     if child is None:
         return None
     try:
-        dataflow.lower(child)
+        dataflow.check(child)
     except LoweringError:
         return None
     return Genotype(child, parent.learning_rate), name
 
 
+def _choose(rng: np.random.Generator, weights: Mapping[str, float]) -> str:
+    """`rng.choice(names, p=weights / sum)` to the bit, without its set-up."""
+    total = sum(weights.values())
+    sums = list(itertools.accumulate(weight / total for weight in weights.values()))
+    cumulative = [partial / sums[-1] for partial in sums]
+    return list(weights)[bisect.bisect_right(cumulative, rng.random())]
+
+
 def _insert(rng: np.random.Generator, program: Program, config: MutationConfig) -> Program:
-    names = config.ops or tuple(OPS)
+    names = config.ops or _ALL_OPS
     op = OPS[names[rng.integers(len(names))]]
     position = int(rng.integers(len(program.statements) + 1))
     variables = _variables(program, position)
     args = tuple(_draw_argument(rng, variables, config) for _ in op.kinds)
     # Half of the results overwrite a variable that later statements may read, half get a name of
     # their own.
-    overwritable = [
-        name for name in variables if name != STEP and name not in dict(program.constants)
-    ]
+    fixed = {STEP, *(name for name, _ in program.constants)}
+    overwritable = [name for name in variables if name not in fixed]
     target = _pick(rng, overwritable) if rng.random() < 0.5 else _fresh(program)
     statement = Statement(target, op.name, args)
     return _with_statements(program, position, position, (statement,))
@@ -224,7 +234,7 @@ def _scale(rng: np.random.Generator, program: Program, config: MutationConfig) -
 
 
 def _scaled(rng: np.random.Generator, value: float) -> float:
-    return float(np.clip(value * 2.0 ** rng.normal(), -MAX_CONSTANT, MAX_CONSTANT))
+    return min(max(float(value * 2.0 ** rng.normal()), -MAX_CONSTANT), MAX_CONSTANT)
 
 
 def _draw_argument(

@@ -15,12 +15,14 @@ import yaml
 from veldt.search import (
     best,
     display,
+    files,
     lineage,
     pretty,
     report_data,
     report_figures,
     report_outcome,
     report_page,
+    report_work,
 )
 from veldt.search import tally as tally_lib
 from veldt.search.errors import SearchError
@@ -60,9 +62,9 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
     path = run_dir / REPORT_FILE if output is None else output
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise SearchError(f"the report {path} cannot be written: {error.strerror}") from None
+    files.write_text(path, text, errors="replace")
     return path
 
 
@@ -78,6 +80,7 @@ def render(run_dir: Path) -> str:
         _meta_validation(data),
         _lineage(data),
         _budget(data),
+        report_work.section(data.work),
         _configuration(data),
     )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, final
 
-from veldt.search import finals
+from veldt.search import finals, work
 from veldt.search.config import FinalsConfig, SearchConfig
 from veldt.search.errors import StoreError
 from veldt.search.evaluator import ProxyConfig
@@ -22,6 +22,7 @@ from veldt.search.finals import Entry
 from veldt.search.program import Program
 from veldt.search.store import Store
 from veldt.search.tally import Tally
+from veldt.search.work import Work
 
 # Beyond this a number is no score and no learning rate, and a figure of it shows nothing.
 _MAX_NUMBER: Final = 1e12
@@ -124,6 +125,7 @@ class RunData:
       search_s: seconds of search.
       errors: the commonest messages of failed candidates and how often each came.
       seed_scores: per-seed mean log losses on the final seeds, by candidate.
+      work: who worked on it, and what that cost.
       schema_version: of the store.
       versions: of Python and the packages that the run was made with.
     """
@@ -146,6 +148,7 @@ class RunData:
     search_s: float
     errors: tuple[tuple[str, int], ...]
     seed_scores: Mapping[int, Mapping[int, float]]
+    work: Work
     schema_version: str
     versions: Mapping[str, str]
 
@@ -217,6 +220,7 @@ def _read(store: Store, run_dir: Path) -> RunData:
         search_s=float(store.rows("SELECT COALESCE(MAX(told_s), 0) AS s FROM proposal")[0]["s"]),
         errors=_errors(store),
         seed_scores=_seed_scores(store, entries),
+        work=work.read_work(store),
         schema_version=meta["schema_version"],
         versions={str(k): str(v) for k, v in dict(json.loads(meta["versions"])).items()},
     )

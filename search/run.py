@@ -16,20 +16,24 @@ from typing import Any, Final, final
 
 import yaml
 
-from veldt.search import best, display, finals, rules
+from veldt.search import best, display, files, finals, integrity, rules, work
 from veldt.search.challenge import Incumbent
 from veldt.search.config import SearchConfig
 from veldt.search.errors import SearchError
 from veldt.search.evaluator import EvaluatorFactory
 from veldt.search.evolution import Evolution
 from veldt.search.finals import Entry
+from veldt.search.sitting import Sitting
 from veldt.search.store import FILE_NAME, Store
 from veldt.tasks import driver, pool, pool_config
+from veldt.tasks.pool import JobResult
 
 CONFIG_FILE: Final = "config.yaml"
-# What may differ when a run is resumed: how long it goes on and where, not what it is.
 _SCALE: Final = "mean log normalised validation loss, lower is better"
+# What may differ when a run is resumed: how long it goes on and where, not what it is.
 RESUMABLE: Final = ("max_evaluations", "time_limit_s", "pool", "finals")
+# With another one of these, finals that were played are not this run's.
+_FINALS_OF: Final = ("max_evaluations", "time_limit_s", "finals")
 
 
 @final
@@ -74,32 +78,14 @@ def run_search(
         factory()
     for name in (config.initial_rule, *config.finals.baselines):
         rules.load_rule(name)
+    view = view if view is not None else display.Silent()
     with _open_store(config, run_dir, resume=resume) as store:
-        with pool_config.make_pool(config.pool, factory) as workers:
-            num_told = store.rows("SELECT COUNT(*) AS n FROM proposal")[0]["n"]
-            engine = driver.OrderedDriver(workers, window=config.window, start=num_told)
-            evolution = Evolution(config, store, engine.run_now)
-            if view is not None:
-                view.phase("compiling the training loops and scoring the initial rule")
-            evolution.start()
-            _write_incumbent(run_dir, config, evolution.incumbent)
-            incumbent = evolution.incumbent.candidate
-
-            def tell(index: int, result: Any) -> None:
-                nonlocal incumbent
-                evolution.tell(index, result)
-                if evolution.incumbent.candidate != incumbent:
-                    incumbent = evolution.incumbent.candidate
-                    _write_incumbent(run_dir, config, evolution.incumbent)
-                    if view is not None:
-                        view.best(evolution)
-                if view is not None:
-                    view.update(evolution)
-
-            engine.run(evolution.ask, tell)
-            entries = finals.Finals(evolution, store, engine.run_now).run(
-                view.phase if view is not None else lambda *_: None
-            )
+        with (
+            pool_config.make_pool(config.pool, factory) as workers,
+            Sitting(store, workers, view.work) as sitting,
+        ):
+            entries = _search(config, run_dir, store, workers, sitting, view)
+        view.note(work.cost_line(work.read_work(store)))
         winner = next((entry for entry in entries if entry.winner), None)
         if winner is None or winner.learning_rate is None:
             raise SearchError("no finalist could be trained at any learning rate of the finals")
@@ -110,27 +96,74 @@ def run_search(
         return SearchResult(tuple(entries), found)
 
 
+def _search(
+    config: SearchConfig,
+    run_dir: Path,
+    store: Store,
+    workers: pool.Pool,
+    sitting: Sitting,
+    view: display.Display,
+) -> list[Entry]:
+    """The search and its finals, on workers that are there."""
+    if config.window < workers.num_workers:
+        view.note(
+            f"the window is {config.window}, so no more than {config.window} of the "
+            f"{workers.num_workers} workers can be busy; a larger window is another experiment"
+        )
+    num_told = store.first("SELECT COUNT(*) FROM proposal")
+    engine = driver.OrderedDriver(
+        workers, window=config.window, start=num_told, watch=sitting.watch
+    )
+    evolution = Evolution(config, store, engine.run_now)
+    view.phase("compiling the training loops and scoring the initial rule")
+    evolution.start()
+    _write_incumbent(run_dir, config, evolution.incumbent)
+    incumbent = evolution.incumbent.candidate
+
+    def tell(index: int, result: JobResult | driver.Ready) -> None:
+        nonlocal incumbent
+        evolution.tell(index, result)
+        if evolution.incumbent.candidate != incumbent:
+            incumbent = evolution.incumbent.candidate
+            _write_incumbent(run_dir, config, evolution.incumbent)
+            view.best(evolution)
+        view.update(evolution)
+        sitting.watch()
+
+    def report(text: str, done: int, total: int) -> None:
+        view.phase(text, done, total)
+        sitting.watch()
+
+    engine.run(evolution.ask, tell)
+    return finals.Finals(config, incumbent, store, engine.run_now).run(report)
+
+
 def _open_store(config: SearchConfig, run_dir: Path, *, resume: bool) -> Store:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SearchError(f"the run directory {run_dir} cannot be made: {error.strerror}") from None
     described = json.loads(json.dumps(dataclasses.asdict(config)))
+    before: dict[str, Any] = {}
     if resume and (run_dir / FILE_NAME).exists():
         store = Store.open(run_dir)
-        try:
-            _check_same(described, json.loads(store.meta()["config"]), run_dir)
-        except BaseException:
-            store.close()
-            raise
     else:
         store = Store.create(run_dir)
-    with store.transaction():
-        store.set_meta("config", json.dumps(described))
-        if "versions" not in store.meta():
-            store.set_meta("versions", json.dumps(_versions()))
-        store.execute("DELETE FROM hall_of_fame")  # of a budget that may have grown since
-    (run_dir / CONFIG_FILE).write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
+    try:
+        if config_text := store.meta().get("config"):
+            before = json.loads(config_text)
+            _check_same(described, before, run_dir)
+            integrity.check(store)
+        with store.transaction():
+            store.set_meta("config", json.dumps(described))
+            if "versions" not in store.meta():
+                store.set_meta("versions", json.dumps(_versions()))
+            if any(described[key] != before.get(key) for key in _FINALS_OF):
+                store.execute("DELETE FROM hall_of_fame")
+        files.write_text(run_dir / CONFIG_FILE, yaml.safe_dump(described, sort_keys=False))
+    except BaseException:
+        store.close()
+        raise
     return store
 
 

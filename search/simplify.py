@@ -27,21 +27,16 @@ def to_program(flow: Dataflow, like: Program) -> Program:
       like: gives the rule's name, its docstring and, where they still fit, the variables' names.
     """
     slots = flow.live_slots
-    used = {
-        value.name
-        for i, value in enumerate(flow.values)
-        if i in flow.live and isinstance(value, Constant)
-    }
+    live = sorted(flow.live)
+    used = {v.name for v in map(flow.values.__getitem__, live) if isinstance(v, Constant)}
     constants = tuple((name, value) for name, value in like.constants if name in used)
     taken = {*INPUTS, STEP, *slots, *(name for name, _ in constants), *OPS}
     new_slot = {flow.new_slots[flow.slots.index(name)]: name for name in slots}
     names: dict[int, Arg] = {}
     statements: list[Statement] = []
     fresh = _fresh_names(taken)
-    for index, value in enumerate(flow.values):
-        if index not in flow.live:
-            continue
-        match value:
+    for index in live:
+        match flow.values[index]:
             case Input(name=name):
                 names[index] = name
             case Constant(value=number, name=name):
@@ -86,13 +81,10 @@ def _reuse_slot_names(program: Program) -> Program:
         where = next((i for i, s in enumerate(statements) if s.target == new), None)
         if where is None or any(slot in s.args for s in statements[where + 1 :]) or slot in returns:
             continue
-        for i in range(where, len(statements)):
-            args = (
-                tuple(slot if arg == new else arg for arg in statements[i].args)
-                if i > where
-                else statements[i].args
-            )
-            target = slot if statements[i].target == new else statements[i].target
-            statements[i] = dataclasses.replace(statements[i], target=target, args=args)
+        statements[where] = dataclasses.replace(statements[where], target=slot)
+        for i in range(where + 1, len(statements)):
+            if new in statements[i].args:
+                args = tuple(slot if arg == new else arg for arg in statements[i].args)
+                statements[i] = dataclasses.replace(statements[i], args=args)
         returns = [slot if arg == new else arg for arg in returns]
     return dataclasses.replace(program, statements=tuple(statements), returns=tuple(returns))

@@ -7,91 +7,28 @@ checkpoint: population, caches and incumbent are functions of the rows (`evoluti
 them), and random numbers of the seed and the proposal's number.
 
 A run that was killed and resumed has the same rows as one left alone, up to the columns named
-`*_s`, which hold times.
+`*_s`, which hold times, and the `MACHINE_TABLES`. The tables are in `schema.py`.
 """
 
 import contextlib
+import datetime
 import fcntl
+import os
+import shutil
+import socket
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO, final
 
+from veldt.search import schema
 from veldt.search.errors import StoreError
 
-SCHEMA_VERSION: Final = 1
 FILE_NAME: Final = "store.sqlite"
-
-_SCHEMA: Final = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
--- One row per distinct behaviour (program and learning rate); ids below 0: the finals' baselines.
-CREATE TABLE candidate (
-  id INTEGER PRIMARY KEY,
-  behaviour TEXT NOT NULL UNIQUE,
-  program TEXT NOT NULL,          -- live statements only
-  learning_rate REAL NOT NULL,
-  length INTEGER NOT NULL,        -- live instructions
-  status TEXT NOT NULL,
-  fitness REAL,                   -- NULL unless the status is ok
-  num_steps INTEGER NOT NULL,     -- training steps spent on its fitness
-  message TEXT NOT NULL
-);
--- One row per child proposed, in the order told.
-CREATE TABLE proposal (
-  id INTEGER PRIMARY KEY,
-  parent INTEGER,                 -- proposal; NULL for a child of the initial rule
-  mutation TEXT NOT NULL,
-  program TEXT NOT NULL,          -- the genotype, dead statements included
-  learning_rate REAL NOT NULL,
-  structure TEXT NOT NULL,        -- structural hash with the learning rate
-  statements INTEGER NOT NULL,    -- of the genotype
-  live INTEGER NOT NULL,          -- of them, those that matter
-  invalid INTEGER NOT NULL,       -- draws thrown away before it
-  -- evaluated | probe | capacity, or the cache that had it: structure | behaviour
-  source TEXT NOT NULL,
-  candidate INTEGER NOT NULL REFERENCES candidate(id),
-  told_s REAL NOT NULL            -- seconds of search when it was told
-);
-CREATE TABLE evaluation (
-  candidate INTEGER NOT NULL REFERENCES candidate(id),
-  purpose TEXT NOT NULL,          -- fitness | fresh | meta | select | final | meta-final
-  task TEXT NOT NULL,
-  seed INTEGER NOT NULL,
-  learning_rate REAL NOT NULL,
-  status TEXT NOT NULL,
-  loss REAL,
-  log_loss REAL,                  -- log normalised validation loss at the end
-  num_steps INTEGER NOT NULL,
-  wall_s REAL NOT NULL,
-  PRIMARY KEY (candidate, purpose, task, seed, learning_rate)
-) WITHOUT ROWID;
--- One row per challenge of the incumbent, won or lost.
-CREATE TABLE challenge (
-  id INTEGER PRIMARY KEY,
-  proposal INTEGER NOT NULL,
-  challenger INTEGER NOT NULL REFERENCES candidate(id),
-  incumbent INTEGER NOT NULL REFERENCES candidate(id),
-  difference REAL,                -- mean log loss, challenger less incumbent; NULL: one failed
-  standard_error REAL,
-  won INTEGER NOT NULL,
-  meta_fitness REAL,              -- of a new incumbent
-  told_s REAL NOT NULL
-);
--- The finals' table, in the order shown.
-CREATE TABLE hall_of_fame (
-  id INTEGER PRIMARY KEY,
-  label TEXT NOT NULL,
-  candidate INTEGER NOT NULL REFERENCES candidate(id),
-  learning_rate REAL,
-  length INTEGER NOT NULL,
-  search_fitness REAL,
-  select_score REAL,
-  final_score REAL,
-  final_error REAL,
-  meta REAL,
-  winner INTEGER NOT NULL
-);
-"""
+LOCK_NAME: Final = "lock"
+MIN_FREE_BYTES: Final = 64 * 2**20  # A run of 10,000 proposals takes about 10 MiB.
+# What happened on machines: left out where runs are compared.
+MACHINE_TABLES: Final = schema.MACHINE_TABLES
 
 
 @final
@@ -99,11 +36,14 @@ class Store:
     """A run's store, open for writing by this process alone.
 
     Guarantees: what `transaction` wrote is durable when it returns, as a whole; a second writer is
-      refused; a damaged file or one of another
-    version is refused before anything is written to it.
+    refused; a damaged file or one of a newer version is refused before anything is written to it.
     """
 
-    def __init__(self, connection: sqlite3.Connection, lock: TextIO | None):
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, lock: TextIO | None, version: int
+    ):
+        self.path = path
+        self.version = version  # Of its tables: below the present one only where read-only.
         self._connection = connection
         self._lock = lock
 
@@ -122,22 +62,25 @@ class Store:
                     f"{directory} already holds a run: continue it with --resume, or choose "
                     "another --run-dir"
                 )
+            _check_space(directory)
             # Built aside and renamed, so that a crash leaves no half-made store behind.
             draft = directory / (FILE_NAME + ".new")
-            draft.unlink(missing_ok=True)
-            with contextlib.closing(sqlite3.connect(draft)) as connection:
-                connection.executescript(_SCHEMA)
-                version = ("schema_version", str(SCHEMA_VERSION))
-                connection.execute("INSERT INTO meta VALUES (?, ?)", version)
-                connection.commit()
-            draft.rename(path)
-            store = cls(_connect(path), lock)
+            try:
+                draft.unlink(missing_ok=True)
+                with contextlib.closing(sqlite3.connect(draft)) as connection:
+                    schema.create(connection)
+                draft.rename(path)
+                store = cls(path, _connect(path), lock, schema.SCHEMA_VERSION)
+            except (OSError, sqlite3.Error) as error:
+                raise StoreError(f"{path} cannot be made: {error}") from None
             undo.pop_all()
             return store
 
     @classmethod
     def open(cls, directory: Path, *, read_only: bool = False) -> "Store":
         """Opens the store of an existing run, checking it.
+
+        For writing, a store of an older version is brought up to date.
 
         Raises:
           StoreError: there is none, it is damaged, of another version, or open elsewhere.
@@ -158,15 +101,22 @@ class Store:
                 raise StoreError(
                     f"{path} is damaged or no run's store ({error}); restore it from a copy"
                 ) from None
-            version = found.get("schema_version")
-            if version != str(SCHEMA_VERSION):
+            version = str(found.get("schema_version"))
+            if version not in map(str, schema.READABLE):
                 raise StoreError(
                     f"{path} was written by another version of veldt (store version {version}, "
-                    f"this one reads {SCHEMA_VERSION}); use the veldt that wrote it, or start a "
-                    "new run"
+                    f"this one reads {' and '.join(map(str, schema.READABLE))}); use the veldt "
+                    "that wrote it, or start a new run"
                 )
+            store = cls(path, connection, lock, int(version))
+            if not read_only:
+                _check_space(directory)
+            if not read_only and store.version < schema.SCHEMA_VERSION:
+                with store.transaction():
+                    schema.migrate(connection, store.version)
+                store.version = schema.SCHEMA_VERSION
             undo.pop_all()
-            return cls(connection, lock)
+            return store
 
     def close(self) -> None:
         """Closes the file; further calls fail."""
@@ -193,14 +143,19 @@ class Store:
             try:
                 yield
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # A full disk may have ended it already.
+                    self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            # Other kinds are mistakes of the caller's.
+            if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
+                raise
             raise StoreError(
-                f"the run's store cannot be written ({error}); what was told before is safe"
+                f"{self.path} cannot be written ({error}); what was told before is safe. "
+                "Once that is mended, --resume goes on"
             ) from error
 
     def insert(self, table: str, **values: Any) -> int:
@@ -215,9 +170,13 @@ class Store:
         )
         return int(cursor.lastrowid or 0)
 
-    def execute(self, statement: str) -> None:
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
         """Runs one statement inside a transaction."""
-        self._connection.execute(statement)
+        self._connection.execute(statement, tuple(parameters))
+
+    def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> None:
+        """Runs one statement for each row of parameters, inside a transaction."""
+        self._connection.executemany(statement, parameters)
 
     def set_meta(self, key: str, value: str) -> None:
         """Sets one named text, inside a transaction."""
@@ -230,11 +189,20 @@ class Store:
         """All named texts."""
         return dict(self._connection.execute("SELECT key, value FROM meta"))
 
+    def first(self, query: str, parameters: Sequence[Any] = ()) -> Any:
+        """Runs a SELECT of one column. Returns its first value, or None where there is no row."""
+        row = self._connection.execute(query, tuple(parameters)).fetchone()
+        return None if row is None else row[0]
+
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Runs a SELECT. Returns one dict per row."""
+        return list(self.iterate(query, parameters))
+
+    def iterate(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[dict[str, Any]]:
+        """Runs a SELECT. Yields one dict per row, read as they are taken."""
         cursor = self._connection.execute(query, tuple(parameters))
         names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        return (dict(zip(names, row, strict=True)) for row in cursor)
 
 
 def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -255,15 +223,34 @@ def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     return connection
 
 
+def _check_space(directory: Path) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < MIN_FREE_BYTES:
+        raise StoreError(
+            f"{directory}: only {free / 2**20:.0f} MiB of disk are free; a run needs at least "
+            f"{MIN_FREE_BYTES / 2**20:.0f} MiB. Make room, or choose another --run-dir"
+        )
+
+
 def _lock(directory: Path) -> TextIO:
     """Take the run directory; the system gives it back when the process ends, however it ends."""
     try:
-        handle = (directory / "lock").open("w")
+        # Not "w": who holds it would be forgotten before it is known to be free.
+        handle = (directory / LOCK_NAME).open("a+", encoding="utf-8")
     except OSError as error:
         raise StoreError(f"{directory} cannot be written: {error.strerror}") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        handle.close()
-        raise StoreError(f"{directory} is in use by another veldt process") from None
+        with handle:
+            handle.seek(0)
+            holder = handle.read(200).strip()
+        raise StoreError(
+            f"{directory} is in use by another veldt process{f' ({holder})' if holder else ''}"
+        ) from None
+    since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with contextlib.suppress(OSError):  # A full disk: the lock holds without a name.
+        handle.truncate(0)
+        handle.write(f"host {socket.gethostname()}, process {os.getpid()}, since {since}\n")
+        handle.flush()
     return handle

@@ -72,6 +72,10 @@ def counts(tally: Tally) -> dict[str, str]:
         "diverged": (
             f"{share(diverged, trained)} of the trained; {sources['probe']:,} already on the probe"
         ),
+        "failed": (
+            f"{statuses['timeout']:,} out of time, {statuses['killed']:,} killed their workers, "
+            f"{statuses['error']:,} other errors"
+        ),
         "challenges": f"{max(tally.num_challenges - 1, 0):,} of the best, on fresh seeds",
     }
 

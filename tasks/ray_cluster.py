@@ -31,11 +31,14 @@ HEAD_TIMEOUT_S: Final = 30.0
 class Cluster:
     """A connection to Ray, made by `connect`."""
 
-    def __init__(self, config: PoolConfig, *, owned: bool, local: bool):
+    def __init__(
+        self, config: PoolConfig, *, owned: bool, local: bool, session_dir: str | None = None
+    ):
         """Wrap the connection that Ray keeps for this process.
 
         Args:
             config: The pool's.
+            session_dir: Where Ray keeps what belongs to the cluster's present life, if known.
             owned: Whether `close` ends the connection.
             local: Whether the cluster was started for this pool.
         """
@@ -44,6 +47,7 @@ class Cluster:
         self._config = config
         self._owned = owned
         self.local = local
+        self._session_dir = session_dir
         address = ray.get_runtime_context().gcs_address
         host, _, port = address.rpartition(":")
         self._head = (host.strip("[]"), int(port))
@@ -66,6 +70,24 @@ class Cluster:
             gpus = float(bool(nodes) and all(node.get("GPU", 0) >= 1 for node in nodes))
         shape = {"CPU": settings.num_cpus, "GPU": gpus, **settings.resources}
         return {name: amount for name, amount in shape.items() if amount}
+
+    def env_vars(self) -> dict[str, str]:
+        """Environment variables of the workers, beside those of the config."""
+        variables = {}
+        gpus = self.shape().get("GPU", 0)
+        if 0 < gpus < 1:
+            # JAX would take three quarters of the GPU for the first worker on it.
+            variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * gpus:.3f}"
+        if self._session_dir is not None:
+            # A worker that replaces another need not compile again what some worker of its node
+            # has. In Ray's own folder, since what lies in there is run.
+            variables["JAX_COMPILATION_CACHE_DIR"] = f"{self._session_dir}/veldt_compiled"
+            variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+        return {
+            name: value
+            for name, value in variables.items()
+            if name not in {*os.environ, *self._config.ray.env_vars}
+        }
 
     def room(self) -> int:
         """How many workers the nodes that are alive have room for, were they idle."""
@@ -159,7 +181,7 @@ def connect(config: PoolConfig) -> Cluster:
         }
     try:
         with tempfile.TemporaryDirectory() as folder:  # Ray has a copy when `init` returns.
-            ray.init(
+            context = ray.init(
                 address,
                 runtime_env=_runtime_env(settings, Path(folder)),
                 log_to_driver=False,  # It would run through the live view; events say what matters.
@@ -171,7 +193,10 @@ def connect(config: PoolConfig) -> Cluster:
         name = "" if address == "local" else f" the Ray cluster at {address}"
         text = str(error).strip().split("\n", 1)[0]
         raise PoolError(f"{what}{name}: {text or type(error).__name__}") from error
-    return Cluster(config, owned=True, local=address == "local")
+    about = getattr(context, "address_info", {})  # There is none through `ray://`.
+    return Cluster(
+        config, owned=True, local=address == "local", session_dir=about.get("session_dir")
+    )
 
 
 def _check_reachable(address: str) -> None:
@@ -210,7 +235,7 @@ def _runtime_env(settings: RayConfig, folder: Path) -> dict[str, Any]:
     included, and take a wheel of the same file name for the same wheel. A folder it copies as it
     is, and knows by its contents.
     """
-    env: dict[str, Any] = {"env_vars": _env_vars(settings)}
+    env: dict[str, Any] = {"env_vars": settings.env_vars}
     if settings.wheel is not None:
         wheel = Path(settings.wheel)
         if wheel.suffix != ".whl" or not zipfile.is_zipfile(wheel):
@@ -223,15 +248,6 @@ def _runtime_env(settings: RayConfig, folder: Path) -> dict[str, Any]:
             raise PoolError(f"pool.ray.working_dir: {settings.working_dir} is no folder")
         env["working_dir"] = settings.working_dir
     return env
-
-
-def _env_vars(settings: RayConfig) -> dict[str, str]:
-    variables = {}
-    gpus = settings.num_gpus
-    if gpus is not None and 0 < gpus < 1:
-        # JAX would take three quarters of the GPU for the first worker on it.
-        variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * gpus:.3f}"
-    return {**variables, **settings.env_vars}
 
 
 def _nodes() -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ class RayPool(Pool):
                 raise PoolError(_no_room(self._shape))
             self._num_workers = config.num_workers or room
             self._factory = ray.put(factory)
-            self._actor_class = _actor_class(self._shape)
+            self._actor_class = _actor_class(self._shape, self._cluster.env_vars())
         except BaseException:
             self._cluster.close()
             raise
@@ -363,13 +363,14 @@ class RayPool(Pool):
         self._dispatcher.ledger.note(kind, worker, message=message)
 
 
-def _actor_class(shape: dict[str, float]) -> Any:
+def _actor_class(shape: dict[str, float], env_vars: dict[str, str]) -> Any:
     import ray
 
     options: dict[str, Any] = {
         "num_cpus": shape.get("CPU", 0),
         "num_gpus": shape.get("GPU", 0),
         "resources": {k: amount for k, amount in shape.items() if k not in ("CPU", "GPU")},
+        "runtime_env": {"env_vars": env_vars},
         "max_restarts": 0,
         "max_task_retries": 0,
         "scheduling_strategy": "SPREAD",

@@ -7,6 +7,7 @@ import numpy as np
 
 from veldt.search import config, dataflow, evaluator, fingerprint
 from veldt.search.evaluator import EvalJob, Outcome, RunResult, Status
+from veldt.tasks.pool import PoolStats, WorkerStats
 
 
 class FakeWorker:
@@ -42,6 +43,79 @@ class FakeWorker:
                 return Outcome(status, None, tuple(results))
         fitness = float(np.mean([result.log_losses[-1] for result in results]))
         return Outcome(Status.OK, fitness, tuple(results))
+
+
+class TroubledWorker:
+    """Scores like `FakeWorker`, but for one job in six, which comes to nothing, each in its way."""
+
+    def __init__(self):
+        self.worker = FakeWorker()
+
+    def __call__(self, payload: object) -> Outcome:
+        assert isinstance(payload, EvalJob)
+        if payload.candidate == 0 and payload.purpose == "fitness":
+            return self.worker(payload)
+        text = f"{payload.genotype}/{payload.purpose}/{payload.runs[0]}"
+        number = int(hashlib.sha1(text.encode()).hexdigest(), 16) % 18
+        if number == 0:
+            raise RuntimeError("out of memory\nwhile allocating")
+        if number in (1, 2):  # As the pool would say it, which here kills and waits for no one.
+            status = (Status.TIMEOUT, Status.KILLED)[number - 1]
+            return Outcome(status, None, message=f"{status} on worker 7")
+        return self.worker(payload)
+
+
+def pool_stats(live: int = 2, **changes: object) -> PoolStats:
+    """A pool's figures: worker `w<i>` did `10 * (i + 1)` jobs in 10 seconds."""
+    workers = tuple(
+        WorkerStats(f"w{i}", f"host-{i}, process {i}", 10 * (i + 1), 5.0, 10.0) for i in range(live)
+    )
+    settings: dict[str, object] = {
+        "backend": "ray",
+        "num_workers": live,
+        "num_ready": live,
+        "num_queued": 3,
+        "num_running": 1,
+        "num_done": 30,
+        "num_retries": 4,
+        "num_reissued": 5,
+        "num_timeouts": 6,
+        "num_killed": 7,
+        "num_lost_workers": 8,
+        "busy_s": 60.0,
+        "wasted_s": 10.0,
+        "starting_s": 9.5,
+        "alive_s": 100.0,
+        "workers": workers,
+    }
+    return PoolStats(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+class View:
+    """A display that keeps what it was told."""
+
+    def __init__(self):
+        self.phases, self.notes, self.stats, self.events = [], [], [], []
+        self.bests = 0
+        self.evolution = None
+
+    def phase(self, text, done=0, total=0):
+        self.phases.append(text)
+
+    def update(self, evolution):
+        self.evolution = evolution
+
+    def best(self, evolution):
+        self.bests += 1
+
+    def work(self, stats, events):
+        self.stats.append(stats)
+        self.events += events
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def close(self): ...
 
 
 def small_config(**changes: object) -> config.SearchConfig:

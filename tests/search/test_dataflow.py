@@ -116,7 +116,81 @@ def test_errors_say_which_statement() -> None:
         assert info.value.statement == 1
 
 
+def outcome(function: Any, program: Program) -> Any:
+    try:
+        function(program)
+    except LoweringError as error:
+        return error.message, error.statement
+    return None
+
+
+@hypothesis.given(program=strategies.programs(), data=st.data())
+def test_checking_says_what_lowering_says(program: Program, data: Any) -> None:
+    assert outcome(dataflow.check, program) is None
+    # A statement is lost, and an op changes for another of as many arguments.
+    statements = list(program.statements)
+    position = data.draw(st.integers(0, len(statements) - 1))
+    old = statements[position]
+    if old.op in OPS:
+        likes = [name for name, op in OPS.items() if op.arity == OPS[old.op].arity]
+        new = data.draw(st.sampled_from(likes))
+        statements[position] = dataclasses.replace(old, op=new)
+    del statements[data.draw(st.integers(0, len(statements) - 1))]
+    broken = dataclasses.replace(program, statements=tuple(statements))
+    assert outcome(dataflow.check, broken) == outcome(dataflow.lower, broken)
+
+
+# --- phases
+
+
+@pytest.mark.parametrize(
+    ("lines", "stateless", "recurrent", "downstream"),
+    [
+        (["return sin(g), m, v"], ["sin"], [], []),
+        (["return sin(m), cos(g), v"], ["cos"], [], ["sin"]),
+        (["m = m * cos(g)", "return sin(m), m, v"], ["cos"], ["multiply"], ["sin"]),
+        # a slot's way through another slot
+        (["return v, sin(g), cos(m)"], ["sin"], ["cos"], []),
+        (["return v, sin(v), cos(m)"], [], ["sin", "cos"], []),
+    ],
+)
+def test_phases(
+    lines: list[str], stateless: list[str], recurrent: list[str], downstream: list[str]
+) -> None:
+    flow = lower(*lines)
+    found = [sorted(flow.node(i).op for i in part) for part in flow.phases]
+    assert found == [sorted(part) for part in (stateless, recurrent, downstream)]
+
+
+@hypothesis.given(program=strategies.programs())
+def test_phases_part_the_live_instructions(program: Program) -> None:
+    flow = program.lower()
+    slots = {flow.input_index(name) for name in flow.live_slots}
+
+    def reads(index: int) -> set[int]:
+        """The value and all that it is computed from."""
+        value = flow.values[index]
+        args = value.args if isinstance(value, Node) else ()
+        return {index}.union(*map(reads, args))
+
+    assert sorted(i for part in flow.phases for i in part) == list(flow.live_nodes)
+    feeding = set[int]().union(*(reads(new) for new in flow.slot_updates.values()))
+    for part, stateful in zip(flow.phases, (False, True, True), strict=True):
+        assert all(bool(slots & reads(i)) == stateful for i in part)
+    assert feeding.issuperset(flow.phases.recurrent)
+    assert feeding.isdisjoint(flow.phases.downstream)
+
+
 # --- the structural hash
+
+
+def test_hashes_are_those_of_earlier_stores() -> None:
+    """A run that was stopped goes on with the hashes that its store holds."""
+    hashes = {name: digest(rules.load_rule(name)) for name in ("adamw", "lion")}
+    assert hashes == {
+        "adamw": "3403b98f8841bba5996061703412c0d01050efef",
+        "lion": "9267aa25c9a40384b7a3c082e9d1208d5216ecb4",
+    }
 
 
 def digest(program: Program) -> str:

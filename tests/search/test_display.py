@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.search import fakes
-from veldt.search import display, finals, report_data, run, tally
+from veldt.search import display, finals, live, report_data, run, tally, work
 from veldt.search.finals import Entry
 from veldt.search.program import Program
 from veldt.search.store import Store
+from veldt.tasks.pool import EventKind, PoolEvent
 from veldt.tasks.pool_config import PoolConfig
 
 LONG = Program.parse(
@@ -24,30 +25,10 @@ LONG = Program.parse(
 NEEDED = ("candidates/s", "from cache", "best ", "meta-validation", "left", "best rule", "return")
 
 
-class Keeper:
-    """A display that keeps the engine as it was at some points of a search."""
-
-    def __init__(self):
-        self.evolution = None
-        self.bests = 0
-        self.phases = []
-
-    def phase(self, text, done=0, total=0):
-        self.phases.append(text)
-
-    def update(self, evolution):
-        self.evolution = evolution
-
-    def best(self, evolution):
-        self.bests += 1
-
-    def close(self): ...
-
-
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     """An engine after a search with a fake worker, and its entries."""
-    keeper = Keeper()
+    keeper = fakes.View()
     config = fakes.small_config(pool=PoolConfig(num_workers=1))
     result = run.run_search(
         config, tmp_path_factory.mktemp("run"), view=keeper, factory=fakes.FakeWorker
@@ -61,13 +42,15 @@ def with_best(evolution, program, monkeypatch):
     monkeypatch.setattr(evolution, "incumbent", replace(evolution.incumbent, genotype=genotype))
 
 
-def screen(evolution, width, height, phase=None):
+def screen(evolution, width, height, phase=None, stats=None):
     """The live view's last frame as text, line by line."""
     console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height)
-    view = display.LiveDisplay(io.StringIO(), console)
+    view = live.LiveDisplay(io.StringIO(), console)
     try:
         if evolution is not None:
             view.update(evolution)
+        if stats is not None:
+            view.work(stats, [])
         if phase is not None:
             view.phase(*phase)
         frame = view._render()
@@ -100,6 +83,72 @@ def test_the_live_view_fits_the_terminal_and_shows_what_it_must(
             assert "more lines" in text
 
 
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (60, 15)])
+@pytest.mark.parametrize("num_workers", [2, 1000])
+def test_the_live_view_shows_the_workers_too(searched, width, height, num_workers):
+    evolution, _ = searched
+    stats = fakes.pool_stats(num_workers)
+    lines = screen(evolution, width, height, ("final seeds", 3, 10), stats)
+    assert len(lines) < height and all(len(line) <= width for line in lines)
+    text = " ".join(" ".join(lines).split())
+    shown = {name: work.figures(stats)[name] for name in ("workers", "per worker", "trouble")}
+    assert f"workers {stats.num_ready:,} of {num_workers:,} ready" in text
+    if height > 15:
+        assert [name for name, figure in shown.items() if f"{name} {figure}" not in text] == []
+        assert "60% busy, 10% wasted, 30% idle" in text
+    assert "best rule" in text and "3 of 10" in text
+
+
+def test_workers_that_are_still_to_come_are_counted():
+    phase = ("compiling", 0, 0)
+    lines = screen(None, 80, 24, phase, fakes.pool_stats(3, num_workers=16))
+    assert "workers: 3 of 16 ready" in lines[0] and "compiling" in lines[1]
+    assert len(screen(None, 80, 24, phase, fakes.pool_stats(16))) == 1
+
+
+def test_a_note_stays_above_the_live_view(searched):
+    evolution, _ = searched
+    console = Console(file=io.StringIO(), force_terminal=True, width=40, height=24)
+    view = live.LiveDisplay(io.StringIO(), console)
+    view.note("[red] is no markup, and this line is longer than the terminal is wide")
+    view.update(evolution)
+    view.close()
+    text = console.file.getvalue()
+    assert "[red] is no markup, and this line is longer than the terminal is wide" in text
+    assert text.index("[red]") < text.index("candidates/s")
+
+
+def test_plain_lines_tell_what_went_wrong_and_now_and_then_of_the_workers(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    view = display.PlainDisplay(stream)
+    view.work(fakes.pool_stats(), [PoolEvent(0.0, EventKind.WORKER_READY, "w1")])
+    assert stream.getvalue() == ""
+    lost = [PoolEvent(0.0, EventKind.WORKER_LOST, f"w{i}", "", "gone") for i in range(9)]
+    view.work(fakes.pool_stats(), lost)
+    assert stream.getvalue().split("\n") == [
+        *(f"worker lost: w{i}: gone" for i in range(5)),
+        "... and 4 more like these",
+        "",
+    ]
+    stream.truncate(0)
+    for _ in range(1200):  # Ten minutes, a call each half second.
+        clock[0] += 0.5
+        view.work(fakes.pool_stats(), [])
+    lines = stream.getvalue().lstrip("\0").strip().split("\n")
+    assert len(lines) == 10
+    assert set(lines) == {
+        "; ".join(f"{name}: {figure}" for name, figure in work.figures(fakes.pool_stats()).items())
+    }
+    # While workers start, more often.
+    stream.truncate(0)
+    for _ in range(24):
+        clock[0] += 0.5
+        view.work(fakes.pool_stats(3, num_workers=16), [])
+    assert stream.getvalue().count("workers: 3 of 16 ready") == 2
+
+
 @pytest.mark.parametrize("height", range(1, 14))
 def test_tiny_terminals_get_what_fits(searched, height):
     evolution, _ = searched
@@ -129,7 +178,7 @@ def test_the_live_view_draws_seldom_and_closes_once(searched, monkeypatch):
     monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(type(evolution), "elapsed_s", 10.0)
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
-    view = display.LiveDisplay(io.StringIO(), console)
+    view = live.LiveDisplay(io.StringIO(), console)
     drawn = []
     monkeypatch.setattr(view, "_render", lambda: drawn.append(clock[0]) or "frame")
     for _ in range(1000):
@@ -184,23 +233,23 @@ def test_a_terminal_gets_the_live_view():
 
     view = display.make_display(Terminal())
     view.close()
-    assert isinstance(view, display.LiveDisplay)
+    assert isinstance(view, live.LiveDisplay)
 
 
 @given(st.lists(st.text(st.characters(codec="ascii", exclude_characters="\n")), max_size=30),
        st.integers(10, 80), st.integers(1, 20))  # fmt: skip
 def test_folded_source_fits_its_box(lines, width, height):
     lines = [re.sub(r"[\x00-\x1f\x7f]", " ", line) for line in lines]
-    fitted = display.fit_source("\n".join(lines), width, height).split("\n")
+    fitted = live.fit_source("\n".join(lines), width, height).split("\n")
     assert len(fitted) <= height
     assert all(len(line) <= max(width, 30) for line in fitted)
 
 
 def test_source_that_fits_is_left_alone_and_a_cut_is_told():
     source = "def rule(w, g):\n    a = sign(g)\n    return a\n"
-    assert display.fit_source(source, 40, 3) == source.rstrip()
-    assert display.fit_source(source, 40, 2) == "def rule(w, g):\n# ... 2 more lines"
-    folded = display.fit_source("def rule(w, g, *, b1=0.123456, b2=0.123456):", 30, 9)
+    assert live.fit_source(source, 40, 3) == source.rstrip()
+    assert live.fit_source(source, 40, 2) == "def rule(w, g):\n# ... 2 more lines"
+    folded = live.fit_source("def rule(w, g, *, b1=0.123456, b2=0.123456):", 30, 9)
     assert folded == "def rule(w, g, *, b1=0.123456,\n        b2=0.123456):"
 
 

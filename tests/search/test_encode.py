@@ -3,10 +3,11 @@
 import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from tests.search import strategies
 from veldt.search import rules
-from veldt.search.encode import LOAD_SCHEDULE, MOVE, OPCODES, Capacity, encode
+from veldt.search.encode import LOAD_SCHEDULE, MOVE, OPCODES, Capacity, check_capacity, encode
 from veldt.search.errors import CapacityError
 from veldt.search.ops import OPS
 from veldt.search.program import Program
@@ -114,3 +115,22 @@ def test_capacity(capacity: Capacity, lines: list[str], message: str) -> None:
 @pytest.mark.parametrize("name", rules.RULE_NAMES)
 def test_all_shipped_rules_fit(name: str) -> None:
     encode(rules.load_rule(name), num_steps=NUM_STEPS, capacity=CAPACITY)
+
+
+@hypothesis.given(
+    strategies.programs(max_statements=20),
+    st.sampled_from([4, 10, 20, 30]),
+    st.sampled_from([12, 20, 30, 40]),
+    st.sampled_from([1, 4, 30]),
+)
+def test_checking_the_capacity_says_what_encoding_says(
+    program: Program, statements: int, registers: int, schedules: int
+) -> None:
+    capacity = Capacity(statements, registers, schedules)
+    try:
+        encode(program, num_steps=1, capacity=capacity)
+    except CapacityError as error:
+        with pytest.raises(CapacityError, match=f"^{error}$"):
+            check_capacity(program, capacity)
+    else:
+        check_capacity(program, capacity)

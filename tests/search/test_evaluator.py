@@ -19,7 +19,7 @@ from veldt.search.evaluator import (
 )
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
-from veldt.tasks import registry, unroll
+from veldt.tasks import pool, registry, unroll
 
 PROXY = ProxyConfig("quadratic", 60, 3)
 
@@ -108,6 +108,42 @@ def test_nothing_is_compiled_for_a_candidate(factory, worker):
     ]
     shapes = {tuple(np.shape(part) for part in encoded) for encoded in encodings}
     assert len(shapes) == 1  # compiled functions take exactly one set of shapes
+
+
+@pytest.fixture
+def compilations():
+    """What XLA compiles while the test runs, as JAX itself tells it."""
+    seen = []
+
+    def listen(event, duration_secs, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_after_warming_up_a_job_compiles_nothing_and_gives_the_same(compilations, worker):
+    proxies = (PROXY, ProxyConfig("digits_mlp", 20, 2))
+    warm, cold = (EvaluatorFactory(EvaluatorConfig(proxies, seed=5))() for _ in range(2))
+    assert isinstance(warm, pool.WarmWorker)
+    warm.warm_up()
+    assert len(compilations) >= 2 * len(proxies)
+    compilations.clear()
+    warm.warm_up()
+    jobs = [
+        EvalJob(Genotype(rules.load_rule(rule), 1e-2), (Run(0, 1), Run(1, 2)))
+        for rule in ("adamw", "lion", "adopt")
+    ]
+    outcomes = [warm(job) for job in jobs]
+    assert compilations == []
+    for outcome, again in zip(outcomes, [cold(job) for job in jobs], strict=True):
+        assert outcome.status is Status.OK
+        assert [(run.loss, run.log_losses) for run in again.runs] == [
+            (run.loss, run.log_losses) for run in outcome.runs
+        ]
+    assert compilations != []
 
 
 def test_a_candidate_that_is_too_large_is_an_error_not_a_crash(worker):

@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -21,7 +22,9 @@ from veldt.search import dataflow, fingerprint, records, run
 from veldt.search.errors import SearchError, StoreError
 from veldt.search.evaluator import EvalJob, Outcome, Status
 from veldt.search.program import Program
-from veldt.search.store import FILE_NAME, Store
+from veldt.search.store import FILE_NAME, MACHINE_TABLES, Store
+from veldt.tasks import inline_pool
+from veldt.tasks.pool import JobResult, JobStatus
 from veldt.tasks.pool_config import PoolConfig
 
 ONE = PoolConfig(num_workers=1)
@@ -37,14 +40,14 @@ def search(directory, *, worker=None, resume=False, **changes):
 
 
 def contents(directory, *, skip=()):
-    """Every table of a store, without the columns that hold times."""
+    """Every table of what was searched, without the columns that hold times."""
     with sqlite3.connect(directory / FILE_NAME) as connection:
         tables = [
             row[0]
             for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         ]
         found = {}
-        for table in sorted(set(tables) - set(skip)):
+        for table in sorted(set(tables) - {*skip, *MACHINE_TABLES}):
             columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
             names = ", ".join(name for name in columns if not name.endswith("_s"))
             query = f"SELECT {names} FROM {table} ORDER BY {names}"
@@ -266,11 +269,7 @@ def count(directory):
 def test_ctrl_c_keeps_what_was_told(tmp_path):
     told = []
 
-    class View:
-        def phase(self, text, done=0, total=0): ...
-        def best(self, evolution): ...
-        def close(self): ...
-
+    class View(fakes.View):
         def update(self, evolution):
             told.append(evolution.num_told)
             if evolution.num_told == 20:
@@ -292,6 +291,25 @@ def test_a_budget_may_grow_on_resuming_and_the_beginning_stays(whole, tmp_path):
     # Up to the window's end, where the short search stopped asking.
     assert contents(tmp_path)["proposal"][: len(part)] == part
     assert contents(tmp_path)["proposal"] == contents(directory)["proposal"]
+
+
+def test_memory_holds_the_population_and_the_window_alone(tmp_path):
+    most = collections.Counter()
+
+    def num_items(value):
+        return len(value) if isinstance(value, dict | list | set | tuple) else 0
+
+    class View(fakes.View):
+        def update(self, evolution):
+            for owner in (evolution, evolution._seen, evolution._arena, evolution._store):
+                for name, value in vars(owner).items():
+                    most[name] = max(most[name], num_items(value))
+
+    config = fakes.small_config(pool=ONE, max_evaluations=100)
+    run.run_search(config, tmp_path, view=View(), factory=fakes.FakeWorker)
+    assert count(tmp_path) > 150
+    assert 0 < most["_structures"] <= config.window and 0 < most["_behaviours"] <= config.window
+    assert max(most.values()) == most["_members"] == config.population_size + config.window
 
 
 def test_a_run_is_resumed_only_with_its_own_config(tmp_path):
@@ -340,6 +358,51 @@ def test_a_worker_that_raises_is_a_status(tmp_path):
     failed = rows(tmp_path, "SELECT * FROM candidate WHERE status = 'error'")
     assert failed and all(row["fitness"] is None for row in failed)
     assert all(row["message"] == "RuntimeError: out of memory" for row in failed)
+    query = "SELECT candidate, message FROM evaluation WHERE status = 'error' ORDER BY candidate"
+    assert rows(tmp_path, query) == [
+        {"candidate": row["id"], "message": row["message"]} for row in failed
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (JobStatus.ERROR, Status.ERROR),
+        (JobStatus.TIMEOUT, Status.TIMEOUT),
+        (JobStatus.KILLED, Status.KILLED),
+    ],
+)
+def test_what_became_of_a_job_is_the_candidate_s_status(status, expected):
+    result = JobResult(3, status, None, "what happened\nframes", 1.5, "w")
+    assert records.outcome_of(result) == Outcome(expected, None, message="what happened")
+
+
+def test_every_job_is_labelled_with_candidate_and_tasks(tmp_path, monkeypatch):
+    labels = []
+    submit = inline_pool.InlinePool.submit
+
+    def spy(self, job):
+        labels.append(job.label)
+        submit(self, job)
+
+    monkeypatch.setattr(inline_pool.InlinePool, "submit", spy)
+    search(tmp_path, max_evaluations=20, seeds_per_task=2)
+    assert labels[:3] == [
+        "initial rule adamw: digits_mlp x2 seeds",
+        "initial rule adamw: digits_conv x2 seeds",
+        "candidate 0, meta-validation: quadratic x2 seeds",
+    ]
+    text = "\n".join(labels)
+    candidates = rows(tmp_path, "SELECT candidate FROM proposal WHERE source = 'evaluated'")
+    for row in candidates:
+        assert f"candidate {row['candidate']}: digits_mlp, digits_conv x2 seeds\n" in text
+    for row in rows(tmp_path, "SELECT id, challenger, incumbent FROM challenge WHERE id > 0"):
+        for one in (row["challenger"], row["incumbent"]):
+            assert f"challenge {row['id']}, candidate {one}, fresh seeds: digits_mlp, digi" in text
+    assert "select, adamw at learning rate 0.0002: digits_mlp, digits_conv\n" in text
+    assert re.search(r"\nfinal, lion at learning rate 0\.000\d: digits_mlp, digits_conv x3 s", text)
+    assert re.search(r"\nmeta-final, #\d+ at learning rate \S+: quadratic x2 seeds", text)
+    assert "" not in labels
 
 
 def test_config_and_best_are_written_for_people(whole):

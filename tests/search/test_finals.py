@@ -56,15 +56,15 @@ def store(tmp_path):
 
 
 class Trainer:
-    """`run_now` with given losses, counting jobs. A loss of None is a divergence."""
+    """`run_now` with given losses, keeping the jobs. A loss of None is a divergence."""
 
     def __init__(self, loss):
         self.loss = loss
         self.jobs = []
 
     def __call__(self, payloads):
-        results = []
-        for i, job in enumerate(payloads):
+        for i, (job, label) in enumerate((run.payload, run.label) for run in payloads):
+            assert label.startswith(f"{job.purpose}, ")
             assert isinstance(job, EvalJob) and not job.hurdle
             self.jobs.append(job)
             runs = []
@@ -77,8 +77,7 @@ class Trainer:
             failed = runs[-1].status is not Status.OK
             fitness = None if failed else float(np.mean([run.log_losses[-1] for run in runs]))
             outcome = Outcome(runs[-1].status, fitness, tuple(runs))
-            results.append(JobResult(i, JobStatus.OK, outcome, "", 0.0, "test"))
-        return results
+            yield JobResult(i, JobStatus.OK, outcome, "", 0.0, "test")
 
 
 def hashed(genotype, run):
@@ -88,8 +87,7 @@ def hashed(genotype, run):
 
 
 def play(store, trainer, *, config=CONFIG, incumbent=4):
-    engine = SimpleNamespace(config=config, incumbent=SimpleNamespace(candidate=incumbent))
-    return finals.Finals(engine, store, trainer).run()
+    return finals.Finals(config, incumbent, store, trainer).run()
 
 
 def kind_of(run):
@@ -234,8 +232,8 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("calls", [0, 1, 2])
-def test_finals_that_were_cut_short_go_on_where_they_stopped(store, tmp_path_factory, calls):
+@pytest.mark.parametrize("lifetime", [0, 1, 14, 15, 20, 24, 25])
+def test_finals_that_were_cut_short_go_on_where_they_stopped(store, tmp_path_factory, lifetime):
     with Store.create(tmp_path_factory.mktemp("other")) as other:
         with other.transaction():
             for candidate, row in RULES.items():
@@ -243,23 +241,47 @@ def test_finals_that_were_cut_short_go_on_where_they_stopped(store, tmp_path_fac
         whole = Trainer(hashed)
         expected = play(other, whole)
     trainer = Trainer(hashed)
-    left = calls
 
-    def dies(payloads):
-        nonlocal left
-        if left == 0:
-            raise Killed
-        left -= 1
-        return trainer(payloads)
+    def dies(runs):
+        for result in trainer(runs):
+            if len(trainer.jobs) > lifetime:
+                trainer.jobs.pop()  # It was killed before this one's end.
+                raise Killed
+            yield result
 
-    # Two batches: the learning rates (15 jobs), the final seeds (10).
-    if calls < 2:
+    # The learning rates (15 jobs), the final seeds (10).
+    if lifetime < 25:
         with pytest.raises(Killed):
             play(store, dies)
     else:
         play(store, dies)
     assert play(store, trainer) == expected
     assert len(trainer.jobs) == len(whole.jobs) == 25
+    assert store.rows("SELECT id, told FROM finals") == [{"id": 1, "told": 0}]
+
+
+@pytest.mark.parametrize("status", [JobStatus.ERROR, JobStatus.TIMEOUT, JobStatus.KILLED])
+def test_a_job_without_a_result_is_a_failure_that_is_not_tried_again(store, status):
+    trainer = Trainer(hashed)
+
+    def sometimes(runs):
+        for run, result in zip(runs, trainer(runs), strict=True):
+            if run.payload.candidate == 2 and run.payload.genotype.learning_rate == 0.2:
+                yield JobResult(result.id, status, None, "went away\nframes", 1.5, "test")
+            else:
+                yield result
+
+    play(store, sometimes)
+    count = len(trainer.jobs)
+    query = "SELECT purpose, seed, status, message, num_steps FROM evaluation WHERE status <> 'ok'"
+    assert store.rows(query) == [
+        {"purpose": "select", "seed": records.SELECT_SEEDS, "status": status.value,
+         "message": "went away", "num_steps": 0}
+    ]  # fmt: skip
+    entries = {entry.candidate: entry for entry in play(store, trainer)}
+    assert entries[2].learning_rate in (0.1, 0.4)  # The middle rate is the best of the others.
+    assert entries[0].learning_rate == 0.2
+    assert len(trainer.jobs) == count
 
 
 def test_entries_are_read_back_as_they_were_stored(store):
@@ -275,11 +297,8 @@ def test_without_meta_validation_there_is_no_such_score(store):
 
 def test_progress_is_told(store):
     told = []
-    engine = SimpleNamespace(config=CONFIG, incumbent=SimpleNamespace(candidate=4))
-    finals.Finals(engine, store, Trainer(hashed)).run(lambda *args: told.append(args))
+    finals.Finals(CONFIG, 4, store, Trainer(hashed)).run(lambda *args: told.append(args))
     assert told == [
-        ("learning rates", 0, 15),
-        ("learning rates", 15, 15),
-        ("final seeds", 0, 10),
-        ("final seeds", 10, 10),
+        *(("learning rates", done, 15) for done in range(16)),
+        *(("final seeds", done, 10) for done in range(11)),
     ]

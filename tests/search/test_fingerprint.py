@@ -60,6 +60,12 @@ def test_the_learning_rate_belongs_to_the_behaviour():
     assert digest(body("g"), 0.05) != digest(body("g"), 0.1)
 
 
+def test_digests_are_those_of_earlier_stores():
+    """A run that was stopped goes on with the digests that its store holds."""
+    lion = fingerprint.fingerprint(rules.load_rule("lion").lower(), 0.1).digest
+    assert lion == "06b162c05f5eacfd24bf80c3bed7bfb5dd04b183"
+
+
 def test_updates_that_are_not_finite_are_told():
     flow = dataflow.lower(Program.parse(body("exp(exp(exp(8 + abs(g))))")))
     assert not fingerprint.fingerprint(flow, 1.0).finite

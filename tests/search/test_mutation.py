@@ -176,3 +176,17 @@ def test_invalid_draws_are_counted_and_a_program_that_cannot_change_is_copied():
 def test_bad_odds_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         MutationConfig(**changes)
+
+
+def test_mutations_are_chosen_as_numpy_would():
+    """Runs made before must come out the same: the same name, and the same numbers after it."""
+    for seed in range(200):
+        weights = np.random.default_rng(seed).integers(0, 4, size=5) / 4 + (
+            np.arange(5) == seed % 5
+        )
+        names = list("abcde")
+        ours, numpys = np.random.default_rng(seed), np.random.default_rng(seed)
+        for _ in range(10):
+            chosen = mutation._choose(ours, dict(zip(names, weights.tolist(), strict=True)))
+            assert chosen == numpys.choice(names, p=weights / weights.sum())
+        assert ours.random() == numpys.random()

@@ -70,15 +70,12 @@ def query(directory, statement, *parameters):
     return found
 
 
-class Interrupt:
+class Interrupt(fakes.View):
     """A view that presses Ctrl-C after so many results."""
 
     def __init__(self, after):
+        super().__init__()
         self.left = after
-
-    def phase(self, text, done=0, total=0): ...
-    def best(self, evolution): ...
-    def close(self): ...
 
     def update(self, evolution):
         self.left -= 1
@@ -263,6 +260,34 @@ def test_a_file_that_cannot_be_written_is_a_clear_error(finished_run, tmp_path):
         report.write_report(finished_run, tmp_path / "file" / "report.html")
 
 
+def test_the_work_is_told_with_its_cost(run_copy):
+    query(
+        run_copy, "UPDATE sitting SET busy_s = 12.25, alive_s = 49, lost_workers = 3, retries = 41"
+    )
+    query(
+        run_copy,
+        "INSERT INTO pool_event (sitting, time_s, kind, worker, job, message) "
+        "VALUES (1, 86400, 'worker-lost', 'w-77', 'candidate 8: digits_mlp', 'node gone')",
+    )
+    text = Page(report.render(run_copy)).text
+    assert "Work and cost" in text and "12.2 used and 0.0 wasted; 3 workers lost" in text
+    assert "25% busy, 0% wasted, 75% idle" in text
+    jobs, name = query(run_copy, "SELECT jobs, name FROM worker")[0]
+    assert re.search(rf"{name} \S+, process \d+ {jobs} ", text) and " 3 41 0 0 0 " in text
+    assert "1970-01-02 00:00:00 worker-lost w-77 candidate 8: digits_mlp node gone" in text
+
+
+def test_a_run_of_version_1_has_a_report(run_copy):
+    for table in ("sitting", "worker", "pool_event", "finals"):
+        query(run_copy, f"DROP TABLE {table}")
+    query(run_copy, "DROP INDEX proposal_structure")
+    query(run_copy, "ALTER TABLE evaluation DROP COLUMN message")
+    query(run_copy, "UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    text = report.render(run_copy)
+    assert_self_contained(text)
+    assert "kept no record of it" in Page(text).text and "Hall of fame" in text
+
+
 EVIL = "</title></style></pre>'\"><script>alert(1)</script><img src=x onerror=alert(1)>&lt;"
 
 
@@ -277,6 +302,8 @@ def test_texts_from_a_stranger_s_store_stay_text(run_copy):
     query(run_copy, "UPDATE candidate SET program = ? WHERE id < 0", program)
     query(run_copy, "UPDATE proposal SET mutation = ?, program = ?", EVIL, program)
     query(run_copy, "UPDATE hall_of_fame SET label = ?", EVIL)
+    query(run_copy, "UPDATE sitting SET host = ?, state = ?, backend = ?", EVIL, EVIL, EVIL)
+    query(run_copy, "UPDATE worker SET name = ?, place = ?", EVIL, EVIL)
     query(run_copy, "UPDATE OR IGNORE evaluation SET purpose = ? WHERE purpose = 'fresh'", EVIL)
     text = report.render(run_copy)
     assert_self_contained(text)
@@ -299,6 +326,9 @@ def test_texts_from_a_stranger_s_store_stay_text(run_copy):
         "UPDATE meta SET value = '[1]' WHERE key = 'config'",
         "UPDATE meta SET value = '{}' WHERE key = 'config'",
         "DROP TABLE evaluation",
+        "UPDATE sitting SET busy_s = 'much'",
+        "INSERT INTO pool_event VALUES (1, 1, 0.0, '<b>', '', '', '')",
+        "INSERT INTO pool_event VALUES (1, 1, 1e300, 'retry', '', '', '')",
     ],
 )
 def test_rows_that_no_search_writes_are_a_clear_error(run_copy, change):
@@ -430,7 +460,7 @@ def test_counts_are_shares_of_what_they_name():
             num_told=100,
             max_evaluations=80,
             sources=Counter(evaluated=40, structure=45, behaviour=5, probe=10),
-            statuses=Counter(ok=20, rejected=10, diverged=20),
+            statuses=Counter(ok=14, rejected=10, diverged=20, timeout=3, killed=2, error=1),
             num_invalid=100,
             num_statements=1000,
             num_live=400,
@@ -442,6 +472,7 @@ def test_counts_are_shares_of_what_they_name():
     assert shown["dead statements"] == "60%"
     assert shown["rejected"].startswith("25%")
     assert shown["diverged"].startswith("25% of the trained; 10 already")
+    assert shown["failed"] == "3 out of time, 2 killed their workers, 1 other errors"
     assert shown["challenges"].startswith("3 ")
 
 

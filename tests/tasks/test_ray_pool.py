@@ -252,11 +252,10 @@ def test_an_unreachable_cluster_is_an_error_in_words(scheme):
     with socket.socket() as nobody:  # Bound, but nobody listens.
         nobody.bind(("127.0.0.1", 0))
         address = f"{scheme}127.0.0.1:{nobody.getsockname()[1]}"
-        config = pool_config.PoolConfig("ray", ray=pool_config.RayConfig(address=address))
         with pytest.raises(
             pool_lib.PoolError, match=f"cannot connect to .* at {address}: .*refused"
         ):
-            pool_config.make_pool(config, Mischief)
+            ray_cluster._check_reachable(address)
 
 
 def test_a_head_that_is_away_is_news_and_for_long_an_error(cluster, monkeypatch):
@@ -280,19 +279,30 @@ def test_a_head_that_is_away_is_news_and_for_long_an_error(cluster, monkeypatch)
         watch.check_head()
 
 
-def test_a_missing_wheel_or_folder_is_named():
+def test_a_missing_wheel_or_folder_is_named(tmp_path):
     for field, text in [("wheel", "is no wheel"), ("working_dir", "is no folder")]:
         settings = pool_config.RayConfig(**{field: "nowhere/at_all"})
         with pytest.raises(pool_lib.PoolError, match=f"pool.ray.{field}: nowhere/at_all {text}"):
-            ray_cluster._runtime_env(settings)
+            ray_cluster._runtime_env(settings, tmp_path)
 
 
-def test_workers_that_share_a_gpu_share_its_memory():
-    variables = ray_cluster._env_vars(pool_config.RayConfig(num_gpus=0.25))
-    assert variables == {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.225"}
-    assert ray_cluster._env_vars(pool_config.RayConfig(num_gpus=2.0)) == {}
-    mine = pool_config.RayConfig(num_gpus=0.5, env_vars={"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.1"})
-    assert ray_cluster._env_vars(mine)["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.1"
+@pytest.mark.parametrize(
+    ("gpus", "mine", "fraction"),
+    [(0.25, {}, "0.225"), (2.0, {}, None), (0.5, {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.1"}, None)],
+)
+def test_workers_that_share_a_gpu_share_its_memory(cluster, gpus, mine, fraction):
+    settings = pool_config.RayConfig(num_gpus=gpus, env_vars=mine)
+    config = pool_config.PoolConfig("ray", ray=settings)
+    variables = ray_cluster.Cluster(config, owned=False, local=False).env_vars()
+    assert variables.get("XLA_PYTHON_CLIENT_MEM_FRACTION") == fraction
+
+
+def test_workers_share_what_they_compile_unless_told_otherwise(cluster, monkeypatch):
+    config = pool_config.PoolConfig("ray")
+    connection = ray_cluster.Cluster(config, owned=False, local=False, session_dir="/its/own")
+    assert connection.env_vars()["JAX_COMPILATION_CACHE_DIR"].startswith("/its/own/")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/mine")
+    assert "JAX_COMPILATION_CACHE_DIR" not in connection.env_vars()
 
 
 def test_metrics_count_up_and_forget_lost_workers(cluster, monkeypatch):

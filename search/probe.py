@@ -1,0 +1,131 @@
+"""Running a lowered program on a small fixed pytree, all steps at once.
+
+What a program means is said by `execute.execute`, and this gives the same updates to the last bit.
+But it runs for every child that a search draws, where the cost of a NumPy call on a few numbers is
+all there is. So the calls are made few: the probe's two tensors lie side by side in one row, its
+steps in a column of rows, and an instruction that no state runs through is computed once for all of
+them. Only what lies between a slot's old value and its new one goes step by step.
+
+The probe holds tensors of two shapes and scales, exact zeros in gradients, and an entry whose
+gradient is always zero, so that guards and small constants (an eps) show where they matter.
+"""
+
+import functools
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from veldt.search.dataflow import Constant, Dataflow
+from veldt.search.ops import OPS
+from veldt.search.program import STEP
+
+NUM_STEPS: Final = 6
+SHAPES: Final = ((3, 4), (5,))
+_SCALES: Final = (0.5, 2e-3)
+# Each tensor's entries in a row, and how many entries a row has.
+_TENSORS: Final = (slice(0, 12), slice(12, 17))
+_WIDTH: Final = 17
+
+
+class Inputs(NamedTuple):
+    """What the program reads at each step, one row per step."""
+
+    params: NDArray[np.float64]  # [NUM_STEPS, entries]
+    grads: NDArray[np.float64]  # [NUM_STEPS, entries]
+
+
+@functools.cache
+def inputs() -> Inputs:
+    """The parameters and gradients of the probe; they do not depend on the program."""
+    rng = np.random.default_rng(20230213)
+    params, grads = [], []
+    for _ in range(NUM_STEPS):
+        params.append(_row([rng.normal(size=shape) for shape in SHAPES]))
+        leaves = [
+            scale * rng.normal(size=shape) for shape, scale in zip(SHAPES, _SCALES, strict=True)
+        ]
+        leaves = [np.where(rng.random(leaf.shape) < 0.15, 0.0, leaf) for leaf in leaves]
+        leaves[0][0, 0] = 0.0  # a parameter that never gets a gradient
+        grads.append(_row(leaves))
+    return Inputs(np.stack(params), np.stack(grads))
+
+
+def run(flow: Dataflow) -> NDArray[np.float64]:
+    """The updates of a program's first steps, in float64.
+
+    Args:
+      flow: a lowered program; its constants count with their defaults.
+
+    Returns:
+      [NUM_STEPS, entries]: the update of all entries of the probe's tensors.
+    """
+    # By value: [steps or 1, entries or 1], or a number; 1 where all entries are equal.
+    values: dict[int, Any] = {
+        flow.input_index("w"): inputs().params,
+        flow.input_index("g"): inputs().grads,
+        flow.input_index(STEP): np.arange(1.0, NUM_STEPS + 1)[:, None],
+    }
+    for index, value in enumerate(flow.values):
+        if isinstance(value, Constant):
+            values[index] = value.value
+    with np.errstate(all="ignore"):
+        _compute(flow, flow.phases.stateless, values)
+        if flow.slot_updates:
+            values.update(_slots(flow, values))
+        _compute(flow, (*flow.phases.recurrent, *flow.phases.downstream), values)
+    return np.broadcast_to(values[flow.update], (NUM_STEPS, _WIDTH))
+
+
+def _slots(flow: Dataflow, values: dict[int, Any]) -> dict[int, NDArray[np.float64]]:
+    """The old value of each live slot at all steps, by its index; [NUM_STEPS, entries]."""
+    recurrent = flow.phases.recurrent
+    read = {arg for i in recurrent for arg in flow.node(i).args} | set(flow.slot_updates.values())
+    given = {i: values[i] for i in read if i in values}
+    by_step = [(i, value) for i, value in given.items() if np.ndim(value)]
+    history = {slot: np.zeros((NUM_STEPS + 1, _WIDTH)) for slot in flow.slot_updates}
+    for step in range(NUM_STEPS):
+        here = slice(step, step + 1)
+        now = given | {i: rows[here] for i, rows in (*by_step, *history.items())}
+        _compute(flow, recurrent, now)
+        for slot, new in flow.slot_updates.items():
+            history[slot][step + 1] = now[new]
+    return {slot: rows[:-1] for slot, rows in history.items()}
+
+
+def _compute(flow: Dataflow, nodes: Iterable[int], values: dict[int, Any]) -> None:
+    """Adds the values of instructions whose arguments are all there."""
+    xp = _per_tensor()
+    for index in nodes:
+        name, indices, _ = flow.node(index)
+        op = OPS[name]
+        args = [values[i] for i in indices]
+        if op.partial is not None:
+            partial = op.partial(xp, *args)
+            args = [sum(partial[:, tensor.start, None] for tensor in _TENSORS), *args]
+        values[index] = op.fn(xp, *args)
+
+
+@functools.cache
+def _per_tensor() -> types.SimpleNamespace:
+    """NumPy as ops see it here: reductions go over one step's entries of one tensor."""
+    reductions = {name: _reduction(getattr(np, name)) for name in ("sum", "mean", "max")}
+    return types.SimpleNamespace(**{**vars(np), **reductions})
+
+
+def _reduction(reduce: Callable[..., Any]) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """`reduce` over each tensor's entries, written to all of them: [steps, entries] both ways."""
+
+    def reduced(rows: NDArray[Any]) -> NDArray[Any]:
+        result = np.empty_like(rows)
+        for tensor in _TENSORS:
+            result[:, tensor] = reduce(rows[:, tensor], axis=1, keepdims=True)
+        return result
+
+    return reduced
+
+
+def _row(leaves: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate([leaf.ravel() for leaf in leaves])

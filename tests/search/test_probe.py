@@ -1,0 +1,87 @@
+"""The probe gives, to the last bit, what running a program step by step on each tensor gives."""
+
+import hypothesis
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from tests.search import strategies
+from veldt.search import execute, probe, rules
+from veldt.search.dataflow import Dataflow
+from veldt.search.ops import OPS
+from veldt.search.program import Program
+
+
+def step_by_step(flow: Dataflow) -> np.ndarray:
+    """The probe by `execute.execute`, one step at a time, on a list of tensors."""
+
+    def tensors(row: np.ndarray) -> list[np.ndarray]:
+        return [row[:12].reshape(3, 4), row[12:]]
+
+    state = {name: [np.zeros(shape) for shape in probe.SHAPES] for name in flow.live_slots}
+    updates = []
+    with np.errstate(all="ignore"):
+        for step, (params, grads) in enumerate(zip(*probe.inputs(), strict=True), 1):
+            update, slots = execute.execute(
+                flow,
+                np,
+                {"w": tensors(params), "g": tensors(grads), **state},
+                [np.float64(step)] * 2,
+                {},
+            )
+            state = dict(zip(flow.live_slots, slots, strict=True))
+            updates.append(np.concatenate([leaf.ravel() for leaf in update]))
+    return np.stack(updates)
+
+
+def check(program: Program) -> None:
+    for flow in (program.lower(), program.simplify().lower()):
+        assert_array_equal(probe.run(flow), step_by_step(flow))
+
+
+@hypothesis.settings(max_examples=300)
+@hypothesis.given(strategies.programs(max_statements=20))
+def test_programs_step_by_step(program: Program) -> None:
+    check(program)
+
+
+@pytest.mark.parametrize("name", rules.RULE_NAMES)
+def test_rules_step_by_step(name: str) -> None:
+    check(rules.load_rule(name))
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=lambda op: op.name)
+def test_ops_step_by_step_through_a_slot(op) -> None:
+    args = {"tensor": "m", "any": "m", "scalar": "0.1"}
+    given = ", ".join(args[kind] for kind in op.kinds)
+    check(
+        Program.parse(
+            f"def rule(w, g, m):\n    x = {op.name}({given})\n    m = m + x * g + w\n"
+            "    return m - x, m"
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "return m, v, g",  # two steps late
+        "return m * v, v, m + 1",  # slots that change places
+        "return m, step, v",  # a scalar in a slot
+        "return m + v, norm(m + g) * 1e-3, norm(g)",
+        "return clip_by_global_norm(m + g, 0.1), g, v",
+        "return 2.0, m, v",  # a number
+        "return m, exp(1000), v",  # a number that is not finite
+    ],
+)
+def test_slots_step_by_step(lines: str) -> None:
+    check(Program.parse(f"def rule(w, g, m, v):\n    {lines}"))
+
+
+def test_inputs_show_guards_and_small_constants() -> None:
+    params, grads = probe.inputs()
+    assert params.shape == grads.shape == (probe.NUM_STEPS, 17)
+    assert np.all(params != 0.0)
+    assert np.all(grads[:, 0] == 0.0)  # a parameter that never gets a gradient
+    assert np.any((grads == 0.0) & (grads[::-1] != 0.0))  # and zeros that come and go
+    assert np.abs(grads[:, 12:]).max() < np.abs(grads[:, :12]).max() / 10

@@ -1,0 +1,146 @@
+"""Replay: a search is found again from its stored results, however it went, and no other is."""
+
+import collections
+import sqlite3
+
+import pytest
+
+from tests.search import fakes
+from veldt.search import replay, run
+from veldt.search.config import FinalsConfig, SearchConfig
+from veldt.search.errors import StoreError
+from veldt.search.mutation import MutationConfig
+from veldt.search.store import FILE_NAME, Store
+from veldt.tasks.pool_config import PoolConfig
+
+ONE = PoolConfig(num_workers=1)
+
+
+def search(directory, *, worker=fakes.TroubledWorker, resume=False, view=None, **changes):
+    config = fakes.small_config(**{"pool": ONE, **changes})
+    run.run_search(config, directory, resume=resume, view=view, factory=worker)
+    return directory
+
+
+def query(directory, statement):
+    connection = sqlite3.connect(directory / FILE_NAME)
+    try:
+        found = connection.execute(statement).fetchall()
+        connection.commit()
+    finally:
+        connection.close()
+    return found
+
+
+class Stop(fakes.View):
+    """Presses Ctrl-C after so many results, or so many runs of the finals."""
+
+    def __init__(self, results=10**9, finals=10**9):
+        super().__init__()
+        self.results, self.finals = results, finals
+
+    def update(self, evolution):
+        if evolution.num_told == self.results:
+            raise KeyboardInterrupt
+
+    def phase(self, text, done=0, total=0):
+        if total and done == self.finals:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory):
+    """A search in which jobs went wrong in every way."""
+    return search(tmp_path_factory.mktemp("troubled"))
+
+
+def test_a_search_with_every_kind_of_result_is_found_again(troubled, tmp_path):
+    statuses = collections.defaultdict(set)
+    for purpose, status in query(troubled, "SELECT DISTINCT purpose, status FROM evaluation"):
+        statuses[purpose].add(status)
+    assert {"ok", "rejected", "diverged", "timeout", "killed", "error"} == statuses["fitness"]
+    assert statuses["fresh"] - {"ok"} and statuses["select"] - {"ok"}
+    before = (troubled / FILE_NAME).read_bytes()
+    assert replay.replay(troubled, tmp_path / "again") == []
+    assert (troubled / FILE_NAME).read_bytes() == before
+    for table in ("candidate", "proposal", "evaluation", "challenge", "hall_of_fame", "finals"):
+        count = f"SELECT COUNT(*) FROM {table}"
+        assert query(tmp_path / "again", count) == query(troubled, count) != [(0,)]
+
+
+@pytest.mark.parametrize("told", [1, 30])
+def test_a_search_that_was_stopped_is_found_as_far_as_it_got(tmp_path, told):
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "run", view=Stop(results=told))
+    assert replay.replay(tmp_path / "run", tmp_path / "again") == []
+    assert query(tmp_path / "again", "SELECT COUNT(*) FROM proposal") == [(told,)]
+
+
+def test_a_search_that_was_stopped_resumed_and_grown_is_found_again(tmp_path):
+    directory = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        search(directory, view=Stop(results=7), max_evaluations=15)
+    search(directory, max_evaluations=15, resume=True)
+    assert replay.replay(directory, tmp_path / "first") == []
+    more = FinalsConfig(num_rates=4, select_seeds=1, final_seeds=2)
+    with pytest.raises(KeyboardInterrupt):
+        search(directory, max_evaluations=20, finals=more, resume=True, view=Stop(finals=5))
+    assert query(directory, "SELECT COUNT(*) FROM hall_of_fame") == [(0,)]
+    assert replay.replay(directory, tmp_path / "cut short") == []
+    search(directory, max_evaluations=25, resume=True)
+    assert len(query(directory, "SELECT * FROM finals")) == 3
+    assert replay.replay(directory, tmp_path / "second") == []
+
+
+def test_any_number_of_workers_and_any_window_is_found_again(tmp_path):
+    search(tmp_path / "run", window=7, pool=PoolConfig(num_workers=3), worker=fakes.FakeWorker)
+    assert replay.replay(tmp_path / "run", tmp_path / "again") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "table"),
+    [
+        ("UPDATE candidate SET fitness = fitness - 1 WHERE id = (SELECT MAX(id) FROM candidate "
+         "WHERE status = 'ok')", "candidate"),
+        ("UPDATE evaluation SET log_loss = log_loss + 3 WHERE purpose = 'fitness' AND "
+         "candidate = (SELECT challenger FROM challenge WHERE id = 1)", "challenge"),
+        ("UPDATE challenge SET won = 1 - won WHERE id = 1", "challenge"),
+        ("UPDATE proposal SET parent = parent - 1 WHERE id = 70", "proposal"),
+        ("UPDATE proposal SET program = replace(program, 'w', 'g') WHERE id = 3", "proposal"),
+        ("UPDATE hall_of_fame SET winner = 1 - winner", "hall_of_fame"),
+    ],
+)  # fmt: skip
+def test_what_does_not_follow_from_the_results_is_found_out(troubled, tmp_path, change, table):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    with sqlite3.connect(troubled / FILE_NAME) as old, sqlite3.connect(directory / FILE_NAME) as to:
+        old.backup(to)
+    old.close(), to.close()
+    query(directory, change)
+    found = replay.replay(directory, tmp_path / "again")
+    assert [problem for problem in found if problem.startswith(f"{table}: ")]
+
+
+def test_what_holds_too_little_is_refused(tmp_path, troubled):
+    Store.create(tmp_path).close()
+    with pytest.raises(StoreError, match="cannot be replayed"):
+        replay.replay(tmp_path, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    with pytest.raises(StoreError, match="already holds a run"):
+        replay.replay(troubled, troubled)
+
+
+def test_a_stored_config_is_the_config(tmp_path):
+    import dataclasses
+    import json
+
+    config = fakes.small_config(
+        mutation=MutationConfig(ops=("sign", "exp")), finals=FinalsConfig(baselines=("sgd",))
+    )
+    plain = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert SearchConfig.from_plain(plain) == config
+
+
+def test_a_search_that_trained_is_found_again(finished_run, tmp_path):
+    """Real runs have several checks each, and the initial rule's make the hurdle."""
+    assert replay.replay(finished_run, tmp_path / "again") == []
