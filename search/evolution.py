@@ -77,6 +77,7 @@ class Evolution:
         self.config = config
         self._store = store
         self._run_now = run_now
+        self._capacity = config.evaluator.capacity
         self._arena = Arena(config, run_now)
         program = replace(rules.load_rule(config.initial_rule), name="rule", doc="")
         initial = Genotype(program.with_slots(config.num_slots), config.learning_rate)
@@ -217,7 +218,7 @@ class Evolution:
         if asked.source == "probe":
             return driver.Ready(Outcome(Status.DIVERGED, None))
         try:
-            encode.encode(asked.live.program, num_steps=1, capacity=config.evaluator.capacity)
+            encode.check_capacity(asked.live.program, self._capacity)
         except CapacityError as error:
             return driver.Ready(Outcome(Status.ERROR, None, message=str(error)))
         self.num_asked_evaluations += 1

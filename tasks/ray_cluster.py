@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, Final, final
@@ -180,7 +181,10 @@ def connect(config: PoolConfig) -> Cluster:
             "include_dashboard": False,
         }
     try:
-        with tempfile.TemporaryDirectory() as folder:  # Ray has a copy when `init` returns.
+        # Ray has a copy of what is in the folder when `init` returns.
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            # JAX warns of any fork; Ray's are followed at once by another program's start.
+            warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
             context = ray.init(
                 address,
                 runtime_env=_runtime_env(settings, Path(folder)),
@@ -188,7 +192,7 @@ def connect(config: PoolConfig) -> Cluster:
                 logging_level=logging.ERROR,
                 **options,
             )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ConnectionError, ImportError, RuntimeError, ValueError, OSError) as error:
         what = "no Ray cluster can be started here" if address == "local" else "cannot connect to"
         name = "" if address == "local" else f" the Ray cluster at {address}"
         text = str(error).strip().split("\n", 1)[0]

@@ -3,6 +3,8 @@
 An actor has threads beside the one that runs batches. One (`control`) answers questions meanwhile,
 so the driver can tell a slow job from a worker that is stuck as a whole, and name the slow job.
 One (`watch`) waits with the reason, should this process have to end itself.
+
+The one module that imports Ray at once: `ray_pool` imports it when a cluster is connected.
 """
 
 import logging
@@ -15,6 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, final
+
+import ray
 
 from veldt.tasks.pool import Job, JobResult, JobStatus, WarmWorker, Worker, WorkerFactory, run_job
 
@@ -71,8 +75,6 @@ class Host:
 
     def where(self) -> Place:
         """Say where this process is."""
-        import ray
-
         return Place(ray.get_runtime_context().get_node_id(), socket.gethostname(), os.getpid())
 
     def start(self, factory: WorkerFactory) -> float:
@@ -97,17 +99,20 @@ class Host:
             results.append(result)
         return results
 
+    @ray.method(concurrency_group="control")
     def doing(self) -> Doing:
         """Say what it is at; answered beside `run`."""
         job, since = self._job, self._since
         return Doing(None, 0.0) if job is None else Doing(job.id, time.monotonic() - since)
 
+    @ray.method(concurrency_group="control")
     def forget(self, batch_id: int) -> None:
         """Do not begin a batch that is waiting here; answered beside `run`."""
         self._forgotten[batch_id] = None
         while len(self._forgotten) > MAX_FORGOTTEN:  # Those that had begun already.
             del self._forgotten[next(iter(self._forgotten))]
 
+    @ray.method(concurrency_group="watch")
     def last_words(self) -> str:
         """Wait until this process has to end itself, then say why; answered beside `run`."""
         self._ending.wait()

@@ -15,9 +15,9 @@ import queue
 import re
 import time
 from collections.abc import Callable
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
-from veldt.tasks import dispatch, ray_cluster, ray_host, ray_metrics
+from veldt.tasks import dispatch, ray_cluster, ray_metrics
 from veldt.tasks.pool import (
     POLL_S,
     EventKind,
@@ -30,6 +30,9 @@ from veldt.tasks.pool import (
     WorkerFactory,
 )
 from veldt.tasks.pool_config import PoolConfig
+
+if TYPE_CHECKING:
+    from veldt.tasks import ray_host
 
 # How long a worker may take to say what it is at before it counts as stuck.
 PROBE_S: Final = 5.0
@@ -51,7 +54,7 @@ class _Slot:
 
     actor: Any
     since: float
-    place: ray_host.Place | None = None
+    place: "ray_host.Place | None" = None
     ready: bool = False
     probed: float | None = None
 
@@ -174,7 +177,7 @@ class RayPool(Pool):
 
         ref.future().add_done_callback(done)
 
-    def _placed(self, name: str, place: ray_host.Place | None, error: Exception | None) -> None:
+    def _placed(self, name: str, place: "ray_host.Place | None", error: Exception | None) -> None:
         slot = self._slots.get(name)
         if slot is None:
             return
@@ -225,7 +228,7 @@ class RayPool(Pool):
         else:  # What went there or came back cannot be pickled.
             self._dispatcher.failed(batch_id, _one_line(error))
 
-    def _answered(self, name: str, doing: ray_host.Doing | None, error: Exception | None) -> None:
+    def _answered(self, name: str, doing: "ray_host.Doing | None", error: Exception | None) -> None:
         """A worker that was overdue said what it is at."""
         slot = self._slots.get(name)
         if slot is None or doing is None:  # If it died, its batch says so.
@@ -270,7 +273,7 @@ class RayPool(Pool):
             if slot.probed is None:
                 slot.probed = now
                 self._call(
-                    _beside(slot.actor.doing).remote(),
+                    slot.actor.doing.remote(),
                     self._answered,
                     name,
                 )
@@ -285,7 +288,7 @@ class RayPool(Pool):
             ):
                 self._start_failed(name, TimeoutError(f"not ready within {START_S:.0f} s"))
         for batch in self._dispatcher.rebalance():
-            _beside(self._slots[batch.worker].actor.forget).remote(batch.id)
+            self._slots[batch.worker].actor.forget.remote(batch.id)
         self._grow(now)
         self._fill()
         if now - self._metered >= METRICS_S:
@@ -321,7 +324,7 @@ class RayPool(Pool):
             self._slots[name] = _Slot(actor, time.monotonic())
             self._call(actor.where.remote(), self._placed, name)
             if config.ray.memory_limit_gib is not None:
-                self._call(_beside(actor.last_words, "watch").remote(), self._spoke, name)
+                self._call(actor.last_words.remote(), self._spoke, name)
 
     def _lose(
         self, name: str, cause: dispatch.Cause, reason: str, *, guilty: int | None = None
@@ -366,6 +369,8 @@ class RayPool(Pool):
 def _actor_class(shape: dict[str, float], env_vars: dict[str, str]) -> Any:
     import ray
 
+    from veldt.tasks import ray_host
+
     options: dict[str, Any] = {
         "num_cpus": shape.get("CPU", 0),
         "num_gpus": shape.get("GPU", 0),
@@ -377,11 +382,6 @@ def _actor_class(shape: dict[str, float], env_vars: dict[str, str]) -> Any:
         "concurrency_groups": {"control": 1, "watch": 1},
     }
     return ray.remote(**options)(ray_host.Host)
-
-
-def _beside(method: Any, group: str = "control") -> Any:
-    """An actor's method, to be answered while it runs a batch."""
-    return method.options(concurrency_group=group)
 
 
 def _round_trip_s(actor: Any) -> float:

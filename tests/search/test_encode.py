@@ -1,9 +1,10 @@
 """Programs as data: shapes, schedules, rows and capacity. What the code means: test_interpreter."""
 
+import dataclasses
+
 import hypothesis
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 from tests.search import strategies
 from veldt.search import rules
@@ -117,20 +118,29 @@ def test_all_shipped_rules_fit(name: str) -> None:
     encode(rules.load_rule(name), num_steps=NUM_STEPS, capacity=CAPACITY)
 
 
-@hypothesis.given(
-    strategies.programs(max_statements=20),
-    st.sampled_from([4, 10, 20, 30]),
-    st.sampled_from([12, 20, 30, 40]),
-    st.sampled_from([1, 4, 30]),
+@pytest.mark.parametrize(
+    "program",
+    [
+        *map(rules.load_rule, rules.RULE_NAMES),
+        parse("return m, v, m"),  # slots that change places: moves
+        parse("return a, b, a, d, c", head="def rule(w, g, a, b, c, d):"),
+        parse("x = step + 1", "y = step * 2", "z = x * y", "return g * x + y / z, m, v"),
+        parse("return g * 2 + 3 * w - (g + 5) / (w - 7), m, 0.5"),  # constants
+    ],
+    ids=lambda program: program.name,
 )
-def test_checking_the_capacity_says_what_encoding_says(
-    program: Program, statements: int, registers: int, schedules: int
-) -> None:
-    capacity = Capacity(statements, registers, schedules)
-    try:
-        encode(program, num_steps=1, capacity=capacity)
-    except CapacityError as error:
-        with pytest.raises(CapacityError, match=f"^{error}$"):
-            check_capacity(program, capacity)
-    else:
-        check_capacity(program, capacity)
+def test_checking_the_capacity_says_what_encoding_says(program: Program) -> None:
+    program = program.simplify()
+    for field in ("statements", "registers", "schedules"):
+        refused = 0
+        for limit in range(6 if field == "registers" else 0, 50):
+            capacity = dataclasses.replace(Capacity(99, 99, 99), **{field: limit})
+            try:
+                encode(program, num_steps=1, capacity=capacity)
+            except CapacityError as error:
+                refused += 1
+                with pytest.raises(CapacityError, match=f"^{error}$"):
+                    check_capacity(program, capacity)
+            else:
+                check_capacity(program, capacity)
+        assert refused < 50

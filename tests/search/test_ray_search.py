@@ -1,0 +1,75 @@
+"""A search on Ray is the search inline, to the bit; and faults change nothing.
+
+The long form of the second test, with at least 50 faults, is `make soak`.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from veldt.search import config as config_lib
+from veldt.search import evaluator, integrity, replay, run
+from veldt.search.store import Store
+from veldt.tasks import pool_config
+
+pytestmark = pytest.mark.ray
+ROOT = Path(__file__).parents[2]
+
+
+def search(backend, directory):
+    """A small search that really trains."""
+    config = config_lib.SearchConfig(
+        tasks=(evaluator.ProxyConfig("quadratic", 20, 2),),
+        meta_validation=(evaluator.ProxyConfig("breast_cancer_logistic", 20, 2),),
+        max_evaluations=40,
+        population_size=12,
+        fresh_seeds=4,
+        finals=config_lib.FinalsConfig(num_rates=3, select_seeds=1, final_seeds=2),
+        pool=pool_config.PoolConfig(backend=backend, num_workers=2),
+    )
+    found = run.run_search(config, directory)
+    with Store.open(directory, read_only=True) as store:
+        integrity.check(store)
+        sitting = store.rows("SELECT * FROM sitting")
+        workers = store.rows("SELECT * FROM worker")
+        events = store.rows("SELECT kind FROM pool_event")
+    return found, sitting, workers, events
+
+
+def test_a_search_on_ray_is_the_search_inline(tmp_path):
+    inline, _, _, _ = search("inline", tmp_path / "inline")
+    on_ray, (sitting,), workers, events = search("ray", tmp_path / "ray")
+    assert on_ray == dataclasses.replace(inline, best=on_ray.best)  # Its origin names the folder.
+    assert (on_ray.best.program, on_ray.best.learning_rate) == (
+        inline.best.program,
+        inline.best.learning_rate,
+    )
+    with (
+        Store.open(tmp_path / "inline", read_only=True) as ours,
+        Store.open(tmp_path / "ray", read_only=True) as theirs,
+    ):
+        different = replay.differences(ours, theirs)
+    # The config says where the work was done.
+    assert [text.split(":")[0] for text in different] == ["meta"]
+    assert (sitting["backend"], sitting["num_workers"]) == ("ray", 2)
+    assert sitting["busy_s"] > 0
+    assert sitting["starting_s"] > 0
+    assert len(workers) >= 1
+    assert sum(worker["jobs"] for worker in workers) == sitting["done"]
+    assert {event["kind"] for event in events} == {"worker-ready"}
+
+
+def test_one_fault_of_each_kind_changes_nothing(tmp_path):
+    """Several nodes, and death of workers, nodes, head and driver; see the script."""
+    script = ROOT / "benchmarks" / "soak.py"
+    command = [sys.executable, script, "--each", "--evaluations", "250", "--pause", "1.5"]
+    done = subprocess.run(command, text=True, capture_output=True, timeout=600, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    result = json.loads(done.stdout[done.stdout.index("\n{") :])
+    assert result["num_faults"] == len(result["faults"]) == 7
+    assert result["stores_that_differed"] == 0
+    assert result["integrity_checks"] >= 3
