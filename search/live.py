@@ -131,9 +131,11 @@ def _search_view(
     figures += tally_lib.counts(tally_lib.of(evolution)).items()
     num_figures = max(0, min(len(figures), height - 1 - len(scores) - MIN_RULE_LINES - 2))
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
+    shown = figures[:num_figures]
+    widest = max((len(name) for name, _ in shown), default=0)
+    grid.add_column(style="dim", no_wrap=True, min_width=widest)
     grid.add_column(no_wrap=True, overflow="ellipsis")
-    for name, figure in figures[:num_figures]:
+    for name, figure in shown:
         grid.add_row(name, figure)
     best = evolution.incumbent.genotype
     room = height - 1 - len(scores) - num_figures - 2

@@ -49,7 +49,7 @@ class Store:
 
     @classmethod
     def create(cls, directory: Path) -> "Store":
-        """Makes the store of a new run.
+        """Makes the store of a new run; one in which nothing was told yet is replaced.
 
         Raises:
           StoreError: there is one already, or the directory cannot be written.
@@ -57,7 +57,7 @@ class Store:
         path = directory / FILE_NAME
         with contextlib.ExitStack() as undo:
             lock = undo.enter_context(_lock(directory))
-            if path.exists():
+            if path.exists() and _holds_something(path):
                 raise StoreError(
                     f"{directory} already holds a run: continue it with --resume, or choose "
                     "another --run-dir"
@@ -69,6 +69,10 @@ class Store:
                 draft.unlink(missing_ok=True)
                 with contextlib.closing(sqlite3.connect(draft)) as connection:
                     schema.create(connection)
+                # What a process left that was killed before anything was told: its log would be
+                # taken for the new store's.
+                for suffix in ("-wal", "-shm"):
+                    path.with_name(path.name + suffix).unlink(missing_ok=True)
                 draft.rename(path)
                 store = cls(path, _connect(path), lock, schema.SCHEMA_VERSION)
             except (OSError, sqlite3.Error) as error:
@@ -230,6 +234,15 @@ def _check_space(directory: Path) -> None:
             f"{directory}: only {free / 2**20:.0f} MiB of disk are free; a run needs at least "
             f"{MIN_FREE_BYTES / 2**20:.0f} MiB. Make room, or choose another --run-dir"
         )
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether a store has any result. What cannot be read may hold one."""
+    try:
+        with contextlib.closing(_connect(path)) as connection:
+            return connection.execute("SELECT 1 FROM candidate LIMIT 1").fetchone() is not None
+    except sqlite3.Error:
+        return True
 
 
 def _lock(directory: Path) -> TextIO:

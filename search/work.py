@@ -121,14 +121,15 @@ def _time(value: object) -> float:
 
 
 def figures(stats: PoolStats) -> dict[str, str]:
-    """A running pool's figures, by the names under which they are shown."""
-    return {
+    """A running pool's figures, by the names under which they are shown; those there are."""
+    found = {
         "workers": f"{stats.num_ready:,} of {stats.num_workers:,} ready, {stats.num_running:,} "
         f"jobs running, {stats.num_queued:,} queued",
         "per worker": throughput(stats.workers),
         "worker time": shares(stats),
         "trouble": trouble(stats),
     }
+    return {name: figure for name, figure in found.items() if figure not in ("", "-")}
 
 
 def throughput(workers: Sequence[WorkerStats]) -> str:
@@ -155,11 +156,14 @@ def shares(stats: PoolStats) -> str:
 
 
 def trouble(stats: PoolStats) -> str:
-    """What went wrong so far."""
-    return (
-        f"{stats.num_lost_workers:,} workers lost, {stats.num_retries:,} retries, "
-        f"{stats.num_timeouts:,} time-outs, {stats.num_killed:,} quarantined"
-    )
+    """What went wrong so far; empty if nothing did."""
+    counts = {
+        "workers lost": stats.num_lost_workers,
+        "retries": stats.num_retries,
+        "time-outs": stats.num_timeouts,
+        "quarantined": stats.num_killed,
+    }
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
 
 
 def event_line(event: PoolEvent) -> str:

@@ -12,11 +12,14 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, final
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, final
 
 import veldt
 from veldt import config as config_lib
 from veldt import errors
+
+if TYPE_CHECKING:
+    from veldt.tasks import pool_config
 
 OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -157,6 +160,7 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
     settings = config_lib.load_config(config.SearchConfig, args.config, overrides)
     run_dir = args.run_dir or Path("runs") / Path(args.config).stem
+    _leave_accelerators_to_workers(settings.pool)
     view = display.make_display()
     try:
         result = run.run_search(settings, run_dir, resume=args.resume, view=view)
@@ -170,6 +174,19 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     finally:
         view.close()
     display.print_results(result.entries, run_dir)
+
+
+def _leave_accelerators_to_workers(settings: "pool_config.PoolConfig") -> None:
+    """Where workers are other processes, keep this one, which trains nothing, on the CPU.
+
+    JAX would take most of a GPU's memory here for a few small arrays.
+    """
+    from veldt.tasks import pool_config
+
+    if pool_config.choose_backend(settings) == "ray":
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")  # Not by the environment: workers inherit that.
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

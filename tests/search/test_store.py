@@ -142,9 +142,29 @@ def test_a_second_writer_is_refused_and_readers_are_not(tmp_path):
 
 
 def test_a_run_is_not_overwritten(tmp_path):
-    Store.create(tmp_path).close()
+    with Store.create(tmp_path) as store, store.transaction():
+        add(store, 0)
     with pytest.raises(StoreError, match="--resume"):
         Store.create(tmp_path)
+    (tmp_path / FILE_NAME).write_bytes(b"what this is nobody knows" * 100)
+    with pytest.raises(StoreError, match="--resume"):
+        Store.create(tmp_path)
+
+
+def test_a_run_that_was_killed_before_anything_was_told_is_begun_anew(tmp_path):
+    old = Store.create(tmp_path)
+    with old.transaction():
+        old.set_meta("config", "of the first try")
+    # As `kill -9` leaves it: the log is there, and not in the file yet.
+    left = tmp_path / "left"
+    shutil.copytree(tmp_path, left, ignore=shutil.ignore_patterns("left"))
+    old.close()
+    assert (left / f"{FILE_NAME}-wal").stat().st_size > 0
+    with Store.create(left) as store, store.transaction():
+        assert "config" not in store.meta()
+        add(store, 7)
+    with Store.open(left) as store:
+        assert [row["id"] for row in store.rows("SELECT id FROM candidate")] == [7]
 
 
 def test_an_empty_folder_holds_no_run(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from tests.search import fakes
 from veldt.search import work
-from veldt.tasks.pool import EventKind, PoolEvent, WorkerStats
+from veldt.tasks.pool import EventKind, PoolEvent, PoolStats, WorkerStats
 
 
 def test_the_figures_are_the_pool_s():
@@ -18,7 +18,7 @@ def test_the_figures_are_the_pool_s():
 def test_a_pool_that_has_done_nothing_divides_by_nothing():
     stats = fakes.pool_stats(0, num_workers=5, alive_s=0.0, busy_s=0.0, wasted_s=0.0)
     shown = work.figures(stats)
-    assert shown["worker time"] == shown["per worker"] == "-"
+    assert "worker time" not in shown and "per worker" not in shown
     assert shown["workers"].startswith("0 of 5 ready")
 
 
@@ -55,3 +55,8 @@ def test_the_cost_is_summed_over_sittings():
     assert work.cost_line(work.Work(tuple(rows), ())).startswith(
         "cost: 169.0 worker-seconds in 2 sittings, of them 120.0 used and 20.0 wasted; 16 workers"
     )
+
+
+def test_what_did_not_happen_is_not_shown():
+    calm = PoolStats("ray", 4, 0, 3, 0)
+    assert work.figures(calm) == {"workers": "0 of 4 ready, 0 jobs running, 3 queued"}
