@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 RUN_DIR ?= runs/quickstart
 TEST_JOBS ?= 2
 
-.PHONY: help setup quickstart test test-all lint format bench clean
+.PHONY: help setup quickstart test test-all lint format soak bench wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -46,8 +46,17 @@ format: $(READY)  ## Let ruff fix and format what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+soak: $(READY)  ## A search on several nodes, with everything going wrong, for ten minutes
+	$(BIN)/python benchmarks/soak.py
+
 bench: $(READY)  ## Every number that the README quotes
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+wheel: $(READY)  ## dist/veldt-*.whl, for the nodes of a cluster
+	@rm -rf build dist  # What an earlier build left would go into the wheel.
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist .
+	@rm -rf build
+	@ls dist/*.whl
 
 clean:  ## Remove caches and build outputs; .venv and runs/ stay
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -11,8 +11,9 @@ all of them. `overhead_ms` is worker-milliseconds per job beyond the job's own t
 jobs are kept in flight as `window` says; a batch is never more than a worker's fair share of them.
 
 *Utilisation.* Jobs of log-normal length on fractional actors, several times as many as there are
-cores: busy over alive worker-seconds from when all workers are ready to when the last job was
-submitted, and the wall-clock to the end against the ideal (all sleep, divided by the workers).
+cores: busy over alive worker-seconds while jobs are submitted, once the workers have fallen out of
+step, so that neither the start nor the end counts. The wall-clock of the whole, both ends
+included, is given against the ideal (all sleep, divided by the workers).
 
 Sleeping needs no core, so these workers do not compete for one; the driver, Ray's own processes and
 32 starting workers do share this machine's.
@@ -132,7 +133,9 @@ def measure_overhead(
                     found["cpu"].append((time.process_time() - cpu_s) / len(payloads) * 1e3)
             for name, found in figures.items():
                 over = [a - b for a, b in zip(found["wall"], found["work"], strict=True)]
-                against = [a - b for a, b in zip(found["wall"], figures["inline"]["wall"])]
+                against = [
+                    a - b for a, b in zip(found["wall"], figures["inline"]["wall"], strict=True)
+                ]
                 rows.append(
                     {
                         "jobs": case,
@@ -157,7 +160,8 @@ def print_overhead(row: dict[str, Any]) -> None:
     """One line of the table."""
     job, over, cpu = (row[name] for name in ("job_ms", "overhead_ms", "driver_cpu_ms"))
     print(
-        f"{row['jobs']:12} window {row['window']:3} {row['backend']:16} job {job['median']:7.2f} ms, "
+        f"{row['jobs']:12} window {row['window']:3} {row['backend']:16} "
+        f"job {job['median']:7.2f} ms, "
         f"overhead {over['median']:6.2f} ms ({over['min']:.2f} to {over['max']:.2f}; "
         f"{row['overhead_share']:5.1%}), driver CPU {cpu['median']:5.2f} ms",
         flush=True,
@@ -179,24 +183,28 @@ def measure_utilisation(
         feed(pool, [mean_s] * num_workers, window)  # So that it knows about how long jobs take.
         for repeat in range(repeats):
             rng = np.random.default_rng((seed, repeat))
-            num_jobs = max(round(num_workers * work_s / mean_s), 2 * window)
+            num_jobs = 3 * window + round(num_workers * work_s / mean_s)
             sigma = 0.6
             drawn = rng.lognormal(np.log(mean_s) - sigma**2 / 2, sigma, size=num_jobs)
-            before, began, cpu_s = pool.stats(), time.perf_counter(), time.process_time()
+            began, cpu_s = time.perf_counter(), time.process_time()
             marks: list[Any] = []
 
             def payloads(drawn: Any = drawn, marks: list[Any] = marks) -> Iterable[float]:
-                yield from map(float, drawn)
+                for index, duration_s in enumerate(drawn):
+                    if index == 2 * window:
+                        marks.append(pool.stats())
+                    yield float(duration_s)
                 marks.append(pool.stats())
 
             feed(pool, payloads(), window)
-            wall_s, after = time.perf_counter() - began, marks[0]
+            wall_s = time.perf_counter() - began
+            before, after = marks
             cpu_s = time.process_time() - cpu_s
             busy.append((after.busy_s - before.busy_s) / (after.alive_s - before.alive_s))
             walls.append(wall_s / (drawn.sum() / num_workers))
         resident = [resident_mib(int(w.place.split()[-1])) for w in pool.stats().workers]
         reissued = pool.stats().num_reissued
-    row = {
+    row: dict[str, Any] = {
         "num_workers": num_workers,
         "num_cpus_each": ray_config.num_cpus,
         "mean_job_s": mean_s,

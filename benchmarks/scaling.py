@@ -1,4 +1,4 @@
-"""A search on up to 1,000 simulated workers: results per second, utilisation, and the driver's memory.
+"""A search on up to 1,000 simulated workers: how fast, how busy, and with how much memory.
 
     python benchmarks/scaling.py [--quick]
 
@@ -7,14 +7,18 @@ settings; only the workers are simulated (`tasks.simulated_pool`). How long eval
 drawn from a distribution measured here first, on a real small search: `scale` 1 is the quickstart's
 own, `scale` 100 stands for proxies a hundred times as long. Scores are a hash of the program.
 
+Most challenges of the incumbent are lost, as in the quickstart, and there are as many of them per
+candidate; `challenges` 0 has none, since each holds the search up until it is decided.
+
 The driver's own seconds pass on the simulated clock. So do `submit_s` for each job, which stand for
 what Ray's calls cost the driver (`driver_cpu_ms` in `results/pool.json`). What the dispatcher
 takes is measured (`pool_us_per_job`, the simulation's own bookkeeping included) and not on that
-clock. The window is twice the workers, as a search of that size would set it.
+clock. The window is 4 proposals per worker: about half are duplicates and need no job.
 
-Utilisation is busy over alive worker-seconds, from when all workers had work to when the last
-proposal was asked. `memory` is a long search in a process of its own that reads its resident memory
-on the way; the slope is a least-squares line through what follows the first fifth.
+Utilisation is busy over alive worker-seconds while the second half of the proposals was asked, so
+that neither the start nor the end counts. `memory` is a long search in a process of its own that
+reads its resident memory on the way; the slope is a least-squares line through what follows the
+first fifth.
 """
 
 import argparse
@@ -30,7 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -38,37 +42,66 @@ from unittest import mock
 import numpy as np
 
 from veldt import config
+from veldt.search import records
 from veldt.search.config import SearchConfig
 from veldt.search.evaluator import EvalJob, EvaluatorFactory, Outcome, RunResult, Status
 from veldt.search.evolution import Evolution
 from veldt.search.store import Store
 from veldt.tasks import driver
 from veldt.tasks.inline_pool import InlinePool
-from veldt.tasks.pool import Job, Pool, PoolStats
+from veldt.tasks.pool import Job, JobResult, Pool, PoolStats
 from veldt.tasks.simulated_pool import Cluster, End, SimulatedPool
 
 RESULTS: Final = Path(__file__).parent / "results" / "scaling.json"
-# In the quickstart's searches a quarter of the candidates are trained to the end.
-DIVERGED, REJECTED = 0.05, 0.45
+# In four searches of the quickstart, 2,200 candidates each, a quarter of the candidates were
+# trained to the end, and 18 to 139 (on average 71) challenged the incumbent; a quarter of those met
+# it on all fresh seeds, and 3 to 5 won.
+DIVERGED, REJECTED, CHALLENGES = 0.05, 0.45, 71 / 2200
 MIN_STATEMENTS = 12
 NUM_QUANTILES: Final = 50
+WINDOW: Final = 4  # Proposals in flight per worker; about half of them need no job.
 
 
-def score(payload: object) -> Outcome:
-    """What a worker answers: a function of the program's text."""
-    assert isinstance(payload, EvalJob)
-    text = f"{payload.genotype.program}{payload.genotype.learning_rate!r}"
-    luck = int(hashlib.sha1(text.encode()).hexdigest()[:8], 16) / 16**8
-    too_short = len(payload.genotype.program.statements) < MIN_STATEMENTS
-    status = Status.OK
-    # Without a hurdle it is the initial rule, or a challenge on fresh seeds.
-    if payload.hurdle and (luck < DIVERGED + REJECTED or too_short):
-        status = Status.DIVERGED if luck < DIVERGED else Status.REJECTED
-    loss = None if status is Status.DIVERGED else 1.0 - 0.1 * luck
-    losses = () if loss is None else (math.log(loss),)
-    runs = payload.runs if status is Status.OK else payload.runs[:1]
-    results = tuple(RunResult(run, status, loss, losses, 200, 0.1) for run in runs)
-    return Outcome(status, losses[0] if status is Status.OK else None, results)
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """A worker's answers: functions of the program's text and the seed.
+
+    `challenges` is the share of candidates that do better than the incumbent on the search's seeds.
+    """
+
+    challenges: float
+
+    def __call__(self, payload: object) -> Outcome:
+        assert isinstance(payload, EvalJob)
+        text = f"{payload.genotype.program}{payload.genotype.learning_rate!r}"
+        luck = _uniform(text)
+        status = Status.OK
+        # Without a hurdle it is the initial rule, a challenge on fresh seeds, or meta-validation.
+        if payload.hurdle:
+            too_short = len(payload.genotype.program.statements) < MIN_STATEMENTS
+            if luck < DIVERGED:
+                status = Status.DIVERGED
+            elif luck < DIVERGED + REJECTED or too_short:
+                status = Status.REJECTED
+        runs = payload.runs if status is Status.OK else payload.runs[:1]
+        results = []
+        for run in runs:
+            log_loss = 0.1 * luck
+            if payload.purpose == "fresh" and payload.candidate != 0:
+                # Against the initial rule's 0: mean 0.02, deviation 0.05, by seed.
+                log_loss = 0.02 + 0.05 * math.sqrt(12) * (_uniform(f"{text}{run.seed}") - 0.5)
+            elif payload.candidate == 0:
+                log_loss = 0.0
+            elif luck > 1 - self.challenges:
+                log_loss = luck - 2.0  # Better than any before only now and then.
+            diverged = status is Status.DIVERGED
+            loss, losses = (None, ()) if diverged else (math.exp(log_loss), (log_loss,))
+            results.append(RunResult(run, status, loss, losses, 200, 0.1))
+        return Outcome.of(results)
+
+
+def _uniform(text: str) -> float:
+    return int(hashlib.sha1(text.encode()).hexdigest()[:8], 16) / 16**8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,11 +143,22 @@ def search(
     num_proposals: int,
     told: Callable[[int, Evolution], None] = lambda index, evolution: None,
     asked: Callable[[int, bool], None] = lambda index, is_job: None,
-) -> None:
-    """A search without its finals; `told` and `asked` hear of each proposal."""
+    around: Callable[[records.RunNow], records.RunNow] = lambda run_now: run_now,
+) -> Evolution:
+    """A search without its finals.
+
+    Args:
+        pool: Where it runs.
+        search_config: The search's.
+        folder: Where its store is made.
+        num_proposals: When it ends.
+        told: Hears of each proposal told.
+        asked: Hears of each proposal asked, and whether it has a job.
+        around: Wraps what challenges are run by.
+    """
     with Store.create(folder) as store:
         engine = driver.OrderedDriver(pool, window=search_config.window)
-        evolution = Evolution(search_config, store, engine.run_now)
+        evolution = Evolution(search_config, store, around(engine.run_now))
         evolution.start()
 
         def ask(index: int) -> driver.Proposal:
@@ -127,6 +171,7 @@ def search(
             told(index, evolution)
 
         engine.run(ask, tell)
+        return evolution
 
 
 def measure_durations(num_evaluations: int) -> tuple[Durations, dict[str, Any]]:
@@ -151,7 +196,9 @@ def measure_durations(num_evaluations: int) -> tuple[Durations, dict[str, Any]]:
             ]
 
     def quantiles(values: list[float]) -> list[float]:
-        return [float(q) for q in np.quantile(values, (np.arange(NUM_QUANTILES) + 0.5) / 50)]
+        return [
+            float(q) for q in np.quantile(values, (np.arange(NUM_QUANTILES) + 0.5) / NUM_QUANTILES)
+        ]
 
     found = Durations(quantiles(jobs), quantiles(runs))
     described = {
@@ -172,12 +219,13 @@ def simulate(
     scale: float,
     num_proposals: int,
     seed: int,
+    challenges: float,
     submit_s: float,
 ) -> dict[str, Any]:
     """One search on simulated workers."""
-    search_config = settings(seed, num_proposals, window=2 * num_workers)
-    marks: list[tuple[int, float, PoolStats]] = []
-    in_pool_s = 0.0
+    search_config = settings(seed, num_proposals, window=WINDOW * num_workers)
+    marks: list[tuple[int, float, PoolStats, float]] = []
+    in_pool_s = in_challenges_s = 0.0
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any) -> Any:
@@ -196,28 +244,38 @@ def simulate(
             wrapped = timed(getattr(SimulatedPool, name))
             undo.enter_context(mock.patch.object(SimulatedPool, name, wrapped))
         cluster = Cluster(num_workers, overhead_s=1e-3)
-        pool = undo.enter_context(
-            SimulatedPool(score, cluster, durations.fate(scale), seed=seed)
-        )
+        scores = Scores(challenges)
+        pool = undo.enter_context(SimulatedPool(scores, cluster, durations.fate(scale), seed=seed))
+
+        def around(run_now: records.RunNow) -> records.RunNow:
+            def wrapper(runs: Sequence[driver.Run]) -> Iterator[JobResult]:
+                nonlocal in_challenges_s
+                began = pool.now
+                yield from run_now(runs)
+                in_challenges_s += pool.now - began
+
+            return wrapper
 
         def asked(index: int, is_job: bool) -> None:
             # Worth its time only once the pool is full, and until nothing more is asked.
             if is_job:
                 pool.now += submit_s
-            if index in (2 * search_config.window, num_proposals):
-                marks.append((index, pool.now, pool.stats()))
+            if index in (num_proposals // 2, num_proposals):
+                marks.append((index, pool.now, pool.stats(), in_challenges_s))
 
         began = time.perf_counter()
-        search(pool, search_config, folder, num_proposals, asked=asked)
+        evolution = search(pool, search_config, folder, num_proposals, asked=asked, around=around)
         real_s = time.perf_counter() - began
         num_jobs = pool.stats().num_done
-    (first, since, before), (last, until, after) = marks
+    (first, since, before, held_before), (last, until, after, held_after) = marks
     alive_s = after.alive_s - before.alive_s
     return {
-        "num_proposals": num_proposals,
         "proposals_per_s": (last - first) / (until - since),
         "jobs_per_s": (after.num_done - before.num_done) / (until - since),
         "utilisation": (after.busy_s - before.busy_s) / alive_s,
+        "in_challenges": (held_after - held_before) / (until - since),
+        "num_challenges": evolution.num_challenges,
+        "jobs_per_proposal": (after.num_done - before.num_done) / (last - first),
         "wasted": (after.wasted_s - before.wasted_s) / alive_s,
         "simulated_s": until - since,
         "engine_us_per_proposal": (real_s - in_pool_s) / num_proposals * 1e6,
@@ -236,13 +294,13 @@ def follow_memory(durations: Durations, num_proposals: int, num_workers: int) ->
     """A long search; prints proposals told and resident MiB, a line of JSON each."""
     with tempfile.TemporaryDirectory() as folder:
         cluster = Cluster(num_workers, life_s=3600.0)  # Workers come and go, as they do.
-        pool = SimulatedPool(score, cluster, durations.fate(100.0))
+        pool = SimulatedPool(Scores(CHALLENGES), cluster, durations.fate(100.0))
 
         def told(index: int, evolution: Evolution) -> None:
             if index % 1000 == 999:
                 print(json.dumps([index + 1, resident_mib()]), flush=True)
 
-        search_config = settings(0, num_proposals, window=2 * num_workers)
+        search_config = settings(0, num_proposals, window=WINDOW * num_workers)
         search(pool, search_config, Path(folder), num_proposals, told=told)
         print(json.dumps({"lost_workers": pool.stats().num_lost_workers}))
 
@@ -259,7 +317,8 @@ def measure_memory(durations: Durations, num_proposals: int, num_workers: int) -
     )
     *track, last = [json.loads(line) for line in child.stdout.splitlines()]
     settled = [point for point in track if point[0] >= num_proposals / 5]
-    slope = np.polyfit(*zip(*settled, strict=True), 1)[0]
+    told, mib = np.array(settled).T
+    slope = np.polyfit(told, mib, 1)[0]
     return {
         "num_proposals": num_proposals,
         "num_workers": num_workers,
@@ -273,6 +332,22 @@ def measure_memory(durations: Durations, num_proposals: int, num_workers: int) -
 def spread(values: list[float]) -> dict[str, float]:
     """Median, least and most."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """One line of the table."""
+    middle = {name: value["median"] for name, value in row.items() if isinstance(value, dict)}
+    busy = row["utilisation"]
+    print(
+        f"{row['num_workers']:5} workers, candidates of {row['mean_job_s']:7.3f} s, "
+        f"{middle['num_challenges']:3.0f} challenges: "
+        f"{middle['proposals_per_s']:7.1f} proposals/s, "
+        f"busy {busy['median']:5.1%} ({busy['min']:.1%} to {busy['max']:.1%}), "
+        f"held by challenges {middle['in_challenges']:5.1%}, engine "
+        f"{middle['engine_us_per_proposal']:.0f} us/proposal, pool {middle['pool_us_per_job']:.0f} "
+        "us/job",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -295,42 +370,34 @@ def main() -> None:
     print(f"a job takes {described['mean_job_s'] * 1e3:.1f} ms on average", flush=True)
     sizes = (2, 32, 1000) if args.quick else (2, 8, 32, 128, 512, 1000)
     scales = (1, 100) if args.quick else (1, 10, 100, 1000)
-    rows: list[dict[str, Any]] = []
+    rows = []
     for num_workers in sizes:
+        # The first half lets the workers fall out of step, the second is measured.
+        num_proposals = max(1000, 4 * WINDOW * num_workers)
         for scale in scales:
-            # Long enough for what is under way at both ends not to matter.
-            num_proposals = max(1500, (5 if args.quick else 16) * num_workers)
-            runs = [
-                simulate(
-                    durations,
-                    num_workers=num_workers,
-                    scale=scale,
-                    num_proposals=num_proposals,
-                    seed=seed,
-                    submit_s=args.submit_ms / 1e3,
-                )
-                for seed in range(1 if args.quick else args.repeats)
-            ]
-            names = ("proposals_per_s", "jobs_per_s", "utilisation", "wasted", "simulated_s")
-            costs = ("engine_us_per_proposal", "pool_us_per_job")
-            row = {
-                "num_workers": num_workers,
-                "scale": scale,
-                "mean_job_s": scale * described["mean_job_s"],
-                "num_proposals": num_proposals,
-                **{name: spread([run[name] for run in runs]) for name in (*names, *costs)},
-                "num_reissued": [run["num_reissued"] for run in runs],
-            }
-            rows.append(row)
-            print(
-                f"{num_workers:5} workers, jobs of {row['mean_job_s']:8.3f} s: "
-                f"{row['jobs_per_s']['median']:8.1f} results/s, busy "
-                f"{row['utilisation']['median']:6.1%} ({row['utilisation']['min']:.1%} to "
-                f"{row['utilisation']['max']:.1%}), wasted {row['wasted']['median']:.1%}, engine "
-                f"{row['engine_us_per_proposal']['median']:.0f} us/proposal, pool "
-                f"{row['pool_us_per_job']['median']:.0f} us/job",
-                flush=True,
-            )
+            for challenges in (CHALLENGES, 0.0) if scale != 10 else (CHALLENGES,):
+                runs = [
+                    simulate(
+                        durations,
+                        num_workers=num_workers,
+                        scale=scale,
+                        num_proposals=num_proposals,
+                        seed=seed,
+                        challenges=challenges,
+                        submit_s=args.submit_ms / 1e3,
+                    )
+                    for seed in range(1 if args.quick else args.repeats)
+                ]
+                row = {
+                    "num_workers": num_workers,
+                    "scale": scale,
+                    "mean_job_s": scale * described["mean_job_s"],
+                    "challenges": challenges,
+                    "num_proposals": num_proposals,
+                    **{name: spread([run[name] for run in runs]) for name in runs[0]},
+                }
+                rows.append(row)
+                print_row(row)
     memory = measure_memory(durations, 5000 if args.quick else args.proposals, 1000)
     print(
         f"memory: {memory['last_mib']:.0f} MiB after {memory['num_proposals']} proposals, "

@@ -317,6 +317,7 @@ class Dispatcher:
             return []
         now, num_idle = self._clock(), len(self._idle)
         patience_s = max(MIN_STEAL_S, 1.5 * (self.ledger.mean_s or 0.0))
+        straggler_s = self._straggler_s()
         forgotten: list[Batch] = []
         busy = [worker for worker in self._workers.values() if worker.batches]
         for worker in sorted(busy, key=lambda worker: worker.head_since):
@@ -330,7 +331,7 @@ class Dispatcher:
                 for entry in entries:
                     self._enqueue(entry)
             head = worker.batches[0]
-            if spent_s > self._straggler_s() * len(head.jobs):
+            if spent_s > straggler_s * len(head.jobs):
                 for entry in self._live(head):
                     if num_idle > 0 and not (entry.reissued or entry.alone):
                         num_idle -= 1

@@ -88,7 +88,7 @@ def steps_to_reach(reference: Envelope, loss: float) -> float:
     high, low = reference.losses[end - 1], reference.losses[end]
     if low > _TINY and loss > _TINY:
         high, low, loss = np.log(high), np.log(low), float(np.log(loss))
-    part = (high - loss) / (high - low)
+    part = (high - loss) / (high - low) if high > low else 1.0  # Equal, as far as numbers tell.
     start, stop = reference.steps[end - 1], reference.steps[end]
     return float(start + part * (stop - start))
 

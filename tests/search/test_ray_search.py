@@ -29,7 +29,7 @@ def search(backend, directory):
         population_size=12,
         fresh_seeds=4,
         finals=config_lib.FinalsConfig(num_rates=3, select_seeds=1, final_seeds=2),
-        pool=pool_config.PoolConfig(backend=backend, num_workers=2),
+        pool=pool_config.PoolConfig(backend=backend, num_workers=2, straggler_factor=None),
     )
     found = run.run_search(config, directory)
     with Store.open(directory, read_only=True) as store:

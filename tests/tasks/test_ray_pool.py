@@ -6,13 +6,14 @@ import pickle
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 
 import pytest
 
 from veldt.tasks import pool as pool_lib
-from veldt.tasks import pool_config, ray_cluster, ray_host, ray_metrics, ray_pool
+from veldt.tasks import pool_config, ray_cluster, ray_metrics, ray_pool
 from veldt.tasks.pool import EventKind, Job, JobStatus
 
 pytestmark = pytest.mark.ray
@@ -238,13 +239,21 @@ def test_fractions_share_a_machine(cluster):
         assert cluster_now.room() == room * int(ray.cluster_resources()["CPU"])
 
 
-def test_a_ray_started_here_listens_on_loopback_only_behind_a_token(cluster):
-    import ray
-
-    assert ray.util.get_node_ip_address() == "127.0.0.1"
-    assert cluster.address.startswith("127.0.0.1:")
-    assert os.environ["RAY_AUTH_MODE"] == "token"
-    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+def test_a_ray_started_here_listens_on_loopback_only_behind_a_token():
+    """In a process of its own: another test may have imported Ray before veldt could set it up."""
+    code = (
+        "import os\n"
+        "from veldt.tasks import pool_config, ray_cluster\n"
+        "cluster = ray_cluster.connect(pool_config.PoolConfig('ray', 1))\n"
+        "import ray\n"
+        "print(ray.util.get_node_ip_address(), cluster.address.rpartition(':')[0])\n"
+        "print(os.environ['RAY_AUTH_MODE'], len(os.environ['RAY_AUTH_TOKEN']))\n"
+        "cluster.close()\n"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, text=True, capture_output=True, env=env, timeout=120)
+    assert done.stdout == "127.0.0.1 127.0.0.1\ntoken 64\n", done.stderr
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
@@ -335,7 +344,9 @@ def test_metrics_count_up_and_forget_lost_workers(cluster, monkeypatch):
     assert rates == [(2.0, {"worker": "worker-0"}), (0.0, {"worker": "worker-0"})]
 
 
-def test_a_forgotten_batch_is_not_begun():
+def test_a_forgotten_batch_is_not_begun(cluster):
+    from veldt.tasks import ray_host  # It imports Ray, which must not come before `cluster`.
+
     host = ray_host.Host("worker-9", None, None)
     host.start(Mischief)
     host.forget(4)
