@@ -88,7 +88,7 @@ def test_the_ray_up_files_search_is_one(called):
     settings = found.settings
     described = yaml.safe_load(RAY_UP.read_text())
     assert settings.pool.num_workers == 8 * described["max_workers"]
-    assert settings.window >= 2 * settings.pool.num_workers
+    assert settings.window >= 8 * settings.pool.num_workers
     assert pool_config.choose_backend(settings.pool) == "ray"
 
 
@@ -143,7 +143,7 @@ def test_the_rayjobs_run_directory_is_on_the_volume_and_its_workers_fit(objects,
     assert settings.pool.num_workers == each * group["replicas"]
     assert float(limits["cpu"]) > each * ray.num_cpus
     assert float(limits["memory"].removesuffix("Gi")) > each * ray.memory_limit_gib
-    assert settings.window >= 2 * settings.pool.num_workers
+    assert settings.window >= 8 * settings.pool.num_workers
     assert pool_config.choose_backend(settings.pool) == "ray"
 
 
