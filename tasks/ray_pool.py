@@ -305,8 +305,8 @@ class RayPool(Pool):
             self._num_workers = max(self._cluster.room(), len(placed), 1)
             for name in sorted(self._slots.keys() - placed)[self._num_workers - len(placed) :]:
                 self._end(name)
-        if self._dispatcher.num_workers:
-            self._roomed = now
+        if any(slot.place is not None for slot in self._slots.values()):
+            self._roomed = now  # Some have a place, though they may still be compiling.
         elif now - self._roomed > NO_ROOM_S:
             self._roomed = now
             self._note(EventKind.POOL, "", f"no worker yet. {_no_room(self._shape)}")
