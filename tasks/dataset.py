@@ -62,6 +62,15 @@ def split_rows(examples: Examples) -> Splits:
     }
 
 
+def _standardized(splits: Splits) -> Splits:
+    """Shift and scale features to mean 0 and standard deviation 1 on the training part."""
+    mean = splits["train"].inputs.mean(axis=0)
+    scale = splits["train"].inputs.std(axis=0)
+    return {
+        split: part._replace(inputs=(part.inputs - mean) / scale) for split, part in splits.items()
+    }
+
+
 def take(examples: Examples, rows: np.ndarray) -> Examples:
     """Return the named rows."""
     return Examples(examples.inputs[rows], examples.targets[rows])
@@ -81,12 +90,21 @@ def load_breast_cancer() -> Splits:
     Features have mean 0 and standard deviation 1 on the training part.
     """
     features, labels = _read_embedded("breast_cancer.npz")
-    splits = split_rows(Examples(features, labels.astype(np.int32)))
-    mean = splits["train"].inputs.mean(axis=0)
-    scale = splits["train"].inputs.std(axis=0)
-    return {
-        split: part._replace(inputs=(part.inputs - mean) / scale) for split, part in splits.items()
-    }
+    return _standardized(split_rows(Examples(features, labels.astype(np.int32))))
+
+
+@functools.cache
+def load_letters() -> Splits:
+    """Load 20,000 letters in many fonts: inputs float32 [N, 16], targets int32 [N], A is 0.
+
+    The inputs are moments and edge counts of the letters' images; on the training part they have
+    mean 0 and standard deviation 1. Some rows occur several times, since their measurements are
+    whole numbers 0..15; the copies are left out, so that no row is in two parts.
+    """
+    features, labels = _read_embedded("letters.npz")
+    rows = np.unique(np.column_stack([features, labels]), axis=0)
+    inputs, targets = rows[:, :-1].astype(np.float32), rows[:, -1].astype(np.int32)
+    return _standardized(split_rows(Examples(inputs, targets)))
 
 
 def load_fashion_mnist() -> Splits:

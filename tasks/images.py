@@ -1,137 +1,121 @@
-"""Image tasks: multilayer perceptrons, small convolutional nets and an autoencoder.
+"""Image classification: perceptrons, convolutions, residual convolutions, patch transformers.
 
 Digits are the 8x8 images embedded with veldt; Fashion-MNIST is read from disk where present (see
-`dataset.load_fashion_mnist`). Each factory returns a task of about the size whose step costs tens
-(digits) or hundreds (Fashion-MNIST) of microseconds on one core: proxies to search on.
+`dataset.load_fashion_mnist`). The models are in `image_models`.
 """
 
 import math
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
 
-from veldt.tasks import dataset, supervised
+from veldt.tasks import dataset, image_models, supervised
 
 _NUM_CLASSES = 10
-
-
-class Mlp(nn.Module):
-    """Dense layers with ReLU between them, on images of any shape.
-
-    Attributes:
-      widths: Width of each layer; the last one has no activation.
-      pixel_max: What the pixels are divided by.
-    """
-
-    widths: tuple[int, ...]
-    pixel_max: float = 1.0
-
-    @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Map images [B, ...] to outputs [B, widths[-1]]."""
-        x = images.reshape(images.shape[0], -1).astype(jnp.float32) / self.pixel_max
-        for width in self.widths[:-1]:
-            x = nn.relu(nn.Dense(width)(x))
-        return nn.Dense(self.widths[-1])(x)
-
-
-class Conv(nn.Module):
-    """3x3 convolutions of stride 2 with ReLU, then one dense layer of logits.
-
-    Attributes:
-      channels: Output channels of each convolution.
-      pool: Side of the squares that are averaged before the first convolution.
-      pixel_max: What the pixels are divided by.
-    """
-
-    channels: tuple[int, ...]
-    pool: int = 1
-    pixel_max: float = 1.0
-
-    @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Map square images [B, H, H] or [B, H * H] to logits [B, 10]."""
-        side = math.isqrt(math.prod(images.shape[1:])) // self.pool
-        x = images.reshape(-1, side, self.pool, side, self.pool, 1).astype(jnp.float32)
-        x = x.mean(axis=(2, 4)) / self.pixel_max
-        for num_channels in self.channels:
-            x = nn.relu(nn.Dense(num_channels)(patches(x)))
-        return nn.Dense(_NUM_CLASSES)(x.reshape(x.shape[0], -1))
-
-
-def patches(images: jax.Array) -> jax.Array:
-    """Gather 3x3 neighbourhoods at stride 2: [B, H, W, C] to [B, ceil(H/2), ceil(W/2), 9 C].
-
-    A dense layer on these is a 3x3 convolution of stride 2 with "SAME" padding. XLA's own
-    convolution is 4 (8x8 images) to 8 (28x28) times slower in a training step on CPU: its
-    gradients fall back to plain loops.
-    """
-    height, width = images.shape[1:3]
-
-    def padding(size: int) -> tuple[int, int]:
-        total = 2 * (-(-size // 2) - 1) + 3 - size
-        return total // 2, total - total // 2
-
-    padded = jnp.pad(images, ((0, 0), padding(height), padding(width), (0, 0)))
-    shifted = [
-        padded[:, row : row + height : 2, column : column + width : 2]
-        for row in range(3)
-        for column in range(3)
-    ]
-    return jnp.concatenate(shifted, axis=-1)
+_FASHION_MAX = 255.0  # Fashion-MNIST's pixels are bytes
 
 
 def digits_mlp() -> supervised.SupervisedTask:
     """Classify 8x8 digits with a 64-32-10 perceptron."""
-    return _classifier("digits_mlp", Mlp((32, _NUM_CLASSES)), dataset.load_digits())
+    return _digits("digits_mlp", image_models.Mlp((32, _NUM_CLASSES)))
+
+
+def digits_mlp_deep() -> supervised.SupervisedTask:
+    """Classify 8x8 digits with eight tanh layers of width 32, batch 16."""
+    module = image_models.Mlp((32,) * 8 + (_NUM_CLASSES,), nn.tanh)
+    return _digits("digits_mlp_deep", module, batch_size=16)
+
+
+def digits_mlp_wide() -> supervised.SupervisedTask:
+    """Classify 8x8 digits with a 64-512-512-10 ELU perceptron, batch 256."""
+    module = image_models.Mlp((512, 512, _NUM_CLASSES), nn.elu)
+    return _digits("digits_mlp_wide", module, batch_size=256)
 
 
 def digits_conv() -> supervised.SupervisedTask:
     """Classify 8x8 digits with two small convolutions."""
-    return _classifier("digits_conv", Conv((8, 16)), dataset.load_digits())
+    return _digits("digits_conv", image_models.Conv((8, 16)))
 
 
-def digits_autoencoder() -> supervised.SupervisedTask:
-    """Squeeze 8x8 digits through 8 numbers, 64-32-8-32-64, squared error."""
-    splits = dataset.load_digits()
-    mean_image = splits["train"].inputs.mean(axis=0)
-    # Centred, so that an output of zero is the mean image: the best that knows nothing.
-    centred = {
-        split: dataset.Examples(part.inputs - mean_image, part.inputs - mean_image)
-        for split, part in splits.items()
-    }
-    return supervised.SupervisedTask(
-        name="digits_autoencoder",
-        module=Mlp((32, 8, 32, 64)),
-        criterion=supervised.squared_error,
-        splits=supervised.on_device(centred),
-        batch_size=64,
-        eval_size=512,
-        reference_loss=jnp.asarray(np.mean(np.square(centred["train"].inputs)), jnp.float32),
-    )
+def digits_conv_wide() -> supervised.SupervisedTask:
+    """Classify 8x8 digits with two convolutions of 32 and 64 channels, GELU, batch 128."""
+    module = image_models.Conv((32, 64), activation=nn.gelu)
+    return _digits("digits_conv_wide", module, batch_size=128)
+
+
+def digits_resnet() -> supervised.SupervisedTask:
+    """Classify 8x8 digits with two stages of one residual block, batch 16."""
+    module = image_models.ResidualConv((8, 16), num_blocks=1)
+    return _digits("digits_resnet", module, batch_size=16, eval_size=128)
+
+
+def digits_vit() -> supervised.SupervisedTask:
+    """Classify 8x8 digits with a transformer over 16 patches, width 32, two blocks, batch 16."""
+    module = image_models.VisionTransformer(patch=2, width=32, num_heads=2, num_layers=2)
+    return _digits("digits_vit", module, batch_size=16, eval_size=128)
+
+
+def digits_mixer() -> supervised.SupervisedTask:
+    """Classify 8x8 digits with an MLP-mixer over 16 patches, width 32, four blocks."""
+    return _digits("digits_mixer", image_models.Mixer(patch=2, width=32, num_layers=4))
 
 
 def fashion_mlp() -> supervised.SupervisedTask:
     """Classify 28x28 garments with a 784-64-10 perceptron."""
-    module = Mlp((64, _NUM_CLASSES), pixel_max=255.0)
-    return _classifier("fashion_mlp", module, dataset.load_fashion_mnist())
+    return _fashion("fashion_mlp", image_models.Mlp((64, _NUM_CLASSES), pixel_max=_FASHION_MAX))
+
+
+def fashion_mlp_wide() -> supervised.SupervisedTask:
+    """Classify 28x28 garments with three GELU layers of width 1024, batch 512."""
+    module = image_models.Mlp((1024,) * 3 + (_NUM_CLASSES,), nn.gelu, _FASHION_MAX)
+    return _fashion("fashion_mlp_wide", module, batch_size=512)
 
 
 def fashion_conv() -> supervised.SupervisedTask:
     """Classify 28x28 garments, halved to 14x14, with two small convolutions."""
-    module = Conv((8, 16), pool=2, pixel_max=255.0)
-    return _classifier("fashion_conv", module, dataset.load_fashion_mnist())
+    module = image_models.Conv((8, 16), pool=2, pixel_max=_FASHION_MAX)
+    return _fashion("fashion_conv", module)
 
 
-def _classifier(name: str, module: nn.Module, splits: dataset.Splits) -> supervised.SupervisedTask:
+def fashion_conv_wide() -> supervised.SupervisedTask:
+    """Classify 28x28 garments with three convolutions of 32 to 128 channels, SiLU, batch 128."""
+    module = image_models.Conv((32, 64, 128), activation=nn.silu, pixel_max=_FASHION_MAX)
+    return _fashion("fashion_conv_wide", module, batch_size=128)
+
+
+def fashion_resnet() -> supervised.SupervisedTask:
+    """Classify 28x28 garments with three stages of two residual blocks, 16 to 64 channels."""
+    module = image_models.ResidualConv((16, 32, 64), num_blocks=2, pixel_max=_FASHION_MAX)
+    return _fashion("fashion_resnet", module, batch_size=128)
+
+
+def fashion_vit() -> supervised.SupervisedTask:
+    """Classify 28x28 garments with a transformer over 49 patches, width 96, four blocks."""
+    module = image_models.VisionTransformer(
+        patch=4, width=96, num_heads=4, num_layers=4, pixel_max=_FASHION_MAX
+    )
+    return _fashion("fashion_vit", module, batch_size=128)
+
+
+def _classifier(
+    name: str, module: nn.Module, splits: dataset.Splits, batch_size: int, eval_size: int
+) -> supervised.SupervisedTask:
     return supervised.SupervisedTask(
         name=name,
         module=module,
         criterion=supervised.cross_entropy,
         splits=supervised.on_device(splits),
-        batch_size=64,
-        eval_size=1024,
+        batch_size=batch_size,
+        eval_size=eval_size,
         reference_loss=jnp.asarray(math.log(_NUM_CLASSES), jnp.float32),
     )
+
+
+def _digits(
+    name: str, module: nn.Module, batch_size: int = 64, eval_size: int = 1024
+) -> supervised.SupervisedTask:
+    return _classifier(name, module, dataset.load_digits(), batch_size, eval_size)
+
+
+def _fashion(name: str, module: nn.Module, batch_size: int = 64) -> supervised.SupervisedTask:
+    return _classifier(name, module, dataset.load_fashion_mnist(), batch_size, eval_size=1024)

@@ -1,66 +1,19 @@
-"""Byte-level language models on a text or code file: a GRU and a one-layer transformer.
+"""Byte-level language models: a GRU, an LSTM and transformers that predict the next symbol.
 
-The text is the file that `VELDT_TEXT` (or the factory's argument) names. The default needs no file
-of the user's: source modules of the running Python's standard library, a fixed list whose text
-differs a little between Python versions (compare losses within one version). The first 80% of the
-bytes are for training, then 10% for validation and 10% for test. The vocabulary is the bytes of the
-training part and one symbol for all others.
+The `char_` tasks read the user's text (see `text.load_own`), the `prose_` tasks the embedded one,
+which is the same on every machine.
 """
 
-import dataclasses
-import functools
 import math
-import os
-import sysconfig
 from pathlib import Path
-from typing import final
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from veldt.tasks import dataset, errors, supervised
+from veldt.tasks import attention, image_models, supervised, text
 
 # Shapes: B batch, T symbols in a window, V vocabulary, W model width.
-
-TEXT_VARIABLE = "VELDT_TEXT"
-"""Environment variable that names the text file of the language tasks."""
-
-# In every Python from 3.11 to 3.14, as one file each; 0.7 MB together.
-STANDARD_LIBRARY_MODULES = (
-    "argparse",
-    "calendar",
-    "configparser",
-    "dataclasses",
-    "difflib",
-    "fractions",
-    "inspect",
-    "ipaddress",
-    "random",
-    "shutil",
-    "statistics",
-    "subprocess",
-    "tarfile",
-    "typing",
-)
-
-_WINDOW = 16  # T; with 8 windows to a batch, a step of either model costs under 1 ms on a core
-_MIN_WINDOWS = 16  # in the smallest part; less is no measurement
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-    """A text cut into windows of symbols.
-
-    Attributes:
-      splits: inputs uint8 [N, T] and targets uint8 [N, T], each target the symbol that follows.
-      num_symbols: V, the symbols that occur in training and one for the rest.
-    """
-
-    splits: dataset.Splits
-    num_symbols: int
 
 
 class Gru(nn.Module):
@@ -100,119 +53,142 @@ class Gru(nn.Module):
         return nn.Dense(self.num_symbols)(jnp.swapaxes(states, 0, 1))
 
 
-class Transformer(nn.Module):
-    """A decoder of pre-norm blocks with learned positions.
+class Lstm(nn.Module):
+    """Layers of long short-term memory (Hochreiter and Schmidhuber 1997) over embedded symbols.
 
-    GPT-2's form, but with ReLU and a hidden layer of twice the width, not GELU and four times.
+    The forget gate starts at sigmoid(1) (Jozefowicz et al. 2015).
+
+    Attributes:
+      num_symbols: V.
+      width: W, size of each layer's hidden state.
+      num_layers: Layers, each reading the one below.
+    """
+
+    num_symbols: int
+    width: int
+    num_layers: int = 1
+
+    @nn.compact
+    def __call__(self, symbols: jax.Array) -> jax.Array:
+        """Map symbols [B, T] to logits for the next ones [B, T, V]."""
+        from_below = nn.Embed(self.num_symbols, 4 * self.width)(symbols)  # [B, T, 4W]
+        states = self._layer(from_below, 0)
+        for layer in range(1, self.num_layers):
+            states = self._layer(nn.Dense(4 * self.width)(states), layer)
+        return nn.Dense(self.num_symbols)(states)
+
+    def _layer(self, from_below: jax.Array, layer: int) -> jax.Array:
+        """Run one layer over its inputs' gate products [B, T, 4W]; returns states [B, T, W]."""
+        shape = (self.width, 4 * self.width)
+        kernel = self.param(f"kernel_{layer}", nn.initializers.orthogonal(), shape)
+        bias = self.param(f"bias_{layer}", nn.initializers.zeros, (4 * self.width,))
+
+        def step(
+            carry: tuple[jax.Array, jax.Array], from_below: jax.Array
+        ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+            state, cell = carry
+            gates = from_below + state @ kernel + bias
+            enter, forget, leave, new = jnp.split(gates, 4, axis=-1)
+            cell = nn.sigmoid(forget + 1.0) * cell + nn.sigmoid(enter) * jnp.tanh(new)
+            state = nn.sigmoid(leave) * jnp.tanh(cell)
+            return (state, cell), state
+
+        start = jnp.zeros((from_below.shape[0], self.width), from_below.dtype)
+        _, states = jax.lax.scan(step, (start, start), jnp.swapaxes(from_below, 0, 1))
+        return jnp.swapaxes(states, 0, 1)
+
+
+class Transformer(nn.Module):
+    """A decoder of `attention.Block`s with learned positions.
 
     Attributes:
       num_symbols: V.
       width: W.
       num_heads: Attention heads; divides W.
       num_layers: Blocks.
+      activation: Of the blocks' hidden layers.
     """
 
     num_symbols: int
     width: int
     num_heads: int
     num_layers: int
+    activation: image_models.Activation = nn.relu
 
     @nn.compact
     def __call__(self, symbols: jax.Array) -> jax.Array:
         """Map symbols [B, T] to logits for the next ones [B, T, V]."""
-        num_positions = symbols.shape[1]
-        positions = self.param("positions", nn.initializers.normal(0.02), (_WINDOW, self.width))
-        x = nn.Embed(self.num_symbols, self.width)(symbols) + positions[:num_positions]
+        shape = (symbols.shape[1], self.width)
+        positions = self.param("positions", nn.initializers.normal(0.02), shape)
+        x = nn.Embed(self.num_symbols, self.width)(symbols) + positions
         for _ in range(self.num_layers):
-            x = x + self._attend(nn.LayerNorm()(x))
-            hidden = nn.relu(nn.Dense(2 * self.width)(nn.LayerNorm()(x)))
-            x = x + nn.Dense(self.width)(hidden)
+            x = attention.Block(self.num_heads, causal=True, activation=self.activation)(x)
         return nn.Dense(self.num_symbols)(nn.LayerNorm()(x))
-
-    def _attend(self, x: jax.Array) -> jax.Array:
-        """Causal self-attention, [B, T, W] to [B, T, W]."""
-        num_rows, num_positions, _ = x.shape
-        by_head = (num_rows, num_positions, 3 * self.num_heads, self.width // self.num_heads)
-        joint = jnp.swapaxes(nn.Dense(3 * self.width)(x).reshape(by_head), 1, 2)
-        query, key, value = jnp.split(joint, 3, axis=1)  # each [B, heads, T, W / heads]
-        scores = jnp.einsum("bhtd,bhsd->bhts", query, key) / math.sqrt(query.shape[-1])
-        causal = jnp.tril(jnp.ones((num_positions, num_positions), bool))
-        weights = nn.softmax(jnp.where(causal, scores, -jnp.inf))
-        mixed = jnp.einsum("bhts,bhsd->bhtd", weights, value)
-        return nn.Dense(self.width)(jnp.swapaxes(mixed, 1, 2).reshape(x.shape))
 
 
 def char_gru(text_file: Path | None = None) -> supervised.SupervisedTask:
     """Predict the next byte of a text with a GRU of width 32."""
-    corpus = load_corpus(text_file)
-    return _language_model("char_gru", Gru(corpus.num_symbols, width=32), corpus)
+    corpus = text.load_own(16, text_file)
+    return _language_model("char_gru", Gru(corpus.num_symbols, width=32), corpus, batch_size=8)
 
 
 def char_transformer(text_file: Path | None = None) -> supervised.SupervisedTask:
     """Predict the next byte of a text with a one-layer transformer of width 32."""
-    corpus = load_corpus(text_file)
+    corpus = text.load_own(16, text_file)
     module = Transformer(corpus.num_symbols, width=32, num_heads=2, num_layers=1)
-    return _language_model("char_transformer", module, corpus)
+    return _language_model("char_transformer", module, corpus, batch_size=8)
 
 
-def load_corpus(text_file: Path | None = None) -> Corpus:
-    """Load the text that the argument, else `VELDT_TEXT`, else nothing names (see the module).
-
-    Raises:
-      MissingDataError: The file, or Python's own source, is not there.
-      TaskError: The text is too short.
-    """
-    user_file = os.environ.get(TEXT_VARIABLE)
-    if text_file is None and user_file:
-        text_file = Path(user_file)
-    if text_file is not None:
-        return _read_corpus((text_file.resolve(),))
-    folder = Path(sysconfig.get_path("stdlib"))
-    return _read_corpus(tuple(folder / f"{module}.py" for module in STANDARD_LIBRARY_MODULES))
+def prose_gru() -> supervised.SupervisedTask:
+    """Predict the next byte of English prose with a GRU of width 64, 24 bytes, batch 16."""
+    corpus = text.load_jargon(24)
+    return _language_model("prose_gru", Gru(corpus.num_symbols, width=64), corpus, batch_size=16)
 
 
-@functools.cache
-def _read_corpus(files: tuple[Path, ...]) -> Corpus:
-    try:
-        text = np.frombuffer(b"".join(file.read_bytes() for file in files), np.uint8)
-    except OSError as error:
-        cure = f"Set {TEXT_VARIABLE} to any text or code file of 100 kB or more."
-        raise errors.MissingDataError.of(f"text ({error})", files[:1], cure) from error
-    train, valid, test = np.split(text, [len(text) * 8 // 10, len(text) * 9 // 10])
-    if len(test) <= _MIN_WINDOWS * _WINDOW:
-        raise errors.TaskError(
-            f"the text {files[0]} has {len(text)} bytes; a language task needs at least "
-            f"{10 * (_MIN_WINDOWS * _WINDOW + 1)}."
-        )
-    known = np.unique(train)
-    symbol_of = np.full(256, len(known), np.uint8)  # the last symbol stands for all other bytes
-    symbol_of[known] = np.arange(len(known))
-    splits: dataset.Splits = {
-        "train": _windows(symbol_of[train]),
-        "valid": _windows(symbol_of[valid]),
-        "test": _windows(symbol_of[test]),
-    }
-    return Corpus(splits, num_symbols=len(known) + 1)
+def prose_gru_wide() -> supervised.SupervisedTask:
+    """Predict the next byte of English prose with a GRU of width 256, 64 bytes, batch 64."""
+    corpus = text.load_jargon(64)
+    module = Gru(corpus.num_symbols, width=256)
+    return _language_model("prose_gru_wide", module, corpus, batch_size=64)
 
 
-def _windows(symbols: np.ndarray) -> dataset.Examples:
-    """Cut symbols into windows of T with the T that follow one later, in a fixed random order."""
-    num_windows = (len(symbols) - 1) // _WINDOW
-    num_used = num_windows * _WINDOW
-    rows = dataset.shuffled(num_windows)
-    return dataset.Examples(
-        symbols[:num_used].reshape(num_windows, _WINDOW)[rows],
-        symbols[1 : num_used + 1].reshape(num_windows, _WINDOW)[rows],
-    )
+def prose_lstm() -> supervised.SupervisedTask:
+    """Predict the next byte of English prose with two LSTM layers of width 64, 32 bytes."""
+    corpus = text.load_jargon(32)
+    module = Lstm(corpus.num_symbols, width=64, num_layers=2)
+    return _language_model("prose_lstm", module, corpus, batch_size=16)
 
 
-def _language_model(name: str, module: nn.Module, corpus: Corpus) -> supervised.SupervisedTask:
+def prose_transformer() -> supervised.SupervisedTask:
+    """Predict the next byte of English prose with two transformer blocks of width 32, 24 bytes."""
+    corpus = text.load_jargon(24)
+    module = Transformer(corpus.num_symbols, 32, num_heads=2, num_layers=2)
+    return _language_model("prose_transformer", module, corpus, batch_size=8)
+
+
+def prose_transformer_deep() -> supervised.SupervisedTask:
+    """Predict the next byte of English prose with six GELU blocks of width 64, 64 bytes."""
+    corpus = text.load_jargon(64)
+    module = Transformer(corpus.num_symbols, 64, num_heads=4, num_layers=6, activation=nn.gelu)
+    return _language_model("prose_transformer_deep", module, corpus, batch_size=16)
+
+
+def prose_transformer_wide() -> supervised.SupervisedTask:
+    """Predict the next byte of English prose with four GELU blocks of width 256, 128 bytes."""
+    corpus = text.load_jargon(128)
+    module = Transformer(corpus.num_symbols, 256, num_heads=8, num_layers=4, activation=nn.gelu)
+    return _language_model("prose_transformer_wide", module, corpus, batch_size=32)
+
+
+def _language_model(
+    name: str, module: nn.Module, corpus: text.Corpus, batch_size: int
+) -> supervised.SupervisedTask:
     return supervised.SupervisedTask(
         name=name,
         module=module,
         criterion=supervised.cross_entropy,
         splits=supervised.on_device(corpus.splits),
-        batch_size=8,
+        batch_size=batch_size,
         eval_size=128,
         reference_loss=jnp.asarray(math.log(corpus.num_symbols), jnp.float32),
     )

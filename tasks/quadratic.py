@@ -117,8 +117,27 @@ class Quadratics(base.TaskFamily):
 
 def quadratic() -> QuadraticTask:
     """Descend into one noisy bowl of 32 dimensions, condition number 100."""
-    family = Quadratics(condition_range=(100.0, 100.0), noise_range=(0.01, 0.01))
-    return QuadraticTask(_sample(family, jax.random.key(0)), name="quadratic")
+    return _fixed("quadratic", dim=32, condition=1e2, noise_scale=0.01)
+
+
+def quadratic_stiff() -> QuadraticTask:
+    """Descend into one nearly noiseless bowl of 64 dimensions, condition number 10,000."""
+    return _fixed("quadratic_stiff", dim=64, condition=1e4, noise_scale=1e-4)
+
+
+def quadratic_noisy() -> QuadraticTask:
+    """Descend into one very noisy bowl of 128 dimensions, condition number 10."""
+    return _fixed("quadratic_noisy", dim=128, condition=10.0, noise_scale=1.0)
+
+
+def quadratic_large() -> QuadraticTask:
+    """Descend into one bowl of 1024 dimensions, condition number 1,000."""
+    return _fixed("quadratic_large", dim=1024, condition=1e3, noise_scale=0.01)
+
+
+def _fixed(name: str, *, dim: int, condition: float, noise_scale: float) -> QuadraticTask:
+    family = Quadratics(dim, (condition, condition), (noise_scale, noise_scale))
+    return QuadraticTask(_sample(family, jax.random.key(0)), name=name)
 
 
 _sample = jax.jit(Quadratics.sample, static_argnums=0)

@@ -12,18 +12,82 @@ from typing import final
 
 import jax
 
-from veldt.tasks import base, errors, images, language, quadratic, tabular
+from veldt.tasks import (
+    base,
+    control,
+    errors,
+    es_gradient,
+    generative,
+    images,
+    language,
+    optimizer_training,
+    quadratic,
+    tabular,
+)
+
+KINDS: dict[str, tuple[Callable[[], base.Task], ...]] = {
+    "quadratic": (
+        quadratic.quadratic,
+        quadratic.quadratic_stiff,
+        quadratic.quadratic_noisy,
+        quadratic.quadratic_large,
+    ),
+    "logistic": (tabular.breast_cancer_logistic, tabular.letters_logistic),
+    "tabular perceptron": (
+        tabular.breast_cancer_mlp,
+        tabular.letters_mlp,
+        tabular.letters_mlp_deep,
+    ),
+    "image perceptron": (
+        images.digits_mlp,
+        images.digits_mlp_deep,
+        images.digits_mlp_wide,
+        images.digits_mixer,
+        images.fashion_mlp,
+        images.fashion_mlp_wide,
+    ),
+    "convolution": (
+        images.digits_conv,
+        images.digits_conv_wide,
+        images.fashion_conv,
+        images.fashion_conv_wide,
+    ),
+    "residual convolution": (images.digits_resnet, images.fashion_resnet),
+    "patch transformer": (images.digits_vit, images.fashion_vit),
+    "autoencoder": (
+        generative.digits_autoencoder,
+        generative.digits_autoencoder_deep,
+        generative.fashion_autoencoder,
+    ),
+    "variational autoencoder": (generative.digits_vae, generative.fashion_vae),
+    "diffusion": (generative.digits_diffusion, generative.fashion_diffusion),
+    "recurrent language model": (
+        language.char_gru,
+        language.prose_gru,
+        language.prose_gru_wide,
+        language.prose_lstm,
+    ),
+    "transformer language model": (
+        language.char_transformer,
+        language.prose_transformer,
+        language.prose_transformer_deep,
+        language.prose_transformer_wide,
+    ),
+    "control": (
+        control.cartpole_policy,
+        control.cartpole_policy_long,
+        control.pendulum_pathwise,
+    ),
+    "estimated gradient": (es_gradient.digits_mlp_es, es_gradient.digits_conv_es),
+    "learned optimizer": (
+        optimizer_training.learned_optimizer,
+        optimizer_training.learned_optimizer_long,
+    ),
+}
+"""The shipped tasks by what they have in common, each under its function's name."""
 
 TASKS: dict[str, Callable[[], base.Task]] = {
-    "quadratic": quadratic.quadratic,
-    "breast_cancer_logistic": tabular.breast_cancer_logistic,
-    "digits_mlp": images.digits_mlp,
-    "digits_conv": images.digits_conv,
-    "digits_autoencoder": images.digits_autoencoder,
-    "fashion_mlp": images.fashion_mlp,
-    "fashion_conv": images.fashion_conv,
-    "char_gru": language.char_gru,
-    "char_transformer": language.char_transformer,
+    factory.__name__: factory for factories in KINDS.values() for factory in factories
 }
 
 TASK_FAMILIES: dict[str, Callable[[], base.TaskFamily]] = {
@@ -56,6 +120,7 @@ class TaskInfo:
 
     Attributes:
       name: For `load_task`.
+      kind: What it has in common with some others, a key of `KINDS`.
       description: One line.
       num_params: Number of parameters; None if the data are missing.
       batch_shape: Shape of the training batch's first array; None if the data are missing.
@@ -63,6 +128,7 @@ class TaskInfo:
     """
 
     name: str
+    kind: str
     description: str
     num_params: int | None
     batch_shape: tuple[int, ...] | None
@@ -71,20 +137,21 @@ class TaskInfo:
 
 def list_tasks() -> list[TaskInfo]:
     """Describe every shipped task; computes nothing but shapes."""
-    return [_describe(name, factory) for name, factory in TASKS.items()]
+    return [_describe(kind, factory) for kind, row in KINDS.items() for factory in row]
 
 
-def _describe(name: str, factory: Callable[[], base.Task]) -> TaskInfo:
+def _describe(kind: str, factory: Callable[[], base.Task]) -> TaskInfo:
+    name = factory.__name__
     description = (factory.__doc__ or "").partition("\n")[0]
     try:
         task = factory()
     except errors.MissingDataError as error:
-        return TaskInfo(name, description, None, None, str(error))
+        return TaskInfo(name, kind, description, None, None, str(error))
     key = jax.random.key(0)
     params = jax.tree.leaves(jax.eval_shape(task.init, key))
     batch = jax.tree.leaves(jax.eval_shape(task.train_batch, key))
     num_params = sum(math.prod(leaf.shape) for leaf in params)
-    return TaskInfo(name, description, num_params, batch[0].shape, "")
+    return TaskInfo(name, kind, description, num_params, batch[0].shape, "")
 
 
 def _load_own(name: str) -> base.Task:

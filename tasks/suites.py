@@ -1,7 +1,23 @@
-"""Suites: named lists of tasks that are scored together."""
+"""Suites: named lists of tasks that are scored together, each with how long it is trained."""
 
 from dataclasses import dataclass
 from typing import final
+
+from veldt.tasks import errors
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SuiteTask:
+    """A task of a suite.
+
+    Attributes:
+      task: a shipped task's name, or "module:factory".
+      num_steps: training steps.
+    """
+
+    task: str
+    num_steps: int
 
 
 @final
@@ -11,22 +27,113 @@ class Suite:
 
     Attributes:
       name: what commands and configs call it.
-      tasks: shipped tasks' names.
       description: one line.
+      tasks: the tasks, each once.
     """
 
     name: str
-    tasks: tuple[str, ...]
     description: str
+    tasks: tuple[SuiteTask, ...]
 
+    def __post_init__(self) -> None:
+        names = [entry.task for entry in self.tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if not names or twice:
+            what = f"names {', '.join(twice)} twice" if twice else "has no tasks"
+            raise errors.TaskError(f"suite {self.name!r} {what}.")
+        for entry in self.tasks:
+            if entry.num_steps < 1:
+                raise errors.TaskError(
+                    f"suite {self.name!r}: task {entry.task!r} has num_steps "
+                    f"{entry.num_steps}; it must be at least 1."
+                )
+
+
+_SMALL = (
+    SuiteTask("quadratic_stiff", 2000),
+    SuiteTask("breast_cancer_logistic", 500),
+    SuiteTask("letters_mlp", 2000),
+    SuiteTask("digits_mlp", 1000),
+    SuiteTask("digits_conv", 1500),
+    SuiteTask("digits_resnet", 750),
+    SuiteTask("digits_vit", 1000),
+    SuiteTask("digits_autoencoder", 2000),
+    SuiteTask("digits_vae", 2000),
+    SuiteTask("digits_diffusion", 1500),
+    SuiteTask("prose_gru", 1000),
+    SuiteTask("prose_transformer", 1000),
+    SuiteTask("cartpole_policy", 400),
+    SuiteTask("digits_mlp_es", 1500),
+    SuiteTask("learned_optimizer", 500),
+)
+
+_LARGER = (
+    SuiteTask("quadratic", 500),
+    SuiteTask("quadratic_noisy", 1000),
+    SuiteTask("quadratic_large", 5000),
+    SuiteTask("letters_logistic", 1000),
+    SuiteTask("breast_cancer_mlp", 500),
+    SuiteTask("letters_mlp_deep", 5000),
+    SuiteTask("digits_mlp_deep", 3000),
+    SuiteTask("digits_mlp_wide", 1000),
+    SuiteTask("digits_mixer", 2000),
+    SuiteTask("digits_conv_wide", 1000),
+    SuiteTask("digits_autoencoder_deep", 5000),
+    SuiteTask("prose_gru_wide", 3000),
+    SuiteTask("prose_lstm", 3000),
+    SuiteTask("prose_transformer_deep", 5000),
+    SuiteTask("prose_transformer_wide", 3000),
+    SuiteTask("cartpole_policy_long", 1000),
+    SuiteTask("pendulum_pathwise", 2000),
+    SuiteTask("digits_conv_es", 5000),
+    SuiteTask("learned_optimizer_long", 2000),
+    SuiteTask("fashion_mlp", 3000),
+    SuiteTask("fashion_mlp_wide", 5000),
+    SuiteTask("fashion_conv", 3000),
+    SuiteTask("fashion_conv_wide", 5000),
+    SuiteTask("fashion_resnet", 5000),
+    SuiteTask("fashion_vit", 5000),
+    SuiteTask("fashion_autoencoder", 5000),
+    SuiteTask("fashion_vae", 5000),
+    SuiteTask("fashion_diffusion", 10000),
+)
 
 SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
         Suite(
             "smoke",
-            ("quadratic", "breast_cancer_logistic", "digits_mlp"),
-            "three small tasks of different kinds, seconds each",
+            "four small tasks of different kinds, seconds each",
+            (
+                SuiteTask("quadratic", 300),
+                SuiteTask("breast_cancer_logistic", 300),
+                SuiteTask("digits_mlp", 500),
+                SuiteTask("digits_autoencoder", 500),
+            ),
+        ),
+        Suite(
+            "small",
+            f"{len(_SMALL)} tasks, one of each kind: minutes for a candidate on two cores",
+            _SMALL,
+        ),
+        Suite(
+            "full",
+            f"small and {len(_LARGER)} more, larger, deeper or longer, some on Fashion-MNIST: "
+            "for a GPU",
+            _SMALL + _LARGER,
         ),
     )
 }
+"""The shipped suites by name."""
+
+
+def load_suite(name: str) -> Suite:
+    """Return a shipped suite by its name.
+
+    Raises:
+      TaskError: No shipped suite has the name.
+    """
+    if name not in SUITES:
+        hint = errors.did_you_mean(name, SUITES)
+        raise errors.TaskError(f"unknown suite {name!r}{hint}. Suites: {', '.join(SUITES)}.")
+    return SUITES[name]

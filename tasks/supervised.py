@@ -1,7 +1,8 @@
 """The task of predicting targets from inputs: any Flax module, any of the splits of `dataset`.
 
 One final class serves images, tables and text; what differs is data: the module, the criterion and
-the loss of a predictor that knows nothing, which scales the normalizer.
+the loss of a predictor that knows nothing, which scales the normalizer. A module that is random
+(a variational autoencoder, dropout) draws from its stream "noise": `self.make_rng("noise")`.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ class SupervisedTask(base.Task):
     Attributes:
       name: What tables and errors call it.
       module: The model; `module.apply(params, inputs)` gives outputs.
-      criterion: `(outputs, targets) -> loss`, float, shape [].
+      criterion: `(outputs, targets) -> loss`, float, shape []; outputs are what `module` returns.
       splits: The examples, arrays on the device.
       batch_size: Rows of a training batch, drawn with replacement.
       eval_size: At most so many rows (the first ones, they are shuffled) in an evaluation batch.
@@ -32,7 +33,7 @@ class SupervisedTask(base.Task):
 
     name: str
     module: nn.Module
-    criterion: Callable[[jax.Array, jax.Array], types.Scalar]
+    criterion: Callable[[Any, jax.Array], types.Scalar]
     splits: Mapping[types.Split, dataset.Examples]
     batch_size: int
     eval_size: int
@@ -45,9 +46,8 @@ class SupervisedTask(base.Task):
     def loss(
         self, params: types.Params, key: types.Key, batch: types.Batch
     ) -> tuple[types.Scalar, types.Aux]:
-        """Return the criterion on a batch of examples; nothing is random, the key is not used."""
-        del key
-        outputs: Any = self.module.apply(params, batch.inputs)
+        """Return the criterion on a batch of examples. The key is the module's stream "noise"."""
+        outputs: Any = self.module.apply(params, batch.inputs, rngs={"noise": key})
         return self.criterion(outputs, batch.targets), {}
 
     def sample(self, key: types.Key) -> types.Selection:

@@ -124,3 +124,20 @@ def test_damaged_files_are_named(monkeypatch, fashion_folder, tmp_path, file, co
     with pytest.raises(errors.TaskError, match=message) as caught:
         dataset.load_fashion_mnist()
     assert str(tmp_path) in str(caught.value)
+
+
+def test_letters_are_sixteen_measurements_of_twenty_six_letters():
+    splits = dataset.load_letters()
+    inputs = np.concatenate([part.inputs for part in splits.values()])
+    targets = np.concatenate([part.targets for part in splits.values()])
+    assert inputs.shape == (18_668, 16)  # of 20,000 rows, 1,332 are copies of others
+    assert set(targets) == set(range(26))
+    # On a whole-number scale of 0..15 before they were standardised.
+    assert max(len(np.unique(column)) for column in inputs.T) == 16
+    np.testing.assert_allclose(splits["train"].inputs.mean(axis=0), 0.0, atol=1e-4)
+    np.testing.assert_allclose(splits["train"].inputs.std(axis=0), 1.0, rtol=1e-4)
+    rows = {
+        split: {row.tobytes() for row in np.column_stack([part.inputs, part.targets])}
+        for split, part in splits.items()
+    }
+    assert len(set.union(*rows.values())) == len(inputs)

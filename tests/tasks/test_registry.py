@@ -130,6 +130,8 @@ def test_the_list_describes_every_task(monkeypatch, tmp_path):
     assert rows["digits_mlp"].num_params == 64 * 32 + 32 + 32 * 10 + 10
     assert rows["digits_mlp"].batch_shape == (64, 64)
     assert all(row.description.endswith(".") for row in rows.values())
+    assert {row.kind for row in rows.values()} == set(registry.KINDS)
+    assert rows["digits_vae"].kind == "variational autoencoder"
     assert rows["fashion_mlp"].num_params is None
     assert "apt-get install" in rows["fashion_mlp"].missing
     assert not rows["char_gru"].missing

@@ -1,13 +1,12 @@
-"""Criteria and models against independent implementations."""
+"""Criteria against independent implementations."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.metrics
 
-from veldt.tasks import images, supervised, tabular
+from veldt.tasks import supervised, tabular
 
 
 def test_cross_entropy_is_scikit_learns_log_loss():
@@ -37,27 +36,3 @@ def test_huge_logits_stay_finite(criterion):
         2 if criterion is supervised.cross_entropy else 1
     )
     assert np.isfinite(criterion(logits, jnp.array([0, 1])))
-
-
-@pytest.mark.parametrize("side", [7, 8])
-def test_dense_on_patches_is_flaxs_convolution(side):
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, side, side, 3)), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=(3, 3, 3, 5)), jnp.float32)
-    ours = images.patches(x) @ kernel.reshape(27, 5)
-    theirs = nn.Conv(5, (3, 3), strides=2, use_bias=False).apply({"params": {"kernel": kernel}}, x)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-def test_pooling_averages_squares():
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (3, 28, 28)).astype(np.uint8)
-    halved = np.stack([image.reshape(14, 2, 14, 2).mean(axis=(1, 3)) for image in pixels]) / 255
-    pooled = images.Conv((4,), pool=2, pixel_max=255.0)
-    params = jax.jit(pooled.init)(jax.random.key(0), pixels)
-    np.testing.assert_allclose(
-        pooled.apply(params, pixels),
-        images.Conv((4,)).apply(params, jnp.asarray(halved, jnp.float32)),
-        rtol=1e-4,
-        atol=1e-5,
-    )
