@@ -77,7 +77,10 @@ def first_gradient():
 
 
 # Without LLVM's optimisation: half the time to compile, and the runs are short.
-@functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@jit
 def examine(task, key, learning_rate):
     """All that the battery looks at, from one compile."""
     tx = optax.chain(first_gradient(), optax.adam(learning_rate))
@@ -235,8 +238,8 @@ def test_runs_side_by_side_are_runs_alone(name):
 
     rates, keys = jnp.array([1e-4, 1e-3]), jax.random.split(jax.random.key(0), 2)
     over_keys = jax.vmap(train, (None, 0))
-    together = jax.jit(jax.vmap(over_keys, (0, None)))(rates, keys)
-    alone = jax.jit(train)
+    together = jit(jax.vmap(over_keys, (0, None)))(rates, keys)
+    alone = jit(train)
     for i in range(2):
         for j in range(2):
             picked = jax.tree.map(lambda leaf, i=i, j=j: leaf[i, j], together)
