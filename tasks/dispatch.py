@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, final
 
 from veldt.tasks import ledger as ledger_lib
-from veldt.tasks.pool import Job, JobResult, JobStatus, PoolError, over_limit
+from veldt.tasks.pool import Job, JobResult, JobStatus, PoolError, PoolStats, over_limit
 
 MAX_LOSSES: Final = 20  # Times that a job may lose its worker through no fault of its own.
 MAX_BATCH: Final = 64
@@ -151,6 +151,10 @@ class Dispatcher:
     def num_queued(self) -> int:
         """Jobs that no worker has."""
         return len(self._queue)
+
+    def stats(self, backend: str, num_workers: int) -> PoolStats:
+        """The accounts so far, of a pool that wants `num_workers`."""
+        return self.ledger.stats(backend, num_workers, self.num_queued, self.num_running)
 
     @property
     def capacity(self) -> int:

@@ -135,9 +135,7 @@ class RayPool(Pool):
         return result
 
     def stats(self) -> PoolStats:
-        dispatcher = self._dispatcher
-        num_queued, num_running = dispatcher.num_queued, dispatcher.num_running
-        return dispatcher.ledger.stats("ray", self._num_workers, num_queued, num_running)
+        return self._dispatcher.stats("ray", self._num_workers)
 
     def take_events(self) -> list[PoolEvent]:
         return self._dispatcher.ledger.take_events()
@@ -246,8 +244,12 @@ class RayPool(Pool):
             self._dispatcher.excuse(name, PROBE_S)
 
     def _spoke(self, name: str, words: str | None, error: Exception | None) -> None:
-        if words is not None:  # Else it died without; its batch says so.
+        """A worker is about to end, or has ended: seen at once, also where it had no work."""
+        slot = self._slots.get(name)
+        if words is not None:
             self._lose(name, dispatch.Cause.DIED, words)
+        elif slot is not None and slot.ready:  # Else its start says so.
+            self._lose(name, *self._cause(slot, error))
 
     # ------------------------------------------------------------------ acting
 
@@ -272,20 +274,11 @@ class RayPool(Pool):
             slot = self._slots[name]
             if slot.probed is None:
                 slot.probed = now
-                self._call(
-                    slot.actor.doing.remote(),
-                    self._answered,
-                    name,
-                )
+                self._call(slot.actor.doing.remote(), self._answered, name)
             elif now - slot.probed > PROBE_S:
                 self._lose(name, dispatch.Cause.SILENT, f"for {PROBE_S:.0f} s")
         for name, slot in list(self._slots.items()):
-            if (
-                slot is not None
-                and slot.place is not None
-                and not slot.ready
-                and now - slot.since > START_S
-            ):
+            if slot.place is not None and not slot.ready and now - slot.since > START_S:
                 self._start_failed(name, TimeoutError(f"not ready within {START_S:.0f} s"))
         for batch in self._dispatcher.rebalance():
             self._slots[batch.worker].actor.forget.remote(batch.id)
@@ -323,8 +316,7 @@ class RayPool(Pool):
             actor = self._actor_class.remote(*arguments)
             self._slots[name] = _Slot(actor, time.monotonic())
             self._call(actor.where.remote(), self._placed, name)
-            if config.ray.memory_limit_gib is not None:
-                self._call(actor.last_words.remote(), self._spoke, name)
+            self._call(actor.last_words.remote(), self._spoke, name)
 
     def _lose(
         self, name: str, cause: dispatch.Cause, reason: str, *, guilty: int | None = None

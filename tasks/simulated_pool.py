@@ -150,9 +150,7 @@ class SimulatedPool(Pool):
         return result
 
     def stats(self) -> PoolStats:
-        dispatcher = self._dispatcher
-        num_queued, num_running = dispatcher.num_queued, dispatcher.num_running
-        return dispatcher.ledger.stats("simulated", self.num_workers, num_queued, num_running)
+        return self._dispatcher.stats("simulated", self.num_workers)
 
     def take_events(self) -> list[PoolEvent]:
         return self._dispatcher.ledger.take_events()

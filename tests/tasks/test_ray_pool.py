@@ -183,6 +183,26 @@ def test_workers_killed_from_outside_cost_tries_of_nobody_else(make):
     assert stats.num_lost_workers >= 3
 
 
+def test_a_worker_that_dies_idle_is_seen_and_blamed_on_no_job(make):
+    with make(num_workers=2, max_tries=1) as pool:
+        run(pool, *["where"] * 8)
+        pool.submit(Job(100, ("sleep", 3.0)))  # One is busy, the other has nothing.
+        while pool.stats().num_ready < 2:
+            with pytest.raises(TimeoutError):
+                pool.next_result(timeout_s=0.1)
+        pids = {int(worker.place.rpartition(" ")[2]) for worker in pool.stats().workers}
+        idle = next(pid for pid in pids if not is_busy(pool, pid))
+        os.kill(idle, signal.SIGKILL)
+        assert pool.next_result().status is JobStatus.OK
+        assert pool.stats().num_lost_workers == 1
+        assert [r.status for r in run(pool, *range(4))] == [JobStatus.OK] * 4
+
+
+def is_busy(pool, pid):
+    names = [w.name for w in pool.stats().workers if w.place.endswith(f" {pid}")]
+    return pool._dispatcher.running(names[0]) is not None
+
+
 def test_a_factory_that_raises_is_an_error_of_the_pool_not_an_endless_loop(make, monkeypatch):
     monkeypatch.setattr(ray_pool, "MAX_BACKOFF_S", 0.01)
 
