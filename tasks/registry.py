@@ -1,13 +1,8 @@
 """Which tasks there are, by name, and how a task of the user's own is found."""
 
-import contextlib
 import dataclasses
-import importlib
-import importlib.util
 import math
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import final
 
 import jax
@@ -19,6 +14,7 @@ from veldt.tasks import (
     es_gradient,
     generative,
     images,
+    imports,
     language,
     optimizer_training,
     quadratic,
@@ -156,32 +152,9 @@ def _describe(kind: str, factory: Callable[[], base.Task]) -> TaskInfo:
 
 def _load_own(name: str) -> base.Task:
     """Import "module:factory", call the factory and check what it returns."""
-    module_name, _, factory_name = name.partition(":")
-    if not all(part.isidentifier() for part in [*module_name.split("."), factory_name]):
-        raise errors.TaskError(
-            f'task {name!r}: write "module:factory", the module as in an import statement '
-            "(no slashes, no .py) and the factory's name."
-        )
-    with _current_directory_importable():
-        _forbid_second_copy(name, module_name)
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            raise errors.TaskError(
-                f"task {name!r}: {error}; looked in the current directory {Path.cwd()} and the "
-                "installed packages."
-            ) from error
-        except Exception as error:
-            raise errors.TaskError(
-                f"task {name!r}: importing {module_name} failed: {type(error).__name__}: {error}"
-            ) from error
-        factory = getattr(module, factory_name, None)
-        if not callable(factory):
-            functions = [key for key, value in vars(module).items() if callable(value)]
-            raise errors.TaskError(
-                f"task {name!r}: {module_name} has no function or class {factory_name!r}"
-                f"{errors.did_you_mean(factory_name, functions)}."
-            )
+    factory_name = name.partition(":")[2]
+    factory = imports.load_object("task", name)
+    with imports.current_directory_importable():
         try:
             task = factory()
         except errors.TaskError:
@@ -196,26 +169,3 @@ def _load_own(name: str) -> base.Task:
         raise errors.TaskError(
             f"task {name!r}: {factory_name}() is no usable task: {error}"
         ) from error
-
-
-@contextlib.contextmanager
-def _current_directory_importable() -> Iterator[None]:
-    """Put the current directory first on the import path, as `python -m` does, for a while."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        importlib.invalidate_caches()
-        yield
-    finally:
-        sys.path.remove(here)
-
-
-def _forbid_second_copy(name: str, module_name: str) -> None:
-    """Refuse `tasks.x:y` from veldt's own checkout: it would make a second copy of every class."""
-    top = module_name.partition(".")[0]
-    if top == "veldt" or top in sys.modules:
-        return
-    spec = importlib.util.find_spec(top)
-    veldt_root = Path(__file__).resolve().parent.parent
-    if spec and spec.origin and Path(spec.origin).resolve().parent.parent == veldt_root:
-        raise errors.TaskError(f"task {name!r} lies inside veldt: write 'veldt.{name}'.")

@@ -55,16 +55,16 @@ _SMALL = (
     SuiteTask("letters_mlp", 2000),
     SuiteTask("digits_mlp", 1000),
     SuiteTask("digits_conv", 1500),
-    SuiteTask("digits_resnet", 750),
-    SuiteTask("digits_vit", 1000),
+    SuiteTask("digits_resnet", 500),
+    SuiteTask("digits_vit", 600),
     SuiteTask("digits_autoencoder", 2000),
     SuiteTask("digits_vae", 2000),
     SuiteTask("digits_diffusion", 1500),
-    SuiteTask("prose_gru", 1000),
-    SuiteTask("prose_transformer", 1000),
+    SuiteTask("prose_gru", 600),
+    SuiteTask("prose_transformer", 600),
     SuiteTask("cartpole_policy", 400),
     SuiteTask("digits_mlp_es", 1500),
-    SuiteTask("learned_optimizer", 500),
+    SuiteTask("learned_optimizer", 300),
 )
 
 _LARGER = (

@@ -17,7 +17,7 @@ from typing import Final, final
 
 import numpy as np
 
-from veldt.tasks.sweep import SPLITS, Sweep
+from veldt.tasks.benchmark.sweep import SPLITS, Sweep
 
 _TRAIN, _VALID, _TEST = (SPLITS.index(split) for split in ("train", "valid", "test"))
 _TINY: Final = 1e-30

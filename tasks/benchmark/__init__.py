@@ -1,0 +1,1 @@
+"""The benchmark: candidates against tuned baselines, over a suite of tasks."""

@@ -1,0 +1,153 @@
+"""Running what a comparison needs over the task pool, and keeping it as it comes.
+
+Tasks are fingerprinted first, since what is kept on the shelf is found again by that too. Then each
+plan that the shelf does not hold is one job, the longest first, and its result is on the shelf
+before the next is asked for: an evaluation that is stopped loses what was running and nothing else.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, final
+
+from veldt.tasks import errors, pool_config
+from veldt.tasks import pool as pool_lib
+from veldt.tasks.benchmark import worker as worker_lib
+from veldt.tasks.benchmark.protocol import SweepPlan
+from veldt.tasks.benchmark.shelf import Shelf
+from veldt.tasks.benchmark.sweep import Sweep
+
+
+class Watcher(Protocol):
+    """What a run of jobs tells of itself."""
+
+    def phase(self, text: str, done: int, total: int) -> None:
+        """How far it is. Called for every job."""
+        ...
+
+    def note(self, text: str) -> None:
+        """A line that must be seen."""
+        ...
+
+
+@final
+class Silent:
+    """Shows nothing."""
+
+    def phase(self, text: str, done: int, total: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+@final
+class Runner:
+    """Runs jobs of the benchmark through one pool; a context manager, as the pool is.
+
+    Args:
+      config: where the work is done.
+      shelf: where sweeps are kept.
+      watcher: what is told of progress.
+    """
+
+    def __init__(self, config: pool_config.PoolConfig, shelf: Shelf, watcher: Watcher):
+        self._config = config
+        self._shelf = shelf
+        self._watcher = watcher
+        self._pool: pool_lib.Pool | None = None
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.close()
+
+    def fingerprints(self, tasks: Sequence[str]) -> dict[str, str]:
+        """The fingerprint of each task.
+
+        Raises:
+          TaskError: a task cannot be loaded or computed.
+        """
+        found: dict[str, str] = {}
+
+        def take(index: int, value: object) -> None:
+            found[tasks[index]] = str(value)
+
+        jobs = [worker_lib.FingerprintJob(task) for task in tasks]
+        failed = self._run("checking tasks", jobs, list(tasks), take)
+        for index, message in failed.items():
+            raise errors.TaskError(f"task {tasks[index]!r} cannot be used: {message}")
+        return found
+
+    def sweeps(
+        self, plans: Sequence[SweepPlan], fingerprints: dict[str, str]
+    ) -> dict[SweepPlan, tuple[Sweep, ...]]:
+        """The sweeps of each plan, from the shelf or by running it.
+
+        A plan whose optimizer or task raises is left out and noted.
+
+        Raises:
+          KeyboardInterrupt: Ctrl-C; what has ended is on the shelf.
+        """
+        found: dict[SweepPlan, tuple[Sweep, ...]] = {}
+        missing: list[SweepPlan] = []
+        for plan in plans:
+            kept = self._shelf.find(plan, fingerprints[plan.task])
+            if kept is None:
+                missing.append(plan)
+            else:
+                found[plan] = kept
+        if found:
+            self._watcher.note(f"{len(found)} of {len(plans)} sweeps were done before")
+        missing.sort(key=_size, reverse=True)
+
+        def take(index: int, value: object) -> None:
+            plan, sweeps = missing[index], _as_sweeps(value)
+            self._shelf.keep(plan, fingerprints[plan.task], sweeps)
+            found[plan] = sweeps
+
+        jobs = [worker_lib.SweepJob(plan) for plan in missing]
+        failed = self._run("training", jobs, [plan.label for plan in missing], take)
+        for index, message in failed.items():
+            self._watcher.note(f"{missing[index].label} failed: {message}")
+        return found
+
+    def _run(
+        self,
+        what: str,
+        payloads: Sequence[worker_lib.BenchmarkJob],
+        labels: Sequence[str],
+        take: Callable[[int, object], None],
+    ) -> dict[int, str]:
+        """Run jobs, hand each value to `take` as it comes; returns what failed, and why."""
+        failed: dict[int, str] = {}
+        if not payloads:
+            return failed
+        if self._pool is None:
+            self._pool = _make_pool(self._config)
+        for index, (payload, label) in enumerate(zip(payloads, labels, strict=True)):
+            self._pool.submit(pool_lib.Job(index, payload, label))
+        self._watcher.phase(what, 0, len(payloads))
+        for done, result in enumerate(self._pool.results(), start=1):
+            if result.status is pool_lib.JobStatus.OK:
+                take(result.id, result.value)
+            else:
+                failed[result.id] = f"{result.status}: {result.message}"
+            self._watcher.phase(what, done, len(payloads))
+        return failed
+
+
+def _make_pool(config: pool_config.PoolConfig) -> pool_lib.Pool:
+    """The pool of the benchmark's workers."""
+    return pool_config.make_pool(config, worker_lib.BenchmarkWorker)
+
+
+def _as_sweeps(value: object) -> tuple[Sweep, ...]:
+    if not (isinstance(value, tuple) and all(isinstance(sweep, Sweep) for sweep in value)):
+        raise TypeError(f"a worker returned {type(value).__name__}, not sweeps")
+    return value
+
+
+def _size(plan: SweepPlan) -> int:
+    """About how long a plan takes; in steps, since nothing is known of a task's cost."""
+    return plan.num_steps * len(plan.candidate.rates) * len(plan.seeds) * len(plan.schedules)

@@ -1,0 +1,73 @@
+"""Loading what a user names as "module:name", from the current directory or installed packages."""
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from veldt.tasks import errors
+
+
+def load_object(kind: str, name: str) -> Callable[..., Any]:
+    """Import "module:name" and return the function or class of that name.
+
+    Args:
+      kind: What it is to be, for messages: "task".
+      name: Module as in an import statement, colon, name.
+
+    Raises:
+      TaskError: There is no such module or name, importing fails, or it cannot be called.
+    """
+    module_name, _, object_name = name.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), object_name]):
+        raise errors.TaskError(
+            f'{kind} {name!r}: write "module:factory", the module as in an import statement '
+            "(no slashes, no .py) and the factory's name."
+        )
+    with current_directory_importable():
+        _forbid_second_copy(kind, name, module_name)
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise errors.TaskError(
+                f"{kind} {name!r}: {error}; looked in the current directory {Path.cwd()} and the "
+                "installed packages."
+            ) from error
+        except Exception as error:
+            raise errors.TaskError(
+                f"{kind} {name!r}: importing {module_name} failed: {type(error).__name__}: {error}"
+            ) from error
+    found = getattr(module, object_name, None)
+    if not callable(found):
+        functions = [key for key, value in vars(module).items() if callable(value)]
+        raise errors.TaskError(
+            f"{kind} {name!r}: {module_name} has no function or class {object_name!r}"
+            f"{errors.did_you_mean(object_name, functions)}."
+        )
+    return found
+
+
+@contextlib.contextmanager
+def current_directory_importable() -> Iterator[None]:
+    """Put the current directory first on the import path, as `python -m` does, for a while."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        importlib.invalidate_caches()
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _forbid_second_copy(kind: str, name: str, module_name: str) -> None:
+    """Refuse `tasks.x:y` from veldt's own checkout: it would make a second copy of every class."""
+    top = module_name.partition(".")[0]
+    if top == "veldt" or top in sys.modules:
+        return
+    spec = importlib.util.find_spec(top)
+    veldt_root = Path(__file__).resolve().parent.parent
+    if spec and spec.origin and Path(spec.origin).resolve().parent.parent == veldt_root:
+        raise errors.TaskError(f"{kind} {name!r} lies inside veldt: write 'veldt.{name}'.")
