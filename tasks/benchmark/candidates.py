@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import optax
 
@@ -145,7 +145,7 @@ def checked(name: str, tx: object) -> optax.GradientTransformation:
             f"optimizer {name!r} is no optax.GradientTransformation; the factory returned "
             f"{type(tx).__name__}."
         )
-    return tx  # type: ignore[return-value]
+    return cast(optax.GradientTransformation, tx)
 
 
 def _version(factory: str, function: Callable[..., Any]) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from veldt.tasks.benchmark.sweep import SPLITS, Sweep
 
-_TRAIN, _VALID, _TEST = (SPLITS.index(split) for split in ("train", "valid", "test"))
+_TRAIN: Final = SPLITS.index("train")
 _TINY: Final = 1e-30
 
 
@@ -56,15 +56,20 @@ class Speedup:
     capped: bool
 
 
-def envelope(adam: Sweep) -> Envelope:
+def envelope(adam: Sweep, seeds: np.ndarray | None = None) -> Envelope:
     """Adam's lower envelope.
 
     A rate at which any seed diverged counts until then.
 
+    Args:
+      adam: its sweep.
+      seeds: positions of the seeds that the mean is over, int [n], repeats allowed; all if None.
+
     Raises:
       ValueError: no rate has a finite loss at the start.
     """
-    means = adam.losses[..., _TRAIN].astype(np.float64).mean(axis=1)  # [L, K]
+    losses = adam.losses[..., _TRAIN].astype(np.float64)  # [L, S, K]
+    means = (losses if seeds is None else losses[:, seeds]).mean(axis=1)  # [L, K]
     lowest = np.minimum.accumulate(means.min(axis=0))
     if not np.isfinite(lowest[0]):
         raise ValueError("no run has a finite loss at its start, so there is no envelope")
@@ -101,12 +106,12 @@ def speedup(reference: Envelope, loss: float, num_steps: int) -> Speedup:
     return Speedup(steps / num_steps, capped=False)
 
 
-def best_rate(sweep: Sweep) -> int:
-    """The learning rate's position with the lowest seed-mean validation loss at the end.
+def best_rate(sweep: Sweep, split: str) -> int:
+    """The learning rate's position with the lowest seed-mean loss of a split at the end.
 
     A rate at which a seed diverged is not chosen unless all have one; then the one with the fewest.
     """
-    finals = sweep.losses[:, :, -1, _VALID].astype(np.float64)  # [L, S]
+    finals = sweep.losses[:, :, -1, SPLITS.index(split)].astype(np.float64)  # [L, S]
     diverged = sweep.diverged.sum(axis=1)
     means = np.where(np.isfinite(finals), finals, 0.0).sum(axis=1) / np.maximum(
         np.isfinite(finals).sum(axis=1), 1

@@ -29,7 +29,7 @@ numbers; the length is static."""
 
 # On a CPU, LLVM's first level makes the same numbers at the same speed and compiles in 0.7 times
 # the time.
-_COMPILER_OPTIONS: Final = {"xla_backend_optimization_level": 1}
+_COMPILER_OPTIONS: Final[dict[str, Any]] = {"xla_backend_optimization_level": 1}
 
 
 @final
@@ -145,7 +145,8 @@ def eval_params(opt_state: Any, params: Any) -> Any:
 
     found = [s for s in jax.tree.leaves(opt_state, is_leaf=is_averaging) if is_averaging(s)]
     for state in found:
-        if jax.tree.structure(state.z) == jax.tree.structure(params):
+        same = jax.tree.structure(state.z) == jax.tree.structure(params)  # type: ignore[operator]
+        if same:
             return contrib.schedule_free_eval_params(state, params)
     return params
 
