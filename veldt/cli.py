@@ -10,7 +10,7 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, final
 
@@ -102,20 +102,18 @@ def _dispatch(words: list[str]) -> None:
     chosen = COMMANDS.get(words[0])
     overrides: list[str] = []
     if chosen is not None and chosen.config_class is not None:
-        words, overrides = _split_overrides(words)
+        words, overrides = _split_overrides(words, chosen.own_options)
     args = parser.parse_args(words)
     if chosen is None:
         raise errors.UsageError(f"the command comes first. Commands: {', '.join(COMMANDS)}")
     if chosen.config_class is not None:
-        _check_overrides(chosen.config_class(), overrides)
+        _check_overrides(chosen.config_class(), overrides, chosen.own_options)
     chosen.run(args, overrides)
 
 
-# How many words follow each option that a command with a config has of its own.
-_OWN_OPTIONS = {"--run-dir": 1, "--resume": 0, "--help": 0}
-
-
-def _split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def _split_overrides(
+    words: Sequence[str], own_options: Mapping[str, int]
+) -> tuple[list[str], list[str]]:
     """Part a command's own words from its config's overrides, in whatever order they come."""
     own: list[str] = []
     overrides: list[str] = []
@@ -123,22 +121,24 @@ def _split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     while rest:
         word = rest.pop(0)
         name, equals, _ = word.partition("=")
-        is_override = word.startswith("--") and name not in _OWN_OPTIONS
+        is_override = word.startswith("--") and name not in own_options
         num_values = 0
         if word.startswith("--") and not equals:
-            num_values = _OWN_OPTIONS.get(name, 1)
+            num_values = own_options.get(name, 1)
         (overrides if is_override else own).extend([word, *rest[:num_values]])
         del rest[:num_values]
     return own, overrides
 
 
-def _check_overrides(config_class: type, overrides: Iterable[str]) -> None:
+def _check_overrides(
+    config_class: type, overrides: Iterable[str], own_options: Mapping[str, int]
+) -> None:
     """Refuse what is a misspelt option of the command rather than a field of the config."""
     fields = {field.name for field in dataclasses.fields(config_class)}
     for word in overrides:
         name = word.partition("=")[0]
         field = name.removeprefix("--").partition(".")[0].replace("-", "_")
-        hint = errors.did_you_mean(name, _OWN_OPTIONS)
+        hint = errors.did_you_mean(name, own_options)
         if name.startswith("--") and field not in fields and hint:
             raise errors.UsageError(f"unknown option {name}.{hint}")
 
@@ -187,6 +187,51 @@ def _leave_accelerators_to_workers(settings: "pool_config.PoolConfig") -> None:
         import jax
 
         jax.config.update("jax_platforms", "cpu")  # Not by the environment: workers inherit that.
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "rules",
+        metavar="RULE",
+        nargs="+",
+        help="a baseline's or a shipped rule's name, a rule file, a run directory, or "
+        "module:function that makes an Optax transform",
+    )
+    parser.add_argument(
+        "--suite", default="small", help="a suite's name, a YAML file, or module:factory (small)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where results and finished runs go (runs/SUITE)"
+    )
+
+
+def _evaluate_config() -> type:
+    from veldt.tasks.benchmark import evaluate
+
+    return evaluate.EvaluateConfig
+
+
+def _evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from veldt import evaluation
+    from veldt.tasks.benchmark import display, evaluate
+
+    settings = config_lib.make_config(evaluate.EvaluateConfig, overrides)
+    suite = evaluation.load_suite(args.suite)
+    candidates = [evaluation.load_candidate(rule) for rule in args.rules]
+    folder = args.out or Path("runs") / f"evaluate_{suite.name}"
+    _leave_accelerators_to_workers(settings.pool)
+    watcher = display.make_watcher()
+    try:
+        results = evaluate.evaluate(suite, candidates, settings, folder, watcher)
+    except KeyboardInterrupt:
+        watcher.close()
+        print("stopped; finished runs are kept: the same command goes on", file=sys.stderr)
+        raise
+    finally:
+        watcher.close()
+    display.print_results(results)
+    for path in evaluation.write_results(results, folder):
+        print(f"wrote {path}")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -290,16 +335,31 @@ class _Command:
         add_arguments: Declares its words to argparse.
         run: Does it. Takes the parsed words and the overrides of the config.
         config_class: Imports and returns the class of its CONFIG; None if it takes none.
+        own_options: Where it takes a config: the options that are none of its fields, each with
+            how many words follow.
     """
 
     summary: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Sequence[str]], None]
     config_class: Callable[[], type] | None = None
+    own_options: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
+
+_SEARCH_OPTIONS = {"--run-dir": 1, "--resume": 0, "--help": 0}
+_EVALUATE_OPTIONS = {"--suite": 1, "--out": 1, "--help": 0}
 
 COMMANDS: dict[str, _Command] = {
-    "search": _Command("search for an update rule", _add_search, _search, _search_config),
+    "search": _Command(
+        "search for an update rule", _add_search, _search, _search_config, _SEARCH_OPTIONS
+    ),
+    "evaluate": _Command(
+        "benchmark optimizers against tuned baselines",
+        _add_evaluate,
+        _evaluate,
+        _evaluate_config,
+        _EVALUATE_OPTIONS,
+    ),
     "export": _Command("write a rule as a stand-alone source file", _add_export, _export),
     "report": _Command("write a run's report, one HTML page", _add_report, _report),
     "list": _Command("list what there is", _add_list, _list),

@@ -47,7 +47,19 @@ def load_config(cls: type[ConfigT], source: str | Path, overrides: Sequence[str]
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise errors.ConfigError(f"{name}: cannot be read: {error}") from error
-    node = typed_yaml.read(text, name)
+    return _build(cls, typed_yaml.read(text, name), overrides)
+
+
+def make_config(cls: type[ConfigT], overrides: Sequence[str] = ()) -> ConfigT:
+    """Make a config from its defaults and command-line words alone.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
+    return _build(cls, typed_yaml.empty_mapping("command line"), overrides)
+
+
+def _build(cls: type[ConfigT], node: yaml.Node, overrides: Sequence[str]) -> ConfigT:
     for option, value in parse_overrides(overrides):
         override = _Override(option, value)
         node = override.apply(cls, node, typed_yaml.MISSING, option.split("."))

@@ -8,6 +8,7 @@ rate have nothing in common.
 """
 
 import abc
+import dataclasses
 import hashlib
 import inspect
 import math
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, cast, final
+from typing import Any, Final, Self, cast, final
 
 import optax
 
@@ -43,6 +44,14 @@ class Candidate(abc.ABC):
 
     name: str
     rates: tuple[float, ...]
+
+    def renamed(self, name: str) -> Self:
+        """The same under another name."""
+        return dataclasses.replace(self, name=name)  # type: ignore[type-var]
+
+    def with_rates(self, rates: tuple[float, ...]) -> Self:
+        """The same over other learning rates."""
+        return dataclasses.replace(self, rates=rates)  # type: ignore[type-var]
 
     @abc.abstractmethod
     def make_tx(self, learning_rate: Any, num_steps: int) -> optax.GradientTransformation:

@@ -17,7 +17,8 @@ from veldt.tasks.benchmark.candidates import Candidate
 from veldt.tasks.benchmark.schedules import CONSTANT
 
 NUM_CHECKS: Final = 25
-"""How often a run's losses are taken, the start not counted."""
+"""How often a candidate's training loss is taken, the start not counted. Held-out losses are taken
+after every so many checks: at the end, and in the reference at each multiple of that length."""
 
 NUM_SEEDS: Final = 3
 NUM_REFERENCE_SEEDS: Final = 5

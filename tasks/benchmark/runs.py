@@ -5,12 +5,15 @@ plan that the shelf does not hold is one job, the longest first, and its result 
 before the next is asked for: an evaluation that is stopped loses what was running and nothing else.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Protocol, final
 
 from veldt.tasks import errors, pool_config
 from veldt.tasks import pool as pool_lib
 from veldt.tasks.benchmark import worker as worker_lib
+from veldt.tasks.benchmark.candidates import Candidate
+from veldt.tasks.benchmark.costs import Cost
 from veldt.tasks.benchmark.protocol import SweepPlan
 from veldt.tasks.benchmark.shelf import Shelf
 from veldt.tasks.benchmark.sweep import Sweep
@@ -59,8 +62,12 @@ class Runner:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._pool is not None:
             self._pool.close()
+            self._pool = None
 
     def fingerprints(self, tasks: Sequence[str]) -> dict[str, str]:
         """The fingerprint of each task.
@@ -97,8 +104,7 @@ class Runner:
                 missing.append(plan)
             else:
                 found[plan] = kept
-        if found:
-            self._watcher.note(f"{len(found)} of {len(plans)} sweeps were done before")
+        self._note_kept(len(found), len(plans), "sweeps")
         missing.sort(key=_size, reverse=True)
 
         def take(index: int, value: object) -> None:
@@ -111,6 +117,45 @@ class Runner:
         for index, message in failed.items():
             self._watcher.note(f"{missing[index].label} failed: {message}")
         return found
+
+    def costs(
+        self, tasks: Sequence[str], candidates: Sequence[Candidate], fingerprints: dict[str, str]
+    ) -> dict[tuple[str, str], Cost]:
+        """What a step costs, by task and candidate's name; measured one at a time.
+
+        What cannot be measured is left out and noted.
+        """
+        found: dict[tuple[str, str], Cost] = {}
+        missing: list[tuple[str, Candidate]] = []
+        for task in tasks:  # Task by task: a worker keeps Adam's compiled step for the last.
+            for candidate in candidates:
+                kept = self._shelf.find_cost(task, candidate, fingerprints[task])
+                if kept is None:
+                    missing.append((task, candidate))
+                else:
+                    found[task, candidate.name] = kept
+        self._note_kept(len(found), len(found) + len(missing), "costs")
+        # Two measurements at a time would share cores, caches and memory.
+        self._close()
+        self._config = dataclasses.replace(self._config, num_workers=1)
+
+        def take(index: int, value: object) -> None:
+            task, candidate = missing[index]
+            if not isinstance(value, Cost):
+                raise TypeError(f"a worker returned {type(value).__name__}, not a cost")
+            self._shelf.keep_cost(task, candidate, fingerprints[task], value)
+            found[task, candidate.name] = value
+
+        jobs = [worker_lib.CostJob(task, candidate) for task, candidate in missing]
+        labels = [f"cost of {candidate.name} on {task}" for task, candidate in missing]
+        failed = self._run("measuring step times", jobs, labels, take)
+        for index, message in failed.items():
+            self._watcher.note(f"{labels[index]} failed: {message}")
+        return found
+
+    def _note_kept(self, num_kept: int, total: int, what: str) -> None:
+        if num_kept:
+            self._watcher.note(f"{num_kept} of {total} {what} were done before")
 
     def _run(
         self,

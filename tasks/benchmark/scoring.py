@@ -22,6 +22,7 @@ import numpy as np
 
 from veldt.tasks.benchmark import aggregate, scores
 from veldt.tasks.benchmark.aggregate import Interval
+from veldt.tasks.benchmark.costs import Cost
 from veldt.tasks.benchmark.results import Row, TaskScore
 from veldt.tasks.benchmark.sweep import SPLITS, Sweep
 
@@ -29,20 +30,6 @@ MIN_NORMALIZED: Final = 1e-6
 """Below this a normalised loss counts as perfect: its logarithm must not decide by itself."""
 
 Normalizer = Callable[[np.ndarray], np.ndarray]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a candidate's step costs on a task.
-
-    Attributes:
-      step_ratio: time of a training step over that with Adam, measured side by side.
-      state_bytes: bytes of optimizer state per parameter.
-    """
-
-    step_ratio: float
-    state_bytes: float
 
 
 @final

@@ -1,19 +1,27 @@
-"""A folder of finished sweeps: what a resumed evaluation need not run again.
+"""A folder of finished sweeps and measurements: what a resumed evaluation need not do again.
 
-One `.npz` file per sweep, named for people and found by the plan's digest. Arrays only: a file from
-a stranger is data and cannot run anything.
+One file each, named for people and found by the digest of what decides its content: `.npz` for the
+curves of a sweep, `.json` for the cost of a step. Arrays and text only: a file from a stranger is
+data and cannot run anything.
 """
 
+import dataclasses
+import hashlib
+import io
+import json
+import math
 import os
 import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, final
+from typing import BinaryIO, Final, final
 
 import numpy as np
 
 from veldt.tasks import errors
+from veldt.tasks.benchmark.candidates import Candidate
+from veldt.tasks.benchmark.costs import Cost
 from veldt.tasks.benchmark.protocol import SweepPlan
 from veldt.tasks.benchmark.sweep import SPLITS, Sweep, check_steps
 
@@ -33,8 +41,15 @@ class Shelf:
 
     def path(self, plan: SweepPlan, fingerprint: str) -> Path:
         """Where a plan's sweeps are kept."""
-        name = re.sub(r"[^A-Za-z0-9_.+-]+", "_", f"{plan.task}--{plan.candidate.name}")[:100]
+        name = _file_name(plan.task, plan.candidate)
         return self.folder / f"{name}--{plan.digest(fingerprint)}.npz"
+
+    def cost_path(self, task: str, candidate: Candidate, fingerprint: str) -> Path:
+        """Where a measured cost is kept."""
+        rate = candidate.rates[len(candidate.rates) // 2]
+        text = json.dumps([task, fingerprint, candidate.identity, f"{rate:.6e}"])
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.folder / f"{_file_name(task, candidate)}--{digest}.json"
 
     def find(self, plan: SweepPlan, fingerprint: str) -> tuple[Sweep, ...] | None:
         """A plan's sweeps, one per schedule; None if they are not here or cannot be read."""
@@ -50,12 +65,34 @@ class Shelf:
         Raises:
           TaskError: they cannot be written.
         """
-        path = self.path(plan, fingerprint)
+        content = io.BytesIO()
+        write_sweeps(content, sweeps)
+        self._write(self.path(plan, fingerprint), content.getvalue())
+
+    def find_cost(self, task: str, candidate: Candidate, fingerprint: str) -> Cost | None:
+        """A measured cost; None if it is not here or cannot be read."""
+        try:
+            data = json.loads(self.cost_path(task, candidate, fingerprint).read_bytes())
+            cost = Cost(float(data["step_ratio"]), float(data["state_bytes"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return cost if math.isfinite(cost.step_ratio) and cost.step_ratio > 0 else None
+
+    def keep_cost(self, task: str, candidate: Candidate, fingerprint: str, cost: Cost) -> None:
+        """Writes a measured cost, whole or not at all.
+
+        Raises:
+          TaskError: it cannot be written.
+        """
+        text = json.dumps(dataclasses.asdict(cost))
+        self._write(self.cost_path(task, candidate, fingerprint), text.encode())
+
+    def _write(self, path: Path, content: bytes) -> None:
         draft = path.with_name(path.name + ".new")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with draft.open("wb") as handle:
-                write_sweeps(handle, sweeps)
+                handle.write(content)
                 handle.flush()
                 os.fsync(handle.fileno())
             draft.replace(path)
@@ -63,14 +100,18 @@ class Shelf:
             raise errors.TaskError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def write_sweeps(handle: object, sweeps: Sequence[Sweep]) -> None:
+def _file_name(task: str, candidate: Candidate) -> str:
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", f"{task}--{candidate.name}")[:100]
+
+
+def write_sweeps(handle: BinaryIO, sweeps: Sequence[Sweep]) -> None:
     """Writes sweeps as one `.npz` into an open binary file."""
     arrays = {
         f"{i}.{name}": np.asarray(getattr(sweep, name))
         for i, sweep in enumerate(sweeps)
         for name in _ARRAYS
     }
-    np.savez_compressed(handle, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(handle, allow_pickle=False, **arrays)
 
 
 def read_sweeps(path: Path) -> tuple[Sweep, ...]:

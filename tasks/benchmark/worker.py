@@ -1,11 +1,12 @@
-"""What the task pool runs for the benchmark: sweeps and fingerprints."""
+"""What the task pool runs for the benchmark: sweeps, fingerprints, measurements of cost."""
 
 from dataclasses import dataclass
 from typing import Final, TypeAlias, final
 
 from veldt.tasks import base, fingerprint, registry
-from veldt.tasks.benchmark import sweep
-from veldt.tasks.benchmark.protocol import SweepPlan
+from veldt.tasks.benchmark import costs, sweep
+from veldt.tasks.benchmark.candidates import Candidate
+from veldt.tasks.benchmark.protocol import NUM_CHECKS, SweepPlan
 
 MAX_TASKS: Final = 4  # Kept in a worker at a time, with their data.
 
@@ -26,7 +27,16 @@ class SweepJob:
     plan: SweepPlan
 
 
-BenchmarkJob: TypeAlias = FingerprintJob | SweepJob
+@final
+@dataclass(frozen=True, slots=True)
+class CostJob:
+    """Ask what a candidate's training step costs on a task; the value is a `Cost`."""
+
+    task: str
+    candidate: Candidate
+
+
+BenchmarkJob: TypeAlias = FingerprintJob | SweepJob | CostJob
 
 
 @final
@@ -35,6 +45,7 @@ class BenchmarkWorker:
 
     def __init__(self) -> None:
         self._tasks: dict[str, base.Task] = {}
+        self._adam: tuple[str, costs.Runner] | None = None  # Compiled for the task used last.
 
     def __call__(self, payload: object, /) -> object:
         """Do one job."""
@@ -49,8 +60,13 @@ class BenchmarkWorker:
                     plan.seeds,
                     num_steps=plan.num_steps,
                     num_checks=plan.num_checks,
+                    held_out_every=NUM_CHECKS,
                     schedules=plan.schedules,
                 )
+            case CostJob(task, candidate):
+                if self._adam is None or self._adam[0] != task:
+                    self._adam = task, costs.adam_runner(self._load(task))
+                return costs.measure(self._load(task), candidate, self._adam[1])
             case other:
                 raise TypeError(f"no job of the benchmark: {other!r}")
 

@@ -1,0 +1,33 @@
+"""A program as the benchmark's candidate."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import optax
+
+from veldt.search import pretty
+from veldt.search.program import Program
+from veldt.tasks.benchmark.candidates import DEFAULT_CENTRE, Candidate, rate_grid
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ProgramCandidate(Candidate):
+    """An update rule, compiled for each task with its constants' defaults.
+
+    Attributes:
+      name: what tables call it.
+      program: the rule.
+      rates: peak learning rates; around the one that it was found with, where that is known.
+    """
+
+    name: str
+    program: Program
+    rates: tuple[float, ...] = rate_grid(DEFAULT_CENTRE)
+
+    def make_tx(self, learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
+        return self.program.as_optax(learning_rate)
+
+    @property
+    def identity(self) -> str:
+        return pretty.pretty(self.program)

@@ -1,0 +1,197 @@
+"""The shipped archive: baselines' runs on a suite, so that no user has to repeat them.
+
+One `.npz` file per suite, made by `benchmarks/archive.py`: a header in JSON (which task, with which
+fingerprint, which optimizer, which schedule, what it was made with) and the losses of every run.
+Arrays and text only, nothing in it can run. A task's runs count only where its fingerprint is still
+the same (`fingerprint.matches`): an archive of a task that has changed is no archive.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import numpy as np
+
+from veldt.tasks import errors, fingerprint, suites
+from veldt.tasks.benchmark import protocol
+from veldt.tasks.benchmark.costs import Cost
+from veldt.tasks.benchmark.sweep import SPLITS, Sweep
+
+FOLDER: Final = Path(__file__).parent / "archives"
+FORMAT: Final = 1
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Record:
+    """The archived runs of one optimizer on one task with one schedule.
+
+    Attributes:
+      task: the task's name.
+      num_steps: length of each run.
+      name: the optimizer's.
+      identity: `Candidate.identity` when it was run.
+      schedule: of its learning rate.
+      sweep: the runs.
+      cost: of a step, on the machine that made the archive.
+    """
+
+    task: str
+    num_steps: int
+    name: str
+    identity: str
+    schedule: str
+    sweep: Sweep
+    cost: Cost | None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Archive:
+    """Archived runs.
+
+    Attributes:
+      fingerprints: of the tasks, by name.
+      made: what it was made with: versions, machine, date.
+      records: the runs.
+    """
+
+    fingerprints: Mapping[str, str]
+    made: Mapping[str, str]
+    records: tuple[Record, ...]
+
+    def reference(self, entry: suites.SuiteTask, task_fingerprint: str) -> Sweep | None:
+        """Adam's long sweep on a task of a suite; None if there is none of the task as it is now.
+
+        Args:
+          entry: the task and a candidate's number of steps.
+          task_fingerprint: the task's, now.
+        """
+        plan = protocol.reference(entry)
+        for record in self._of(entry.task, task_fingerprint):
+            if (record.name, record.num_steps) == (plan.candidate.name, plan.num_steps):
+                return record.sweep
+        return None
+
+    def contests(self, entry: suites.SuiteTask, task_fingerprint: str) -> list[Record]:
+        """The baselines' runs on a task of a suite, as contestants."""
+        found = self._of(entry.task, task_fingerprint)
+        return [record for record in found if record.num_steps == entry.num_steps]
+
+    def _of(self, task: str, task_fingerprint: str) -> list[Record]:
+        if not fingerprint.matches(self.fingerprints.get(task, ""), task_fingerprint):
+            return []
+        return [record for record in self.records if record.task == task]
+
+
+NOTHING: Final = Archive({}, {}, ())
+
+
+def find_archive(suite: str, folder: Path = FOLDER) -> Archive:
+    """The archive shipped for a suite; an empty one if there is none.
+
+    Raises:
+      TaskError: its file is damaged.
+    """
+    path = folder / f"{suite}.npz"
+    return read_archive(path) if path.is_file() else NOTHING
+
+
+def read_archive(path: Path) -> Archive:
+    """Reads an archive.
+
+    Raises:
+      TaskError: it cannot be read, or is no archive.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            header = json.loads(bytes(arrays["header"]).decode())
+            if header["format"] != FORMAT:
+                raise ValueError(f"its format is {header['format']}, not {FORMAT}")
+            records = tuple(_read_record(row, arrays) for row in header["records"])
+        fingerprints = {str(key): str(value) for key, value in header["fingerprints"].items()}
+        made = {str(key): str(value) for key, value in header["made"].items()}
+    except Exception as error:  # A damaged zip or header raises many kinds.
+        raise errors.TaskError(f"{path} is no archive of runs, or damaged: {error}") from error
+    return Archive(fingerprints, made, records)
+
+
+def write_archive(path: Path, archive: Archive) -> None:
+    """Writes an archive, whole or not at all.
+
+    Raises:
+      TaskError: it cannot be written.
+    """
+    rows: list[dict[str, Any]] = []
+    arrays: dict[str, np.ndarray] = {}
+    for i, record in enumerate(archive.records):
+        sweep = record.sweep
+        rows.append(
+            {
+                "task": record.task,
+                "num_steps": record.num_steps,
+                "name": record.name,
+                "identity": record.identity,
+                "schedule": record.schedule,
+                "rates": sweep.rates.tolist(),
+                "seeds": sweep.seeds.tolist(),
+                "num_checks": len(sweep.steps) - 1,
+                "compile_s": round(sweep.compile_s, 2),
+                "run_s": round(sweep.run_s, 2),
+                "cost": dataclasses.asdict(record.cost) if record.cost else None,
+                "losses": f"losses{i}",
+            }
+        )
+        arrays[f"losses{i}"] = sweep.losses
+    header = {
+        "format": FORMAT,
+        "fingerprints": dict(archive.fingerprints),
+        "made": dict(archive.made),
+        "records": rows,
+    }
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    draft = path.with_name(path.name + ".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as handle:
+            np.savez_compressed(handle, allow_pickle=False, header=text, **arrays)
+            handle.flush()
+            os.fsync(handle.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise errors.TaskError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def records_of(
+    plan: protocol.SweepPlan, sweeps: Sequence[Sweep], cost: Cost | None
+) -> list[Record]:
+    """A plan's sweeps as records."""
+    make = functools.partial(
+        Record, plan.task, plan.num_steps, plan.candidate.name, plan.candidate.identity
+    )
+    return [
+        make(schedule, sweep, cost) for schedule, sweep in zip(plan.schedules, sweeps, strict=True)
+    ]
+
+
+def _read_record(row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Record:
+    losses = np.asarray(arrays[row["losses"]], np.float32)
+    rates, seeds = np.asarray(row["rates"], np.float64), np.asarray(row["seeds"], np.int64)
+    num_steps, num_checks = int(row["num_steps"]), int(row["num_checks"])
+    if losses.shape != (len(rates), len(seeds), num_checks + 1, len(SPLITS)):
+        raise ValueError(f"{row['name']} on {row['task']} has losses of shape {losses.shape}")
+    steps = np.linspace(0, num_steps, num_checks + 1).astype(np.int64)
+    return Record(
+        task=str(row["task"]),
+        num_steps=num_steps,
+        name=str(row["name"]),
+        identity=str(row["identity"]),
+        schedule=str(row["schedule"]),
+        sweep=Sweep(rates, seeds, steps, losses, float(row["compile_s"]), float(row["run_s"])),
+        cost=Cost(**row["cost"]) if row["cost"] else None,
+    )

@@ -1,0 +1,188 @@
+"""What a person sees of a comparison: how far it is, and a table at the end.
+
+On a terminal a progress bar (rich), elsewhere a line every few seconds. Nothing here changes what
+is computed.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO, final
+
+from veldt.tasks.benchmark.aggregate import Interval
+from veldt.tasks.benchmark.results import Results, Row
+from veldt.tasks.benchmark.runs import Watcher
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PLAIN_INTERVAL_S: Final = 5.0
+PLAIN_WIDTH: Final = 120
+
+
+class ClosingWatcher(Watcher, Protocol):
+    """A watcher that has something to put away at the end."""
+
+    def close(self) -> None:
+        """Nothing more will be shown. May be called twice."""
+        ...
+
+
+def make_watcher(stream: TextIO | None = None) -> ClosingWatcher:
+    """A progress bar where `stream` (standard error if None) is a terminal, else plain lines."""
+    stream = sys.stderr if stream is None else stream
+    return LiveWatcher(stream) if stream.isatty() else PlainWatcher(stream)
+
+
+@final
+class PlainWatcher:
+    """Lines of text: the first and the last of each phase, and one every few seconds."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self._last = time.monotonic()
+
+    def phase(self, text: str, done: int, total: int) -> None:
+        due = time.monotonic() - self._last >= PLAIN_INTERVAL_S
+        if due or done in (0, total):
+            self.note(f"{text}: {done} of {total}")
+
+    def note(self, text: str) -> None:
+        self._last = time.monotonic()
+        print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        self._stream.flush()
+
+
+@final
+class LiveWatcher:
+    """A progress bar per phase, by rich."""
+
+    def __init__(self, stream: TextIO):
+        from rich import progress
+        from rich.console import Console
+
+        self._console = Console(file=stream)
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            console=self._console,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._bars.start()
+
+    def phase(self, text: str, done: int, total: int) -> None:
+        if text not in self._tasks:
+            self._tasks[text] = self._bars.add_task(text, total=total)
+        self._bars.update(self._tasks[text], completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        from rich.text import Text
+
+        self._console.print(Text(text), soft_wrap=True)  # Above the bars.
+
+    def close(self) -> None:
+        self._bars.stop()
+
+
+def print_results(results: Results, stream: TextIO | None = None) -> None:
+    """Prints the table of a comparison and how to read it."""
+    from rich.console import Console
+
+    stream = sys.stdout if stream is None else stream
+    # Away from a terminal rich would fold the table at 80 columns; below that, columns vanish.
+    width = max(Console(file=stream).width, 80) if stream.isatty() else PLAIN_WIDTH
+    console = Console(file=stream, width=width, highlight=False, markup=False)
+    console.print(results_table(results))
+    for line in explanation(results):
+        console.print(line, style="dim")
+
+
+def results_table(results: Results) -> "Table":
+    """Candidates, then baselines, each by speed-up."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=f"{results.suite}: {len(results.tasks)} tasks, against tuned Adam",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("optimizer", overflow="fold")
+    heads = ("speed-up", "test loss", "won", "one rate", "speed-up", "won", "diverged", "time", "B")
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for title, rows in sections(results):
+        if title:
+            table.add_section()
+            table.add_row(Text(title, style="dim italic"))
+        for row in rows:
+            table.add_row(
+                Text(row.label), *_cells(row), style="bold" if row.source == "run" else ""
+            )
+    return table
+
+
+def sections(results: Results) -> list[tuple[str, list[Row]]]:
+    """Rows as they are shown: what ran here, then the archive's, each by speed-up, with titles."""
+    here = [row for row in results.rows if row.source == "run"]
+    stored = [row for row in results.rows if row.source != "run"]
+    groups = [("", here), ("baselines, from the archive", stored)]
+    return [(title, sorted(rows, key=_rank)) for title, rows in groups if rows]
+
+
+def explanation(results: Results) -> list[str]:
+    """What the table's numbers mean, and what limits them."""
+    num_seeds = len(results.seeds)
+    lines = [
+        "speed-up: steps that Adam's best curve needs for the same training loss, over the "
+        f"optimizer's; interquartile mean over tasks [95%]; at most {results.horizon:g}. test "
+        "loss: over tuned Adam's, below 1 is better. won: tasks with a lower test loss than tuned "
+        f"Adam. Tuned per task over {results.rates_per_candidate} learning rates with {num_seeds} "
+        "seeds; then with one rate for all tasks, Adam too. time: of a training step over Adam's; "
+        "B: bytes of state per parameter.",
+    ]
+    limits: tuple[tuple[str, Callable[[Row], int]], ...] = (
+        (f"the speed-up is cut off at {results.horizon:g}", lambda row: row.num_capped),
+        ("the best rate is the lowest or highest tried", lambda row: row.num_at_edge),
+        ("an exception ended it, which counts as diverged", lambda row: row.num_failed),
+    )
+    here = [row for row in results.rows if row.source == "run"]
+    for what, count in limits:
+        shown = [f"{row.label} {count(row)}" for row in here if count(row)]
+        if shown:
+            lines.append(f"tasks where {what}: {', '.join(shown)}.")
+    effort = results.effort
+    lines.append(
+        f"{effort.num_runs:,} runs; {effort.compile_share:.0%} of "
+        f"{effort.compile_s + effort.run_s:,.0f} worker-seconds was compiling."
+    )
+    return lines
+
+
+def interval(value: Interval) -> str:
+    """An estimate with its interval."""
+    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
+
+
+def _rank(row: Row) -> float:
+    return -row.speedup.value
+
+
+def _cells(row: Row) -> Sequence[str]:
+    return (
+        interval(row.speedup),
+        interval(row.test_ratio),
+        f"{row.won:.0%}",
+        f"{row.untuned_rate:.1e}",
+        f"{row.untuned_speedup.value:.2f}",
+        f"{row.won_untuned:.0%}",
+        f"{row.diverged:.0%}",
+        "-" if row.step_ratio is None else f"{row.step_ratio:.2f}",
+        "-" if row.state_bytes is None else f"{row.state_bytes:.1f}",
+    )

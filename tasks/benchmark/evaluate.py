@@ -1,0 +1,327 @@
+"""Compares optimizers over a suite: `veldt evaluate` without its command line.
+
+Each candidate is trained on every task at every one of its learning rates; Adam's curves, which its
+speed is measured by, and the other baselines' come from the archive (`archive`), so that adding a
+candidate costs that candidate's runs and nothing else. Where the archive has no curves of a task (a
+suite of one's own, a task that has changed since), Adam is trained here first.
+"""
+
+import datetime
+import math
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Final, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from veldt.tasks import base, errors, pool_config, registry, suites
+from veldt.tasks.benchmark import archive as archive_lib
+from veldt.tasks.benchmark import baselines, protocol, runs, scores, scoring
+from veldt.tasks.benchmark import costs as costs_lib
+from veldt.tasks.benchmark.candidates import Candidate
+from veldt.tasks.benchmark.costs import Cost
+from veldt.tasks.benchmark.results import Effort, Results, TaskRecord
+from veldt.tasks.benchmark.schedules import CONSTANT, SCHEDULES
+from veldt.tasks.benchmark.shelf import Shelf
+from veldt.tasks.benchmark.sweep import Sweep
+
+RUN: Final = "run"
+ARCHIVE: Final = "archive"
+SWEEPS_FOLDER: Final = "sweeps"
+
+
+@final
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How candidates are compared.
+
+    Attributes:
+        schedules: Of the learning rate: constant, warmup_cosine, warmup_linear. Each makes a row,
+            tuned by itself; one compiled program trains them all.
+        seed: The first of the three seeds of every run.
+        rates: Learning rates for every candidate in place of its own; null leaves those.
+        step_times: Whether to measure a training step's time against Adam's, task by task.
+        baselines: Whether the archive's baselines are shown beside the candidates.
+        pool: Where the work is done.
+    """
+
+    schedules: tuple[str, ...] = (CONSTANT,)
+    seed: int = 0
+    rates: tuple[float, ...] | None = None
+    step_times: bool = True
+    baselines: bool = True
+    pool: pool_config.PoolConfig = field(default_factory=pool_config.PoolConfig)
+
+    def __post_init__(self) -> None:
+        for name in self.schedules:
+            if name not in SCHEDULES:
+                raise ValueError(
+                    f"there is no schedule {name!r}{errors.did_you_mean(name, SCHEDULES)}; "
+                    f"there are {', '.join(SCHEDULES)}"
+                )
+        if not self.schedules or len(set(self.schedules)) < len(self.schedules):
+            raise ValueError("schedules: name at least one, each once")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be at least 0")
+        if self.rates is not None:
+            if not self.rates or not all(math.isfinite(r) and r > 0 for r in self.rates):
+                raise ValueError("rates: give at least one, each above 0")
+            if list(self.rates) != sorted(set(self.rates)):
+                raise ValueError("rates: write them rising, each once")
+
+
+def evaluate(
+    suite: suites.Suite,
+    candidates: Sequence[Candidate],
+    config: EvaluateConfig,
+    folder: Path,
+    watcher: runs.Watcher | None = None,
+    archive: archive_lib.Archive | None = None,
+) -> Results:
+    """Compares candidates over a suite.
+
+    Args:
+      suite: the tasks.
+      candidates: at least one, with different names.
+      config: how.
+      folder: where finished runs are kept; the same evaluation in the same folder goes on there.
+      watcher: what is told of progress; nothing if None.
+      archive: of the baselines; the one shipped for the suite if None.
+
+    Raises:
+      TaskError: a task cannot be loaded, two candidates have one name, or a candidate failed on
+        every task.
+    """
+    began = time.perf_counter()
+    watcher = watcher if watcher is not None else runs.Silent()
+    _check(suite, candidates)
+    archive = archive if archive is not None else archive_lib.find_archive(suite.name)
+    if config.rates is not None:
+        candidates = [candidate.with_rates(config.rates) for candidate in candidates]
+    names = [entry.task for entry in suite.tasks]
+    with runs.Runner(config.pool, Shelf(folder / SWEEPS_FOLDER), watcher) as runner:
+        fingerprints = runner.fingerprints(names)
+        adams = _archived_adams(suite, archive, fingerprints)
+        missing = [entry for entry in suite.tasks if entry.task not in adams]
+        if missing:
+            _note_missing(missing, archive, watcher)
+        wanted = {
+            (candidate.name, entry.task): protocol.contest(
+                candidate, entry, config.seed, config.schedules
+            )
+            for candidate in candidates
+            for entry in suite.tasks
+        }
+        reference_plans = {entry.task: protocol.reference(entry) for entry in missing}
+        found = runner.sweeps([*reference_plans.values(), *wanted.values()], fingerprints)
+        failed = [task for task, plan in reference_plans.items() if plan not in found]
+        if failed:
+            raise errors.TaskError(f"Adam cannot be trained on {', '.join(failed)}; see above")
+        adams |= {task: found[plan][0] for task, plan in reference_plans.items()}
+        costs = runner.costs(names, candidates, fingerprints) if config.step_times else {}
+    done = {key: found[plan] for key, plan in wanted.items() if plan in found}
+    _check_any(candidates, done)
+
+    tasks = {name: registry.load_task(name) for name in names}
+    references = [
+        scoring.Reference(e.task, e.num_steps, adams[e.task], _normalizer(tasks[e.task]))
+        for e in suite.tasks
+    ]
+    entries = _entries(candidates, config.schedules, names, done, costs)
+    if config.baselines:
+        adam = baselines.BASELINES[baselines.ADAM]
+        adam_costs = {
+            name: Cost(1.0, costs_lib.state_bytes(task, adam)) for name, task in tasks.items()
+        }
+        known = _baseline_entries(
+            suite, archive, fingerprints, references, adam_costs, RUN if missing else ARCHIVE
+        )
+        entries += [
+            entry
+            for identity, entry in known
+            if not _is_run_again(identity, entry, candidates, config.schedules)
+        ]
+    sweeps = [sweep for group in done.values() for sweep in group]
+    return Results(
+        suite=suite.name,
+        seeds=tuple(range(config.seed, config.seed + protocol.NUM_SEEDS)),
+        rates_per_candidate=max(len(candidate.rates) for candidate in candidates),
+        horizon=float(protocol.HORIZON),
+        tasks=tuple(
+            _record(reference, tasks[reference.task], fingerprints, reference_plans)
+            for reference in references
+        ),
+        rows=scoring.compare(references, entries),
+        effort=Effort(
+            num_runs=sum(sweep.losses.shape[0] * sweep.losses.shape[1] for sweep in sweeps),
+            compile_s=sum(sweep.compile_s for sweep in sweeps),
+            run_s=sum(sweep.run_s for sweep in sweeps),
+            wall_s=time.perf_counter() - began,
+        ),
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """What a result was made with."""
+    packages = {name: metadata.version(name) for name in ("veldt", "jax", "optax", "flax")}
+    device = jax.devices()[0]
+    return {
+        **packages,
+        "python": platform.python_version(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def _check(suite: suites.Suite, candidates: Sequence[Candidate]) -> None:
+    names = [candidate.name for candidate in candidates]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not names or twice:
+        what = f"two are called {twice[0]!r}" if twice else "there is none"
+        raise errors.TaskError(f"give one or more candidates with different names: {what}")
+    for entry in suite.tasks:
+        if entry.num_steps % protocol.NUM_CHECKS:
+            near = max(round(entry.num_steps / protocol.NUM_CHECKS), 1) * protocol.NUM_CHECKS
+            raise errors.TaskError(
+                f"suite {suite.name!r}: task {entry.task!r} has num_steps {entry.num_steps}; for "
+                f"an evaluation write a multiple of {protocol.NUM_CHECKS}, such as {near}"
+            )
+
+
+def _check_any(
+    candidates: Sequence[Candidate], done: Mapping[tuple[str, str], Sequence[Sweep]]
+) -> None:
+    for candidate in candidates:
+        if not any(name == candidate.name for name, _ in done):
+            raise errors.TaskError(f"{candidate.name} failed on every task; see above")
+
+
+def _archived_adams(
+    suite: suites.Suite, archive: archive_lib.Archive, fingerprints: Mapping[str, str]
+) -> dict[str, Sweep]:
+    found = {}
+    for entry in suite.tasks:
+        sweep = archive.reference(entry, fingerprints[entry.task])
+        if sweep is not None:
+            found[entry.task] = sweep
+    return found
+
+
+def _note_missing(
+    missing: Sequence[suites.SuiteTask], archive: archive_lib.Archive, watcher: runs.Watcher
+) -> None:
+    stale = [entry.task for entry in missing if entry.task in archive.fingerprints]
+    new = [entry.task for entry in missing if entry.task not in archive.fingerprints]
+    if stale:
+        watcher.note(f"the archive is of other versions of {', '.join(stale)}, or of other lengths")
+    if new:
+        watcher.note(f"there is no archive of {', '.join(new)}")
+    plan = protocol.reference(missing[0])
+    num_runs = len(plan.candidate.rates) * len(plan.seeds)
+    watcher.note(
+        f"so Adam is trained first: {num_runs} runs each, {protocol.HORIZON} times as long as a "
+        "candidate's"
+    )
+
+
+def _normalizer(task: base.Task) -> scoring.Normalizer:
+    vectorized = jax.jit(lambda task, losses: jnp.vectorize(task.normalizer)(losses))
+
+    def normalize(losses: np.ndarray) -> np.ndarray:
+        return np.asarray(vectorized(task, jnp.asarray(losses, jnp.float32)), np.float64)
+
+    return normalize
+
+
+def _entries(
+    candidates: Sequence[Candidate],
+    schedules: Sequence[str],
+    tasks: Sequence[str],
+    done: Mapping[tuple[str, str], Sequence[Sweep]],
+    costs: Mapping[tuple[str, str], Cost],
+) -> list[scoring.Entry]:
+    """Each candidate with each schedule."""
+    return [
+        scoring.Entry(
+            candidate.name,
+            schedule,
+            RUN,
+            {
+                task: done[candidate.name, task][i]
+                for task in tasks
+                if (candidate.name, task) in done
+            },
+            {task: cost for (task, name), cost in costs.items() if name == candidate.name},
+        )
+        for candidate in candidates
+        for i, schedule in enumerate(schedules)
+    ]
+
+
+def _baseline_entries(
+    suite: suites.Suite,
+    archive: archive_lib.Archive,
+    fingerprints: Mapping[str, str],
+    references: Sequence[scoring.Reference],
+    adam_costs: Mapping[str, Cost],
+    adam_source: str,
+) -> list[tuple[str, scoring.Entry]]:
+    """Adam as its reference shows it, and the archived runs that cover the whole suite.
+
+    Returns:
+      Each with the identity of its optimizer.
+    """
+    adam = baselines.BASELINES[baselines.ADAM]
+    sweeps = {r.task: scoring.contestant(r.adam, r.num_steps) for r in references}
+    entries = [(adam.identity, scoring.Entry(adam.name, CONSTANT, adam_source, sweeps, adam_costs))]
+    groups: dict[tuple[str, str, str], dict[str, archive_lib.Record]] = {}
+    for entry in suite.tasks:
+        for record in archive.contests(entry, fingerprints[entry.task]):
+            key = (record.identity, record.name, record.schedule)
+            groups.setdefault(key, {})[entry.task] = record
+    for (identity, name, schedule), records in groups.items():
+        if len(records) == len(suite.tasks) and (name, schedule) != (adam.name, CONSTANT):
+            sweeps = {task: record.sweep for task, record in records.items()}
+            costs = {task: record.cost for task, record in records.items() if record.cost}
+            entries.append((identity, scoring.Entry(name, schedule, ARCHIVE, sweeps, costs)))
+    return entries
+
+
+def _is_run_again(
+    identity: str, entry: scoring.Entry, candidates: Sequence[Candidate], schedules: Sequence[str]
+) -> bool:
+    """Whether a candidate is this very baseline: its own row is enough."""
+    rates = next(iter(entry.sweeps.values())).rates
+    return entry.schedule in schedules and any(
+        candidate.identity == identity
+        and len(candidate.rates) == len(rates)
+        and np.allclose(candidate.rates, rates, rtol=1e-6)
+        for candidate in candidates
+    )
+
+
+def _record(
+    reference: scoring.Reference,
+    task: base.Task,
+    fingerprints: Mapping[str, str],
+    run_here: Mapping[str, object],
+) -> TaskRecord:
+    params = jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0)))
+    envelope = scores.envelope(reference.adam)
+    shown = envelope.steps <= reference.num_steps
+    return TaskRecord(
+        task=reference.task,
+        num_steps=reference.num_steps,
+        num_params=sum(leaf.size for leaf in params),
+        fingerprint=fingerprints[reference.task],
+        reference=RUN if reference.task in run_here else ARCHIVE,
+        steps=tuple(int(step) for step in envelope.steps[shown]),
+        envelope=tuple(round(float(x), 6) for x in reference.normalizer(envelope.losses[shown])),
+    )

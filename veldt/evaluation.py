@@ -1,0 +1,159 @@
+"""Which candidates and suites a user's words stand for, and `veldt.evaluate`.
+
+A candidate may be named by anything that makes an optimizer: a baseline (`muon`), a shipped rule
+(`adabelief`), a rule file, a search's run directory, or `module:function`. A suite is a shipped
+one's name, a YAML file, or `module:factory`.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from veldt import config as config_lib
+from veldt import errors
+from veldt.search import best, candidate, rules
+from veldt.search.program import Program
+from veldt.tasks import errors as task_errors
+from veldt.tasks import imports, suites
+from veldt.tasks.benchmark import baselines, evaluate, page, runs
+from veldt.tasks.benchmark import figures as figures_lib
+from veldt.tasks.benchmark.candidates import (
+    Candidate,
+    factory_candidate,
+    rate_grid,
+)
+from veldt.tasks.benchmark.results import Results
+
+RESULTS_FILE = "results.json"
+PAGE_FILE = "report.html"
+
+AnyCandidate = Candidate | Program | str | Path | Callable[..., Any]
+
+
+def evaluate_candidates(
+    candidates: AnyCandidate | Iterable[AnyCandidate] | Mapping[str, AnyCandidate],
+    suite: str | Path | suites.Suite = "small",
+    *,
+    out: str | Path | None = None,
+    watcher: runs.Watcher | None = None,
+    **settings: Any,
+) -> Results:
+    """Compare optimizers with tuned Adam over a suite of tasks: `veldt.evaluate`.
+
+    Args:
+        candidates: What to compare: a baseline's or a shipped rule's name, a rule file, a run
+            directory, "module:function", a `Program`, an Optax factory (`optax.adabelief`), or a
+            `Candidate`; one or several. In a mapping, the keys are the names in the results.
+        suite: A shipped suite's name, a YAML file, "module:factory", or a `Suite`.
+        out: Where finished runs and the report are kept: the same call goes on there. Nothing is
+            kept if None.
+        watcher: Is told of progress; nothing is shown if None.
+        **settings: Fields of `EvaluateConfig`: schedules, seed, rates, step_times, baselines, pool.
+
+    Raises:
+        TaskError: A candidate or task cannot be used.
+        SearchError: A rule file or run directory cannot be used.
+        UsageError: A name that nothing has.
+        ConfigError: A suite file that cannot be used.
+    """
+    if isinstance(candidates, Mapping):
+        found = [as_candidate(value, name) for name, value in candidates.items()]
+    elif isinstance(candidates, Iterable) and not isinstance(candidates, str):
+        found = [as_candidate(value) for value in candidates]
+    else:
+        found = [as_candidate(candidates)]
+    the_suite = suite if isinstance(suite, suites.Suite) else load_suite(suite)
+    config = evaluate.EvaluateConfig(**settings)
+    if out is not None:
+        results = evaluate.evaluate(the_suite, found, config, Path(out), watcher)
+        write_results(results, Path(out))
+        return results
+    with tempfile.TemporaryDirectory() as folder:
+        return evaluate.evaluate(the_suite, found, config, Path(folder), watcher)
+
+
+def as_candidate(given: AnyCandidate, name: str | None = None) -> Candidate:
+    """Return the candidate that something stands for, under a name of its own if one is given."""
+    match given:
+        case Candidate():
+            found = given
+        case Program():
+            found = candidate.ProgramCandidate(given.name, given)
+        case str() | Path():
+            found = load_candidate(given)
+        case _:
+            found = _of_function(given)
+    return found if name is None else found.renamed(name)
+
+
+def load_candidate(source: str | Path) -> Candidate:
+    """Return the candidate that a name, a path or "module:function" stands for.
+
+    Raises:
+        UsageError: Nothing has this name.
+        TaskError, SearchError: It cannot be used.
+    """
+    text, path = str(source), Path(source)
+    if path.is_dir():
+        found = best.read_best(path)
+        name = path.resolve().name
+        return candidate.ProgramCandidate(name, found.program, rate_grid(found.learning_rate))
+    if path.suffix == ".py":
+        return candidate.ProgramCandidate(path.stem, rules.load_rule(text))
+    if text in baselines.BASELINES:
+        return baselines.BASELINES[text]
+    if text in rules.RULE_NAMES:
+        return candidate.ProgramCandidate(text, rules.load_rule(text))
+    if ":" in text:
+        return factory_candidate(text)
+    known = sorted({*baselines.BASELINES, *rules.RULE_NAMES})
+    raise errors.UsageError(
+        f"there is no optimizer {text!r}.{errors.did_you_mean(text, known)} Known: "
+        f"{', '.join(known)}; or give a rule file, a run directory or module:function"
+    )
+
+
+def load_suite(source: str | Path) -> suites.Suite:
+    """Return the suite that a name, a YAML file or "module:factory" stands for.
+
+    Raises:
+        TaskError: There is none of this name, or it cannot be used.
+        ConfigError: The file cannot be used.
+    """
+    text, path = str(source), Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        return config_lib.load_config(suites.Suite, path)
+    if ":" not in text:
+        return suites.load_suite(text)
+    suite = imports.load_object("suite", text)()
+    if not isinstance(suite, suites.Suite):
+        raise task_errors.TaskError(
+            f"suite {text!r} returned {type(suite).__name__}, not a veldt.tasks.suites.Suite"
+        )
+    return suite
+
+
+def write_results(results: Results, folder: Path) -> Sequence[Path]:
+    """Write what is kept of a comparison: data, one page, figures. Returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data, html = folder / RESULTS_FILE, folder / PAGE_FILE
+    data.write_text(results.to_json(), encoding="utf-8")
+    page.write_page(results, html)
+    figures_lib.write_figures(results, folder)
+    return data, html
+
+
+def _of_function(function: Callable[..., Any]) -> Candidate:
+    """Return the candidate of a factory that is there as a function."""
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", "")
+    reference = f"{module}:{name}"
+    if not callable(function) or module is None or not name.isidentifier():
+        raise task_errors.TaskError(
+            f"{function!r} is no factory that a worker could import: write a function at the top "
+            'of a module and give it, or "module:function"'
+        )
+    if imports.load_object("optimizer", reference) is not function:
+        raise task_errors.TaskError(f"{reference} is not the function that was given")
+    return factory_candidate(reference).renamed(name)
