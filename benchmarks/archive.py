@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from veldt import config as config_lib
-from veldt.tasks import pool_config, suites
+from veldt.tasks import suites
 from veldt.tasks.benchmark import archive as archive_lib
-from veldt.tasks.benchmark import baselines, display, evaluate, protocol, runs
-from veldt.tasks.benchmark.schedules import SCHEDULES
-from veldt.tasks.benchmark.shelf import Shelf
+from veldt.tasks.benchmark import baselines, display, evaluate
 
 RUNS = Path("runs/archive")
 
@@ -30,7 +28,9 @@ def main(words: Sequence[str]) -> None:
     began = time.monotonic()
     watcher = display.make_watcher()
     try:
-        archive = make_archive(suite, config.pool, RUNS / suite.name, watcher)
+        archive = archive_lib.make_archive(
+            suite, baselines.BASELINES.values(), config.pool, RUNS / suite.name / "sweeps", watcher
+        )
     finally:
         watcher.close()
     path = archive_lib.FOLDER / f"{suite.name}.npz"
@@ -43,34 +43,6 @@ def main(words: Sequence[str]) -> None:
         f"{(time.monotonic() - began) / 60:.0f} min; in all {work_s / 3600:.1f} worker-hours, "
         f"{compile_s / work_s:.0%} of them compiling"
     )
-
-
-def make_archive(
-    suite: suites.Suite, pool: pool_config.PoolConfig, folder: Path, watcher: runs.Watcher
-) -> archive_lib.Archive:
-    """Runs what is not on the shelf, and gathers all of it."""
-    references = {entry.task: protocol.reference(entry) for entry in suite.tasks}
-    contests = [
-        protocol.contest(candidate, entry, 0, tuple(SCHEDULES))
-        for entry in suite.tasks
-        for candidate in baselines.BASELINES.values()
-    ]
-    names = [entry.task for entry in suite.tasks]
-    with runs.Runner(pool, Shelf(folder / evaluate.SWEEPS_FOLDER), watcher) as runner:
-        fingerprints = runner.fingerprints(names)
-        found = runner.sweeps([*references.values(), *contests], fingerprints)
-        costs = runner.costs(names, list(baselines.BASELINES.values()), fingerprints)
-    records = []
-    for task, reference in references.items():
-        plans = [plan for plan in contests if plan.task == task]
-        if all(plan in found for plan in (reference, *plans)):
-            records += archive_lib.records_of(reference, found[reference], None)
-            for plan in plans:
-                cost = costs.get((task, plan.candidate.name))
-                records += archive_lib.records_of(plan, found[plan], cost)
-    whole = {record.task for record in records}
-    kept = {task: text for task, text in fingerprints.items() if task in whole}
-    return archive_lib.Archive(kept, evaluate.versions(), tuple(records))
 
 
 if __name__ == "__main__":

@@ -21,14 +21,14 @@ from veldt.search import (
     report_data,
     report_figures,
     report_outcome,
-    report_page,
     report_work,
 )
 from veldt.search import tally as tally_lib
 from veldt.search.errors import SearchError
-from veldt.search.markup import Html, join, table, tag
 from veldt.search.program import Program
 from veldt.search.report_data import RunData
+from veldt.tasks.html import page as page_lib
+from veldt.tasks.html.markup import Html, definitions, join, table, tag
 
 REPORT_FILE: Final = "report.html"
 _HEADS: Final = (
@@ -42,6 +42,16 @@ _PURPOSES: Final = {
     "final": "finals: final seeds",
     "meta-final": "finals: meta-validation",
 }
+
+_STYLE: Final = """
+tr.winner td { font-weight: 700; background: var(--mark); }
+tr.baseline td { color: var(--blue); }
+tr.neutral td { color: var(--soft); font-size: .86rem; }
+.diff { margin: 0; font-size: .84rem; line-height: 1.45; white-space: pre-wrap; }
+.diff div { padding: 0 .4em; }
+.added { background: var(--added); }
+.removed { background: var(--removed); }
+"""
 
 
 def write_report(run_dir: Path, output: Path | None = None) -> Path:
@@ -71,7 +81,7 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
 def render(run_dir: Path) -> str:
     """The report of a run as HTML; see `write_report`."""
     data = report_data.read_run(run_dir)
-    return report_page.page(
+    return page_lib.page(
         f"veldt search: {run_dir.resolve().name}",
         report_outcome.headline(data, run_dir),
         _rule(data, run_dir),
@@ -82,6 +92,7 @@ def render(run_dir: Path) -> str:
         _budget(data),
         report_work.section(data.work),
         _configuration(data),
+        rules=_STYLE + report_figures.STYLE,
     )
 
 
@@ -312,7 +323,7 @@ def _budget(data: RunData) -> Html:
         "challenges won": f"{data.num_won:,}",
     }
     parts: list[object] = [
-        _definitions(figures),
+        definitions(figures),
         table(heads, rows, numbers=range(1, len(heads))),
         tag("p", "Seconds are those of training, summed over workers, without compiling; runs that "
             "were stopped early are counted with the steps that they made.", class_="soft"),
@@ -333,9 +344,5 @@ def _configuration(data: RunData) -> Html:
     return _section(
         "Configuration",
         tag("details", tag("summary", "The resolved config"), tag("pre", tag("code", text))),
-        _definitions(versions),
+        definitions(versions),
     )
-
-
-def _definitions(figures: dict[str, object] | dict[str, str]) -> Html:
-    return tag("dl", *(join([tag("dt", k), tag("dd", v)]) for k, v in figures.items()))

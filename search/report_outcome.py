@@ -6,8 +6,8 @@ from pathlib import Path
 
 from veldt.search import display, verdict
 from veldt.search.evaluator import ProxyConfig
-from veldt.search.markup import Html, join, table, tag
 from veldt.search.report_data import RunData
+from veldt.tasks.html.markup import Html, join, table, tag
 
 
 def headline(data: RunData, run_dir: Path) -> Html:

@@ -4,8 +4,8 @@ import datetime
 from typing import Final
 
 from veldt.search import display, work
-from veldt.search.markup import Html, join, table, tag
 from veldt.search.work import SittingRow, Work
+from veldt.tasks.html.markup import Html, join, table, tag
 
 MAX_WORKERS: Final = 64  # Listed one by one per sitting.
 _SITTING_HEADS: Final = (

@@ -5,6 +5,7 @@
     program = veldt.load_rule("lion")
     tx = program.as_optax(learning_rate=1e-4)  # a plain optax.GradientTransformation
     curve = veldt.train(veldt.load_task("digits_mlp"), tx, num_steps=500, seed=0)
+    results = veldt.evaluate(["lion", program], suite="smoke")
 
 The names below are loaded when first used, so that `import veldt` costs little; the rooms
 (`veldt.tasks`, `veldt.search`, ...) hold the rest.
@@ -14,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from veldt.evaluation import evaluate
     from veldt.search.program import Program
     from veldt.search.rules import load_rule
     from veldt.tasks.base import Task, TaskFamily
@@ -22,12 +24,22 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Program", "Task", "TaskFamily", "__version__", "load_rule", "load_task", "train"]
+__all__ = [
+    "Program",
+    "Task",
+    "TaskFamily",
+    "__version__",
+    "evaluate",
+    "load_rule",
+    "load_task",
+    "train",
+]
 
 _HOMES = {
     "Program": "veldt.search.program",
     "Task": "veldt.tasks.base",
     "TaskFamily": "veldt.tasks.base",
+    "evaluate": "veldt.evaluation",
     "load_rule": "veldt.search.rules",
     "load_task": "veldt.tasks.registry",
     "train": "veldt.tasks.training",

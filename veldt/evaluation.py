@@ -16,7 +16,8 @@ from veldt.search import best, candidate, rules
 from veldt.search.program import Program
 from veldt.tasks import errors as task_errors
 from veldt.tasks import imports, suites
-from veldt.tasks.benchmark import baselines, evaluate, page, runs
+from veldt.tasks.benchmark import baselines, page, runs
+from veldt.tasks.benchmark import evaluate as evaluate_lib
 from veldt.tasks.benchmark import figures as figures_lib
 from veldt.tasks.benchmark.candidates import (
     Candidate,
@@ -31,7 +32,7 @@ PAGE_FILE = "report.html"
 AnyCandidate = Candidate | Program | str | Path | Callable[..., Any]
 
 
-def evaluate_candidates(
+def evaluate(
     candidates: AnyCandidate | Iterable[AnyCandidate] | Mapping[str, AnyCandidate],
     suite: str | Path | suites.Suite = "small",
     *,
@@ -64,13 +65,13 @@ def evaluate_candidates(
     else:
         found = [as_candidate(candidates)]
     the_suite = suite if isinstance(suite, suites.Suite) else load_suite(suite)
-    config = evaluate.EvaluateConfig(**settings)
+    config = evaluate_lib.EvaluateConfig(**settings)
     if out is not None:
-        results = evaluate.evaluate(the_suite, found, config, Path(out), watcher)
+        results = evaluate_lib.evaluate(the_suite, found, config, Path(out), watcher)
         write_results(results, Path(out))
         return results
     with tempfile.TemporaryDirectory() as folder:
-        return evaluate.evaluate(the_suite, found, config, Path(folder), watcher)
+        return evaluate_lib.evaluate(the_suite, found, config, Path(folder), watcher)
 
 
 def as_candidate(given: AnyCandidate, name: str | None = None) -> Candidate:

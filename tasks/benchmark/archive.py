@@ -10,16 +10,19 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
 
-from veldt.tasks import errors, fingerprint, suites
-from veldt.tasks.benchmark import protocol
+from veldt.tasks import errors, fingerprint, pool_config, suites
+from veldt.tasks.benchmark import machine, protocol, runs
+from veldt.tasks.benchmark.candidates import Candidate
 from veldt.tasks.benchmark.costs import Cost
+from veldt.tasks.benchmark.schedules import SCHEDULES
+from veldt.tasks.benchmark.shelf import Shelf
 from veldt.tasks.benchmark.sweep import SPLITS, Sweep
 
 FOLDER: Final = Path(__file__).parent / "archives"
@@ -167,9 +170,50 @@ def write_archive(path: Path, archive: Archive) -> None:
         raise errors.TaskError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def records_of(
-    plan: protocol.SweepPlan, sweeps: Sequence[Sweep], cost: Cost | None
-) -> list[Record]:
+def make_archive(
+    suite: suites.Suite,
+    candidates: Iterable[Candidate],
+    pool: pool_config.PoolConfig,
+    folder: Path,
+    watcher: runs.Watcher,
+) -> Archive:
+    """Runs Adam's reference and candidates on a suite, under every schedule, and gathers it.
+
+    A task on which anything failed is left out.
+
+    Args:
+      suite: the tasks.
+      candidates: the baselines.
+      pool: where the work is done.
+      folder: where finished runs are kept; called again it goes on there.
+      watcher: what is told of progress.
+    """
+    candidates = tuple(candidates)
+    references = [protocol.reference(entry) for entry in suite.tasks]
+    contests = {
+        entry.task: [protocol.contest(c, entry, 0, tuple(SCHEDULES)) for c in candidates]
+        for entry in suite.tasks
+    }
+    names = [entry.task for entry in suite.tasks]
+    with runs.Runner(pool, Shelf(folder), watcher) as runner:
+        fingerprints = runner.fingerprints(names)
+        plans = [plan for group in contests.values() for plan in group]
+        found = runner.sweeps([*references, *plans], fingerprints)
+        costs = runner.costs([(name, c) for name in names for c in candidates], fingerprints)
+    records: list[Record] = []
+    for reference in references:
+        task = reference.task
+        if not all(plan in found for plan in (reference, *contests[task])):
+            continue
+        records += _records(reference, found[reference], None)
+        for plan in contests[task]:
+            records += _records(plan, found[plan], costs.get((task, plan.candidate.name)))
+    whole = {record.task for record in records}
+    kept = {task: text for task, text in fingerprints.items() if task in whole}
+    return Archive(kept, machine.versions(), tuple(records))
+
+
+def _records(plan: protocol.SweepPlan, sweeps: Sequence[Sweep], cost: Cost | None) -> list[Record]:
     """A plan's sweeps as records."""
     make = functools.partial(
         Record, plan.task, plan.num_steps, plan.candidate.name, plan.candidate.identity

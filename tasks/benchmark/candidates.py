@@ -18,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Self, cast, final
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from veldt.tasks import errors, imports
@@ -61,6 +63,22 @@ class Candidate(abc.ABC):
           learning_rate: a traced scalar, or an `optax.Schedule` of traced numbers.
           num_steps: length of the run.
         """
+
+    def check(self) -> None:
+        """Makes a transform and its state, by shapes alone.
+
+        Raises:
+          TaskError: it cannot be made.
+        """
+        try:
+            tx = self.make_tx(jnp.asarray(self.rates[0], jnp.float32), 100)
+            jax.eval_shape(tx.init, {"w": jnp.zeros((3, 2)), "b": jnp.zeros((2,))})
+        except errors.TaskError:
+            raise
+        except Exception as error:
+            raise errors.TaskError(
+                f"optimizer {self.name!r} cannot be made: {type(error).__name__}: {error}"
+            ) from error
 
     @property
     @abc.abstractmethod

@@ -113,7 +113,7 @@ def results_table(results: Results) -> "Table":
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    table.add_column("optimizer", overflow="fold")
+    table.add_column("optimizer", no_wrap=True, overflow="ellipsis")
     heads = ("speed-up", "test loss", "won", "one rate", "speed-up", "won", "diverged", "time", "B")
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
@@ -128,12 +128,19 @@ def results_table(results: Results) -> "Table":
     return table
 
 
+def shown(results: Results) -> list[Row]:
+    """What fits a terminal: of the archive's rows, those with the schedules of what ran here."""
+    schedules = {row.schedule for row in results.rows if row.source == "run"}
+    return [row for row in results.rows if row.source == "run" or row.schedule in schedules]
+
+
 def sections(results: Results) -> list[tuple[str, list[Row]]]:
     """Rows as they are shown: what ran here, then the archive's, each by speed-up, with titles."""
-    here = [row for row in results.rows if row.source == "run"]
-    stored = [row for row in results.rows if row.source != "run"]
-    groups = [("", here), ("baselines, from the archive", stored)]
-    return [(title, sorted(rows, key=_rank)) for title, rows in groups if rows]
+    rows = shown(results)
+    here = [row for row in rows if row.source == "run"]
+    stored = [row for row in rows if row.source != "run"]
+    groups = [("", here), ("from the archive:", stored)]
+    return [(title, sorted(group, key=_rank)) for title, group in groups if group]
 
 
 def explanation(results: Results) -> list[str]:
@@ -154,9 +161,12 @@ def explanation(results: Results) -> list[str]:
     )
     here = [row for row in results.rows if row.source == "run"]
     for what, count in limits:
-        shown = [f"{row.label} {count(row)}" for row in here if count(row)]
-        if shown:
-            lines.append(f"tasks where {what}: {', '.join(shown)}.")
+        counts = [f"{row.label} {count(row)}" for row in here if count(row)]
+        if counts:
+            lines.append(f"tasks where {what}: {', '.join(counts)}.")
+    num_hidden = len(results.rows) - len(shown(results))
+    if num_hidden:
+        lines.append(f"{num_hidden} more baselines, with other schedules, are in the report.")
     effort = results.effort
     lines.append(
         f"{effort.num_runs:,} runs; {effort.compile_share:.0%} of "

@@ -6,13 +6,11 @@ candidate costs that candidate's runs and nothing else. Where the archive has no
 suite of one's own, a task that has changed since), Adam is trained here first.
 """
 
-import datetime
+import dataclasses
 import math
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Final, final
 
@@ -22,7 +20,7 @@ import numpy as np
 
 from veldt.tasks import base, errors, pool_config, registry, suites
 from veldt.tasks.benchmark import archive as archive_lib
-from veldt.tasks.benchmark import baselines, protocol, runs, scores, scoring
+from veldt.tasks.benchmark import baselines, machine, protocol, runs, scores, scoring
 from veldt.tasks.benchmark import costs as costs_lib
 from veldt.tasks.benchmark.candidates import Candidate
 from veldt.tasks.benchmark.costs import Cost
@@ -34,6 +32,7 @@ from veldt.tasks.benchmark.sweep import Sweep
 RUN: Final = "run"
 ARCHIVE: Final = "archive"
 SWEEPS_FOLDER: Final = "sweeps"
+"""In the evaluation's folder."""
 
 
 @final
@@ -95,8 +94,8 @@ def evaluate(
       archive: of the baselines; the one shipped for the suite if None.
 
     Raises:
-      TaskError: a task cannot be loaded, two candidates have one name, or a candidate failed on
-        every task.
+      TaskError: a task cannot be loaded, a candidate makes no transform, two have one name, or
+        all failed on every task. (One that fails on some counts as diverged there.)
     """
     began = time.perf_counter()
     watcher = watcher if watcher is not None else runs.Silent()
@@ -105,6 +104,7 @@ def evaluate(
     if config.rates is not None:
         candidates = [candidate.with_rates(config.rates) for candidate in candidates]
     names = [entry.task for entry in suite.tasks]
+    seeds = tuple(range(config.seed, config.seed + protocol.NUM_SEEDS))
     with runs.Runner(config.pool, Shelf(folder / SWEEPS_FOLDER), watcher) as runner:
         fingerprints = runner.fingerprints(names)
         adams = _archived_adams(suite, archive, fingerprints)
@@ -124,9 +124,11 @@ def evaluate(
         if failed:
             raise errors.TaskError(f"Adam cannot be trained on {', '.join(failed)}; see above")
         adams |= {task: found[plan][0] for task, plan in reference_plans.items()}
-        costs = runner.costs(names, candidates, fingerprints) if config.step_times else {}
-    done = {key: found[plan] for key, plan in wanted.items() if plan in found}
-    _check_any(candidates, done)
+        done = {key: found[plan] for key, plan in wanted.items() if plan in found}
+        if not done:
+            raise errors.TaskError("every candidate failed on every task; see above")
+        pairs = [(name, c) for name in names for c in candidates if (c.name, name) in done]
+        costs = runner.costs(pairs, fingerprints) if config.step_times else {}
 
     tasks = {name: registry.load_task(name) for name in names}
     references = [
@@ -140,7 +142,7 @@ def evaluate(
             name: Cost(1.0, costs_lib.state_bytes(task, adam)) for name, task in tasks.items()
         }
         known = _baseline_entries(
-            suite, archive, fingerprints, references, adam_costs, RUN if missing else ARCHIVE
+            suite, archive, fingerprints, references, adam_costs, RUN if missing else ARCHIVE, seeds
         )
         entries += [
             entry
@@ -150,7 +152,7 @@ def evaluate(
     sweeps = [sweep for group in done.values() for sweep in group]
     return Results(
         suite=suite.name,
-        seeds=tuple(range(config.seed, config.seed + protocol.NUM_SEEDS)),
+        seeds=seeds,
         rates_per_candidate=max(len(candidate.rates) for candidate in candidates),
         horizon=float(protocol.HORIZON),
         tasks=tuple(
@@ -164,23 +166,13 @@ def evaluate(
             run_s=sum(sweep.run_s for sweep in sweeps),
             wall_s=time.perf_counter() - began,
         ),
-        versions=versions(),
+        versions=machine.versions(),
     )
 
 
-def versions() -> dict[str, str]:
-    """What a result was made with."""
-    packages = {name: metadata.version(name) for name in ("veldt", "jax", "optax", "flax")}
-    device = jax.devices()[0]
-    return {
-        **packages,
-        "python": platform.python_version(),
-        "device": f"{device.platform}: {device.device_kind}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
-
-
 def _check(suite: suites.Suite, candidates: Sequence[Candidate]) -> None:
+    for candidate in candidates:
+        candidate.check()
     names = [candidate.name for candidate in candidates]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
@@ -193,14 +185,6 @@ def _check(suite: suites.Suite, candidates: Sequence[Candidate]) -> None:
                 f"suite {suite.name!r}: task {entry.task!r} has num_steps {entry.num_steps}; for "
                 f"an evaluation write a multiple of {protocol.NUM_CHECKS}, such as {near}"
             )
-
-
-def _check_any(
-    candidates: Sequence[Candidate], done: Mapping[tuple[str, str], Sequence[Sweep]]
-) -> None:
-    for candidate in candidates:
-        if not any(name == candidate.name for name, _ in done):
-            raise errors.TaskError(f"{candidate.name} failed on every task; see above")
 
 
 def _archived_adams(
@@ -272,6 +256,7 @@ def _baseline_entries(
     references: Sequence[scoring.Reference],
     adam_costs: Mapping[str, Cost],
     adam_source: str,
+    seeds: Sequence[int],
 ) -> list[tuple[str, scoring.Entry]]:
     """Adam as its reference shows it, and the archived runs that cover the whole suite.
 
@@ -279,7 +264,7 @@ def _baseline_entries(
       Each with the identity of its optimizer.
     """
     adam = baselines.BASELINES[baselines.ADAM]
-    sweeps = {r.task: scoring.contestant(r.adam, r.num_steps) for r in references}
+    sweeps = {r.task: _as_contestant(r, seeds) for r in references}
     entries = [(adam.identity, scoring.Entry(adam.name, CONSTANT, adam_source, sweeps, adam_costs))]
     groups: dict[tuple[str, str, str], dict[str, archive_lib.Record]] = {}
     for entry in suite.tasks:
@@ -292,6 +277,16 @@ def _baseline_entries(
             costs = {task: record.cost for task, record in records.items() if record.cost}
             entries.append((identity, scoring.Entry(name, schedule, ARCHIVE, sweeps, costs)))
     return entries
+
+
+def _as_contestant(reference: scoring.Reference, seeds: Sequence[int]) -> Sweep:
+    """Adam with a contestant's budget of rates, steps and seeds: these, or others as many."""
+    sweep = scoring.contestant(reference.adam, reference.num_steps)
+    known = sweep.seeds.tolist()
+    where = [known.index(seed) for seed in seeds if seed in known]
+    if len(where) < len(seeds):
+        where = list(range(len(seeds)))
+    return dataclasses.replace(sweep, seeds=sweep.seeds[where], losses=sweep.losses[:, where])
 
 
 def _is_run_again(

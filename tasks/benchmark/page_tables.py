@@ -1,7 +1,7 @@
 """The tables of the benchmark's page: over the suite, task by task, and the tasks themselves."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from veldt.tasks.benchmark import figures
@@ -16,26 +16,35 @@ STYLE: Final = """
 .compact table { font-size: .88rem; line-height: 1.4; }
 .compact th, .compact td { padding: .3rem .7rem .3rem 0; }
 .compact th:last-child, .compact td:last-child { padding-right: 0; }
-.compact thead th { vertical-align: bottom; line-height: 1.25; }
+.compact thead th { vertical-align: bottom; line-height: 1.25; white-space: normal; }
+.compact td:first-child, .compact thead th:first-child {
+  position: sticky; left: 0; min-width: 14.8rem; background: var(--page);
+  overflow-wrap: anywhere;
+}
 .compact tr.groups th { border-bottom: 1px solid var(--rule); }
 .compact tr.groups td { border-bottom: 0; }
 .compact tr.part th { padding-top: 1rem; color: var(--ink); border-bottom: 1px solid var(--rule); }
 .range { display: block; color: var(--soft); font-size: .76rem; font-weight: 400; }
 .clear { font-weight: 700; }
-svg.forest { display: block; width: 8rem; height: 1.5rem; }
+.whole { white-space: nowrap; }
+svg.forest { display: block; width: 7rem; height: 1.3rem; }
 .forest text { font-weight: 400; }
 .forest .whisker { stroke: var(--grey); stroke-width: 2; fill: none; }
 .forest .whisker.run { stroke: var(--blue); stroke-width: 3; }
-.forest .marker { fill: var(--grey); stroke: var(--card); }
+.forest .marker { fill: var(--grey); }
 .forest .marker.run { fill: var(--blue); }
 .forest .unity { stroke: var(--rule); stroke-width: 1.5; fill: none; }
 tr.run td:first-child { font-weight: 600; }
-@media print { .compact { font-size: 8pt; } svg.forest { width: 5rem; } }
+@media (max-width: 60rem) {
+  .compact td:first-child, .compact thead th:first-child { min-width: 10rem; }
+}
+@media print {
+  .compact table { font-size: 8pt; }
+  .compact td:first-child, .compact thead th:first-child { position: static; }
+  svg.forest { width: 6rem; }
+}
 """
 
-_HEADS: Final = (
-    "won", "rate", "speed-up", "test loss", "won", "diverged", "step time", "state, B/param"
-)  # fmt: skip
 _FOREST: Final = Frame(width=136, height=24, left=6, right=6, top=0, bottom=0)
 
 
@@ -85,14 +94,11 @@ def _rate(value: float) -> str:
 
 def main_table(results: Results) -> Html:
     """Every row, the fastest first, candidates run here before the archive's baselines."""
+    speed = tag("span", "speed-up", class_="whole")
     heads = (
-        "optimizer",
-        "speed-up",
-        _forest_axis(results.horizon),
-        "test loss",
-        "train loss",
-        *_HEADS,
-    )
+        "optimizer", speed, _forest_axis(results.horizon), "test loss", "train loss", "won",
+        "rate", speed, "test loss", "won", "diverged", "step time", "state, B/param",
+    )  # fmt: skip
     groups = (
         ("", 1),
         ("tuned: the best learning rate of each task", 5),
@@ -113,7 +119,7 @@ def main_table(results: Results) -> Html:
 
 def _cells(row: Row, results: Results) -> tuple[object, ...]:
     return (
-        _name_with_remarks(row),
+        _name(row, _remarks(row)),
         _faster(row.speedup),
         _forest(row, results.horizon),
         _lower(row.test_ratio),
@@ -129,16 +135,10 @@ def _cells(row: Row, results: Results) -> tuple[object, ...]:
     )
 
 
-def _name(row: Row) -> Html:
-    if row.schedule == CONSTANT:
-        return tag("span", row.name)
-    return tag("span", row.name, " ", tag("span", row.schedule, class_="soft"))
-
-
-def _name_with_remarks(row: Row) -> Html:
-    below = [row.schedule] if row.schedule != CONSTANT else []
-    below += [_remarks(row)] if row.num_capped or row.num_at_edge or row.num_failed else []
-    return join([row.name, tag("span", ", ".join(below), class_="range") if below else ""])
+def _name(row: Row, *below: str) -> Html:
+    """A row's name, with the schedule and further words below it in small."""
+    words = ", ".join(([] if row.schedule == CONSTANT else [row.schedule]) + [*filter(None, below)])
+    return join([row.name, tag("span", words, class_="range") if words else ""])
 
 
 def _remarks(row: Row) -> str:
@@ -166,7 +166,7 @@ def _forest(row: Row, horizon: float) -> Html:
         (low, y), (high, _) = plot.place((values[0], 0.5)), plot.place((values[2], 0.5))
         content += [
             tag("path", d=f"M{low:.1f} {y:.1f}H{high:.1f}", class_=f"whisker {kind}"),
-            plot.marker((values[1], 0.5), kind, "circle", 0.9),
+            plot.marker((values[1], 0.5), kind, "circle", 0.75),
         ]
     return _strip(content)
 
@@ -187,9 +187,9 @@ def _unity(plot: Plot) -> Html:
     return tag("path", d=f"M{x:.1f} 0V{plot.frame.height}", class_="unity")
 
 
-def _strip(content: Sequence[Html] | object) -> Html:
+def _strip(content: Iterable[Html]) -> Html:
     size = f"0 0 {_FOREST.width} {_FOREST.height}"
-    return tag("svg", join(content), viewBox=size, class_="forest", aria_hidden="true")  # type: ignore[arg-type]
+    return tag("svg", *content, viewBox=size, class_="forest", aria_hidden="true")
 
 
 # ------------------------------------------------------------------------------------- task by task
@@ -224,7 +224,7 @@ def _task_speedup(score: TaskScore, best: float | None = None) -> Html:
     """A task's speed-up, or why there is none."""
     if score.failed:
         return tag("span", "failed")
-    told = f"≥ {number(score.speedup)}" if score.capped else number(score.speedup)
+    told = f"≥ {score.speedup:.3g}" if score.capped else number(score.speedup)
     return tag("span", told, class_="clear" if score.speedup == best else None)
 
 
@@ -232,7 +232,7 @@ def task_details(row: Row) -> Html:
     """A row's scores on every task, folded."""
     heads = (
         "task", "speed-up", "rate", "train loss", "over Adam's", "rate", "test loss",
-        "over Adam's", "speed-up", "test, over Adam's", "diverged", "step time", "state B/param",
+        "over Adam's", "speed-up", "test, over Adam's", "diverged", "step time", "state, B/param",
     )  # fmt: skip
     groups = (
         ("", 1),
@@ -267,7 +267,7 @@ def task_details(row: Row) -> Html:
     remarks = f", {_remarks(row)}" if _remarks(row) else ""
     return tag(
         "details",
-        tag("summary", _name(row), f": {speedup(row)} over {len(rows)} tasks{remarks}"),
+        tag("summary", row.label, f": {speedup(row)} over {len(rows)} tasks{remarks}"),
         tag(
             "div", table(heads, rows, numbers=range(1, len(heads)), groups=groups), class_="compact"
         ),

@@ -117,8 +117,10 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The name, with the schedule where it is not constant."""
-        return self.name if self.schedule == CONSTANT else f"{self.name} {self.schedule}"
+        """The name, with the schedule in short where it is not constant: `muon cosine`."""
+        if self.schedule == CONSTANT:
+            return self.name
+        return f"{self.name} {self.schedule.removeprefix('warmup_')}"
 
 
 @final

@@ -113,27 +113,30 @@ class Runner:
             found[plan] = sweeps
 
         jobs = [worker_lib.SweepJob(plan) for plan in missing]
-        failed = self._run("training", jobs, [plan.label for plan in missing], take)
-        for index, message in failed.items():
-            self._watcher.note(f"{missing[index].label} failed: {message}")
+        labels = [plan.label for plan in missing]
+        self._note_failed(labels, self._run("training", jobs, labels, take))
         return found
 
     def costs(
-        self, tasks: Sequence[str], candidates: Sequence[Candidate], fingerprints: dict[str, str]
+        self, pairs: Sequence[tuple[str, Candidate]], fingerprints: dict[str, str]
     ) -> dict[tuple[str, str], Cost]:
-        """What a step costs, by task and candidate's name; measured one at a time.
+        """What a step of a candidate costs on a task, by task and candidate's name.
 
-        What cannot be measured is left out and noted.
+        Measured one at a time; what cannot be measured is left out and noted.
+
+        Args:
+          pairs: tasks and candidates; those of one task side by side, since a worker keeps Adam's
+            compiled step for the last.
+          fingerprints: of the tasks.
         """
         found: dict[tuple[str, str], Cost] = {}
         missing: list[tuple[str, Candidate]] = []
-        for task in tasks:  # Task by task: a worker keeps Adam's compiled step for the last.
-            for candidate in candidates:
-                kept = self._shelf.find_cost(task, candidate, fingerprints[task])
-                if kept is None:
-                    missing.append((task, candidate))
-                else:
-                    found[task, candidate.name] = kept
+        for task, candidate in pairs:
+            kept = self._shelf.find_cost(task, candidate, fingerprints[task])
+            if kept is None:
+                missing.append((task, candidate))
+            else:
+                found[task, candidate.name] = kept
         self._note_kept(len(found), len(found) + len(missing), "costs")
         # Two measurements at a time would share cores, caches and memory.
         self._close()
@@ -148,10 +151,17 @@ class Runner:
 
         jobs = [worker_lib.CostJob(task, candidate) for task, candidate in missing]
         labels = [f"cost of {candidate.name} on {task}" for task, candidate in missing]
-        failed = self._run("measuring step times", jobs, labels, take)
-        for index, message in failed.items():
-            self._watcher.note(f"{labels[index]} failed: {message}")
+        self._note_failed(labels, self._run("measuring step times", jobs, labels, take))
         return found
+
+    def _note_failed(self, labels: Sequence[str], failed: dict[int, str]) -> None:
+        """What failed and why; where it was raised only once for each reason."""
+        seen: set[str] = set()
+        for index, message in failed.items():
+            reason, _, frames = message.partition("\n")
+            where = f"\n{frames}" if frames and reason not in seen else ""
+            self._watcher.note(f"{labels[index]} failed: {reason}{where}")
+            seen.add(reason)
 
     def _note_kept(self, num_kept: int, total: int, what: str) -> None:
         if num_kept:

@@ -11,18 +11,13 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.search import fakes
 from veldt.search import (
     lineage,
-    markup,
     report,
     report_data,
-    report_figures,
     run,
     tally,
     verdict,
@@ -392,49 +387,6 @@ def test_meta_validation_is_told_with_its_sign():
 
 
 # ----------------------------------------------------------------------------------- the machinery
-
-
-@given(st.text(), st.text(), st.text())
-def test_children_and_attributes_come_back_as_they_were(child, inner, value):
-    # HTML reads carriage returns and NUL as something else, in any text.
-    child, inner, value = (re.sub("[\r\0]", "", text) for text in (child, inner, value))
-    made = markup.tag("p", child, markup.tag("b", inner), class_=value, data_x=None)
-    found = Page(made)
-    assert found.tags == ["p", "b"]
-    assert found.attributes == [("class", value)]
-    assert "".join(found.texts) == child + inner
-
-
-@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
-def test_ticks_are_round_few_and_inside(low, width):
-    high = low + width
-    if not width > 1e-9 * abs(low):
-        return
-    found = report_figures.ticks(low, high)
-    assert 1 <= len(found) <= 8
-    slack = 1e-6 * width
-    assert all(low - slack <= value <= high + slack for value in found)
-    steps = np.diff(found)
-    if len(steps):
-        digits = steps[0] / 10.0 ** math.floor(math.log10(steps[0]) + 1e-6)
-        assert np.isclose(digits, [1, 2, 5, 10], rtol=1e-3).any()
-
-
-def test_points_are_placed_and_held_inside_the_axes():
-    plot = report_figures.Plot((0, 10), (-2, -1), "", "")
-    left, bottom = plot.place((0, -2))
-    right, top = plot.place((10, -1))
-    assert left < right and top < bottom  # The page counts downwards.
-    assert plot.place((5, -1.5)) == ((left + right) / 2, (top + bottom) / 2)
-    assert plot.place((99, 5)) == (right, top)
-
-
-def test_a_step_line_holds_its_value_until_the_next():
-    plot = report_figures.Plot((0, 10), (0, 10), "", "")
-    path = re.search(r'd="([^"]+)"', plot.steps([(0, 8), (4, 2)], 10, "fitness"))[1]
-    drawn = [tuple(map(float, point.split())) for point in path[1:].split("L")]
-    expected = [plot.place(point) for point in ((0, 8), (4, 8), (4, 2), (10, 2))]
-    assert np.allclose(drawn, expected, atol=0.06)
 
 
 def test_a_change_is_told_without_the_noise():

@@ -1,12 +1,11 @@
 """HTML that is escaped unless it says otherwise.
 
-A report shows texts from a store that may be a stranger's. So pages are built by `tag`, which
-escapes every child that is not `Html` already, and `Html` is made only here and by the figures,
-which write numbers alone.
+A page shows texts from files that may be a stranger's. So pages are built by `tag`, which escapes
+every child that is not `Html` already, and `Html` is made only here and of constants.
 """
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import final
 
 
@@ -48,15 +47,18 @@ def table(
     rows: Iterable[tuple[str, Iterable[object]]],
     *,
     numbers: Iterable[int] = (),
+    groups: Iterable[tuple[object, int]] = (),
 ) -> Html:
     """A table that scrolls sideways by itself where the page is narrow.
 
     Args:
       heads: the columns' names.
-      rows: each a class (or "") and its cells.
+      rows: each a class (or "") and its cells; a single cell where there are more columns is the
+        heading of the rows after it.
       numbers: the columns that hold numbers, set to the right.
+      groups: names over neighbouring columns, each with how many; none if empty.
     """
-    right = frozenset(numbers)
+    heads, groups, right = tuple(heads), tuple(groups), frozenset(numbers)
 
     def cells(name: str, row: Iterable[object], **scope: str) -> Html:
         return join(
@@ -64,13 +66,31 @@ def table(
             for i, cell in enumerate(row)
         )
 
+    def line(row: tuple[object, ...]) -> Html:
+        if len(row) == 1 < len(heads):
+            return tag("th", row[0], scope="colgroup", colspan=len(heads))
+        return cells("td", row)
+
+    over = (
+        tag("th", name, scope="colgroup", colspan=span) if name else tag("td", colspan=span)
+        for name, span in groups
+    )
     return tag(
         "div",
         tag(
             "table",
-            tag("thead", tag("tr", cells("th", heads, scope="col"))),
-            tag("tbody", *(tag("tr", cells("td", row), class_=kind or None) for kind, row in rows)),
+            tag(
+                "thead",
+                tag("tr", *over, class_="groups") if groups else "",
+                tag("tr", cells("th", heads, scope="col")),
+            ),
+            tag("tbody", *(tag("tr", line(tuple(row)), class_=kind or None) for kind, row in rows)),
         ),
         class_="scroll",
         tabindex=0,
     )
+
+
+def definitions(values: Mapping[str, object]) -> Html:
+    """A list of names and what each is."""
+    return tag("dl", *(join([tag("dt", name), tag("dd", v)]) for name, v in values.items()))
