@@ -36,7 +36,7 @@ def load_object(kind: str, name: str) -> Callable[..., Any]:
                 f"{kind} {name!r}: {error}; looked in the current directory {Path.cwd()} and the "
                 "installed packages."
             ) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise errors.TaskError(
                 f"{kind} {name!r}: importing {module_name} failed: {type(error).__name__}: {error}"
             ) from error

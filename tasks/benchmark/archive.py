@@ -112,7 +112,7 @@ def read_archive(path: Path) -> Archive:
       TaskError: it cannot be read, or is no archive.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
             header = json.loads(bytes(arrays["header"]).decode())
             if header["format"] != FORMAT:
                 raise ValueError(f"its format is {header['format']}, not {FORMAT}")

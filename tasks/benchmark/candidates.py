@@ -8,10 +8,12 @@ rate have nothing in common.
 """
 
 import abc
+import contextlib
 import dataclasses
 import hashlib
 import inspect
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -85,7 +87,7 @@ class Candidate(abc.ABC):
     def identity(self) -> str:
         """A text that differs between optimizers that could train differently.
 
-        Stored results are found again by it; the name and the rates play no part.
+        Stored results are found again by it, beside the rates; the name plays no part.
         """
 
 
@@ -126,7 +128,8 @@ class FactoryCandidate(Candidate):
     @property
     def identity(self) -> str:
         options = ",".join(f"{key}={value!r}" for key, value in self.options)
-        return f"{self.factory}({options}) {_version(self.factory, self._load())}"
+        self._load()
+        return f"{self.factory}({options}) {_version(self.factory)}"
 
     def _load(self) -> Callable[..., Any]:
         return imports.load_object("optimizer", self.factory)
@@ -139,9 +142,13 @@ def factory_candidate(factory: str) -> FactoryCandidate:
       TaskError: there is no such function, or it cannot be called as a factory.
     """
     function = imports.load_object("optimizer", factory)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # Some functions written in C have none.
+        raise errors.TaskError(f"optimizer {factory!r} is no factory of an optimizer") from None
     required = [
         parameter.name
-        for parameter in inspect.signature(function).parameters.values()
+        for parameter in signature.parameters.values()
         if parameter.default is inspect.Parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         and parameter.name not in ("learning_rate", "num_steps")
@@ -175,12 +182,12 @@ def checked(name: str, tx: object) -> optax.GradientTransformation:
     return cast(optax.GradientTransformation, tx)
 
 
-def _version(factory: str, function: Callable[..., Any]) -> str:
-    """The package's version; where there is none, a hash of the module's file."""
-    top = factory.partition(":")[0].partition(".")[0]
-    try:
-        return metadata.version(top)
-    except metadata.PackageNotFoundError:
-        path = inspect.getsourcefile(inspect.unwrap(function))
-        content = Path(path).read_bytes() if path else b""
-        return hashlib.sha256(content).hexdigest()[:16]
+def _version(factory: str) -> str:
+    """The version of an installed package; of anything that may be edited, its file's hash."""
+    module = factory.partition(":")[0]
+    path = Path(sys.modules[module].__file__ or "")
+    if {"site-packages", "dist-packages"} & set(path.parts):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(module.partition(".")[0])
+    content = path.read_bytes() if path.is_file() else b""
+    return hashlib.sha256(content).hexdigest()[:16]

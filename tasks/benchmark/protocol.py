@@ -47,6 +47,11 @@ class SweepPlan:
     schedules: tuple[str, ...]
 
     @property
+    def held_out_every(self) -> int:
+        """After how many checks held-out losses are taken: a candidate's whole run."""
+        return NUM_CHECKS if self.num_checks % NUM_CHECKS == 0 else self.num_checks
+
+    @property
     def label(self) -> str:
         """What it is, for people."""
         return f"{self.candidate.name} on {self.task}"

@@ -14,7 +14,6 @@ intervals. *Untuned* is with one rate for all tasks. `scoring` says how each is 
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -194,7 +193,7 @@ class Results:
     tasks: tuple[TaskRecord, ...]
     rows: tuple[Row, ...]
     effort: Effort
-    versions: Mapping[str, str]
+    versions: dict[str, str]
 
     def row(self, label: str) -> Row:
         """The row with this label.

@@ -98,6 +98,7 @@ class Runner:
         """
         found: dict[SweepPlan, tuple[Sweep, ...]] = {}
         missing: list[SweepPlan] = []
+        plans = list(dict.fromkeys(plans))
         for plan in plans:
             kept = self._shelf.find(plan, fingerprints[plan.task])
             if kept is None:
@@ -106,10 +107,12 @@ class Runner:
                 found[plan] = kept
         self._note_kept(len(found), len(plans), "sweeps")
         missing.sort(key=_size, reverse=True)
+        # An optimizer's file may be edited while it trains: what it is is decided now.
+        paths = [self._shelf.path(plan, fingerprints[plan.task]) for plan in missing]
 
         def take(index: int, value: object) -> None:
             plan, sweeps = missing[index], _as_sweeps(value)
-            self._shelf.keep(plan, fingerprints[plan.task], sweeps)
+            self._shelf.write_sweeps(paths[index], sweeps)
             found[plan] = sweeps
 
         jobs = [worker_lib.SweepJob(plan) for plan in missing]
@@ -138,6 +141,10 @@ class Runner:
             else:
                 found[task, candidate.name] = kept
         self._note_kept(len(found), len(found) + len(missing), "costs")
+        paths = [
+            self._shelf.cost_path(task, candidate, fingerprints[task])
+            for task, candidate in missing
+        ]
         # Two measurements at a time would share cores, caches and memory.
         self._close()
         self._config = dataclasses.replace(self._config, num_workers=1)
@@ -146,7 +153,7 @@ class Runner:
             task, candidate = missing[index]
             if not isinstance(value, Cost):
                 raise TypeError(f"a worker returned {type(value).__name__}, not a cost")
-            self._shelf.keep_cost(task, candidate, fingerprints[task], value)
+            self._shelf.write_cost(paths[index], value)
             found[task, candidate.name] = value
 
         jobs = [worker_lib.CostJob(task, candidate) for task, candidate in missing]

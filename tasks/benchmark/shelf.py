@@ -12,7 +12,6 @@ import json
 import math
 import os
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, final
@@ -54,10 +53,10 @@ class Shelf:
     def find(self, plan: SweepPlan, fingerprint: str) -> tuple[Sweep, ...] | None:
         """A plan's sweeps, one per schedule; None if they are not here or cannot be read."""
         try:
-            sweeps = read_sweeps(self.path(plan, fingerprint))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None  # A damaged file is as good as none: it is made again.
-        return sweeps if _fits(sweeps, plan) else None
+            sweeps = read_sweeps(self._known_as(self.path(plan, fingerprint)))
+            return sweeps if _fits(sweeps, plan) else None
+        except Exception:  # A damaged zip raises many kinds.
+            return None  # It is as good as none: it is made again.
 
     def keep(self, plan: SweepPlan, fingerprint: str, sweeps: Sequence[Sweep]) -> None:
         """Writes a plan's sweeps, whole or not at all.
@@ -65,14 +64,23 @@ class Shelf:
         Raises:
           TaskError: they cannot be written.
         """
+        self.write_sweeps(self.path(plan, fingerprint), sweeps)
+
+    def write_sweeps(self, path: Path, sweeps: Sequence[Sweep]) -> None:
+        """Writes sweeps where `path` said, before they were run, that they belong.
+
+        Raises:
+          TaskError: they cannot be written.
+        """
         content = io.BytesIO()
         write_sweeps(content, sweeps)
-        self._write(self.path(plan, fingerprint), content.getvalue())
+        self._write(path, content.getvalue())
 
     def find_cost(self, task: str, candidate: Candidate, fingerprint: str) -> Cost | None:
         """A measured cost; None if it is not here or cannot be read."""
         try:
-            data = json.loads(self.cost_path(task, candidate, fingerprint).read_bytes())
+            path = self._known_as(self.cost_path(task, candidate, fingerprint))
+            data = json.loads(path.read_bytes())
             cost = Cost(float(data["step_ratio"]), float(data["state_bytes"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -84,8 +92,20 @@ class Shelf:
         Raises:
           TaskError: it cannot be written.
         """
-        text = json.dumps(dataclasses.asdict(cost))
-        self._write(self.cost_path(task, candidate, fingerprint), text.encode())
+        self.write_cost(self.cost_path(task, candidate, fingerprint), cost)
+
+    def write_cost(self, path: Path, cost: Cost) -> None:
+        """Writes a cost where `cost_path` said, before it was measured, that it belongs.
+
+        Raises:
+          TaskError: it cannot be written.
+        """
+        self._write(path, json.dumps(dataclasses.asdict(cost)).encode())
+
+    def _known_as(self, path: Path) -> Path:
+        """The file with this digest, whatever the candidate was called when it was written."""
+        digest = path.name.rpartition("--")[2]
+        return next(iter(self.folder.glob(f"*--{digest}")), path)
 
     def _write(self, path: Path, content: bytes) -> None:
         draft = path.with_name(path.name + ".new")
@@ -118,9 +138,9 @@ def read_sweeps(path: Path) -> tuple[Sweep, ...]:
     """Reads what `write_sweeps` wrote.
 
     Raises:
-      OSError, ValueError, KeyError, zipfile.BadZipFile: it cannot be read, or is something else.
+      Exception: of many kinds, if it cannot be read or is something else.
     """
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
         count = len({key.partition(".")[0] for key in arrays.files})
         return tuple(
             Sweep(
@@ -136,5 +156,10 @@ def _fits(sweeps: Sequence[Sweep], plan: SweepPlan) -> bool:
     steps = check_steps(plan.num_steps, plan.num_checks)
     shape = (len(plan.candidate.rates), len(plan.seeds), len(steps), len(SPLITS))
     return len(sweeps) == len(plan.schedules) and all(
-        sweep.losses.shape == shape and tuple(sweep.steps) == steps for sweep in sweeps
+        sweep.losses.shape == shape
+        and sweep.losses.dtype == np.float32
+        and np.array_equal(sweep.steps, steps)
+        and np.array_equal(sweep.seeds, plan.seeds)
+        and np.allclose(sweep.rates, plan.candidate.rates, rtol=1e-6)
+        for sweep in sweeps
     )

@@ -6,7 +6,7 @@ from typing import Final, TypeAlias, final
 from veldt.tasks import base, fingerprint, registry
 from veldt.tasks.benchmark import costs, sweep
 from veldt.tasks.benchmark.candidates import Candidate
-from veldt.tasks.benchmark.protocol import NUM_CHECKS, SweepPlan
+from veldt.tasks.benchmark.protocol import SweepPlan
 
 MAX_TASKS: Final = 4  # Kept in a worker at a time, with their data.
 
@@ -60,7 +60,7 @@ class BenchmarkWorker:
                     plan.seeds,
                     num_steps=plan.num_steps,
                     num_checks=plan.num_checks,
-                    held_out_every=NUM_CHECKS,
+                    held_out_every=plan.held_out_every,
                     schedules=plan.schedules,
                 )
             case CostJob(task, candidate):

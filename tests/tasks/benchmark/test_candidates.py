@@ -173,8 +173,18 @@ def test_what_is_no_transform_is_refused(own, name, kind):
     made = candidates.factory_candidate(f"own_optimizers:{name}")
     with pytest.raises(errors.TaskError, match=f"no optax.GradientTransformation; .*{kind}"):
         made.make_tx(0.1, 10)
+    with pytest.raises(errors.TaskError, match=r"no optax\.GradientTransformation"):
+        made.check()
     tx = optax.sgd(0.1)
     assert candidates.checked("it", tx) is tx
+
+
+def test_a_check_finds_what_cannot_be_made_without_training(own):
+    for row in baselines.BASELINES.values():
+        row.check()
+    wrong = candidates.FactoryCandidate("it", "optax:adam", (("beta", 0.5),))
+    with pytest.raises(errors.TaskError, match=r"optimizer 'it' cannot be made: TypeError: .*beta"):
+        wrong.check()
 
 
 # ------------------------------------------------------------------ values and identities

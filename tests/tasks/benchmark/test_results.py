@@ -121,8 +121,8 @@ def test_what_is_not_finite_is_null_and_numbers_stay_as_they_are():
 def test_a_row_is_found_by_its_label():
     assert RESULTS.row("b") is RESULTS.rows[2]
     assert RESULTS.row(ROW.name) is ROW
-    assert RESULTS.row(f"{ROW.name} warmup_cosine") is RESULTS.rows[1]
-    with pytest.raises(KeyError, match=r"no row .*c.*; there are .*warmup_cosine, b"):
+    assert RESULTS.row(f"{ROW.name} cosine") is RESULTS.rows[1]
+    with pytest.raises(KeyError, match=r"no row .*c.*; there are .* cosine, b"):
         RESULTS.row("c")
 
 

@@ -1,0 +1,183 @@
+"""The archive: made once, found again for the same task only, and read from strangers safely."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from veldt.tasks import errors, suites
+from veldt.tasks.benchmark import archive, baselines, runs
+from veldt.tasks.benchmark.schedules import SCHEDULES
+
+
+def test_it_holds_adams_reference_and_every_baseline_with_every_schedule(tiny_archive, tiny_suite):
+    assert set(tiny_archive.fingerprints) == {entry.task for entry in tiny_suite.tasks}
+    for entry in tiny_suite.tasks:
+        fingerprint = tiny_archive.fingerprints[entry.task]
+        reference = tiny_archive.reference(entry, fingerprint)
+        assert reference.losses.shape == (15, 5, 76, 3)
+        assert reference.steps[-1] == 150
+        found = {(r.name, r.schedule) for r in tiny_archive.contests(entry, fingerprint)}
+        assert found == {(n, s) for n in ("adam", "sgd_momentum") for s in SCHEDULES}
+        for record in tiny_archive.contests(entry, fingerprint):
+            assert record.sweep.losses.shape == (7, 3, 26, 3)
+            assert record.cost.step_ratio > 0
+            # The count of steps is 4 bytes beside two parameters.
+            expected = {"adam": 8 + 4 / 2, "sgd_momentum": 4}[record.name]
+            assert record.cost.state_bytes == expected
+
+
+def test_adam_as_a_contestant_agrees_with_its_reference(tiny_archive, tiny_suite):
+    """Same rates, seeds and batches: the same curves, though another program trained them."""
+    entry = tiny_suite.tasks[0]
+    fingerprint = tiny_archive.fingerprints[entry.task]
+    reference = tiny_archive.reference(entry, fingerprint)
+    contest = next(
+        record
+        for record in tiny_archive.contests(entry, fingerprint)
+        if (record.name, record.schedule) == ("adam", "constant")
+    )
+    np.testing.assert_allclose(contest.sweep.rates, reference.rates[1::2], rtol=1e-6)
+    np.testing.assert_allclose(
+        contest.sweep.losses[..., 0], reference.losses[1::2, :3, :26, 0], rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        contest.sweep.losses[:, :, -1], reference.losses[1::2, :3, 25], rtol=1e-4
+    )
+
+
+def test_a_file_gives_back_what_was_written(tiny_archive, tmp_path):
+    path = tmp_path / "some" / "tiny.npz"
+    archive.write_archive(path, tiny_archive)
+    again = archive.read_archive(path)
+    assert again.fingerprints == tiny_archive.fingerprints
+    assert again.made == tiny_archive.made
+    assert len(again.records) == len(tiny_archive.records)
+    for first, second in zip(tiny_archive.records, again.records, strict=True):
+        for name in ("task", "num_steps", "name", "identity", "schedule", "cost"):
+            assert getattr(first, name) == getattr(second, name)
+        for name in ("rates", "seeds", "steps", "losses"):
+            np.testing.assert_array_equal(getattr(first.sweep, name), getattr(second.sweep, name))
+    assert [p.name for p in path.parent.iterdir()] == ["tiny.npz"]
+
+
+def test_what_is_on_the_shelf_is_not_run_again(tiny_archive, tiny_suite, tiny_folder, inline):
+    class Counting:
+        def __init__(self):
+            self.phases = []
+
+        def phase(self, text, done, total):
+            self.phases.append(text)
+
+        def note(self, text):
+            pass
+
+    watcher = Counting()
+    rows = [baselines.BASELINES[name] for name in ("adam", "sgd_momentum")]
+    again = archive.make_archive(tiny_suite, rows, inline, tiny_folder, watcher)
+    assert set(watcher.phases) == {"checking tasks"}
+    for first, second in zip(tiny_archive.records, again.records, strict=True):
+        np.testing.assert_array_equal(first.sweep.losses, second.sweep.losses)
+
+
+def test_a_task_that_has_changed_is_not_found(tiny_archive, tiny_suite):
+    entry = tiny_suite.tasks[0]
+    fingerprint = tiny_archive.fingerprints[entry.task]
+    exact, _, numbers = fingerprint.partition(":")
+    first, _, rest = numbers.partition(",")
+    moved = f"{exact}:{float(first) * 1.01:+.5e},{rest}"
+    for other in (moved, "0" * 12 + ":" + numbers, "", "nonsense"):
+        assert tiny_archive.reference(entry, other) is None
+        assert tiny_archive.contests(entry, other) == []
+    # Rounding on another machine is no change.
+    rounded = f"{exact}:{float(first) * (1 + 1e-6):+.5e},{rest}"
+    assert tiny_archive.reference(entry, rounded) is not None
+
+
+def test_another_length_is_another_task(tiny_archive, tiny_suite):
+    entry = dataclasses.replace(tiny_suite.tasks[0], num_steps=75)
+    assert tiny_archive.reference(entry, tiny_archive.fingerprints[entry.task]) is None
+    unknown = suites.SuiteTask("quadratic", 50)
+    assert tiny_archive.reference(unknown, "abc:+1.0e+00") is None
+
+
+def test_a_suite_without_an_archive_has_an_empty_one(tmp_path):
+    assert archive.find_archive("tiny", tmp_path) is archive.NOTHING
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: b"not a zip at all",
+    ],
+)
+def test_a_damaged_file_is_a_clear_error(tiny_archive, tmp_path, damage):
+    path = tmp_path / "tiny.npz"
+    archive.write_archive(path, tiny_archive)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(errors.TaskError, match=r"tiny\.npz is no archive of runs, or damaged"):
+        archive.read_archive(path)
+
+
+def test_headers_that_lie_are_refused(tiny_archive, tmp_path):
+    path = tmp_path / "tiny.npz"
+    archive.write_archive(path, tiny_archive)
+    with np.load(path) as arrays:
+        content = dict(arrays)
+    header = json.loads(bytes(content["header"]).decode())
+
+    def rewrite(change):
+        lying = json.loads(json.dumps(header))
+        change(lying)
+        content["header"] = np.frombuffer(json.dumps(lying).encode(), np.uint8)
+        np.savez(path, **content)
+
+    for change, text in [
+        (lambda h: h.update(format=2), "format is 2"),
+        (lambda h: h["records"][0].update(rates=[0.1]), "losses of shape"),
+        (lambda h: h["records"][0].update(losses="missing"), "missing"),
+    ]:
+        rewrite(change)
+        with pytest.raises(errors.TaskError, match=text):
+            archive.read_archive(path)
+
+
+def test_arrays_of_objects_are_never_unpickled(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("it was unpickled",))
+
+    path = tmp_path / "trap.npz"
+    np.savez(path, header=np.array([Trap()], dtype=object))
+    with pytest.raises(errors.TaskError, match="damaged"):
+        archive.read_archive(path)
+
+
+def test_a_task_on_which_anything_failed_is_left_out(tiny_module, tiny_suite, tmp_path, inline):
+    from veldt.tasks.benchmark.candidates import factory_candidate
+
+    small = dataclasses.replace(tiny_suite, tasks=tiny_suite.tasks[:1])
+    rows = [factory_candidate(f"{tiny_module}:breaks")]
+    made = archive.make_archive(small, rows, inline, tmp_path, runs.Silent())
+    assert made.records == ()
+    assert made.fingerprints == {}
+
+
+@pytest.mark.parametrize("name", ["smoke", "small"])
+def test_the_shipped_archives_are_whole_and_of_the_tasks_as_they_are(name):
+    suite = suites.load_suite(name)
+    found = archive.find_archive(name)
+    assert set(found.fingerprints) == {entry.task for entry in suite.tasks}
+    for entry in suite.tasks:
+        fingerprint = found.fingerprints[entry.task]
+        assert found.reference(entry, fingerprint) is not None
+        rows = {(r.name, r.schedule) for r in found.contests(entry, fingerprint)}
+        assert rows == {(n, s) for n in baselines.BASELINES for s in SCHEDULES}
+        for record in found.contests(entry, fingerprint):
+            assert record.identity.startswith(baselines.BASELINES[record.name].factory)
+            np.testing.assert_allclose(
+                record.sweep.rates, baselines.BASELINES[record.name].rates, rtol=1e-6
+            )
