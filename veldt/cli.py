@@ -138,8 +138,11 @@ def _check_overrides(
     for word in overrides:
         name = word.partition("=")[0]
         field = name.removeprefix("--").partition(".")[0].replace("-", "_")
+        known = [*own_options, *("--" + field.replace("_", "-") for field in sorted(fields))]
         hint = errors.did_you_mean(name, own_options)
-        if name.startswith("--") and field not in fields and hint:
+        # Where a field is nearer, the config's own error names it.
+        nearest = hint and hint == errors.did_you_mean(name, known)
+        if name.startswith("--") and field not in fields and nearest:
             raise errors.UsageError(f"unknown option {name}.{hint}")
 
 

@@ -124,7 +124,10 @@ def load_suite(source: str | Path) -> suites.Suite:
     """
     text, path = str(source), Path(source)
     if path.suffix in (".yaml", ".yml"):
-        return config_lib.load_config(suites.Suite, path)
+        try:
+            return config_lib.load_config(suites.Suite, path)
+        except task_errors.TaskError as error:
+            raise errors.ConfigError(f"{path}: {error}") from None
     if ":" not in text:
         return suites.load_suite(text)
     suite = imports.load_object("suite", text)()
