@@ -6,7 +6,8 @@ can tune them.
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
@@ -17,6 +18,8 @@ from veldt.search.program import Program
 
 RULE_FILE: Final = "best.py"
 PROVENANCE_FILE: Final = "best.json"
+TASKS: Final = "tasks"
+"""The provenance's entry that names the tasks of the search."""
 # Numbers that are structure and not a choice: 1 - b, x / 2, squares.
 _STRUCTURAL: Final = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5)
 
@@ -35,6 +38,16 @@ class Best:
     program: Program
     learning_rate: float
     provenance: Mapping[str, str]
+
+    @property
+    def proxies(self) -> frozenset[str]:
+        """Names of the tasks that it was selected on, as far as the provenance says."""
+        return frozenset(re.findall(r"(?:^|, )(\S+) \(\d+ steps\)", self.provenance.get(TASKS, "")))
+
+
+def describe_tasks(tasks: Iterable[tuple[str, int]]) -> str:
+    """Names and numbers of steps of a search's tasks, as `Best.proxies` reads them."""
+    return ", ".join(f"{name} ({num_steps} steps)" for name, num_steps in tasks)
 
 
 def name_constants(program: Program) -> Program:

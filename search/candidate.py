@@ -19,14 +19,20 @@ class ProgramCandidate(Candidate):
       name: what tables call it.
       program: the rule.
       rates: peak learning rates; around the one that it was found with, where that is known.
+      proxies: names of the tasks that a search selected it on.
     """
 
     name: str
     program: Program
     rates: tuple[float, ...] = rate_grid(DEFAULT_CENTRE)
+    proxies: frozenset[str] = frozenset()
 
     def make_tx(self, learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
         return self.program.as_optax(learning_rate)
+
+    @property
+    def selected_on(self) -> frozenset[str]:
+        return self.proxies
 
     @property
     def identity(self) -> str:

@@ -212,7 +212,7 @@ def _origin(run_dir: Path, config: SearchConfig) -> dict[str, str]:
         "run": run_dir.resolve().name,
         "search": f"from {config.initial_rule}, seed {config.seed}, {config.max_evaluations} "
         "distinct programs",
-        "tasks": ", ".join(f"{proxy.task} ({proxy.num_steps} steps)" for proxy in config.tasks),
+        best.TASKS: best.describe_tasks((proxy.task, proxy.num_steps) for proxy in config.tasks),
         **_versions(),
     }
 

@@ -99,7 +99,8 @@ def load_candidate(source: str | Path) -> Candidate:
     if path.is_dir():
         found = best.read_best(path)
         name = path.resolve().name
-        return candidate.ProgramCandidate(name, found.program, rate_grid(found.learning_rate))
+        rates = rate_grid(found.learning_rate)
+        return candidate.ProgramCandidate(name, found.program, rates, found.proxies)
     if path.suffix == ".py":
         return candidate.ProgramCandidate(path.stem, rules.load_rule(text))
     if text in baselines.BASELINES:

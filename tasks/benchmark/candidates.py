@@ -49,6 +49,11 @@ class Candidate(abc.ABC):
     name: str
     rates: tuple[float, ...]
 
+    @property
+    def selected_on(self) -> frozenset[str]:
+        """Tasks that it was selected on: no evidence for how good it is."""
+        return frozenset()
+
     def renamed(self, name: str) -> Self:
         """The same under another name."""
         return dataclasses.replace(self, name=name)  # type: ignore[type-var]

@@ -155,15 +155,16 @@ def explanation(results: Results) -> list[str]:
         "B: bytes of state per parameter.",
     ]
     limits: tuple[tuple[str, Callable[[Row], int]], ...] = (
-        (f"the speed-up is cut off at {results.horizon:g}", lambda row: row.num_capped),
-        ("the best rate is the lowest or highest tried", lambda row: row.num_at_edge),
-        ("an exception ended it, which counts as diverged", lambda row: row.num_failed),
+        (f"where the speed-up is cut off at {results.horizon:g}", lambda row: row.num_capped),
+        ("where the best rate is the lowest or highest tried", lambda row: row.num_at_edge),
+        ("where an exception ended it, which counts as diverged", lambda row: row.num_failed),
+        ("on which the rule was selected, which are left out", lambda row: row.num_selected),
     )
     here = [row for row in results.rows if row.source == "run"]
     for what, count in limits:
         counts = [f"{row.label} {count(row)}" for row in here if count(row)]
         if counts:
-            lines.append(f"tasks where {what}: {', '.join(counts)}.")
+            lines.append(f"tasks {what}: {', '.join(counts)}.")
     num_hidden = len(results.rows) - len(shown(results))
     if num_hidden:
         lines.append(f"{num_hidden} more baselines, with other schedules, are in the report.")

@@ -173,6 +173,11 @@ def evaluate(
 def _check(suite: suites.Suite, candidates: Sequence[Candidate]) -> None:
     for candidate in candidates:
         candidate.check()
+        if candidate.selected_on >= {entry.task for entry in suite.tasks}:
+            raise errors.TaskError(
+                f"{candidate.name} was selected on every task of {suite.name!r}, so that nothing "
+                "there says how good it is; choose a suite with other tasks"
+            )
     names = [candidate.name for candidate in candidates]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
@@ -243,6 +248,7 @@ def _entries(
                 if (candidate.name, task) in done
             },
             {task: cost for (task, name), cost in costs.items() if name == candidate.name},
+            candidate.selected_on,
         )
         for candidate in candidates
         for i, schedule in enumerate(schedules)

@@ -196,6 +196,8 @@ def _reading(results: Results) -> Html:
         "diverged, failed": "Diverged is the share of all runs, at whatever rate, that ended "
         "without a finite loss. Failed is a task that an exception ended; it counts as diverged, "
         "with speed-up 0.",
+        "left out": "Tasks that a discovered rule was selected on say nothing of how good it is: "
+        "they count in none of its means.",
         "step time, state": "The time of a training step over that with Adam, measured side by "
         "side on this machine (geometric mean over tasks), and bytes of optimizer state per "
         "parameter; “-” where not measured. The speed-up counts steps, not seconds.",

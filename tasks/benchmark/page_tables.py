@@ -147,6 +147,7 @@ def _remarks(row: Row) -> str:
         (row.num_capped, "capped"),
         (row.num_at_edge, "at edge"),
         (row.num_failed, "failed"),
+        (row.num_selected, "left out"),
     )
     return ", ".join(f"{count} {name}" for count, name in counts if count)
 
@@ -224,6 +225,8 @@ def _task_speedup(score: TaskScore, best: float | None = None) -> Html:
     """A task's speed-up, or why there is none."""
     if score.failed:
         return tag("span", "failed")
+    if score.selected:
+        return join([number(score.speedup), " (selected on)"])
     told = f"≥ {score.speedup:.3g}" if score.capped else number(score.speedup)
     return tag("span", told, class_="clear" if score.speedup == best else None)
 

@@ -29,6 +29,7 @@ class TaskScore:
     Attributes:
       task: its name.
       failed: whether an exception ended it; it then counts as diverged everywhere.
+      selected: whether the candidate was selected on this task, which then does not count.
       rate: the learning rate of the lowest training loss.
       valid_rate: the learning rate of the lowest validation loss.
       at_edge: whether `rate` is the lowest or highest of the rates tried: a wider grid might help.
@@ -50,6 +51,7 @@ class TaskScore:
 
     task: str
     failed: bool
+    selected: bool
     rate: float
     valid_rate: float
     at_edge: bool
@@ -90,6 +92,7 @@ class Row:
       num_capped: tasks whose speed-up is cut off at the horizon of Adam's curves.
       num_at_edge: tasks whose best rate is at the edge of those tried.
       num_failed: tasks ended by an exception.
+      num_selected: tasks left out of all of these, since the candidate was selected on them.
       step_ratio: geometric mean over the tasks measured; None where none was.
       state_bytes: mean over the tasks measured.
       tasks: in the suite's order.
@@ -110,6 +113,7 @@ class Row:
     num_capped: int
     num_at_edge: int
     num_failed: int
+    num_selected: int
     step_ratio: float | None
     state_bytes: float | None
     tasks: tuple[TaskScore, ...]

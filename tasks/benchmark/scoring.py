@@ -20,6 +20,7 @@ from typing import Final, final
 
 import numpy as np
 
+from veldt.tasks import errors
 from veldt.tasks.benchmark import aggregate, scores
 from veldt.tasks.benchmark.aggregate import Interval
 from veldt.tasks.benchmark.costs import Cost
@@ -43,6 +44,7 @@ class Entry:
       source: "run" (here and now) or "archive".
       sweeps: by task; a task on which it failed is missing.
       costs: by task, where measured.
+      selected_on: tasks that the candidate was selected on; they do not count in its means.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Entry:
     source: str
     sweeps: Mapping[str, Sweep]
     costs: Mapping[str, Cost]
+    selected_on: frozenset[str] = frozenset()
 
 
 @final
@@ -79,6 +82,9 @@ def compare(references: Sequence[Reference], entries: Sequence[Entry]) -> tuple[
 
     Returns:
       A row per entry, in their order.
+
+    Raises:
+      TaskError: an entry was selected on every task.
     """
     return tuple(_Scorer(references, entry).row() for entry in entries)
 
@@ -170,12 +176,18 @@ class _Scorer:
         pairs = list(zip(references, sweeps, strict=True))
         self._ours = [_Tuned.of(sweep, r.normalizer) for r, sweep in pairs]
         self._adams = [_Adam.beside(r, sweep) for r, sweep in pairs]
-        self._shared = _shared_rate(self._ours)
-        self._adam_shared = _shared_rate([adam.contest for adam in self._adams])
+        self._counted = [i for i, r in enumerate(references) if r.task not in entry.selected_on]
+        if not self._counted:
+            raise errors.TaskError(
+                f"{entry.name} was selected on every task: nothing says how good it is"
+            )
+        self._shared = _shared_rate([self._ours[i] for i in self._counted])
+        self._adam_shared = _shared_rate([self._adams[i].contest for i in self._counted])
 
     def row(self) -> Row:
         """The entry's scores."""
-        tasks = tuple(self._task(i) for i in range(len(self._references)))
+        everything = tuple(self._task(i) for i in range(len(self._references)))
+        tasks = [everything[i] for i in self._counted]
         ratios = [task.step_ratio for task in tasks if task.step_ratio is not None]
         sizes = [task.state_bytes for task in tasks if task.state_bytes is not None]
         shared = self._shared
@@ -199,7 +211,8 @@ class _Scorer:
             num_failed=sum(task.failed for task in tasks),
             step_ratio=math.exp(np.mean(np.log(ratios))) if ratios else None,
             state_bytes=float(np.mean(sizes)) if sizes else None,
-            tasks=tasks,
+            num_selected=len(everything) - len(tasks),
+            tasks=everything,
         )
 
     def _task(self, i: int) -> TaskScore:
@@ -212,6 +225,7 @@ class _Scorer:
         return TaskScore(
             task=reference.task,
             failed=reference.task not in self._entry.sweeps,
+            selected=reference.task in self._entry.selected_on,
             rate=float(sweep.rates[rate]),
             valid_rate=float(sweep.rates[valid_rate]),
             at_edge=len(sweep.rates) > 1 and rate in (0, len(sweep.rates) - 1),
@@ -232,8 +246,10 @@ class _Scorer:
         )
 
     def _over_tasks(self, score: Callable[[int, np.ndarray], float]) -> Interval:
-        """The interquartile mean over tasks of a score of drawn seeds."""
-        return aggregate.bootstrap([np.arange(len(o.sweep.seeds)) for o in self._ours], score)
+        """The interquartile mean, over the tasks that count, of a score of drawn seeds."""
+        counted = self._counted
+        seeds = [np.arange(len(self._ours[i].sweep.seeds)) for i in counted]
+        return aggregate.bootstrap(seeds, lambda position, drawn: score(counted[position], drawn))
 
     def _speedup(self, i: int, drawn: np.ndarray, rate: int | None = None) -> float:
         """The speed-up at the task's best rate, or at a given one."""

@@ -99,8 +99,10 @@ def test_a_run_directory_is_its_best_rule_around_its_learning_rate(here):
     run = here / "my_run"
     run.mkdir()
     program = Program.parse(RULE)
-    best.write_best(run, best.Best(program, 3e-3, {"run": "test"}))
+    told = best.describe_tasks([("digits_mlp", 200), ("my_task:Spiral", 50)])
+    best.write_best(run, best.Best(program, 3e-3, {"run": "test", "tasks": told}))
     found = evaluation.load_candidate(run)
+    assert found.selected_on == {"digits_mlp", "my_task:Spiral"}
     assert found.name == "my_run"
     assert found.program.statements == program.statements
     assert found.rates[3] == pytest.approx(3e-3)
@@ -157,7 +159,16 @@ def test_suites_come_by_name_file_or_factory(here):
 
 
 def test_the_command_compares_and_writes_and_goes_on(here, capsys):
-    words = ["evaluate", "rule.py", "--suite", "suite.yaml", "--out", "out", "--step-times", "false"]
+    words = [
+        "evaluate",
+        "rule.py",
+        "--suite",
+        "suite.yaml",
+        "--out",
+        "out",
+        "--step-times",
+        "false",
+    ]
     words += ["--pool.num-workers", "1"]
     assert cli.main(words) == cli.OK
     printed = capsys.readouterr()

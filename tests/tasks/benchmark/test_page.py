@@ -40,7 +40,8 @@ class Page(html.parser.HTMLParser):
 
 
 SCORE = TaskScore(
-    task="a", failed=False, rate=0.01, valid_rate=0.03, at_edge=False, speedup=1.0, capped=False,
+    task="a", failed=False, selected=False, rate=0.01, valid_rate=0.03, at_edge=False,
+    speedup=1.0, capped=False,
     train_loss=0.125, test_loss=0.25, train=0.1, test=0.2, train_ratio=0.9, test_ratio=1.1,
     diverged=0.0, untuned_speedup=0.7, untuned_test_ratio=1.3, step_ratio=None, state_bytes=None,
     curve=(1.0, 0.4, 0.2, 0.1),
@@ -69,7 +70,7 @@ ROW = Row(
     name="x", schedule="constant", source="run", speedup=around(1.0), train_ratio=around(0.8),
     test_ratio=around(1.2), untuned_rate=0.02, untuned_speedup=around(0.6),
     untuned_test_ratio=around(1.4), won=0.5, won_untuned=0.25, diverged=0.125, num_capped=0,
-    num_at_edge=0, num_failed=0, step_ratio=1.25, state_bytes=8.0, tasks=(),
+    num_at_edge=0, num_failed=0, num_selected=0, step_ratio=1.25, state_bytes=8.0, tasks=(),
 )  # fmt: skip
 
 
@@ -79,6 +80,7 @@ def row(name, speedup=1.0, *, tasks=None, **changes):
         "num_capped": sum(task.capped for task in tasks),
         "num_at_edge": sum(task.at_edge for task in tasks),
         "num_failed": sum(task.failed for task in tasks),
+        "num_selected": sum(task.selected for task in tasks),
     }
     made = dataclasses.replace(ROW, name=name, speedup=around(speedup), tasks=tasks, **counts)
     return dataclasses.replace(made, **changes)
@@ -353,3 +355,10 @@ def test_a_file_holds_one_panel_per_task_with_its_own_style(tmp_path):
 )  # fmt: skip
 def test_numbers_have_two_or_three_digits(value, text):
     assert page_tables.number(value) == text
+
+
+def test_tasks_that_a_rule_was_selected_on_are_marked():
+    results = make_results(row("found", 2.0, tasks=(score("a", 2.0, selected=True), score("b"))))
+    text = Page(page.render(results)).text
+    assert "1 left out" in text
+    assert "2.00 (selected on)" in text

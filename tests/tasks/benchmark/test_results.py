@@ -12,6 +12,7 @@ from veldt.tasks.benchmark.aggregate import Interval
 TASK = results.TaskScore(
     task="digits_mlp",
     failed=False,
+    selected=False,
     rate=0.01,
     valid_rate=1e-05,
     at_edge=True,
@@ -46,6 +47,7 @@ ROW = results.Row(
     num_capped=0,
     num_at_edge=1,
     num_failed=2,
+    num_selected=0,
     step_ratio=1.25,
     state_bytes=None,
     tasks=(TASK, dataclasses.replace(TASK, task="other", curve=())),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from veldt.tasks import errors
 from veldt.tasks.benchmark import scoring
 from veldt.tasks.benchmark import sweep as sweep_lib
 from veldt.tasks.benchmark.costs import Cost
@@ -350,3 +351,31 @@ def test_a_contestant_has_every_second_rate_and_the_first_part_of_the_curve():
     assert cut.rates.tolist() == [FINE[1], FINE[3], FINE[5]] == list(RATES)
     assert cut.steps.tolist() == SHORT.tolist()
     np.testing.assert_array_equal(cut.losses, long.losses[[1, 3, 5], :, : CHECKS + 1])
+
+
+# ------------------------------------------------------------------ what it was selected on
+
+
+def test_a_task_that_a_rule_was_selected_on_counts_in_no_mean():
+    sweeps = {
+        "known": decays((TAU / 4, TAU / 4, TAU / 4), SHORT),  # Far faster than Adam.
+        "new": decays((2 * TAU,) * 3, SHORT),
+    }
+    references = [reference(task) for task in sweeps]
+    honest = dataclasses.replace(entry(sweeps), selected_on=frozenset({"known"}))
+    (row,) = scoring.compare(references, [honest])
+    (alone,) = scoring.compare(references[1:], [entry({"new": sweeps["new"]})])
+    for name in ("speedup", "train_ratio", "test_ratio", "untuned_speedup", "won", "num_capped"):
+        assert getattr(row, name) == getattr(alone, name)
+    assert row.num_selected == 1
+    assert [(task.task, task.selected) for task in row.tasks] == [("known", True), ("new", False)]
+    assert row.tasks[0].capped  # It is still shown, task by task.
+    (fooled,) = scoring.compare(references, [entry(sweeps)])
+    assert fooled.speedup.value > row.speedup.value
+
+
+def test_a_rule_that_was_selected_on_everything_cannot_be_scored():
+    sweeps = {"known": decays((TAU,) * 3, SHORT)}
+    known = dataclasses.replace(entry(sweeps), selected_on=frozenset({"known", "other"}))
+    with pytest.raises(errors.TaskError, match="it was selected on every task"):
+        scoring.compare([reference("known")], [known])
