@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -170,47 +170,70 @@ def write_archive(path: Path, archive: Archive) -> None:
         raise errors.TaskError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def make_archive(
+def run_baselines(
     suite: suites.Suite,
-    candidates: Iterable[Candidate],
+    candidates: Sequence[Candidate],
     pool: pool_config.PoolConfig,
-    folder: Path,
+    shelf: Shelf,
     watcher: runs.Watcher,
 ) -> Archive:
     """Runs Adam's reference and candidates on a suite, under every schedule, and gathers it.
-
-    A task on which anything failed is left out.
 
     Args:
       suite: the tasks.
       candidates: the baselines.
       pool: where the work is done.
-      folder: where finished runs are kept; called again it goes on there.
+      shelf: where finished runs are kept; called again with it, this goes on where it was.
       watcher: what is told of progress.
     """
-    candidates = tuple(candidates)
-    references = [protocol.reference(entry) for entry in suite.tasks]
-    contests = {
-        entry.task: [protocol.contest(c, entry, 0, tuple(SCHEDULES)) for c in candidates]
-        for entry in suite.tasks
-    }
     names = [entry.task for entry in suite.tasks]
-    with runs.Runner(pool, Shelf(folder), watcher) as runner:
+    with runs.Runner(pool, shelf, watcher) as runner:
         fingerprints = runner.fingerprints(names)
-        plans = [plan for group in contests.values() for plan in group]
-        found = runner.sweeps([*references, *plans], fingerprints)
-        costs = runner.costs([(name, c) for name in names for c in candidates], fingerprints)
+        # One optimizer after the other: each that is whole can be compared with.
+        runner.sweeps([protocol.reference(entry) for entry in suite.tasks], fingerprints)
+        for candidate in candidates:
+            runner.sweeps([_contest(candidate, entry) for entry in suite.tasks], fingerprints)
+        runner.costs([(name, c) for name in names for c in candidates], fingerprints)
+    return gather(suite, candidates, shelf, fingerprints)
+
+
+def gather(
+    suite: suites.Suite,
+    candidates: Sequence[Candidate],
+    shelf: Shelf,
+    fingerprints: Mapping[str, str],
+) -> Archive:
+    """What a shelf has of a suite: tasks with Adam's reference, optimizers that are whole on these.
+
+    Args:
+      suite: the tasks.
+      candidates: the baselines.
+      shelf: the finished runs.
+      fingerprints: of the tasks.
+    """
+    references = {
+        entry: sweeps
+        for entry in suite.tasks
+        if (sweeps := shelf.find(protocol.reference(entry), fingerprints[entry.task]))
+    }
     records: list[Record] = []
-    for reference in references:
-        task = reference.task
-        if not all(plan in found for plan in (reference, *contests[task])):
-            continue
-        records += _records(reference, found[reference], None)
-        for plan in contests[task]:
-            records += _records(plan, found[plan], costs.get((task, plan.candidate.name)))
-    whole = {record.task for record in records}
-    kept = {task: text for task, text in fingerprints.items() if task in whole}
+    for entry, sweeps in references.items():
+        records += _records(protocol.reference(entry), sweeps, None)
+    for candidate in candidates:
+        found = {
+            entry: shelf.find(_contest(candidate, entry), fingerprints[entry.task])
+            for entry in references
+        }
+        for entry, contest in found.items():
+            if contest is not None and all(found.values()):
+                cost = shelf.find_cost(entry.task, candidate, fingerprints[entry.task])
+                records += _records(_contest(candidate, entry), contest, cost)
+    kept = {entry.task: fingerprints[entry.task] for entry in references}
     return Archive(kept, machine.versions(), tuple(records))
+
+
+def _contest(candidate: Candidate, entry: suites.SuiteTask) -> protocol.SweepPlan:
+    return protocol.contest(candidate, entry, 0, tuple(SCHEDULES))
 
 
 def _records(plan: protocol.SweepPlan, sweeps: Sequence[Sweep], cost: Cost | None) -> list[Record]:

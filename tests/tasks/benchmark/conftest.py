@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from veldt.tasks import pool_config, suites
-from veldt.tasks.benchmark import archive, baselines, runs
+from veldt.tasks.benchmark import archive, baselines, runs, shelf
 
 MODULE = "tiny_benchmark_tasks"
 SOURCE = '''
@@ -109,4 +109,4 @@ def tiny_folder(tmp_path_factory) -> Path:
 def tiny_archive(tiny_suite, tiny_folder, inline):
     """An archive of Adam and SGD on both tasks, made as the shipped ones are."""
     rows = [baselines.BASELINES[name] for name in ("adam", "sgd_momentum")]
-    return archive.make_archive(tiny_suite, rows, inline, tiny_folder, runs.Silent())
+    return archive.run_baselines(tiny_suite, rows, inline, shelf.Shelf(tiny_folder), runs.Silent())

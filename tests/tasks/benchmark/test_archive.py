@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from veldt.tasks import errors, suites
-from veldt.tasks.benchmark import archive, baselines, runs
+from veldt.tasks.benchmark import archive, baselines, protocol, shelf
 from veldt.tasks.benchmark.schedules import SCHEDULES
 
 
@@ -75,7 +76,7 @@ def test_what_is_on_the_shelf_is_not_run_again(tiny_archive, tiny_suite, tiny_fo
 
     watcher = Counting()
     rows = [baselines.BASELINES[name] for name in ("adam", "sgd_momentum")]
-    again = archive.make_archive(tiny_suite, rows, inline, tiny_folder, watcher)
+    again = archive.run_baselines(tiny_suite, rows, inline, shelf.Shelf(tiny_folder), watcher)
     assert set(watcher.phases) == {"checking tasks"}
     for first, second in zip(tiny_archive.records, again.records, strict=True):
         np.testing.assert_array_equal(first.sweep.losses, second.sweep.losses)
@@ -156,18 +157,37 @@ def test_arrays_of_objects_are_never_unpickled(tmp_path):
         archive.read_archive(path)
 
 
-def test_a_task_on_which_anything_failed_is_left_out(tiny_module, tiny_suite, tmp_path, inline):
-    from veldt.tasks.benchmark.candidates import factory_candidate
+def test_only_what_is_whole_gets_in(tiny_archive, tiny_suite, tiny_folder, tmp_path):
+    """Adam's reference decides about tasks; an optimizer must be there on all of these."""
+    rows = [baselines.BASELINES[name] for name in ("adam", "sgd_momentum")]
+    kept = shelf.Shelf(tmp_path)
+    for path in tiny_folder.iterdir():
+        shutil.copy(path, tmp_path)
 
-    small = dataclasses.replace(tiny_suite, tasks=tiny_suite.tasks[:1])
-    rows = [factory_candidate(f"{tiny_module}:breaks")]
-    made = archive.make_archive(small, rows, inline, tmp_path, runs.Silent())
-    assert made.records == ()
-    assert made.fingerprints == {}
+    def remove(pattern):
+        (path,) = tmp_path.glob(pattern)
+        path.unlink()
+
+    def names(found):
+        return {record.name for record in found.records if record.num_steps == 50}
+
+    fingerprints = tiny_archive.fingerprints
+    line, steep = (entry.task for entry in tiny_suite.tasks)
+    assert names(archive.gather(tiny_suite, rows, kept, fingerprints)) == {"adam", "sgd_momentum"}
+    remove("*_line--sgd_momentum--*.npz")
+    found = archive.gather(tiny_suite, rows, kept, fingerprints)
+    assert names(found) == {"adam"}
+    assert set(found.fingerprints) == {line, steep}
+    # Without Adam's reference the task is gone, and sgd_momentum is whole on what is left.
+    reference = kept.path(protocol.reference(tiny_suite.tasks[0]), fingerprints[line])
+    reference.unlink()
+    found = archive.gather(tiny_suite, rows, kept, fingerprints)
+    assert set(found.fingerprints) == {steep}
+    assert names(found) == {"adam", "sgd_momentum"}
 
 
 @pytest.mark.parametrize("name", ["smoke", "small"])
-def test_the_shipped_archives_are_whole_and_of_the_tasks_as_they_are(name):
+def test_the_shipped_archives_hold_the_baselines_as_they_are(name):
     suite = suites.load_suite(name)
     found = archive.find_archive(name)
     assert set(found.fingerprints) == {entry.task for entry in suite.tasks}
