@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN_DIR ?= runs/quickstart
 TEST_JOBS ?= 2
+SUITE ?= small
 
-.PHONY: help setup quickstart test test-all lint format soak bench wheel clean
+.PHONY: help setup quickstart test test-all lint format soak bench archive wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -50,7 +51,10 @@ soak: $(READY)  ## A search on several nodes, with everything going wrong, for t
 	$(BIN)/python benchmarks/soak.py
 
 bench: $(READY)  ## Every number that the README quotes
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	@for script in $(filter-out benchmarks/archive.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+archive: $(READY)  ## The baselines' runs on SUITE, which are shipped: hours
+	$(BIN)/python benchmarks/archive.py $(SUITE)
 
 wheel: $(READY)  ## dist/veldt-*.whl, for the nodes of a cluster
 	@rm -rf build dist  # What an earlier build left would go into the wheel.

@@ -7,8 +7,9 @@ import jax
 import pytest
 
 import veldt
-from veldt import config
+from veldt import config, evaluation
 from veldt.search.config import SearchConfig
+from veldt.tasks.benchmark import baselines, candidates, protocol
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -31,6 +32,21 @@ def test_the_task_shown_is_a_task(tmp_path, monkeypatch):
     params = task.init(jax.random.key(0))
     loss, _ = task.loss(params, jax.random.key(1), task.eval_batch("valid"))
     assert 0.5 < float(task.normalizer(loss)) < 1.5
+
+
+def test_the_suite_shown_is_a_suite_whose_lengths_fit(tmp_path):
+    (text,) = re.findall(r"```yaml\n(name: mine.*?)```", TEXT, re.DOTALL)
+    (tmp_path / "my_suite.yaml").write_text(text)
+    suite = evaluation.load_suite(tmp_path / "my_suite.yaml")
+    assert [entry.num_steps % protocol.NUM_CHECKS for entry in suite.tasks] == [0, 0]
+
+
+def test_every_baseline_is_in_the_table_shown():
+    (shown,) = re.findall(r"```\n(smoke: 4 tasks.*?)```", TEXT, re.DOTALL)
+    first_words = {line.split()[0] for line in shown.splitlines() if line.strip()}
+    assert set(baselines.BASELINES) <= first_words
+    assert "7 learning rates" in TEXT and candidates.NUM_RATES == 7
+    assert "15 learning rates" in TEXT and len(baselines.REFERENCE.rates) == 15
 
 
 def test_every_config_and_rule_named_exists():
