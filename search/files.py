@@ -1,9 +1,10 @@
-"""Writing a file whole: a reader sees the old text or the new one, never half of one."""
+"""Writing a file whole, in the words of this room's errors."""
 
-import os
 from pathlib import Path
 
 from veldt.search.errors import SearchError
+from veldt.tasks import errors as task_errors
+from veldt.tasks import files
 
 
 def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
@@ -17,12 +18,7 @@ def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
     Raises:
       SearchError: it cannot be written, for want of space or of permission; the old file stays.
     """
-    draft = path.with_name(path.name + ".new")
     try:
-        with draft.open("w", encoding="utf-8", errors=errors) as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())  # Else a power cut could leave the new name and no text.
-        draft.replace(path)
-    except OSError as error:
-        raise SearchError(f"{path} cannot be written: {error.strerror}") from None
+        files.write_bytes(path, text.encode("utf-8", errors))
+    except task_errors.TaskError as error:
+        raise SearchError(str(error)) from None

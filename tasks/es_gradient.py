@@ -5,11 +5,11 @@ from typing import final
 import jax
 import jax.flatten_util
 
-from veldt.tasks import base, images, surrogate, types
+from veldt.tasks import base, images, surrogate, types, wrapper
 
 
 @final
-class EsGradientTask(base.Task):
+class EsGradientTask(wrapper.TaskWrapper):
     """The same task, its gradient estimated from the loss at random nearby parameters.
 
     The estimate is that of antithetic evolution strategies, with P pairs of standard normal
@@ -50,21 +50,6 @@ class EsGradientTask(base.Task):
         slopes = jax.vmap(half_difference)(directions)  # [P]
         gradient = slopes @ directions / self.num_pairs
         return surrogate.with_gradient_of(loss, gradient @ flat), aux
-
-    def train_batch(self, key: types.Key) -> types.Batch:
-        return self.task.train_batch(key)
-
-    def sample(self, key: types.Key) -> types.Selection:
-        return self.task.sample(key)
-
-    def gather(self, selection: types.Selection) -> types.Batch:
-        return self.task.gather(selection)
-
-    def eval_batch(self, split: types.Split) -> types.Batch:
-        return self.task.eval_batch(split)
-
-    def normalizer(self, loss: types.Scalar) -> types.Scalar:
-        return self.task.normalizer(loss)
 
 
 def digits_mlp_es() -> EsGradientTask:

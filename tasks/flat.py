@@ -18,7 +18,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from veldt.tasks import base, types
+from veldt.tasks import base, types, wrapper
 
 
 @final
@@ -82,7 +82,7 @@ class Layout:
 
 
 @final
-class FlatTask(base.Task):
+class FlatTask(wrapper.TaskWrapper):
     """The same task, its parameters one float32 vector [D].
 
     Attributes:
@@ -104,23 +104,3 @@ class FlatTask(base.Task):
     ) -> tuple[types.Scalar, types.Aux]:
         """Return the task's loss at the vector `params` [D]."""
         return self.task.loss(self.layout.unravel(params), key, batch)
-
-    def train_batch(self, key: types.Key) -> types.Batch:
-        """Draw the task's training minibatch."""
-        return self.task.train_batch(key)
-
-    def sample(self, key: types.Key) -> types.Selection:
-        """Draw the task's selection."""
-        return self.task.sample(key)
-
-    def gather(self, selection: types.Selection) -> types.Batch:
-        """Gather the task's batch."""
-        return self.task.gather(selection)
-
-    def eval_batch(self, split: types.Split) -> types.Batch:
-        """Return the task's evaluation batch."""
-        return self.task.eval_batch(split)
-
-    def normalizer(self, loss: types.Scalar) -> types.Scalar:
-        """Map the loss to the task's comparable scale."""
-        return self.task.normalizer(loss)

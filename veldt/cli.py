@@ -245,6 +245,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.search import best, export
+    from veldt.tasks import files
 
     writers = {"optax": export.export_optax}
     if args.to not in writers:
@@ -260,7 +261,7 @@ def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     else:
         text = writers[args.to](veldt.load_rule(args.source))
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(text, encoding="utf-8")
+    files.write_bytes(args.output, text.encode())
     print(f"wrote {args.output}")
 
 

@@ -15,7 +15,7 @@ from veldt import errors
 from veldt.search import best, candidate, rules
 from veldt.search.program import Program
 from veldt.tasks import errors as task_errors
-from veldt.tasks import imports, suites
+from veldt.tasks import files, imports, suites
 from veldt.tasks.benchmark import baselines, page, runs
 from veldt.tasks.benchmark import evaluate as evaluate_lib
 from veldt.tasks.benchmark import figures as figures_lib
@@ -143,7 +143,7 @@ def write_results(results: Results, folder: Path) -> Sequence[Path]:
     """Write what is kept of a comparison: data, one page, figures. Returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     data, html = folder / RESULTS_FILE, folder / PAGE_FILE
-    data.write_text(results.to_json(), encoding="utf-8")
+    files.write_bytes(data, results.to_json().encode())
     page.write_page(results, html)
     figures_lib.write_figures(results, folder)
     return data, html

@@ -8,8 +8,8 @@ the same (`fingerprint.matches`): an archive of a task that has changed is no ar
 
 import dataclasses
 import functools
+import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from veldt.tasks import errors, fingerprint, pool_config, suites
+from veldt.tasks import errors, files, fingerprint, pool_config, suites
 from veldt.tasks.benchmark import machine, protocol, runs
 from veldt.tasks.benchmark.candidates import Candidate
 from veldt.tasks.benchmark.costs import Cost
@@ -158,16 +158,9 @@ def write_archive(path: Path, archive: Archive) -> None:
         "records": rows,
     }
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    draft = path.with_name(path.name + ".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as handle:
-            np.savez_compressed(handle, allow_pickle=False, header=text, **arrays)
-            handle.flush()
-            os.fsync(handle.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise errors.TaskError(f"{path} cannot be written: {error.strerror}") from None
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, header=text, **arrays)
+    files.write_bytes(path, content.getvalue())
 
 
 def run_baselines(

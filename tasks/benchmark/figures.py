@@ -14,6 +14,7 @@ from typing import Final, final
 
 import numpy as np
 
+from veldt.tasks import files
 from veldt.tasks.benchmark import aggregate, baselines
 from veldt.tasks.benchmark.results import Results, Row, TaskRecord, TaskScore
 from veldt.tasks.benchmark.schedules import CONSTANT
@@ -319,7 +320,7 @@ def write_figures(results: Results, folder: Path) -> tuple[Path, ...]:
     for path, text in zip(
         paths, (_profile_file(results, series), _curves_file(results, series)), strict=True
     ):
-        path.write_text(_NOT_XML.sub("\ufffd", text), encoding="utf-8")
+        files.write_bytes(path, _NOT_XML.sub("\ufffd", text).encode())
     return paths
 
 

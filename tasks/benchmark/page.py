@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from veldt.tasks import files
 from veldt.tasks.benchmark import baselines, figures, page_tables
 from veldt.tasks.benchmark.aggregate import Interval
 from veldt.tasks.benchmark.figures import Series
@@ -45,7 +46,7 @@ def write_page(results: Results, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name may hold half a surrogate pair, which UTF-8 has no form for.
-    path.write_text(render(results), encoding="utf-8", errors="replace")
+    files.write_bytes(path, render(results).encode("utf-8", "replace"))
 
 
 def render(results: Results) -> str:

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import BinaryIO, Final, final
 
 import numpy as np
 
-from veldt.tasks import errors
+from veldt.tasks import errors, files
 from veldt.tasks.benchmark.candidates import Candidate
 from veldt.tasks.benchmark.costs import Cost
 from veldt.tasks.benchmark.protocol import SweepPlan
@@ -108,16 +107,11 @@ class Shelf:
         return next(iter(self.folder.glob(f"*--{digest}")), path)
 
     def _write(self, path: Path, content: bytes) -> None:
-        draft = path.with_name(path.name + ".new")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with draft.open("wb") as handle:
-                handle.write(content)
-                handle.flush()
-                os.fsync(handle.fileno())
-            draft.replace(path)
         except OSError as error:
             raise errors.TaskError(f"{path} cannot be written: {error.strerror}") from None
+        files.write_bytes(path, content)
 
 
 def _file_name(task: str, candidate: Candidate) -> str:

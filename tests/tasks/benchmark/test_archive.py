@@ -49,7 +49,7 @@ def test_adam_as_a_contestant_agrees_with_its_reference(tiny_archive, tiny_suite
 
 
 def test_a_file_gives_back_what_was_written(tiny_archive, tmp_path):
-    path = tmp_path / "some" / "tiny.npz"
+    path = tmp_path / "tiny.npz"
     archive.write_archive(path, tiny_archive)
     again = archive.read_archive(path)
     assert again.fingerprints == tiny_archive.fingerprints

@@ -1,0 +1,28 @@
+"""A task made of another one: the same data on the same scale, with other parameters or losses."""
+
+from veldt.tasks import base, types
+
+
+class TaskWrapper(base.Task):
+    """Another task's data and normalizer; subclasses say what parameters and loss are.
+
+    Attributes:
+      task: The task as it was.
+    """
+
+    task: base.Task
+
+    def train_batch(self, key: types.Key) -> types.Batch:
+        return self.task.train_batch(key)
+
+    def sample(self, key: types.Key) -> types.Selection:
+        return self.task.sample(key)
+
+    def gather(self, selection: types.Selection) -> types.Batch:
+        return self.task.gather(selection)
+
+    def eval_batch(self, split: types.Split) -> types.Batch:
+        return self.task.eval_batch(split)
+
+    def normalizer(self, loss: types.Scalar) -> types.Scalar:
+        return self.task.normalizer(loss)
