@@ -187,17 +187,30 @@ def test_only_what_is_whole_gets_in(tiny_archive, tiny_suite, tiny_folder, tmp_p
 
 
 @pytest.mark.parametrize("name", ["smoke", "small"])
-def test_the_shipped_archives_hold_the_baselines_as_they_are(name):
+def test_the_shipped_archives_hold_adam_and_the_baselines_as_they_are(name):
     suite = suites.load_suite(name)
     found = archive.find_archive(name)
     assert set(found.fingerprints) == {entry.task for entry in suite.tasks}
+    names = {record.name for record in found.records}
+    assert "adam" in names <= set(baselines.BASELINES)
+    everywhere = []
     for entry in suite.tasks:
         fingerprint = found.fingerprints[entry.task]
-        assert found.reference(entry, fingerprint) is not None
-        rows = {(r.name, r.schedule) for r in found.contests(entry, fingerprint)}
-        assert rows == {(n, s) for n in baselines.BASELINES for s in SCHEDULES}
-        for record in found.contests(entry, fingerprint):
+        reference = found.reference(entry, fingerprint)
+        np.testing.assert_allclose(reference.rates, baselines.REFERENCE.rates, rtol=1e-6)
+        contests = found.contests(entry, fingerprint)
+        everywhere.append({(record.name, record.schedule) for record in contests})
+        for record in contests:
             assert record.identity.startswith(baselines.BASELINES[record.name].factory)
             np.testing.assert_allclose(
                 record.sweep.rates, baselines.BASELINES[record.name].rates, rtol=1e-6
             )
+    # Whoever is there is there on every task, with every schedule.
+    optimizers = {name for name, _ in everywhere[0]}
+    assert all(rows == {(n, s) for n in optimizers for s in SCHEDULES} for rows in everywhere)
+
+
+def test_the_archive_of_smoke_has_every_baseline_with_every_schedule():
+    found = archive.find_archive("smoke")
+    rows = {(record.name, record.schedule) for record in found.records}
+    assert rows == {(n, s) for n in baselines.BASELINES for s in SCHEDULES}
