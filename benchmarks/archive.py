@@ -47,7 +47,7 @@ def main(words: Sequence[str]) -> None:
     work_s = sum(r.sweep.compile_s + r.sweep.run_s for r in archive.records)
     compile_s = sum(r.sweep.compile_s for r in archive.records)
     print(
-        f"wrote {path.name}, {path.stat().st_size / 2**20:.1f} MiB: {len(archive.fingerprints)} "
+        f"wrote {path.name}, {path.stat().st_size / 2**20:.1f} MiB: {len(archive.tasks)} "
         f"tasks, {len(archive.records)} curves of {', '.join(names)}; this sitting took "
         f"{(time.monotonic() - began) / 60:.0f} min; in all {work_s / 3600:.1f} worker-hours, "
         f"{compile_s / work_s:.0%} of them compiling"

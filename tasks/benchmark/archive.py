@@ -7,7 +7,6 @@ the same (`fingerprint.matches`): an archive of a task that has changed is no ar
 """
 
 import dataclasses
-import functools
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,8 @@ from veldt.tasks.benchmark.sweep import SPLITS, Sweep
 
 FOLDER: Final = Path(__file__).parent / "archives"
 FORMAT: Final = 1
+REFERENCE: Final = "reference"
+CONTEST: Final = "contest"
 
 
 @final
@@ -35,7 +36,9 @@ class Record:
     """The archived runs of one optimizer on one task with one schedule.
 
     Attributes:
+      role: "reference" (Adam's long, fine sweep) or "contest" (a candidate's budget).
       task: the task's name.
+      fingerprint: the task's, when it was run.
       num_steps: length of each run.
       name: the optimizer's.
       identity: `Candidate.identity` when it was run.
@@ -44,7 +47,9 @@ class Record:
       cost: of a step, on the machine that made the archive.
     """
 
+    role: str
     task: str
+    fingerprint: str
     num_steps: int
     name: str
     identity: str
@@ -59,14 +64,17 @@ class Archive:
     """Archived runs.
 
     Attributes:
-      fingerprints: of the tasks, by name.
       made: what it was made with: versions, machine, date.
       records: the runs.
     """
 
-    fingerprints: Mapping[str, str]
     made: Mapping[str, str]
     records: tuple[Record, ...]
+
+    @property
+    def tasks(self) -> frozenset[str]:
+        """Names of the tasks that anything was run on."""
+        return frozenset(record.task for record in self.records)
 
     def reference(self, entry: suites.SuiteTask, task_fingerprint: str) -> Sweep | None:
         """Adam's long sweep on a task of a suite; None if there is none of the task as it is now.
@@ -75,34 +83,34 @@ class Archive:
           entry: the task and a candidate's number of steps.
           task_fingerprint: the task's, now.
         """
-        plan = protocol.reference(entry)
-        for record in self._of(entry.task, task_fingerprint):
-            if (record.name, record.num_steps) == (plan.candidate.name, plan.num_steps):
-                return record.sweep
-        return None
+        num_steps = protocol.reference(entry).num_steps
+        found = self._of(REFERENCE, entry.task, num_steps, task_fingerprint)
+        return found[0].sweep if found else None
 
     def contests(self, entry: suites.SuiteTask, task_fingerprint: str) -> list[Record]:
         """The baselines' runs on a task of a suite, as contestants."""
-        found = self._of(entry.task, task_fingerprint)
-        return [record for record in found if record.num_steps == entry.num_steps]
+        return self._of(CONTEST, entry.task, entry.num_steps, task_fingerprint)
 
-    def _of(self, task: str, task_fingerprint: str) -> list[Record]:
-        if not fingerprint.matches(self.fingerprints.get(task, ""), task_fingerprint):
-            return []
-        return [record for record in self.records if record.task == task]
+    def _of(self, role: str, task: str, num_steps: int, task_fingerprint: str) -> list[Record]:
+        return [
+            record
+            for record in self.records
+            if (record.role, record.task, record.num_steps) == (role, task, num_steps)
+            and fingerprint.matches(record.fingerprint, task_fingerprint)
+        ]
 
 
-NOTHING: Final = Archive({}, {}, ())
+NOTHING: Final = Archive({}, ())
 
 
-def find_archive(suite: str, folder: Path = FOLDER) -> Archive:
-    """The archive shipped for a suite; an empty one if there is none.
+def shipped(folder: Path = FOLDER) -> Archive:
+    """All shipped archives as one: a suite of one's own may have tasks of several.
 
     Raises:
-      TaskError: its file is damaged.
+      TaskError: a file is damaged.
     """
-    path = folder / f"{suite}.npz"
-    return read_archive(path) if path.is_file() else NOTHING
+    archives = [read_archive(path) for path in sorted(folder.glob("*.npz"))]
+    return Archive({}, tuple(record for archive in archives for record in archive.records))
 
 
 def read_archive(path: Path) -> Archive:
@@ -116,12 +124,12 @@ def read_archive(path: Path) -> Archive:
             header = json.loads(bytes(arrays["header"]).decode())
             if header["format"] != FORMAT:
                 raise ValueError(f"its format is {header['format']}, not {FORMAT}")
-            records = tuple(_read_record(row, arrays) for row in header["records"])
-        fingerprints = {str(key): str(value) for key, value in header["fingerprints"].items()}
+            fingerprints = header["fingerprints"]
+            records = tuple(_read_record(row, fingerprints, arrays) for row in header["records"])
         made = {str(key): str(value) for key, value in header["made"].items()}
     except Exception as error:  # A damaged zip or header raises many kinds.
         raise errors.TaskError(f"{path} is no archive of runs, or damaged: {error}") from error
-    return Archive(fingerprints, made, records)
+    return Archive(made, records)
 
 
 def write_archive(path: Path, archive: Archive) -> None:
@@ -136,6 +144,7 @@ def write_archive(path: Path, archive: Archive) -> None:
         sweep = record.sweep
         rows.append(
             {
+                "role": record.role,
                 "task": record.task,
                 "num_steps": record.num_steps,
                 "name": record.name,
@@ -153,7 +162,7 @@ def write_archive(path: Path, archive: Archive) -> None:
         arrays[f"losses{i}"] = sweep.losses
     header = {
         "format": FORMAT,
-        "fingerprints": dict(archive.fingerprints),
+        "fingerprints": {record.task: record.fingerprint for record in archive.records},
         "made": dict(archive.made),
         "records": rows,
     }
@@ -211,7 +220,8 @@ def gather(
     }
     records: list[Record] = []
     for entry, sweeps in references.items():
-        records += _records(protocol.reference(entry), sweeps, None)
+        plan = protocol.reference(entry)
+        records += _records(REFERENCE, plan, fingerprints[entry.task], sweeps, None)
     for candidate in candidates:
         found = {
             entry: shelf.find(_contest(candidate, entry), fingerprints[entry.task])
@@ -219,27 +229,36 @@ def gather(
         }
         for entry, contest in found.items():
             if contest is not None and all(found.values()):
-                cost = shelf.find_cost(entry.task, candidate, fingerprints[entry.task])
-                records += _records(_contest(candidate, entry), contest, cost)
-    kept = {entry.task: fingerprints[entry.task] for entry in references}
-    return Archive(kept, machine.versions(), tuple(records))
+                known_as = fingerprints[entry.task]
+                cost = shelf.find_cost(entry.task, candidate, known_as)
+                records += _records(CONTEST, _contest(candidate, entry), known_as, contest, cost)
+    return Archive(machine.versions(), tuple(records))
 
 
 def _contest(candidate: Candidate, entry: suites.SuiteTask) -> protocol.SweepPlan:
     return protocol.contest(candidate, entry, 0, tuple(SCHEDULES))
 
 
-def _records(plan: protocol.SweepPlan, sweeps: Sequence[Sweep], cost: Cost | None) -> list[Record]:
+def _records(
+    role: str,
+    plan: protocol.SweepPlan,
+    task_fingerprint: str,
+    sweeps: Sequence[Sweep],
+    cost: Cost | None,
+) -> list[Record]:
     """A plan's sweeps as records."""
-    make = functools.partial(
-        Record, plan.task, plan.num_steps, plan.candidate.name, plan.candidate.identity
-    )
+    name, identity = plan.candidate.name, plan.candidate.identity
     return [
-        make(schedule, sweep, cost) for schedule, sweep in zip(plan.schedules, sweeps, strict=True)
+        Record(
+            role, plan.task, task_fingerprint, plan.num_steps, name, identity, schedule, sweep, cost
+        )
+        for schedule, sweep in zip(plan.schedules, sweeps, strict=True)
     ]
 
 
-def _read_record(row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Record:
+def _read_record(
+    row: Mapping[str, Any], fingerprints: Mapping[str, str], arrays: Mapping[str, np.ndarray]
+) -> Record:
     losses = np.asarray(arrays[row["losses"]], np.float32)
     rates, seeds = np.asarray(row["rates"], np.float64), np.asarray(row["seeds"], np.int64)
     num_steps, num_checks = int(row["num_steps"]), int(row["num_checks"])
@@ -247,7 +266,9 @@ def _read_record(row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Re
         raise ValueError(f"{row['name']} on {row['task']} has losses of shape {losses.shape}")
     steps = np.linspace(0, num_steps, num_checks + 1).astype(np.int64)
     return Record(
+        role=str(row["role"]),
         task=str(row["task"]),
+        fingerprint=str(fingerprints[row["task"]]),
         num_steps=num_steps,
         name=str(row["name"]),
         identity=str(row["identity"]),

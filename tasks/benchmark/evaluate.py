@@ -91,74 +91,41 @@ def evaluate(
       config: how.
       folder: where finished runs are kept; the same evaluation in the same folder goes on there.
       watcher: what is told of progress; nothing if None.
-      archive: of the baselines; the one shipped for the suite if None.
+      archive: of the baselines; what is shipped if None.
 
     Raises:
       TaskError: a task cannot be loaded, a candidate makes no transform, two have one name, or
         all failed on every task. (One that fails on some counts as diverged there.)
     """
     began = time.perf_counter()
-    watcher = watcher if watcher is not None else runs.Silent()
     _check(suite, candidates)
-    archive = archive if archive is not None else archive_lib.find_archive(suite.name)
+    archive = archive if archive is not None else archive_lib.shipped()
     if config.rates is not None:
         candidates = [candidate.with_rates(config.rates) for candidate in candidates]
-    names = [entry.task for entry in suite.tasks]
-    seeds = tuple(range(config.seed, config.seed + protocol.NUM_SEEDS))
-    with runs.Runner(config.pool, Shelf(folder / SWEEPS_FOLDER), watcher) as runner:
-        fingerprints = runner.fingerprints(names)
-        adams = _archived_adams(suite, archive, fingerprints)
-        missing = [entry for entry in suite.tasks if entry.task not in adams]
-        if missing:
-            _note_missing(missing, archive, watcher)
-        wanted = {
-            (candidate.name, entry.task): protocol.contest(
-                candidate, entry, config.seed, config.schedules
-            )
-            for candidate in candidates
-            for entry in suite.tasks
-        }
-        reference_plans = {entry.task: protocol.reference(entry) for entry in missing}
-        found = runner.sweeps([*reference_plans.values(), *wanted.values()], fingerprints)
-        failed = [task for task, plan in reference_plans.items() if plan not in found]
-        if failed:
-            raise errors.TaskError(f"Adam cannot be trained on {', '.join(failed)}; see above")
-        adams |= {task: found[plan][0] for task, plan in reference_plans.items()}
-        done = {key: found[plan] for key, plan in wanted.items() if plan in found}
-        if not done:
-            raise errors.TaskError("every candidate failed on every task; see above")
-        pairs = [(name, c) for name in names for c in candidates if (c.name, name) in done]
-        costs = runner.costs(pairs, fingerprints) if config.step_times else {}
-
-    tasks = {name: registry.load_task(name) for name in names}
+    trained = _train(suite, candidates, config, folder, watcher or runs.Silent(), archive)
+    tasks = {entry.task: registry.load_task(entry.task) for entry in suite.tasks}
     references = [
-        scoring.Reference(e.task, e.num_steps, adams[e.task], _normalizer(tasks[e.task]))
+        scoring.Reference(e.task, e.num_steps, trained.adams[e.task], _normalizer(tasks[e.task]))
         for e in suite.tasks
     ]
-    entries = _entries(candidates, config.schedules, names, done, costs)
+    seeds = tuple(range(config.seed, config.seed + protocol.NUM_SEEDS))
+    entries = _entries(candidates, config.schedules, trained)
     if config.baselines:
-        adam = baselines.BASELINES[baselines.ADAM]
-        adam_costs = {
-            name: Cost(1.0, costs_lib.state_bytes(task, adam)) for name, task in tasks.items()
-        }
-        known = _baseline_entries(
-            suite, archive, fingerprints, references, adam_costs, RUN if missing else ARCHIVE, seeds
-        )
         entries += [
             entry
-            for identity, entry in known
+            for identity, entry in [
+                _adam_entry(references, tasks, seeds, RUN if trained.run_here else ARCHIVE),
+                *_archived_entries(suite, archive, trained.fingerprints),
+            ]
             if not _is_run_again(identity, entry, candidates, config.schedules)
         ]
-    sweeps = [sweep for group in done.values() for sweep in group]
+    sweeps = [sweep for group in trained.sweeps.values() for sweep in group]
     return Results(
         suite=suite.name,
         seeds=seeds,
         rates_per_candidate=max(len(candidate.rates) for candidate in candidates),
         horizon=float(protocol.HORIZON),
-        tasks=tuple(
-            _record(reference, tasks[reference.task], fingerprints, reference_plans)
-            for reference in references
-        ),
+        tasks=tuple(_record(reference, tasks[reference.task], trained) for reference in references),
         rows=scoring.compare(references, entries),
         effort=Effort(
             num_runs=sum(sweep.losses.shape[0] * sweep.losses.shape[1] for sweep in sweeps),
@@ -168,6 +135,64 @@ def evaluate(
         ),
         versions=machine.versions(),
     )
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    """What has been run, or was there.
+
+    Attributes:
+      fingerprints: of the tasks, by name.
+      adams: Adam's reference, by task.
+      run_here: tasks whose reference the archive did not have.
+      sweeps: by candidate's name and task, one per schedule; what failed is missing.
+      costs: by task and candidate's name.
+    """
+
+    fingerprints: Mapping[str, str]
+    adams: Mapping[str, Sweep]
+    run_here: frozenset[str]
+    sweeps: Mapping[tuple[str, str], Sequence[Sweep]]
+    costs: Mapping[tuple[str, str], Cost]
+
+
+def _train(
+    suite: suites.Suite,
+    candidates: Sequence[Candidate],
+    config: EvaluateConfig,
+    folder: Path,
+    watcher: runs.Watcher,
+    archive: archive_lib.Archive,
+) -> _Trained:
+    """Runs what neither the archive nor the folder has."""
+    names = [entry.task for entry in suite.tasks]
+    with runs.Runner(config.pool, Shelf(folder / SWEEPS_FOLDER), watcher) as runner:
+        fingerprints = runner.fingerprints(names)
+        archived = {e.task: archive.reference(e, fingerprints[e.task]) for e in suite.tasks}
+        missing = [entry for entry in suite.tasks if archived[entry.task] is None]
+        if missing:
+            _note_missing(missing, archive, watcher)
+        references = {entry.task: protocol.reference(entry) for entry in missing}
+        contests = {
+            (candidate.name, entry.task): protocol.contest(
+                candidate, entry, config.seed, config.schedules
+            )
+            for candidate in candidates
+            for entry in suite.tasks
+        }
+        found = runner.sweeps([*references.values(), *contests.values()], fingerprints)
+        failed = [task for task, plan in references.items() if plan not in found]
+        if failed:
+            raise errors.TaskError(f"Adam cannot be trained on {', '.join(failed)}; see above")
+        sweeps = {key: found[plan] for key, plan in contests.items() if plan in found}
+        if not sweeps:
+            raise errors.TaskError("every candidate failed on every task; see above")
+        pairs = [(name, c) for name in names for c in candidates if (c.name, name) in sweeps]
+        costs = runner.costs(pairs, fingerprints) if config.step_times else {}
+    adams = {task: sweep for task, sweep in archived.items() if sweep is not None}
+    adams |= {task: found[plan][0] for task, plan in references.items()}
+    return _Trained(fingerprints, adams, frozenset(references), sweeps, costs)
 
 
 def _check(suite: suites.Suite, candidates: Sequence[Candidate]) -> None:
@@ -192,22 +217,11 @@ def _check(suite: suites.Suite, candidates: Sequence[Candidate]) -> None:
             )
 
 
-def _archived_adams(
-    suite: suites.Suite, archive: archive_lib.Archive, fingerprints: Mapping[str, str]
-) -> dict[str, Sweep]:
-    found = {}
-    for entry in suite.tasks:
-        sweep = archive.reference(entry, fingerprints[entry.task])
-        if sweep is not None:
-            found[entry.task] = sweep
-    return found
-
-
 def _note_missing(
     missing: Sequence[suites.SuiteTask], archive: archive_lib.Archive, watcher: runs.Watcher
 ) -> None:
-    stale = [entry.task for entry in missing if entry.task in archive.fingerprints]
-    new = [entry.task for entry in missing if entry.task not in archive.fingerprints]
+    stale = [entry.task for entry in missing if entry.task in archive.tasks]
+    new = [entry.task for entry in missing if entry.task not in archive.tasks]
     if stale:
         watcher.note(f"the archive is of other versions of {', '.join(stale)}, or of other lengths")
     if new:
@@ -230,11 +244,7 @@ def _normalizer(task: base.Task) -> scoring.Normalizer:
 
 
 def _entries(
-    candidates: Sequence[Candidate],
-    schedules: Sequence[str],
-    tasks: Sequence[str],
-    done: Mapping[tuple[str, str], Sequence[Sweep]],
-    costs: Mapping[tuple[str, str], Cost],
+    candidates: Sequence[Candidate], schedules: Sequence[str], trained: _Trained
 ) -> list[scoring.Entry]:
     """Each candidate with each schedule."""
     return [
@@ -243,11 +253,11 @@ def _entries(
             schedule,
             RUN,
             {
-                task: done[candidate.name, task][i]
-                for task in tasks
-                if (candidate.name, task) in done
+                task: sweeps[i]
+                for (name, task), sweeps in trained.sweeps.items()
+                if name == candidate.name
             },
-            {task: cost for (task, name), cost in costs.items() if name == candidate.name},
+            {task: cost for (task, name), cost in trained.costs.items() if name == candidate.name},
             candidate.selected_on,
         )
         for candidate in candidates
@@ -255,30 +265,31 @@ def _entries(
     ]
 
 
-def _baseline_entries(
-    suite: suites.Suite,
-    archive: archive_lib.Archive,
-    fingerprints: Mapping[str, str],
+def _adam_entry(
     references: Sequence[scoring.Reference],
-    adam_costs: Mapping[str, Cost],
-    adam_source: str,
+    tasks: Mapping[str, base.Task],
     seeds: Sequence[int],
-) -> list[tuple[str, scoring.Entry]]:
-    """Adam as its reference shows it, and the archived runs that cover the whole suite.
-
-    Returns:
-      Each with the identity of its optimizer.
-    """
+    source: str,
+) -> tuple[str, scoring.Entry]:
+    """Adam as its reference shows it, with its identity."""
     adam = baselines.BASELINES[baselines.ADAM]
     sweeps = {r.task: _as_contestant(r, seeds) for r in references}
-    entries = [(adam.identity, scoring.Entry(adam.name, CONSTANT, adam_source, sweeps, adam_costs))]
+    costs = {name: Cost(1.0, costs_lib.state_bytes(task, adam)) for name, task in tasks.items()}
+    return adam.identity, scoring.Entry(adam.name, CONSTANT, source, sweeps, costs)
+
+
+def _archived_entries(
+    suite: suites.Suite, archive: archive_lib.Archive, fingerprints: Mapping[str, str]
+) -> list[tuple[str, scoring.Entry]]:
+    """The archived runs that cover the whole suite, Adam's own aside, each with its identity."""
     groups: dict[tuple[str, str, str], dict[str, archive_lib.Record]] = {}
     for entry in suite.tasks:
         for record in archive.contests(entry, fingerprints[entry.task]):
             key = (record.identity, record.name, record.schedule)
             groups.setdefault(key, {})[entry.task] = record
+    entries = []
     for (identity, name, schedule), records in groups.items():
-        if len(records) == len(suite.tasks) and (name, schedule) != (adam.name, CONSTANT):
+        if len(records) == len(suite.tasks) and (name, schedule) != (baselines.ADAM, CONSTANT):
             sweeps = {task: record.sweep for task, record in records.items()}
             costs = {task: record.cost for task, record in records.items() if record.cost}
             entries.append((identity, scoring.Entry(name, schedule, ARCHIVE, sweeps, costs)))
@@ -308,12 +319,7 @@ def _is_run_again(
     )
 
 
-def _record(
-    reference: scoring.Reference,
-    task: base.Task,
-    fingerprints: Mapping[str, str],
-    run_here: Mapping[str, object],
-) -> TaskRecord:
+def _record(reference: scoring.Reference, task: base.Task, trained: _Trained) -> TaskRecord:
     params = jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0)))
     envelope = scores.envelope(reference.adam)
     shown = envelope.steps <= reference.num_steps
@@ -321,8 +327,8 @@ def _record(
         task=reference.task,
         num_steps=reference.num_steps,
         num_params=sum(leaf.size for leaf in params),
-        fingerprint=fingerprints[reference.task],
-        reference=RUN if reference.task in run_here else ARCHIVE,
+        fingerprint=trained.fingerprints[reference.task],
+        reference=RUN if reference.task in trained.run_here else ARCHIVE,
         steps=tuple(int(step) for step in envelope.steps[shown]),
         envelope=tuple(round(float(x), 6) for x in reference.normalizer(envelope.losses[shown])),
     )

@@ -12,10 +12,14 @@ from veldt.tasks.benchmark import archive, baselines, protocol, shelf
 from veldt.tasks.benchmark.schedules import SCHEDULES
 
 
+def fingerprint_of(found, task):
+    return next(record.fingerprint for record in found.records if record.task == task)
+
+
 def test_it_holds_adams_reference_and_every_baseline_with_every_schedule(tiny_archive, tiny_suite):
-    assert set(tiny_archive.fingerprints) == {entry.task for entry in tiny_suite.tasks}
+    assert tiny_archive.tasks == {entry.task for entry in tiny_suite.tasks}
     for entry in tiny_suite.tasks:
-        fingerprint = tiny_archive.fingerprints[entry.task]
+        fingerprint = fingerprint_of(tiny_archive, entry.task)
         reference = tiny_archive.reference(entry, fingerprint)
         assert reference.losses.shape == (15, 5, 76, 3)
         assert reference.steps[-1] == 150
@@ -32,7 +36,7 @@ def test_it_holds_adams_reference_and_every_baseline_with_every_schedule(tiny_ar
 def test_adam_as_a_contestant_agrees_with_its_reference(tiny_archive, tiny_suite):
     """Same rates, seeds and batches: the same curves, though another program trained them."""
     entry = tiny_suite.tasks[0]
-    fingerprint = tiny_archive.fingerprints[entry.task]
+    fingerprint = fingerprint_of(tiny_archive, entry.task)
     reference = tiny_archive.reference(entry, fingerprint)
     contest = next(
         record
@@ -52,11 +56,11 @@ def test_a_file_gives_back_what_was_written(tiny_archive, tmp_path):
     path = tmp_path / "tiny.npz"
     archive.write_archive(path, tiny_archive)
     again = archive.read_archive(path)
-    assert again.fingerprints == tiny_archive.fingerprints
     assert again.made == tiny_archive.made
     assert len(again.records) == len(tiny_archive.records)
     for first, second in zip(tiny_archive.records, again.records, strict=True):
-        for name in ("task", "num_steps", "name", "identity", "schedule", "cost"):
+        names = ["role", "task", "fingerprint", "num_steps", "name", "identity", "schedule", "cost"]
+        for name in names:
             assert getattr(first, name) == getattr(second, name)
         for name in ("rates", "seeds", "steps", "losses"):
             np.testing.assert_array_equal(getattr(first.sweep, name), getattr(second.sweep, name))
@@ -84,7 +88,7 @@ def test_what_is_on_the_shelf_is_not_run_again(tiny_archive, tiny_suite, tiny_fo
 
 def test_a_task_that_has_changed_is_not_found(tiny_archive, tiny_suite):
     entry = tiny_suite.tasks[0]
-    fingerprint = tiny_archive.fingerprints[entry.task]
+    fingerprint = fingerprint_of(tiny_archive, entry.task)
     exact, _, numbers = fingerprint.partition(":")
     first, _, rest = numbers.partition(",")
     moved = f"{exact}:{float(first) * 1.01:+.5e},{rest}"
@@ -98,13 +102,38 @@ def test_a_task_that_has_changed_is_not_found(tiny_archive, tiny_suite):
 
 def test_another_length_is_another_task(tiny_archive, tiny_suite):
     entry = dataclasses.replace(tiny_suite.tasks[0], num_steps=75)
-    assert tiny_archive.reference(entry, tiny_archive.fingerprints[entry.task]) is None
+    assert tiny_archive.reference(entry, fingerprint_of(tiny_archive, entry.task)) is None
     unknown = suites.SuiteTask("quadratic", 50)
     assert tiny_archive.reference(unknown, "abc:+1.0e+00") is None
 
 
-def test_a_suite_without_an_archive_has_an_empty_one(tmp_path):
-    assert archive.find_archive("tiny", tmp_path) is archive.NOTHING
+def test_all_files_of_the_folder_are_one_archive(tiny_archive, tiny_suite, tmp_path):
+    assert archive.shipped(tmp_path).records == ()
+    for i, entry in enumerate(tiny_suite.tasks):
+        own = tuple(record for record in tiny_archive.records if record.task == entry.task)
+        archive.write_archive(tmp_path / f"{i}.npz", archive.Archive({}, own))
+    found = archive.shipped(tmp_path)
+    assert found.tasks == tiny_archive.tasks
+    assert len(found.records) == len(tiny_archive.records)
+    for entry in tiny_suite.tasks:
+        assert found.reference(entry, fingerprint_of(tiny_archive, entry.task)) is not None
+
+
+def test_one_task_may_be_there_at_several_lengths(tiny_archive, tiny_suite):
+    """A long contest of one suite is not taken for the reference of another, nor the reverse."""
+    entry = tiny_suite.tasks[0]
+    known_as = fingerprint_of(tiny_archive, entry.task)
+    longer = tuple(
+        dataclasses.replace(record, num_steps=3 * record.num_steps)
+        for record in tiny_archive.records
+        if record.role == archive.CONTEST
+    )
+    found = archive.Archive({}, (*longer, *tiny_archive.records))
+    assert found.reference(entry, known_as).losses.shape == (15, 5, 76, 3)
+    assert len(found.contests(entry, known_as)) == 6
+    three_times = dataclasses.replace(entry, num_steps=150)
+    assert found.reference(three_times, known_as) is None
+    assert len(found.contests(three_times, known_as)) == 6
 
 
 @pytest.mark.parametrize(
@@ -169,33 +198,33 @@ def test_only_what_is_whole_gets_in(tiny_archive, tiny_suite, tiny_folder, tmp_p
         path.unlink()
 
     def names(found):
-        return {record.name for record in found.records if record.num_steps == 50}
+        return {record.name for record in found.records if record.role == archive.CONTEST}
 
-    fingerprints = tiny_archive.fingerprints
+    fingerprints = {r.task: r.fingerprint for r in tiny_archive.records}
     line, steep = (entry.task for entry in tiny_suite.tasks)
     assert names(archive.gather(tiny_suite, rows, kept, fingerprints)) == {"adam", "sgd_momentum"}
     remove("*_line--sgd_momentum--*.npz")
     found = archive.gather(tiny_suite, rows, kept, fingerprints)
     assert names(found) == {"adam"}
-    assert set(found.fingerprints) == {line, steep}
+    assert found.tasks == {line, steep}
     # Without Adam's reference the task is gone, and sgd_momentum is whole on what is left.
     reference = kept.path(protocol.reference(tiny_suite.tasks[0]), fingerprints[line])
     reference.unlink()
     found = archive.gather(tiny_suite, rows, kept, fingerprints)
-    assert set(found.fingerprints) == {steep}
+    assert found.tasks == {steep}
     assert names(found) == {"adam", "sgd_momentum"}
 
 
 @pytest.mark.parametrize("name", ["smoke", "small"])
 def test_the_shipped_archives_hold_adam_and_the_baselines_as_they_are(name):
     suite = suites.load_suite(name)
-    found = archive.find_archive(name)
-    assert set(found.fingerprints) == {entry.task for entry in suite.tasks}
+    found = archive.read_archive(archive.FOLDER / f"{name}.npz")
+    assert found.tasks == {entry.task for entry in suite.tasks}
     names = {record.name for record in found.records}
     assert "adam" in names <= set(baselines.BASELINES)
     everywhere = []
     for entry in suite.tasks:
-        fingerprint = found.fingerprints[entry.task]
+        fingerprint = fingerprint_of(found, entry.task)
         reference = found.reference(entry, fingerprint)
         np.testing.assert_allclose(reference.rates, baselines.REFERENCE.rates, rtol=1e-6)
         contests = found.contests(entry, fingerprint)
@@ -211,6 +240,6 @@ def test_the_shipped_archives_hold_adam_and_the_baselines_as_they_are(name):
 
 
 def test_the_archive_of_smoke_has_every_baseline_with_every_schedule():
-    found = archive.find_archive("smoke")
+    found = archive.read_archive(archive.FOLDER / "smoke.npz")
     rows = {(record.name, record.schedule) for record in found.records}
     assert rows == {(n, s) for n in baselines.BASELINES for s in SCHEDULES}

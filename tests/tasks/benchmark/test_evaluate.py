@@ -156,10 +156,12 @@ def test_schedules_share_one_program_and_make_a_row_each(
         "sgd_momentum cosine",
     ]
     # The archive has these very runs: same program, same numbers.
-    stored = tiny_archive.contests(
-        tiny_suite.tasks[0], tiny_archive.fingerprints[tiny_suite.tasks[0].task]
+    cosine = next(
+        r
+        for r in tiny_archive.records
+        if r.task == tiny_suite.tasks[0].task
+        and (r.name, r.schedule) == ("sgd_momentum", "warmup_cosine")
     )
-    cosine = next(r for r in stored if (r.name, r.schedule) == ("sgd_momentum", "warmup_cosine"))
     finals = cosine.sweep.losses[:, :, -1, 0].astype(np.float64).mean(axis=1)
     assert results.row("sgd_momentum cosine").tasks[0].train_loss == pytest.approx(
         np.nanmin(finals), rel=1e-4
@@ -181,8 +183,9 @@ def test_without_an_archive_adam_is_trained_first(tiny_suite, candidates, config
 def test_an_archive_of_a_task_that_has_changed_is_said_to_be_stale(
     tiny_suite, candidates, config, tiny_archive, tmp_path
 ):
-    stale = dict.fromkeys(tiny_archive.fingerprints, "0" * 12 + ":+1.0e+00")
-    old = dataclasses.replace(tiny_archive, fingerprints=stale)
+    stale = "0" * 12 + ":+1.0e+00"
+    records = (dataclasses.replace(r, fingerprint=stale) for r in tiny_archive.records)
+    old = archive_lib.Archive({}, tuple(records))
     one = dataclasses.replace(tiny_suite, tasks=tiny_suite.tasks[:1])
     watcher = Watcher()
     evaluate.evaluate(one, candidates[1:2], config, tmp_path, watcher, old)
