@@ -6,7 +6,8 @@
 
 Finished runs are kept in `runs/archive/SUITE`, so that it can be stopped at any time and goes on
 where it was; at the end all of them are packed into `tasks/benchmark/archives/SUITE.npz`, which is
-shipped. An optimizer gets into the archive when it is there on every task.
+shipped. What that file has already is not run again, so that a new baseline costs its own runs
+only. An optimizer is compared with once it is there on every task of a suite.
 """
 
 import sys
@@ -38,7 +39,9 @@ def main(words: Sequence[str]) -> None:
         config = config_lib.make_config(evaluate.EvaluateConfig, words[1:])
         watcher = display.make_watcher()
         try:
-            archive = archive_lib.run_baselines(suite, CANDIDATES, config.pool, shelf, watcher)
+            archive = archive_lib.run_baselines(
+                suite, CANDIDATES, config.pool, shelf, watcher, archive_lib.shipped()
+            )
         finally:
             watcher.close()
     path = archive_lib.FOLDER / f"{suite.name}.npz"

@@ -91,6 +91,23 @@ class Archive:
         """The baselines' runs on a task of a suite, as contestants."""
         return self._of(CONTEST, entry.task, entry.num_steps, task_fingerprint)
 
+    def runs(
+        self, role: str, plan: protocol.SweepPlan, task_fingerprint: str
+    ) -> list[Record] | None:
+        """A plan's records, one per schedule; None unless all are here."""
+        found = {
+            record.schedule: record
+            for record in self._of(role, plan.task, plan.num_steps, task_fingerprint)
+            if record.identity == plan.candidate.identity
+            and np.array_equal(record.sweep.seeds, plan.seeds)
+            and len(record.sweep.steps) == plan.num_checks + 1
+            and len(record.sweep.rates) == len(plan.candidate.rates)
+            and np.allclose(record.sweep.rates, plan.candidate.rates, rtol=1e-6)
+        }
+        if not set(plan.schedules) <= set(found):
+            return None
+        return [found[schedule] for schedule in plan.schedules]
+
     def _of(self, role: str, task: str, num_steps: int, task_fingerprint: str) -> list[Record]:
         return [
             record
@@ -178,6 +195,7 @@ def run_baselines(
     pool: pool_config.PoolConfig,
     shelf: Shelf,
     watcher: runs.Watcher,
+    known: Archive = NOTHING,
 ) -> Archive:
     """Runs Adam's reference and candidates on a suite, under every schedule, and gathers it.
 
@@ -187,10 +205,12 @@ def run_baselines(
       pool: where the work is done.
       shelf: where finished runs are kept; called again with it, this goes on where it was.
       watcher: what is told of progress.
+      known: an archive whose runs need not be run again.
     """
     names = [entry.task for entry in suite.tasks]
     with runs.Runner(pool, shelf, watcher) as runner:
         fingerprints = runner.fingerprints(names)
+        _unpack(known, suite, candidates, shelf, fingerprints)
         # One optimizer after the other: each that is whole can be compared with.
         runner.sweeps([protocol.reference(entry) for entry in suite.tasks], fingerprints)
         for candidate in candidates:
@@ -205,7 +225,7 @@ def gather(
     shelf: Shelf,
     fingerprints: Mapping[str, str],
 ) -> Archive:
-    """What a shelf has of a suite: tasks with Adam's reference, optimizers that are whole on these.
+    """What a shelf has of a suite, finished or not.
 
     Args:
       suite: the tasks.
@@ -213,26 +233,46 @@ def gather(
       shelf: the finished runs.
       fingerprints: of the tasks.
     """
-    references = {
-        entry: sweeps
-        for entry in suite.tasks
-        if (sweeps := shelf.find(protocol.reference(entry), fingerprints[entry.task]))
-    }
     records: list[Record] = []
-    for entry, sweeps in references.items():
-        plan = protocol.reference(entry)
-        records += _records(REFERENCE, plan, fingerprints[entry.task], sweeps, None)
-    for candidate in candidates:
-        found = {
-            entry: shelf.find(_contest(candidate, entry), fingerprints[entry.task])
-            for entry in references
-        }
-        for entry, contest in found.items():
-            if contest is not None and all(found.values()):
-                known_as = fingerprints[entry.task]
-                cost = shelf.find_cost(entry.task, candidate, known_as)
-                records += _records(CONTEST, _contest(candidate, entry), known_as, contest, cost)
+    for role, plan in _plans(suite, candidates):
+        known_as = fingerprints[plan.task]
+        sweeps = shelf.find(plan, known_as)
+        if sweeps is not None:
+            is_contest = role == CONTEST
+            cost = shelf.find_cost(plan.task, plan.candidate, known_as) if is_contest else None
+            records += _records(role, plan, known_as, sweeps, cost)
     return Archive(machine.versions(), tuple(records))
+
+
+def _unpack(
+    archive: Archive,
+    suite: suites.Suite,
+    candidates: Sequence[Candidate],
+    shelf: Shelf,
+    fingerprints: Mapping[str, str],
+) -> None:
+    """Put on the shelf what it lacks and an archive has: the reverse of `gather`."""
+    for role, plan in _plans(suite, candidates):
+        known_as = fingerprints[plan.task]
+        records = archive.runs(role, plan, known_as)
+        if records is None:
+            continue
+        if shelf.find(plan, known_as) is None:
+            shelf.keep(plan, known_as, [record.sweep for record in records])
+        cost = records[0].cost
+        if cost is not None and shelf.find_cost(plan.task, plan.candidate, known_as) is None:
+            shelf.keep_cost(plan.task, plan.candidate, known_as, cost)
+
+
+def _plans(
+    suite: suites.Suite, candidates: Sequence[Candidate]
+) -> list[tuple[str, protocol.SweepPlan]]:
+    """All that an archive holds, each with its role."""
+    references = [(REFERENCE, protocol.reference(entry)) for entry in suite.tasks]
+    contests = [
+        (CONTEST, _contest(candidate, entry)) for candidate in candidates for entry in suite.tasks
+    ]
+    return [*references, *contests]
 
 
 def _contest(candidate: Candidate, entry: suites.SuiteTask) -> protocol.SweepPlan:
