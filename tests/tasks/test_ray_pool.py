@@ -41,6 +41,7 @@ class Mischief:
                 ctypes.string_at(0)  # A null pointer, read.
             case "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
+                time.sleep(60)  # The stop reaches this thread a moment later.
             case "loop":
                 while True:
                     time.sleep(0.01)
