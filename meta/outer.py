@@ -1,0 +1,130 @@
+"""One step of meta-training: estimates from several estimators, averaged, and an outer optimizer.
+
+    trainer = outer.MetaTrainer(estimators=(PES(...), PES(...)), tx=optax.adam(3e-4))
+    state = trainer.init(meta_params, key_init)
+    for i in range(num_meta_steps):
+        state, metrics = trainer.step(state, jax.random.fold_in(key, i))
+
+What `step` does is a pure function of state and key, and may be traced into a larger program.
+"""
+
+import dataclasses
+from typing import final
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from veldt.learned_opt.base import MetaParams
+from veldt.meta import estimator, pytree
+from veldt.tasks import types
+
+# Shapes: E estimators.
+
+
+@flax.struct.dataclass
+class MetaState:
+    """Meta-training between two steps.
+
+    Attributes:
+      meta_step: Number of steps done, int32 [].
+      meta_params: What is trained.
+      opt_state: The outer optimizer's.
+      estimator_states: One of each estimator.
+    """
+
+    meta_step: types.Scalar
+    meta_params: MetaParams
+    opt_state: types.OptState
+    estimator_states: tuple[estimator.EstimatorState, ...]
+
+
+@flax.struct.dataclass
+class MetaMetrics:
+    """What one step of meta-training went by.
+
+    Attributes:
+      estimates: What each estimate went by, leaves [E].
+      meta_grad_norm: Global norm of the averaged gradient before it was clipped, float [].
+    """
+
+    estimates: estimator.Metrics
+    meta_grad_norm: types.Scalar
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class MetaTrainer(pytree.Pytree):
+    """Estimators and an outer optimizer.
+
+    Attributes:
+      estimators: E of them, such as one for each task; their gradients are averaged. Those that
+        differ in arrays alone (the same shapes of task, model and window) compile once.
+      tx: Any Optax transform.
+      clip: The largest absolute value of an element of the averaged gradient; None: any.
+    """
+
+    estimators: tuple[estimator.GradientEstimator, ...]
+    tx: optax.GradientTransformation = dataclasses.field(metadata=pytree.STATIC)
+    clip: float | jax.Array | None = None
+
+    def init(self, meta_params: MetaParams, key: types.Key) -> MetaState:
+        """Begin with given meta-parameters; the key is consumed."""
+        states = tuple(
+            _init(each, meta_params, jax.random.fold_in(key, index))
+            for index, each in enumerate(self.estimators)
+        )
+        return MetaState(jnp.zeros((), jnp.int32), meta_params, self.tx.init(meta_params), states)
+
+    def step(self, state: MetaState, key: types.Key) -> tuple[MetaState, MetaMetrics]:
+        """Estimate once with each estimator and move; the key is consumed.
+
+        Estimator i gets `fold_in(key, i)`, so another one more changes none of the others'.
+        """
+        results = [
+            _estimate(each, state.meta_params, own, jax.random.fold_in(key, index))
+            for index, (each, own) in enumerate(
+                zip(self.estimators, state.estimator_states, strict=True)
+            )
+        ]
+        meta_grads, states, metrics = zip(*results, strict=True)
+        meta_params, opt_state, norm = _move(self, state, meta_grads)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *metrics)
+        state = MetaState(state.meta_step + 1, meta_params, opt_state, states)
+        return state, MetaMetrics(stacked, norm)
+
+
+# Each estimator in a program of its own: alike ones find the compiled one, where a single program
+# would hold a copy for each.
+
+
+@jax.jit
+def _init(
+    each: estimator.GradientEstimator, meta_params: MetaParams, key: types.Key
+) -> estimator.EstimatorState:
+    return each.init(meta_params, key)
+
+
+@jax.jit
+def _estimate(
+    each: estimator.GradientEstimator,
+    meta_params: MetaParams,
+    state: estimator.EstimatorState,
+    key: types.Key,
+) -> tuple[estimator.MetaGrad, estimator.EstimatorState, estimator.Metrics]:
+    return each.estimate(meta_params, state, key)
+
+
+@jax.jit
+def _move(
+    trainer: MetaTrainer, state: MetaState, meta_grads: tuple[estimator.MetaGrad, ...]
+) -> tuple[MetaParams, types.OptState, types.Scalar]:
+    """Average, clip and apply gradients."""
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *meta_grads)
+    norm = optax.tree.norm(mean)
+    clip = trainer.clip
+    if clip is not None:
+        mean = jax.tree.map(lambda g: jnp.clip(g, -clip, clip), mean)
+    updates, opt_state = trainer.tx.update(mean, state.opt_state, state.meta_params)
+    return optax.apply_updates(state.meta_params, updates), opt_state, norm
