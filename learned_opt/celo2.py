@@ -1,0 +1,189 @@
+"""Celo2: a learned direction, made orthogonal and scaled to root mean square 1.
+
+Moudgil et al. 2026, "Celo2" (arXiv 2602.19142); amoudgl/celo, celo/optimizers/celo2_optax.py. It
+has no schedule, no step size and no sense of time: chain it with those.
+
+    optax.chain(
+        celo2.scale_by_celo2(meta_params),
+        optax.add_decayed_weights(1e-2),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+`Celo2.as_optax` is the published whole: the network for matrices, Adam at twenty times the rate for
+the rest, a learning rate.
+"""
+
+import dataclasses
+import functools
+import re
+from typing import Any, Literal, NamedTuple, final
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from veldt.learned_opt import (
+    accumulators,
+    base,
+    features,
+    newton_schulz,
+    perceptron,
+    reductions,
+    tensors,
+)
+from veldt.tasks import types
+
+_EPS = 1e-9  # of the scaling of inputs and of the output
+_RMS_EPS = 1e-8
+_NUM_OUTPUTS = 3  # only the first is read; published files have the weights of all
+_ADAM_DECAYS = (0.9, 0.95)
+_ADAM_RATE = 20.0  # times the learning rate
+
+_VECTOR_BLOCKS: tuple[features.Block, ...] = (
+    features.gradient,
+    features.clipped_gradient,
+    features.parameter,
+    features.momentum,
+    features.rms,
+    functools.partial(features.momentum_over_rms, eps=_RMS_EPS),
+    functools.partial(features.inverse_rms, eps=_RMS_EPS),
+    features.factored_gradient,
+    functools.partial(features.gradient_over_rms, eps=_RMS_EPS),
+)
+_BLOCKS = (*_VECTOR_BLOCKS, *features.FACTORED)
+
+
+class ScaleByCelo2State(NamedTuple):
+    """State of `scale_by_celo2`."""
+
+    count: Any  # shape=(), dtype=jnp.int32; steps taken
+    moments: types.OptState  # as the parameters, `accumulators.Moments` for leaves
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Celo2(base.LearnedOptimizer):
+    """Update -learning_rate * direction; the direction of each matrix has root mean square 1.
+
+    Gradients are clipped to +-1000 before the network, where a NaN counts as 0; Adam's are not.
+
+    Attributes:
+      hidden_size: Units of each hidden layer.
+      hidden_layers: How many.
+      momentum_decays: Of the momenta.
+      rms_decays: Of the averaged square; one.
+      factored_decays: Of the factored averages; as many as momenta.
+      newton_schulz_steps: 0 leaves the direction as it is: "celo2-base".
+      vectors: What updates parameters of rank 0 and 1: Adam, or the network ("celo2-base"), which
+        for them has no factored features.
+      adam_paths: A regular expression; parameters with a match in their path, such as
+        "decoder/embedding/kernel", go to Adam too. Published runs use ".*bias.*|.*embed.*".
+      learning_rate: What `as_optax` takes unless told otherwise.
+    """
+
+    hidden_size: int = 8
+    hidden_layers: int = 2
+    momentum_decays: tuple[float, ...] = (0.9, 0.99, 0.999)
+    rms_decays: tuple[float, ...] = (0.95,)
+    factored_decays: tuple[float, ...] = (0.9, 0.99, 0.999)
+    newton_schulz_steps: int = 5
+    vectors: Literal["adam", "network"] = "adam"
+    adam_paths: str | None = None
+    learning_rate: float = 1e-3
+
+    def init(self, key: types.Key) -> base.MetaParams:
+        num_inputs = features.count(
+            _BLOCKS, self.momentum_decays, self.rms_decays, self.factored_decays
+        )
+        sizes = (num_inputs, *(self.hidden_size,) * self.hidden_layers, _NUM_OUTPUTS)
+        return {"mlp": perceptron.init(key, sizes)}
+
+    def as_optax(
+        self,
+        meta_params: base.MetaParams,
+        num_steps: int | None = None,
+        *,
+        learning_rate: optax.ScalarOrSchedule | None = None,
+    ) -> optax.GradientTransformationExtraArgs:
+        """Return the network for matrices, Adam for the rest, at a learning rate.
+
+        Args:
+          meta_params: From `init`, or trained.
+          num_steps: Not read: give a schedule instead.
+          learning_rate: A number or a schedule; None for the field's.
+        """
+        del num_steps
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        routes = {
+            "network": scale_by_celo2(meta_params, self),
+            "adam": optax.chain(optax.scale_by_adam(*_ADAM_DECAYS), optax.scale(_ADAM_RATE)),
+        }
+        return optax.with_extra_args_support(
+            optax.chain(
+                optax.multi_transform(routes, self.routes), optax.scale_by_learning_rate(rate)
+            )
+        )
+
+    def routes(self, params: types.Params) -> types.Params:
+        """Return a tree as the parameters that says "network" or "adam" for each."""
+
+        def route(path: tuple[jax.tree_util.KeyEntry, ...], param: jax.Array) -> str:
+            if jnp.ndim(param) < 2 and self.vectors == "adam":
+                return "adam"
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            return "adam" if self.adam_paths and re.search(self.adam_paths, name) else "network"
+
+        return jax.tree_util.tree_map_with_path(route, params)
+
+
+def scale_by_celo2(
+    meta_params: base.MetaParams, config: Celo2 | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """The learned direction alone, for every parameter, in the sense of `optax.scale_by_adam`.
+
+    A learning rate applied after it (`optax.scale_by_learning_rate`) turns it downhill. For a
+    tensor of rank above 2, each matrix over the last two axes counts by itself in the scaling; the
+    factored averages are over the two largest dimensions, whichever they are.
+
+    Args:
+      meta_params: From `Celo2.init`, or trained.
+      config: Sizes and options; None for the defaults. Its `vectors`, `adam_paths` and
+        `learning_rate` are for `Celo2.as_optax` and not read here.
+    """
+    config = Celo2() if config is None else config
+    decays = accumulators.fixed_decays(
+        config.momentum_decays, config.rms_decays, config.factored_decays
+    )
+
+    def init_fn(params: types.Params) -> ScaleByCelo2State:
+        return ScaleByCelo2State(jnp.zeros([], jnp.int32), accumulators.init_tree(params, decays))
+
+    def step(
+        item: tuple[jax.Array, jax.Array, accumulators.Moments],
+    ) -> tuple[jax.Array, accumulators.Moments]:
+        grad, param, moments = item
+        grad = tensors.clip(grad)
+        moments = accumulators.update(moments, grad, decays)
+        axes = tuple(range(grad.ndim))[-2:]
+        blocks = _VECTOR_BLOCKS if grad.ndim < 2 else _BLOCKS
+        x = features.normalized(blocks, features.known(grad, param, moments), axes=axes, eps=_EPS)
+        (direction,) = perceptron.apply(meta_params["mlp"], x, grad.shape, num_outputs=1)
+        if grad.ndim >= 2 and config.newton_schulz_steps:
+            direction = newton_schulz.orthogonalize(direction, config.newton_schulz_steps)
+        (square,) = reductions.mean_squares([direction], axes)
+        return direction * jax.lax.rsqrt(square + _EPS), moments
+
+    def update_fn(
+        updates: types.Grads,
+        state: ScaleByCelo2State,
+        params: types.Params | None = None,
+        **extra_args: object,
+    ) -> tuple[types.Grads, ScaleByCelo2State]:
+        del extra_args
+        flat = tensors.flatten(updates, params, "celo2")
+        old = flat.split(state.moments)
+        out = tensors.map_alike(step, list(zip(flat.grads, flat.params, old, strict=True)))
+        state = ScaleByCelo2State(optax.safe_increment(state.count), flat.join([m for _, m in out]))
+        return flat.restore([s for s, _ in out]), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

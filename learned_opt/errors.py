@@ -1,0 +1,46 @@
+"""Errors of the learned-optimizer room: one root, one class for each thing a user can put right.
+
+Messages are put together by `of`, not by `__init__`: an exception is unpickled by calling its class
+with its message, and these cross process boundaries.
+"""
+
+from collections.abc import Iterable
+
+from veldt.tasks import errors as task_errors
+
+
+class LearnedOptError(ValueError):
+    """Root of the room's errors: a rule is unknown, or was not given what it reads."""
+
+
+class UnknownArchitectureError(LearnedOptError):
+    """Raised by `registry.architecture` for a name, or a field, that there is not."""
+
+    @classmethod
+    def of(cls, kind: str, name: str, known: Iterable[str]) -> "UnknownArchitectureError":
+        """Say which name was given, the nearest known one, and all known ones."""
+        known = sorted(known)
+        near = task_errors.did_you_mean(name, known)
+        return cls(f"unknown {kind} {name!r}{near}. Known: {', '.join(known) or 'none'}.")
+
+
+class MissingInputError(LearnedOptError):
+    """Raised by a rule that was not given an input that it reads."""
+
+    @classmethod
+    def params(cls, rule: str) -> "MissingInputError":
+        """The parameters were left out of `update`."""
+        return cls(f"{rule} reads the parameters: call update(grads, state, params)")
+
+    @classmethod
+    def value(cls, rule: str) -> "MissingInputError":
+        """The loss was left out of `update`."""
+        return cls(f"{rule} reads the loss: call update(grads, state, params, value=loss)")
+
+    @classmethod
+    def num_steps(cls, rule: str, given: object) -> "MissingInputError":
+        """The length of the run was left out, or is no length."""
+        return cls(
+            f"{rule} reads how far training has got: as_optax(meta_params, num_steps=N) needs the "
+            f"number of steps, at least 1; got {given!r}"
+        )

@@ -1,0 +1,130 @@
+"""The small network that is applied to every parameter alone, without storing its layers.
+
+A layer of 4 or 8 units over a million parameters is cheap to compute and dear to store, so such a
+network is written out unit by unit: XLA then makes one loop over the parameters of all of it, in
+which features and hidden units live in registers (and partitions that loop as the parameter is
+sharded). A feature that varies along one dimension only is multiplied by its weights before it is
+broadcast. Written out, 32 units take seconds to compile for every tensor; wide networks, and
+tensors so small that compiling costs more than running, take matrix products instead, in blocks
+that stay in the cache.
+
+Shapes: F features, C constants, H hidden units, O outputs, N... the tensor's shape.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from veldt.learned_opt import tensors
+from veldt.tasks import types
+
+Weights: TypeAlias = dict[str, jax.Array]
+"""`w0` [F + C, H], `b0` [H], `w1` [H, H], ..., the last of them [H, O] and [O]; float32."""
+
+_WIDEST_UNROLLED = 8
+_BLOCK_SIZE = 1 << 13
+
+
+def init(key: types.Key, sizes: Sequence[int]) -> Weights:
+    """Return weights from a normal of deviation 1 / sqrt(inputs), cut at two; biases of zero.
+
+    Args:
+      key: Consumed.
+      sizes: Inputs, hidden sizes, outputs.
+    """
+    keys = jax.random.split(key, len(sizes) - 1)
+    weights = {}
+    for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
+        normal = jax.random.truncated_normal(keys[layer], -2.0, 2.0, (fan_in, fan_out), jnp.float32)
+        weights[f"w{layer}"] = normal / math.sqrt(fan_in)
+        weights[f"b{layer}"] = jnp.zeros((fan_out,), jnp.float32)
+    return weights
+
+
+def apply(
+    weights: Weights,
+    features: Sequence[jax.Array],
+    shape: tuple[int, ...],
+    *,
+    constants: jax.Array | None = None,
+    num_outputs: int,
+) -> list[jax.Array]:
+    """Apply the network to every parameter of a tensor.
+
+    Args:
+      weights: From `init`. Its first rows belong to `features`, the rows after them to `constants`;
+        rows beyond both are not read.
+      features: F arrays that broadcast to `shape`.
+      shape: N..., the tensor's.
+      constants: Inputs that are the same for all parameters, [C].
+      num_outputs: How many of the first outputs to return.
+
+    Returns:
+      The outputs, each [N...].
+    """
+    layers = [(weights[f"w{i}"], weights[f"b{i}"]) for i in range(len(weights) // 2)]
+    layers[-1] = (layers[-1][0][:, :num_outputs], layers[-1][1][:num_outputs])
+    first, bias = layers[0]
+    if constants is not None:
+        bias = bias + constants @ first[len(features) : len(features) + constants.shape[0]]
+    layers[0] = (first[: len(features)], bias)
+    widest = max(b.shape[0] for _, b in layers[:-1])
+    if widest <= _WIDEST_UNROLLED and math.prod(shape) >= tensors.SMALL:
+        return _unrolled(layers, features, shape)
+    return _blocked(layers, features, shape)
+
+
+def _unrolled(
+    layers: Sequence[tuple[jax.Array, jax.Array]],
+    features: Sequence[jax.Array],
+    shape: tuple[int, ...],
+) -> list[jax.Array]:
+    """Unit by unit: everything after the features is one loop."""
+    weight, bias = layers[0]
+    units = [jnp.zeros((), bias.dtype) + b for b in bias]
+    small: dict[tuple[int, ...], list[int]] = {}
+    for i, feature in enumerate(features):
+        if feature.shape != shape:
+            small.setdefault(feature.shape, []).append(i)
+    for members in small.values():
+        stacked = jnp.stack([features[i] for i in members])
+        part = jnp.tensordot(
+            weight[jnp.asarray(members)].T, stacked, 1, precision=jax.lax.Precision.HIGHEST
+        )
+        units = [unit + p for unit, p in zip(units, part, strict=True)]
+    for i, feature in enumerate(features):
+        if feature.shape == shape:
+            units = [unit + weight[i, h] * feature for h, unit in enumerate(units)]
+    for weight, bias in layers[1:]:
+        hidden = [jax.nn.relu(unit) for unit in units]
+        units = [
+            sum((weight[i, o] * h for i, h in enumerate(hidden)), start=bias[o])
+            for o in range(bias.shape[0])
+        ]
+    return [jnp.broadcast_to(unit, shape) for unit in units]
+
+
+def _blocked(
+    layers: Sequence[tuple[jax.Array, jax.Array]],
+    features: Sequence[jax.Array],
+    shape: tuple[int, ...],
+) -> list[jax.Array]:
+    """As matrix products over blocks of parameters."""
+
+    def network(columns: Sequence[jax.Array]) -> jax.Array:
+        x = jnp.stack(columns, axis=-1)
+        for i, (weight, bias) in enumerate(layers):
+            x = jnp.dot(jax.nn.relu(x) if i else x, weight, precision=jax.lax.Precision.HIGHEST)
+            x = x + bias
+        return x
+
+    columns = [jnp.broadcast_to(feature, shape).reshape(-1) for feature in features]
+    if math.prod(shape) <= _BLOCK_SIZE:
+        out = network(columns)
+    else:
+        out = jax.lax.map(network, columns, batch_size=_BLOCK_SIZE)
+    return [out[:, o].reshape(shape) for o in range(out.shape[-1])]
