@@ -35,11 +35,14 @@ jit = functools.partial(
 def build(name, seed=0):
     """A small architecture, and meta-parameters none of which is zero."""
     rule = registry.architecture(name, **SMALL[name])
-    meta_params = rule.init(jax.random.key(seed))
-    leaves, treedef = jax.tree.flatten(meta_params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    noise = [0.02 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-    return rule, treedef.unflatten([x + n for x, n in zip(leaves, noise, strict=True)])
+
+    def init():
+        leaves, treedef = jax.tree.flatten(rule.init(jax.random.key(seed)))
+        keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+        noise = [0.02 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+        return treedef.unflatten([x + n for x, n in zip(leaves, noise, strict=True)])
+
+    return rule, jit(init)()
 
 
 def draw(rng, shapes, scale=0.3):
@@ -48,7 +51,7 @@ def draw(rng, shapes, scale=0.3):
 
 def run(tx, params, all_grads, losses):
     """Every update, and the parameters and state after them."""
-    state = tx.init(params)
+    state = jit(tx.init)(params)
     update = jit(lambda g, s, p, v: tx.update(g, s, p, value=v))
     all_updates = []
     for grads, loss in zip(all_grads, losses, strict=True):
@@ -72,7 +75,7 @@ def assert_follows(oracle, tx, shapes, num=4, rtol=2e-4, sign=1.0):
     params = draw(rng, shapes)
     all_grads = [draw(rng, shapes, scale) for scale in (0.2, 1.0, 0.05, 0.4)][:num]
     losses = [2.3, 1.9, 2.6, 1.4][:num]
-    state = tx.init(params)
+    state = jit(tx.init)(params)
     oracle.init([np.asarray(p, np.float64) for p in params.values()])
     update = jit(lambda g, s, p, v: tx.update(g, s, p, value=v))
     for grads, loss in zip(all_grads, losses, strict=True):
@@ -273,19 +276,17 @@ def test_state_has_one_structure_and_holds_no_parameters(name):
 
 @pytest.mark.parametrize("name", ["velo", "celo", "rnn_mlp"])
 def test_a_missing_loss_is_an_error_that_says_how(name):
-    rule, meta_params = build(name)
-    tx = rule.as_optax(meta_params, NUM_STEPS)
+    tx = registry.architecture(name, **SMALL[name]).as_optax({}, NUM_STEPS)
     params = {"w": jnp.ones((2, 2))}
     with pytest.raises(errors.MissingInputError, match="value=loss"):
-        tx.update(params, tx.init(params), params)
+        tx.update(params, None, params)
 
 
 @pytest.mark.parametrize("name", ["velo", "celo"])
 @pytest.mark.parametrize("num_steps", [None, 0])
 def test_a_missing_run_length_is_an_error_that_says_how(name, num_steps):
-    rule, meta_params = build(name)
     with pytest.raises(errors.MissingInputError, match="num_steps=N"):
-        rule.as_optax(meta_params, num_steps)
+        registry.architecture(name).as_optax({}, num_steps)
 
 
 @EACH
