@@ -1,6 +1,5 @@
 """The report: true to the store, whole in one file, and harmless whatever the store holds."""
 
-import html.parser
 import json
 import math
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.search import fakes
+from tests.web import Page
 from veldt.search import (
     lineage,
     report,
@@ -27,27 +27,6 @@ from veldt.search.finals import Entry
 from veldt.search.program import Program
 from veldt.search.store import FILE_NAME, Store
 from veldt.tasks.pool_config import PoolConfig
-
-
-class Page(html.parser.HTMLParser):
-    """What a browser would make of a page: elements, attributes, text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.attributes, self.texts = [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
 
 
 def main_element(text):

@@ -1,7 +1,6 @@
 """The benchmark's page and figures: true to the results, whole, and harmless whoever named them."""
 
 import dataclasses
-import html.parser
 import math
 import re
 import xml.etree.ElementTree as ET
@@ -10,33 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.web import Page
 from veldt.tasks.benchmark import figures, page, page_tables
 from veldt.tasks.benchmark.aggregate import Interval
 from veldt.tasks.benchmark.results import Effort, Results, Row, TaskRecord, TaskScore
 
 EVIL = "</style></svg><script>alert('1')</script>&amp;\"x\" ]]>"
 STEPS = (0, 10, 20, 30)
-
-
-class Page(html.parser.HTMLParser):
-    """What a browser would make of a page: elements, attributes, text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.attributes, self.texts = [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
 
 
 SCORE = TaskScore(

@@ -1,30 +1,13 @@
 """Markup: texts stay texts, elements are closed, tables say what their cells are."""
 
-import html.parser
 import re
 import xml.etree.ElementTree as ET
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.web import Page
 from veldt.tasks.html import markup, page
-
-
-class Page(html.parser.HTMLParser):
-    """What a browser would make of a page: elements, attributes, text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.attributes, self.texts = [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data):
-        self.texts.append(data)
 
 
 @given(st.text(), st.text(), st.text())
