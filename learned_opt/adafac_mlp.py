@@ -64,7 +64,7 @@ class AdafacMlp(base.LearnedOptimizer):
         }
 
     def as_optax(
-        self, meta_params: base.MetaParams, num_steps: int | None = None
+        self, meta_params: base.MetaParams, num_steps: base.NumSteps = None
     ) -> optax.GradientTransformationExtraArgs:
         del num_steps  # It reads the step's number, not the run's length.
         decays = accumulators.Decays(

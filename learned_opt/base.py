@@ -7,12 +7,16 @@ The split is that of google/learned_optimization (`LearnedOptimizer.init(key) ->
 import abc
 from typing import Any, TypeAlias
 
+import jax
 import optax
 
 from veldt.tasks import types
 
 MetaParams: TypeAlias = Any
 """Pytree of float arrays: what meta-training moves."""
+
+NumSteps: TypeAlias = int | jax.Array | None
+"""The length of a training run; a scalar of JAX, where it is traced; None where it is not known."""
 
 
 class LearnedOptimizer(abc.ABC):
@@ -24,7 +28,7 @@ class LearnedOptimizer(abc.ABC):
 
     @abc.abstractmethod
     def as_optax(
-        self, meta_params: MetaParams, num_steps: int | None = None
+        self, meta_params: MetaParams, num_steps: NumSteps = None
     ) -> optax.GradientTransformationExtraArgs:
         """Return the transform that these meta-parameters define.
 
@@ -33,6 +37,6 @@ class LearnedOptimizer(abc.ABC):
 
         Args:
             meta_params: From `init`, or trained.
-            num_steps: The length of the training run, for a rule that reads how far it has got;
-                None where it is not known.
+            num_steps: The length of the training run, for a rule that reads how far it has got.
+                It may be traced: runs of many lengths are one compiled program.
         """

@@ -87,7 +87,7 @@ class Celo(base.LearnedOptimizer):
         }
 
     def as_optax(
-        self, meta_params: base.MetaParams, num_steps: int | None = None
+        self, meta_params: base.MetaParams, num_steps: base.NumSteps = None
     ) -> optax.GradientTransformationExtraArgs:
         length = progress.run_length(num_steps, "celo")
         decays = accumulators.fixed_decays(

@@ -10,7 +10,8 @@ has no schedule, no step size and no sense of time: chain it with those.
     )
 
 `Celo2.as_optax` is the published whole: the network for matrices, Adam at twenty times the rate for
-the rest, a learning rate.
+the rest, a learning rate. A departure, off by default: with `knots` the schedule is learned too, so
+that a run needs nothing but its length.
 """
 
 import dataclasses
@@ -38,6 +39,7 @@ _RMS_EPS = 1e-8
 _NUM_OUTPUTS = 3  # only the first is read; published files have the weights of all
 _ADAM_DECAYS = (0.9, 0.95)
 _ADAM_RATE = 20.0  # times the learning rate
+_LOG_RATE_SCALE = 10.0  # how fast a logarithm of a rate moves with its meta-parameter
 
 _VECTOR_BLOCKS: tuple[features.Block, ...] = (
     features.gradient,
@@ -79,6 +81,8 @@ class Celo2(base.LearnedOptimizer):
       adam_paths: A regular expression; parameters with a match in their path, such as
         "decoder/embedding/kernel", go to Adam too. Published runs use ".*bias.*|.*embed.*".
       learning_rate: What `as_optax` takes unless told otherwise.
+      knots: Of a learned schedule: its logarithm at so many evenly spaced shares of the run, linear
+        in between, and the ratio of Adam's rate to it. It starts as `learning_rate`. 0: none.
     """
 
     hidden_size: int = 8
@@ -90,18 +94,25 @@ class Celo2(base.LearnedOptimizer):
     vectors: Literal["adam", "network"] = "adam"
     adam_paths: str | None = None
     learning_rate: float = 1e-3
+    knots: int = 0
 
     def init(self, key: types.Key) -> base.MetaParams:
         num_inputs = features.count(
             _BLOCKS, self.momentum_decays, self.rms_decays, self.factored_decays
         )
         sizes = (num_inputs, *(self.hidden_size,) * self.hidden_layers, _NUM_OUTPUTS)
-        return {"mlp": perceptron.init(key, sizes)}
+        meta_params: dict[str, Any] = {"mlp": perceptron.init(key, sizes)}
+        if self.knots:
+            meta_params["schedule"] = {
+                "knots": jnp.zeros((self.knots,), jnp.float32),
+                "vectors": jnp.zeros((), jnp.float32),
+            }
+        return meta_params
 
     def as_optax(
         self,
         meta_params: base.MetaParams,
-        num_steps: int | None = None,
+        num_steps: base.NumSteps = None,
         *,
         learning_rate: optax.ScalarOrSchedule | None = None,
     ) -> optax.GradientTransformationExtraArgs:
@@ -109,20 +120,31 @@ class Celo2(base.LearnedOptimizer):
 
         Args:
           meta_params: From `init`, or trained.
-          num_steps: Not read: give a schedule instead.
-          learning_rate: A number or a schedule; None for the field's.
+          num_steps: The length of the run, for a learned schedule; others do not read it.
+          learning_rate: A number or a schedule; None for the learned schedule, or for the field's
+            number where there is none or the length of the run is not known.
         """
-        del num_steps
         rate = self.learning_rate if learning_rate is None else learning_rate
+        adam_rate: Any = _ADAM_RATE
+        if self.knots:
+            adam_rate = adam_rate * jnp.exp(_LOG_RATE_SCALE * meta_params["schedule"]["vectors"])
+            if learning_rate is None and num_steps is not None:
+                rate = functools.partial(self._rate, meta_params["schedule"]["knots"], num_steps)
         routes = {
             "network": scale_by_celo2(meta_params, self),
-            "adam": optax.chain(optax.scale_by_adam(*_ADAM_DECAYS), optax.scale(_ADAM_RATE)),
+            "adam": optax.chain(optax.scale_by_adam(*_ADAM_DECAYS), optax.scale(adam_rate)),
         }
         return optax.with_extra_args_support(
             optax.chain(
                 optax.multi_transform(routes, self.routes), optax.scale_by_learning_rate(rate)
             )
         )
+
+    def _rate(self, knots: jax.Array, num_steps: int | jax.Array, count: jax.Array) -> jax.Array:
+        """Return the learned schedule's rate after `count` steps, float []."""
+        place = count / jnp.maximum(num_steps - 1, 1) * (self.knots - 1)
+        log = jnp.interp(place, jnp.arange(self.knots), knots)
+        return self.learning_rate * jnp.exp(_LOG_RATE_SCALE * log)
 
     def routes(self, params: types.Params) -> types.Params:
         """Return a tree as the parameters that says "network" or "adam" for each."""

@@ -24,6 +24,28 @@ class UnknownArchitectureError(LearnedOptError):
         return cls(f"unknown {kind} {name!r}{near}. Known: {', '.join(known) or 'none'}.")
 
 
+class UnknownOptionError(LearnedOptError):
+    """Raised by `weights.Weights.as_optax` for a keyword that the rule does not take."""
+
+    @classmethod
+    def of(cls, rule: str, option: str, known: Iterable[str]) -> "UnknownOptionError":
+        """Say which option was given, the nearest one, and all that the rule takes."""
+        known = sorted(known)
+        near = task_errors.did_you_mean(option, known)
+        return cls(
+            f"{rule} takes no option {option!r}{near}. Options: {', '.join(known) or 'none'}."
+        )
+
+
+class WeightsError(LearnedOptError):
+    """Raised for a weight file that is not there, is damaged, or is something else."""
+
+    @classmethod
+    def of(cls, source: object, why: str) -> "WeightsError":
+        """Say which file, and what is wrong with it."""
+        return cls(f"{source}: {why}")
+
+
 class MissingInputError(LearnedOptError):
     """Raised by a rule that was not given an input that it reads."""
 

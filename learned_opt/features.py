@@ -1,7 +1,7 @@
 """What a per-parameter network is told of a parameter: blocks of features, and their scaling.
 
-A block is a function from what is known of a tensor to a list of arrays, one for each feature; each
-array broadcasts to the tensor's shape (a row's feature is stored once for the row). A rule is a
+A block is a function from what is known of a tensor to an array of features [D, ...], which
+broadcasts to [D, N...], the tensor's shape (a row's feature is there once for the row). A rule is a
 tuple of blocks, in the order of its first layer's weights. The definitions are those of
 google/learned_optimization (`adafac_mlp_lopt.py`, `hyper_v2.py`); D below is the number of decays.
 
@@ -28,7 +28,8 @@ class Known(NamedTuple):
     factors: accumulators.Factors | None = None  # of `moments.factored`
 
 
-Block: TypeAlias = Callable[[Known], list[jax.Array]]
+Block: TypeAlias = Callable[[Known], jax.Array]
+"""From what is known to features [D, ...] that broadcast to [D, N...]."""
 
 
 def known(grad: jax.Array, param: jax.Array, moments: accumulators.Moments) -> Known:
@@ -38,64 +39,60 @@ def known(grad: jax.Array, param: jax.Array, moments: accumulators.Moments) -> K
     return Known(grad, param, moments, factors)
 
 
-def gradient(x: Known) -> list[jax.Array]:
+def gradient(x: Known) -> jax.Array:
     """The gradient: 1."""
-    return [x.grad]
+    return x.grad[None]
 
 
-def clipped_gradient(x: Known) -> list[jax.Array]:
+def clipped_gradient(x: Known) -> jax.Array:
     """The gradient, clipped to +-0.1: 1."""
-    return [jnp.clip(x.grad, -0.1, 0.1)]
+    return jnp.clip(x.grad, -0.1, 0.1)[None]
 
 
-def parameter(x: Known) -> list[jax.Array]:
+def parameter(x: Known) -> jax.Array:
     """The parameter: 1."""
-    return [x.param]
+    return x.param[None]
 
 
-def log_parameter(x: Known) -> list[jax.Array]:
+def log_parameter(x: Known) -> jax.Array:
     """log(|p| + 1e-8): 1."""
-    return [jnp.log(jnp.abs(x.param) + 1e-8)]
+    return jnp.log(jnp.abs(x.param) + 1e-8)[None]
 
 
-def momentum(x: Known) -> list[jax.Array]:
+def momentum(x: Known) -> jax.Array:
     """The averaged gradients: D."""
-    return list(x.moments.momentum)
+    return x.moments.momentum
 
 
-def rms(x: Known) -> list[jax.Array]:
+def rms(x: Known) -> jax.Array:
     """The averaged squares: D."""
-    return list(_squares(x))
+    assert x.moments.rms is not None
+    return x.moments.rms
 
 
-def inverse_rms(x: Known, *, eps: float = 1e-6) -> list[jax.Array]:
+def inverse_rms(x: Known, *, eps: float = 1e-6) -> jax.Array:
     """1 / sqrt(rms + eps): D."""
-    return [jax.lax.rsqrt(square + eps) for square in _squares(x)]
+    return jax.lax.rsqrt(rms(x) + eps)
 
 
-def momentum_over_rms(x: Known, *, eps: float = 1e-6) -> list[jax.Array]:
+def momentum_over_rms(x: Known, *, eps: float = 1e-6) -> jax.Array:
     """Averaged gradients over the root of averaged squares, decay by decay if there are many: D."""
-    momenta, inverses = momentum(x), inverse_rms(x, eps=eps)
-    if len(inverses) == 1:
-        inverses *= len(momenta)
-    return [m * inverse for m, inverse in zip(momenta, inverses, strict=True)]
+    return momentum(x) * inverse_rms(x, eps=eps)
 
 
-def gradient_over_rms(x: Known, *, eps: float = 1e-6) -> list[jax.Array]:
+def gradient_over_rms(x: Known, *, eps: float = 1e-6) -> jax.Array:
     """The gradient over the root of averaged squares: D."""
-    return [x.grad * inverse for inverse in inverse_rms(x, eps=eps)]
+    return x.grad * inverse_rms(x, eps=eps)
 
 
-def factored_gradient(x: Known) -> list[jax.Array]:
+def factored_gradient(x: Known) -> jax.Array:
     """The gradient over its factored root mean square: D."""
     assert x.factors is not None
     row, col = x.factors
-    if col is None:
-        return [x.grad * r for r in row]
-    return [x.grad * r * c for r, c in zip(row, col, strict=True)]
+    return x.grad * row if col is None else x.grad * row * col
 
 
-def factored_momentum(x: Known, *, full_eps: float = 0.0) -> list[jax.Array]:
+def factored_momentum(x: Known, *, full_eps: float = 0.0) -> jax.Array:
     """Averaged gradients over their factored root mean square, decay by decay: D.
 
     Args:
@@ -105,29 +102,28 @@ def factored_momentum(x: Known, *, full_eps: float = 0.0) -> list[jax.Array]:
     assert x.factors is not None
     row, col = x.factors
     if col is None:
-        row = jax.lax.rsqrt(accumulators.expand_row(_factored(x), x.grad.shape) + full_eps)
-        return [m * r for m, r in zip(momentum(x), row, strict=True)]
-    return [m * r * c for m, r, c in zip(momentum(x), row, col, strict=True)]
+        return momentum(x) * jax.lax.rsqrt(rows(x) + full_eps)
+    return momentum(x) * row * col
 
 
-def rows(x: Known) -> list[jax.Array]:
+def rows(x: Known) -> jax.Array:
     """The factored averages along the largest dimension: D."""
-    return list(accumulators.expand_row(_factored(x), x.grad.shape))
+    return accumulators.expand_row(_factored(x), x.grad.shape)
 
 
-def cols(x: Known) -> list[jax.Array]:
+def cols(x: Known) -> jax.Array:
     """The factored averages along the second largest dimension: D."""
-    return list(accumulators.expand_col(_factored(x), x.grad.shape))
+    return accumulators.expand_col(_factored(x), x.grad.shape)
 
 
-def inverse_rows(x: Known) -> list[jax.Array]:
+def inverse_rows(x: Known) -> jax.Array:
     """1 / sqrt(rows + 1e-8): D."""
-    return [jax.lax.rsqrt(row + 1e-8) for row in rows(x)]
+    return jax.lax.rsqrt(rows(x) + 1e-8)
 
 
-def inverse_cols(x: Known) -> list[jax.Array]:
+def inverse_cols(x: Known) -> jax.Array:
     """1 / sqrt(cols + 1e-8): D."""
-    return [jax.lax.rsqrt(col + 1e-8) for col in cols(x)]
+    return jax.lax.rsqrt(cols(x) + 1e-8)
 
 
 FACTORED: tuple[Block, ...] = (rows, cols, inverse_rows, inverse_cols, factored_momentum)
@@ -171,7 +167,7 @@ def normalized(
 
     The features of a large tensor are written down twice, once to be summed and once to be used,
     with a barrier between: left to itself, XLA would see that both are the same and store all of
-    them. Those of a small one are stored, which takes half as long to compile.
+    them. Those of a small one are stored, which takes a third of the time to compile.
 
     Args:
       blocks: Which features, in order.
@@ -180,22 +176,21 @@ def normalized(
       eps: Added to the mean square.
 
     Returns:
-      Arrays that broadcast to the tensor's shape.
+      Arrays [D, ...] that broadcast to [D, N...]: blocks as they are of a small tensor, features
+      one by one (D = 1) of a large one.
     """
     if x.grad.size < tensors.SMALL:
-        written = [f for block in blocks for f in block(x)]
-        stacked = jnp.stack([jnp.broadcast_to(f, x.grad.shape) for f in written])
         over = range(x.grad.ndim) if axes is None else axes
-        square = jnp.mean(jnp.square(stacked), axis=tuple(a + 1 for a in over), keepdims=True)
-        return list(stacked * jax.lax.rsqrt(square + eps))
+        written = [block(x) for block in blocks]
+        squares = [
+            jnp.mean(jnp.square(f), axis=tuple(a + 1 for a in over), keepdims=True) for f in written
+        ]
+        return [f * jax.lax.rsqrt(square + eps) for f, square in zip(written, squares, strict=True)]
     x = jax.lax.optimization_barrier(x)
-    squares = reductions.mean_squares([f for block in blocks for f in block(x)], axes)
+    squares = reductions.mean_squares(_one_by_one(blocks, x), axes)
     scales = [jax.lax.rsqrt(square + eps) for square in squares]
     x, scales = jax.lax.optimization_barrier((x, scales))
-    return [
-        f * scale
-        for f, scale in zip((f for block in blocks for f in block(x)), scales, strict=True)
-    ]
+    return [(f * scale)[None] for f, scale in zip(_one_by_one(blocks, x), scales, strict=True)]
 
 
 def scale(param: jax.Array) -> jax.Array:
@@ -217,14 +212,14 @@ def count(
             tuple(momentum_decays), tuple(rms_decays), tuple(factored_decays)
         )
         x = known(tensor, tensor, accumulators.init(tensor, decays))
-        return [f for block in blocks for f in block(x)]
+        return [block(x) for block in blocks]
 
-    return len(jax.eval_shape(run))
+    return sum(block.shape[0] for block in jax.eval_shape(run))
 
 
-def _squares(x: Known) -> jax.Array:
-    assert x.moments.rms is not None
-    return x.moments.rms
+def _one_by_one(blocks: Sequence[Block], x: Known) -> list[jax.Array]:
+    """Every feature by itself, [...]."""
+    return [feature for block in blocks for feature in block(x)]
 
 
 def _factored(x: Known) -> accumulators.Factored:

@@ -32,6 +32,7 @@ def init() -> LossHistory:
     )
 
 
+@jax.jit  # As one program: else each operation is compiled by itself when a rule is made.
 def decays(longest: jax.Array | float) -> jax.Array:
     """Return exp(-1 / h) for ten horizons h from 10 steps to `longest`, even in the logarithm."""
     exponents = jnp.linspace(1.0, jnp.log10(jnp.asarray(longest, jnp.float32)), _NUM_HORIZONS)

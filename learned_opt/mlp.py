@@ -54,7 +54,7 @@ class Mlp(base.LearnedOptimizer):
         return perceptron.init(key, (num_inputs, *(self.hidden_size,) * self.hidden_layers, 2))
 
     def as_optax(
-        self, meta_params: base.MetaParams, num_steps: int | None = None
+        self, meta_params: base.MetaParams, num_steps: base.NumSteps = None
     ) -> optax.GradientTransformationExtraArgs:
         del num_steps  # It reads the step's number, not the run's length.
         decays = accumulators.fixed_decays(self.decays)

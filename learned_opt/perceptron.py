@@ -58,7 +58,7 @@ def apply(
     Args:
       weights: From `init`. Its first rows belong to `features`, the rows after them to `constants`;
         rows beyond both are not read.
-      features: F arrays that broadcast to `shape`.
+      features: Arrays [D, ...] that broadcast to [D, N...], F features in all.
       shape: N..., the tensor's.
       constants: Inputs that are the same for all parameters, [C].
       num_outputs: How many of the first outputs to return.
@@ -69,13 +69,38 @@ def apply(
     layers = [(weights[f"w{i}"], weights[f"b{i}"]) for i in range(len(weights) // 2)]
     layers[-1] = (layers[-1][0][:, :num_outputs], layers[-1][1][:num_outputs])
     first, bias = layers[0]
+    num_features = sum(block.shape[0] for block in features)
     if constants is not None:
-        bias = bias + constants @ first[len(features) : len(features) + constants.shape[0]]
-    layers[0] = (first[: len(features)], bias)
+        bias = bias + constants @ first[num_features : num_features + constants.shape[0]]
+    layers[0] = (first[:num_features], bias)
     widest = max(b.shape[0] for _, b in layers[:-1])
-    if widest <= _WIDEST_UNROLLED and math.prod(shape) >= tensors.SMALL:
-        return _unrolled(layers, features, shape)
-    return _blocked(layers, features, shape)
+    if widest > _WIDEST_UNROLLED:
+        return _blocked(layers, [f for block in features for f in block], shape)
+    if math.prod(shape) < tensors.SMALL:
+        return _stacked(layers, features, shape)
+    return _unrolled(layers, [f for block in features for f in block], shape)
+
+
+def _stacked(
+    layers: Sequence[tuple[jax.Array, jax.Array]],
+    features: Sequence[jax.Array],
+    shape: tuple[int, ...],
+) -> list[jax.Array]:
+    """A layer's units as one array [H, N...], to which its inputs are added one by one."""
+
+    def units(weight: jax.Array) -> jax.Array:
+        return weight.reshape(-1, *(1,) * len(shape))
+
+    x = units(layers[0][1])
+    rows = iter(layers[0][0])
+    for block in features:
+        for feature in block:
+            x = x + units(next(rows)) * feature
+    for weight, bias in layers[1:]:
+        hidden, x = jax.nn.relu(x), units(bias)
+        for row, unit in zip(weight, hidden, strict=True):
+            x = x + units(row) * unit
+    return list(jnp.broadcast_to(x, (x.shape[0], *shape)))
 
 
 def _unrolled(

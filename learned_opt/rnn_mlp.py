@@ -106,7 +106,7 @@ class RnnMlp(base.LearnedOptimizer):
         }
 
     def as_optax(
-        self, meta_params: base.MetaParams, num_steps: int | None = None
+        self, meta_params: base.MetaParams, num_steps: base.NumSteps = None
     ) -> optax.GradientTransformationExtraArgs:
         del num_steps  # It reads the step's number, not the run's length.
         decays = accumulators.fixed_decays(self.decays, self.decays)

@@ -104,7 +104,7 @@ class Velo(base.LearnedOptimizer):
         }
 
     def as_optax(
-        self, meta_params: base.MetaParams, num_steps: int | None = None
+        self, meta_params: base.MetaParams, num_steps: base.NumSteps = None
     ) -> optax.GradientTransformationExtraArgs:
         length = progress.run_length(num_steps, "velo")
         decays = accumulators.fixed_decays(

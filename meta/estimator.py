@@ -41,11 +41,13 @@ class Metrics:
         For windows it is per step: see `veldt.meta.meta_loss`.
       num_nonfinite: Differences (or gradients of particles) that count as zero, int32 [].
       num_completed: Runs that reached their length, int32 []; of a pair, one.
+      num_steps: Inner steps done, of all runs, int32 []: what the estimate cost.
     """
 
     meta_loss: types.Scalar
     num_nonfinite: types.Scalar
     num_completed: types.Scalar
+    num_steps: types.Scalar
 
 
 class GradientEstimator(pytree.Pytree, abc.ABC):

@@ -67,7 +67,7 @@ class Evolution(pytree.Pytree):
 
         The key, which is consumed, says which M inner problems.
         """
-        return _evaluate(self, candidates, key)
+        return _evaluate(self, candidates, key)[0]
 
     def tell(
         self, state: AlgorithmState, candidates: MetaParams, losses: jax.Array, key: types.Key
@@ -90,11 +90,12 @@ class Evolution(pytree.Pytree):
         """Ask, evaluate and tell once; the key is consumed."""
         key_ask, key_evaluate, key_tell = jax.random.split(key, 3)
         candidates, state = self.ask(state, key_ask)
-        losses = self.evaluate(candidates, key_evaluate)
+        losses, length = _evaluate(self, candidates, key_evaluate)
         metrics = estimator.Metrics(
             meta_loss=estimator.finite_mean(losses),
             num_nonfinite=jnp.sum(~jnp.isfinite(losses), dtype=jnp.int32),
             num_completed=jnp.asarray(losses.size * self.num_problems, jnp.int32),
+            num_steps=losses.size * self.num_problems * length,
         )
         return self.tell(state, candidates, losses, key_tell), metrics
 
@@ -104,8 +105,10 @@ class Evolution(pytree.Pytree):
 
 
 @jax.jit
-def _evaluate(evolution: Evolution, candidates: MetaParams, key: types.Key) -> jax.Array:
-    """Run each candidate on the same inner problems and average, float [N]."""
+def _evaluate(
+    evolution: Evolution, candidates: MetaParams, key: types.Key
+) -> tuple[jax.Array, types.Scalar]:
+    """Run each candidate on the same inner problems; the means, float [N], and the length T."""
     key_length, key_runs, key_final = jax.random.split(key, 3)
     problem, num_problems = evolution.problem, evolution.num_problems
     length = problem.draw_length(key_length)
@@ -122,4 +125,4 @@ def _evaluate(evolution: Evolution, candidates: MetaParams, key: types.Key) -> j
     losses = particles.full_losses(
         problem, evolution.objective, each, runs, keys_final, num_steps=evolution.num_steps
     )
-    return jnp.mean(losses.reshape(num_candidates, num_problems), axis=1)
+    return jnp.mean(losses.reshape(num_candidates, num_problems), axis=1), length

@@ -65,5 +65,6 @@ class FullES(estimator.GradientEstimator):
             meta_loss=estimator.finite_mean(losses),
             num_nonfinite=jnp.sum(bad, dtype=jnp.int32),
             num_completed=jnp.asarray(self.num_particles, jnp.int32),
+            num_steps=2 * self.num_particles * length,
         )
         return self.noise.gradient(differences, noise), state, metrics

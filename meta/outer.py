@@ -9,6 +9,8 @@ What `step` does is a pure function of state and key, and may be traced into a l
 """
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import final
 
 import flax.struct
@@ -18,7 +20,7 @@ import optax
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import estimator, pytree
-from veldt.tasks import types
+from veldt.tasks import compiling, types
 
 # Shapes: E estimators.
 
@@ -46,7 +48,7 @@ class MetaMetrics:
 
     Attributes:
       estimates: What each estimate went by, leaves [E].
-      meta_grad_norm: Global norm of the averaged gradient before it was clipped, float [].
+      meta_grad_norm: Global norm of the averaged gradient, float [].
     """
 
     estimates: estimator.Metrics
@@ -61,18 +63,16 @@ class MetaTrainer(pytree.Pytree):
     Attributes:
       estimators: E of them, such as one for each task; their gradients are averaged. Those that
         differ in arrays alone (the same shapes of task, model and window) compile once.
-      tx: Any Optax transform.
-      clip: The largest absolute value of an element of the averaged gradient; None: any.
+      tx: Any Optax transform; `optax.clip` before it is what VeLO's meta-training has.
     """
 
     estimators: tuple[estimator.GradientEstimator, ...]
     tx: optax.GradientTransformation = dataclasses.field(metadata=pytree.STATIC)
-    clip: float | jax.Array | None = None
 
     def init(self, meta_params: MetaParams, key: types.Key) -> MetaState:
         """Begin with given meta-parameters; the key is consumed."""
         states = tuple(
-            _init(each, meta_params, jax.random.fold_in(key, index))
+            begin(each, meta_params, jax.random.fold_in(key, index))
             for index, each in enumerate(self.estimators)
         )
         return MetaState(jnp.zeros((), jnp.int32), meta_params, self.tx.init(meta_params), states)
@@ -83,13 +83,13 @@ class MetaTrainer(pytree.Pytree):
         Estimator i gets `fold_in(key, i)`, so another one more changes none of the others'.
         """
         results = [
-            _estimate(each, state.meta_params, own, jax.random.fold_in(key, index))
+            estimate(each, state.meta_params, own, jax.random.fold_in(key, index))
             for index, (each, own) in enumerate(
                 zip(self.estimators, state.estimator_states, strict=True)
             )
         ]
         meta_grads, states, metrics = zip(*results, strict=True)
-        meta_params, opt_state, norm = _move(self, state, meta_grads)
+        meta_params, opt_state, norm = move(self.tx, state.meta_params, state.opt_state, meta_grads)
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *metrics)
         state = MetaState(state.meta_step + 1, meta_params, opt_state, states)
         return state, MetaMetrics(stacked, norm)
@@ -99,32 +99,38 @@ class MetaTrainer(pytree.Pytree):
 # would hold a copy for each.
 
 
-@jax.jit
-def _init(
+@compiling.jit
+def begin(
     each: estimator.GradientEstimator, meta_params: MetaParams, key: types.Key
 ) -> estimator.EstimatorState:
+    """Begin with every particle of an estimator; the key is consumed."""
     return each.init(meta_params, key)
 
 
-@jax.jit
-def _estimate(
+@compiling.jit
+def estimate(
     each: estimator.GradientEstimator,
     meta_params: MetaParams,
     state: estimator.EstimatorState,
     key: types.Key,
 ) -> tuple[estimator.MetaGrad, estimator.EstimatorState, estimator.Metrics]:
+    """Estimate once with one estimator; the key is consumed."""
     return each.estimate(meta_params, state, key)
 
 
-@jax.jit
-def _move(
-    trainer: MetaTrainer, state: MetaState, meta_grads: tuple[estimator.MetaGrad, ...]
+@functools.partial(jax.jit, static_argnames="tx")
+def move(
+    tx: optax.GradientTransformation,
+    meta_params: MetaParams,
+    opt_state: types.OptState,
+    meta_grads: Sequence[estimator.MetaGrad],
 ) -> tuple[MetaParams, types.OptState, types.Scalar]:
-    """Average, clip and apply gradients."""
+    """Average gradients and apply them.
+
+    Returns:
+      The meta-parameters and the outer optimizer's state after the step, and the global norm of the
+      average, float [].
+    """
     mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *meta_grads)
-    norm = optax.tree.norm(mean)
-    clip = trainer.clip
-    if clip is not None:
-        mean = jax.tree.map(lambda g: jnp.clip(g, -clip, clip), mean)
-    updates, opt_state = trainer.tx.update(mean, state.opt_state, state.meta_params)
-    return optax.apply_updates(state.meta_params, updates), opt_state, norm
+    updates, opt_state = tx.update(mean, opt_state, meta_params)
+    return optax.apply_updates(meta_params, updates), opt_state, optax.tree.norm(mean)

@@ -2,8 +2,8 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
-from typing import TypeAlias, final
+from collections.abc import Callable, Mapping
+from typing import TypeAlias, TypeVar, final
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ MakeTx: TypeAlias = Callable[[MetaParams, types.Scalar], optax.GradientTransform
 
 `LearnedOptimizer.as_optax` is one, and so is any program of its constants or schedule of its knots.
 """
+
+_SourceT = TypeVar("_SourceT", base.Task, base.TaskFamily)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,18 +36,24 @@ class _OneTask(pytree.Pytree):
         del cfg
         return self.the_task
 
+    def wrap(self, tx: optax.GradientTransformation) -> optax.GradientTransformation:
+        return tx
+
 
 @dataclasses.dataclass(frozen=True)
 class _Members(pytree.Pytree):
     """A member of a family in each run."""
 
-    family: base.TaskFamily = dataclasses.field(metadata=pytree.STATIC)
+    family: base.TaskFamily
 
     def sample(self, key: types.Key) -> types.TaskConfig:
         return self.family.sample(key)
 
     def task(self, cfg: types.TaskConfig) -> base.Task:
         return self.family.task(cfg)
+
+    def wrap(self, tx: optax.GradientTransformation) -> optax.GradientTransformation:
+        return self.family.wrap(tx)
 
 
 @final
@@ -57,13 +65,15 @@ class TaskProblem(inner.InnerProblem):
     over fresh training batches, as VeLO's meta-training has it.
 
     Attributes:
-      tasks: Where tasks come from; a task's arrays are leaves.
+      tasks: Where tasks come from; a task's or a family's arrays are leaves.
       make_tx: The transform of some meta-parameters, static: problems that share it, and the
         shapes of their task, share compiled programs.
       lengths: The least and the greatest T; log-uniform in between.
       num_final_batches: Of the final loss.
       normalize: Whether losses go through the task's normalizer, so that they compare between
         tasks and are finite.
+      frozen: Parts of the meta-parameters that do not move, by their top-level names; the
+        meta-parameters that this problem is given are the others.
     """
 
     tasks: _OneTask | _Members
@@ -71,6 +81,7 @@ class TaskProblem(inner.InnerProblem):
     lengths: tuple[int, int] = dataclasses.field(metadata=pytree.STATIC)
     num_final_batches: int = dataclasses.field(default=8, metadata=pytree.STATIC)
     normalize: bool = dataclasses.field(default=True, metadata=pytree.STATIC)
+    frozen: Mapping[str, MetaParams] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(
@@ -81,6 +92,7 @@ class TaskProblem(inner.InnerProblem):
         lengths: tuple[int, int],
         num_final_batches: int = 8,
         normalize: bool = True,
+        frozen: Mapping[str, MetaParams] | None = None,
     ) -> "TaskProblem":
         """Make the problem of training a task, or members of a family.
 
@@ -92,8 +104,12 @@ class TaskProblem(inner.InnerProblem):
             raise ValueError(f"lengths={lengths} must be (least, greatest), 1 <= least <= greatest")
         if num_final_batches < 1:
             raise ValueError(f"num_final_batches={num_final_batches} must be at least 1")
-        tasks = _OneTask(_anonymous(source)) if isinstance(source, base.Task) else _Members(source)
-        return cls(tasks, make_tx, (low, high), num_final_batches, normalize)
+        tasks: _OneTask | _Members
+        if isinstance(source, base.Task):
+            tasks = _OneTask(_anonymous(source))
+        else:
+            tasks = _Members(_anonymous(source))
+        return cls(tasks, make_tx, (low, high), num_final_batches, normalize, dict(frozen or {}))
 
     @property
     def min_length(self) -> int:
@@ -108,6 +124,14 @@ class TaskProblem(inner.InnerProblem):
         length = jnp.floor(low * ratio ** jax.random.uniform(key)).astype(jnp.int32)
         return jnp.clip(length, low, high)
 
+    def transform(
+        self, meta_params: MetaParams, length: types.Scalar
+    ) -> optax.GradientTransformation:
+        """Return what a run of `length` steps is trained with."""
+        if self.frozen:
+            meta_params = {**self.frozen, **meta_params}
+        return self.tasks.wrap(self.make_tx(meta_params, length))
+
     def draw_config(self, key: types.Key) -> inner.Config:
         return self.tasks.sample(key)
 
@@ -117,7 +141,7 @@ class TaskProblem(inner.InnerProblem):
     def init(
         self, meta_params: MetaParams, instance: base.Task, key: types.Key, length: types.Scalar
     ) -> unroll.UnrollState:
-        return unroll.init(instance, self.make_tx(meta_params, length), key)
+        return unroll.init(instance, self.transform(meta_params, length), key)
 
     def step(
         self,
@@ -129,7 +153,7 @@ class TaskProblem(inner.InnerProblem):
         # `unroll.unroll` draws the selections of all steps before its loop. With 16 or more
         # particles side by side drawing them inside is faster (42 against 71 ms for 50 steps of a
         # small MLP on CPU), and a window that holds two runs needs no second set.
-        state, loss = unroll.step_fn(instance, self.make_tx(meta_params, length), state)
+        state, loss = unroll.step_fn(instance, self.transform(meta_params, length), state)
         return state, self._scaled(instance, loss)
 
     def final_loss(
@@ -153,8 +177,11 @@ class TaskProblem(inner.InnerProblem):
         return task.normalizer(loss) if self.normalize else loss
 
 
-def _anonymous(task: base.Task) -> base.Task:
-    """Return the task without its name, which is static: tasks alike in all else compile once."""
-    twin = copy.copy(task)
+def _anonymous(source: _SourceT) -> _SourceT:
+    """Return the source without its name, which is static: what is alike in all else compiles once.
+
+    A family's members take its name.
+    """
+    twin = copy.copy(source)
     vars(twin)["name"] = "task"  # Straight into the dictionary: a dataclass may be frozen.
     return twin

@@ -64,5 +64,6 @@ class TruncatedBackprop(estimator.GradientEstimator):
             meta_loss=estimator.finite_mean(losses),
             num_nonfinite=jnp.sum(~finite, dtype=jnp.int32),
             num_completed=jnp.sum(totals.completes, dtype=jnp.int32),
+            num_steps=jnp.asarray(self.num_particles * self.num_steps, jnp.int32),
         )
         return jax.tree.map(lambda g: jnp.mean(g, axis=0), kept), runs, metrics

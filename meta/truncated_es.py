@@ -72,7 +72,7 @@ class TruncatedES(estimator.GradientEstimator):
             num_steps=self.num_steps,
             shared_runs=True,
         )
-        meta_grad, metrics = _credit(self.noise, totals, before=noise, after=noise)
+        meta_grad, metrics = _credit(self.noise, totals, self.num_steps, before=noise, after=noise)
         return meta_grad, jax.tree.map(lambda x: x[0], runs), metrics
 
 
@@ -135,7 +135,9 @@ class PES(estimator.GradientEstimator):
             num_steps=self.num_steps,
         )
         accumulated = antithetic.add(state.noise, noise)
-        meta_grad, metrics = _credit(self.noise, totals, before=accumulated, after=noise)
+        meta_grad, metrics = _credit(
+            self.noise, totals, self.num_steps, before=accumulated, after=noise
+        )
         accumulated = antithetic.where_particle(totals.begins, noise, accumulated)
         return meta_grad, PairState(runs, accumulated), metrics
 
@@ -182,7 +184,9 @@ class NRES(estimator.GradientEstimator):
             num_steps=self.num_steps,
             next_meta_params=self.noise.pair(meta_params, fresh),
         )
-        meta_grad, metrics = _credit(self.noise, totals, before=state.noise, after=fresh)
+        meta_grad, metrics = _credit(
+            self.noise, totals, self.num_steps, before=state.noise, after=fresh
+        )
         noise = antithetic.where_particle(totals.begins, fresh, state.noise)
         return meta_grad, PairState(runs, noise), metrics
 
@@ -190,6 +194,7 @@ class NRES(estimator.GradientEstimator):
 def _credit(
     noise: antithetic.Antithetic,
     totals: particles.Totals,
+    num_steps: int,
     *,
     before: MetaParams,
     after: MetaParams,
@@ -204,5 +209,6 @@ def _credit(
         meta_loss=estimator.finite_mean(totals.before + totals.after),
         num_nonfinite=jnp.sum(bad_before, dtype=jnp.int32) + jnp.sum(bad_after, dtype=jnp.int32),
         num_completed=jnp.sum(totals.completes, dtype=jnp.int32),
+        num_steps=jnp.asarray(2 * totals.begins.size * num_steps, jnp.int32),
     )
     return meta_grad, metrics

@@ -31,7 +31,7 @@ import optax
 from veldt.search import dataflow, encode, interpreter
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
-from veldt.tasks import flat, registry, unroll
+from veldt.tasks import compiling, flat, registry, unroll
 
 # Below this, a normalised loss counts as perfect: its logarithm must not decide a search by itself.
 MIN_NORMALIZED: Final = 1e-6
@@ -223,7 +223,7 @@ class ProxyLoop:
         """
         with self._lock:
             if self._compiled is None:
-                options = _compiler_options()
+                options = compiling.options()
                 start = jax.jit(self._start).lower(self.task, *args).compile(options)
                 state = jax.eval_shape(self._start, self.task, *args)
                 advance = jax.jit(self._advance, donate_argnums=3)
@@ -268,15 +268,6 @@ class ProxyLoop:
             num_steps=(chunk + 1) * self.config.num_steps // self.config.num_chunks,
             wall_s=time.perf_counter() - began,
         )
-
-
-def _compiler_options() -> dict[str, str | bool]:
-    """XLA's options for the loops.
-
-    On the CPU, LLVM's level 1 compiles the loops in two thirds of the time and they run as fast, to
-    the same bits (measured; level 0 runs four times slower).
-    """
-    return {"xla_backend_optimization_level": "1"} if jax.default_backend() == "cpu" else {}
 
 
 @final

@@ -11,11 +11,7 @@ A run that was killed and resumed has the same rows as one left alone, up to the
 """
 
 import contextlib
-import datetime
-import fcntl
-import os
 import shutil
-import socket
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,9 +19,10 @@ from typing import Any, Final, TextIO, final
 
 from veldt.search import schema
 from veldt.search.errors import StoreError
+from veldt.tasks import errors as task_errors
+from veldt.tasks import files
 
 FILE_NAME: Final = "store.sqlite"
-LOCK_NAME: Final = "lock"
 MIN_FREE_BYTES: Final = 64 * 2**20  # A run of 10,000 proposals takes about 10 MiB.
 # What happened on machines: left out where runs are compared.
 MACHINE_TABLES: Final = schema.MACHINE_TABLES
@@ -246,24 +243,7 @@ def _holds_something(path: Path) -> bool:
 
 
 def _lock(directory: Path) -> TextIO:
-    """Take the run directory; the system gives it back when the process ends, however it ends."""
     try:
-        # Not "w": who holds it would be forgotten before it is known to be free.
-        handle = (directory / LOCK_NAME).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{directory} cannot be written: {error.strerror}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        with handle:
-            handle.seek(0)
-            holder = handle.read(200).strip()
-        raise StoreError(
-            f"{directory} is in use by another veldt process{f' ({holder})' if holder else ''}"
-        ) from None
-    since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    with contextlib.suppress(OSError):  # A full disk: the lock holds without a name.
-        handle.truncate(0)
-        handle.write(f"host {socket.gethostname()}, process {os.getpid()}, since {since}\n")
-        handle.flush()
-    return handle
+        return files.lock(directory)
+    except task_errors.TaskError as error:
+        raise StoreError(str(error)) from None

@@ -8,8 +8,8 @@ unlike there, a task has exactly one loss.
 constant: with Fashion-MNIST's 47 MB (uint8) that makes 94 MB of program text, three times the
 compile time, and a second copy in memory. So every subclass of `Task` is registered as a pytree
 when it is defined. The arrays among its attributes are leaves, everything else (a Flax module, a
-number, a function) is static and must be hashable; attributes stay as `__init__` left them. Pass
-the task as an *argument*:
+number, a function) is static and must be hashable; attributes stay as `__init__` left them. A
+`TaskFamily` is a pytree in the same way. Pass the task as an *argument*:
 
     run = jax.jit(lambda task, key: unroll.unroll(task, tx, unroll.init(task, tx, key), ...))
     run(task, key)
@@ -40,20 +40,20 @@ with its arrays as attributes:
 """
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+import optax
 
-from veldt.tasks import errors, types
+from veldt.tasks import array_tree, errors, types
 
 MAX_NORMALIZED_LOSS = 1.5
 """Where every normalizer is cut off: half as bad again as knowing nothing; NaN counts as this."""
 
 
-class Task(abc.ABC):
+class Task(array_tree.ArrayTree, abc.ABC):
     """One training problem. Subclasses are final, and pytrees (see the module's docstring).
 
     Attributes:
@@ -61,10 +61,6 @@ class Task(abc.ABC):
     """
 
     name: str
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        jax.tree_util.register_pytree_node(cls, _flatten_task, lambda *parts: _rebuild(cls, *parts))
 
     @abc.abstractmethod
     def init(self, key: types.Key) -> types.Params:
@@ -113,10 +109,12 @@ class Task(abc.ABC):
         return self.train_batch(selection)
 
 
-class TaskFamily(abc.ABC):
-    """A distribution over tasks of one shape.
+class TaskFamily(array_tree.ArrayTree, abc.ABC):
+    """A distribution over tasks of one shape. Subclasses are final, and pytrees as tasks are.
 
-    `jax.vmap(lambda cfg: ... family.task(cfg) ...)(cfgs)` trains many members at once.
+    `jax.vmap(lambda cfg: ... family.task(cfg) ...)(cfgs)` trains many members at once. All members
+    have one structure, so that they compile once; a data set that they share is an array of the
+    family's, and not of the configuration, of which there is one per member.
 
     Attributes:
       name: What tables and errors call it.
@@ -131,6 +129,13 @@ class TaskFamily(abc.ABC):
     @abc.abstractmethod
     def task(self, cfg: types.TaskConfig) -> Task:
         """Make the member; `cfg` may be traced."""
+
+    def wrap(self, tx: optax.GradientTransformation) -> optax.GradientTransformation:
+        """Return the transform that stands between a member's gradients and `tx`; here `tx`.
+
+        For what a family does to gradients and a task, having no state, cannot: delay them.
+        """
+        return tx
 
 
 def clip_normalized(normalized: types.Scalar) -> types.Scalar:
@@ -183,37 +188,3 @@ def _trace(label: str, function: Callable[..., Any], *args: Any) -> Any:
         raise errors.TaskError(
             f"{label} cannot be traced by JAX: {type(error).__name__}: {error}"
         ) from error
-
-
-_STRUCTURE = "_task_structure"
-"""Where a task rebuilt from leaves keeps its structure: JAX rebuilds with placeholders too (axes
-for vmap, None), whose type no longer tells an array from the rest."""
-
-
-def _flatten_task(task: Task) -> tuple[list[Any], Any]:
-    """Part a task's attributes into array leaves and hashable static structure."""
-    attributes = dict(vars(task))
-    if _STRUCTURE in attributes:
-        treedef, is_array = attributes.pop(_STRUCTURE)
-        leaves = treedef.flatten_up_to(attributes)
-    else:
-        leaves, treedef = jax.tree.flatten(attributes)
-        is_array = tuple(isinstance(leaf, _ARRAY_TYPES) for leaf in leaves)
-    arrays = [leaf for leaf, dynamic in zip(leaves, is_array, strict=True) if dynamic]
-    static = tuple(leaf for leaf, dynamic in zip(leaves, is_array, strict=True) if not dynamic)
-    return arrays, (treedef, is_array, static)
-
-
-_ARRAY_TYPES = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
-
-
-def _rebuild(cls: type[Task], structure: Any, arrays: Sequence[Any]) -> Task:
-    """Inverse of `_flatten_task`; does not run `__init__`, as JAX asks of pytree nodes."""
-    treedef, is_array, static = structure
-    arrays_left, static_left = iter(arrays), iter(static)
-    leaves = [next(arrays_left if dynamic else static_left) for dynamic in is_array]
-    task = object.__new__(cls)
-    # Straight into the dictionary: a frozen dataclass refuses attribute assignment.
-    vars(task).update(jax.tree.unflatten(treedef, leaves))
-    vars(task)[_STRUCTURE] = (treedef, is_array)
-    return task

@@ -23,7 +23,9 @@ class EsGradientTask(wrapper.TaskWrapper):
       scale: Standard deviation of the perturbations.
     """
 
-    def __init__(self, name: str, task: base.Task, *, num_pairs: int, scale: float) -> None:
+    def __init__(
+        self, name: str, task: base.Task, *, num_pairs: int, scale: float | types.Scalar
+    ) -> None:
         self.name = name
         self.task = task
         self.num_pairs = num_pairs

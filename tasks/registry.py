@@ -20,6 +20,7 @@ from veldt.tasks import (
     quadratic,
     tabular,
 )
+from veldt.tasks.families import named
 
 KINDS: dict[str, tuple[Callable[[], base.Task], ...]] = {
     "quadratic": (
@@ -88,6 +89,12 @@ TASKS: dict[str, Callable[[], base.Task]] = {
 
 TASK_FAMILIES: dict[str, Callable[[], base.TaskFamily]] = {
     "quadratics": quadratic.Quadratics,
+    "patterns_mlp": named.patterns_mlp,
+    "patterns_conv": named.patterns_conv,
+    "patterns_autoencoder": named.patterns_autoencoder,
+    "patterns_vit": named.patterns_vit,
+    "chains_transformer": named.chains_transformer,
+    "chains_gru": named.chains_gru,
 }
 
 

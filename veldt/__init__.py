@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from veldt.evaluation import evaluate
+    from veldt.learned_opt.shipped import learned_optimizer
     from veldt.search.program import Program
     from veldt.search.rules import load_rule
     from veldt.tasks.base import Task, TaskFamily
@@ -30,6 +31,7 @@ __all__ = [
     "TaskFamily",
     "__version__",
     "evaluate",
+    "learned_optimizer",
     "load_rule",
     "load_task",
     "train",
@@ -40,6 +42,7 @@ _HOMES = {
     "Task": "veldt.tasks.base",
     "TaskFamily": "veldt.tasks.base",
     "evaluate": "veldt.evaluation",
+    "learned_optimizer": "veldt.learned_opt.shipped",
     "load_rule": "veldt.search.rules",
     "load_task": "veldt.tasks.registry",
     "train": "veldt.tasks.training",

@@ -55,12 +55,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _exit_code(error: Exception) -> int | None:
     """The code of an expected error; None for a defect, whose traceback is wanted."""
+    from veldt.learned_opt import errors as learned_errors
+    from veldt.meta import errors as meta_errors
     from veldt.search import errors as search_errors
     from veldt.tasks import errors as task_errors
 
     if isinstance(error, errors.ConfigError | errors.UsageError):
         return USAGE
-    if isinstance(error, task_errors.TaskError | search_errors.SearchError | OSError):
+    expected = (
+        task_errors.TaskError,
+        learned_errors.LearnedOptError,
+        meta_errors.MetaTrainError,
+        search_errors.SearchError,
+        OSError,
+    )
+    if isinstance(error, expected):
         return FAILURE
     return None
 
@@ -146,7 +155,7 @@ def _check_overrides(
             raise errors.UsageError(f"unknown option {name}.{hint}")
 
 
-def _add_search(parser: argparse.ArgumentParser) -> None:
+def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="a YAML path or a shipped config's name")
     parser.add_argument("--run-dir", type=Path, help="where the run is kept (runs/CONFIG)")
     parser.add_argument("--resume", action="store_true", help="go on with the run kept there")
@@ -169,9 +178,7 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         result = run.run_search(settings, run_dir, resume=args.resume, view=view)
     except KeyboardInterrupt:
         view.close()
-        again = shlex.join(
-            ["veldt", "search", args.config, "--run-dir", str(run_dir), *overrides, "--resume"]
-        )
+        again = _again("search", args, run_dir, overrides)
         print(f"stopped; all results so far are kept. To go on:\n  {again}", file=sys.stderr)
         raise
     finally:
@@ -190,6 +197,39 @@ def _leave_accelerators_to_workers(settings: "pool_config.PoolConfig") -> None:
         import jax
 
         jax.config.update("jax_platforms", "cpu")  # Not by the environment: workers inherit that.
+
+
+def _meta_train_config() -> type:
+    from veldt.meta import config
+
+    return config.MetaTrainConfig
+
+
+def _meta_train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from veldt.meta import config, display, run
+
+    settings = config_lib.load_config(config.MetaTrainConfig, args.config, overrides)
+    run_dir = args.run_dir or Path("runs") / Path(args.config).stem
+    _leave_accelerators_to_workers(settings.pool)
+    view = display.make_display()
+    try:
+        result = run.run_meta_training(settings, run_dir, resume=args.resume, view=view)
+    except KeyboardInterrupt:
+        view.close()
+        print(
+            f"stopped. To go on:\n  {_again('meta-train', args, run_dir, overrides)}",
+            file=sys.stderr,
+        )
+        raise
+    finally:
+        view.close()
+    display.print_result(result.progress, run_dir)
+
+
+def _again(command: str, args: argparse.Namespace, run_dir: Path, overrides: Sequence[str]) -> str:
+    """The command line that goes on with a run."""
+    words = ["veldt", command, args.config, "--run-dir", str(run_dir), *overrides, "--resume"]
+    return shlex.join(words)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -266,12 +306,16 @@ def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a search's run directory")
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run's directory")
 
 
 def _report(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from veldt.search import report
+    from veldt.meta import log
+    from veldt.meta import report as meta_report
+    from veldt.search import report as search_report
 
+    is_meta = (args.run_dir / log.FILE_NAME).exists()
+    report = meta_report if is_meta else search_report
     print(f"wrote {report.write_report(args.run_dir)}")
 
 
@@ -350,12 +394,15 @@ class _Command:
     own_options: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-_SEARCH_OPTIONS = {"--run-dir": 1, "--resume": 0, "--help": 0}
+_RUN_OPTIONS = {"--run-dir": 1, "--resume": 0, "--help": 0}
 _EVALUATE_OPTIONS = {"--suite": 1, "--out": 1, "--help": 0}
 
 COMMANDS: dict[str, _Command] = {
     "search": _Command(
-        "search for an update rule", _add_search, _search, _search_config, _SEARCH_OPTIONS
+        "search for an update rule", _add_run, _search, _search_config, _RUN_OPTIONS
+    ),
+    "meta-train": _Command(
+        "meta-train a learned optimizer", _add_run, _meta_train, _meta_train_config, _RUN_OPTIONS
     ),
     "evaluate": _Command(
         "benchmark optimizers against tuned baselines",

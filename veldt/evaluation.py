@@ -1,8 +1,9 @@
 """Which candidates and suites a user's words stand for, and `veldt.evaluate`.
 
 A candidate may be named by anything that makes an optimizer: a baseline (`muon`), a shipped rule
-(`adabelief`), a rule file, a search's run directory, or `module:function`. A suite is a shipped
-one's name, a YAML file, or `module:factory`.
+(`adabelief`) or learned optimizer, a rule file, a weight file (`.npz`), the run directory of a
+search or of meta-training, or `module:function`. A suite is a shipped one's name, a YAML file, or
+`module:factory`.
 """
 
 import tempfile
@@ -12,6 +13,9 @@ from typing import Any
 
 from veldt import config as config_lib
 from veldt import errors
+from veldt.learned_opt import candidate as learned_candidates
+from veldt.learned_opt import errors as learned_errors
+from veldt.learned_opt import shipped
 from veldt.search import best, candidate, rules
 from veldt.search.program import Program
 from veldt.tasks import errors as task_errors
@@ -43,9 +47,10 @@ def evaluate(
     """Compare optimizers with tuned Adam over a suite of tasks: `veldt.evaluate`.
 
     Args:
-        candidates: What to compare: a baseline's or a shipped rule's name, a rule file, a run
-            directory, "module:function", a `Program`, an Optax factory (`optax.adabelief`), or a
-            `Candidate`; one or several. In a mapping, the keys are the names in the results.
+        candidates: What to compare: the name of a baseline, a shipped rule or a shipped learned
+            optimizer, a rule or weight file, a run directory, "module:function", a `Program`, an
+            Optax factory (`optax.adabelief`), or a `Candidate`; one or several. In a mapping, the
+            keys are the names in the results.
         suite: A shipped suite's name, a YAML file, "module:factory", or a `Suite`.
         out: Where finished runs and the report are kept: the same call goes on there. Nothing is
             kept if None.
@@ -96,6 +101,8 @@ def load_candidate(source: str | Path) -> Candidate:
         TaskError, SearchError: It cannot be used.
     """
     text, path = str(source), Path(source)
+    if path.suffix == shipped.SUFFIX or (path / shipped.RUN_FILE).is_file():
+        return _load_learned(path)
     if path.is_dir():
         found = best.read_best(path)
         name = path.resolve().name
@@ -107,12 +114,14 @@ def load_candidate(source: str | Path) -> Candidate:
         return baselines.BASELINES[text]
     if text in rules.RULE_NAMES:
         return candidate.ProgramCandidate(text, rules.load_rule(text))
+    if text in shipped.names():
+        return _load_learned(text)
     if ":" in text:
         return factory_candidate(text)
-    known = sorted({*baselines.BASELINES, *rules.RULE_NAMES})
+    known = sorted({*baselines.BASELINES, *rules.RULE_NAMES, *shipped.names()})
     raise errors.UsageError(
         f"there is no optimizer {text!r}.{errors.did_you_mean(text, known)} Known: "
-        f"{', '.join(known)}; or give a rule file, a run directory or module:function"
+        f"{', '.join(known)}; or give a rule or weight file, a run directory or module:function"
     )
 
 
@@ -147,6 +156,13 @@ def write_results(results: Results, folder: Path) -> Sequence[Path]:
     page.write_page(results, html)
     figures_lib.write_figures(results, folder)
     return data, html
+
+
+def _load_learned(source: str | Path) -> Candidate:
+    try:
+        return learned_candidates.learned_candidate(source)
+    except learned_errors.LearnedOptError as error:
+        raise task_errors.TaskError(str(error)) from None
 
 
 def _of_function(function: Callable[..., Any]) -> Candidate:

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from optax import contrib
 
-from veldt.tasks import base, types, unroll
+from veldt.tasks import base, compiling, types, unroll
 from veldt.tasks.benchmark import schedules as schedules_lib
 
 HELD_OUT: Final[tuple[types.Split, ...]] = ("valid", "test")
@@ -28,10 +28,6 @@ SPLITS: Final[tuple[types.Split, ...]] = ("train", *HELD_OUT)
 MakeTx = Callable[[Any, int], optax.GradientTransformation]
 """`(learning_rate, num_steps) -> transform`; the rate is traced, or an `optax.Schedule` of traced
 numbers; the length is static."""
-
-# On a CPU, LLVM's first level makes the same numbers at the same speed and compiles in 0.7 times
-# the time.
-_COMPILER_OPTIONS: Final[dict[str, Any]] = {"xla_backend_optimization_level": 1}
 
 
 @final
@@ -121,7 +117,7 @@ def sweep(
         functools.partial(_train, make_tx, tuple(schedules), num_steps, num_checks, held_out_every)
     )
     lowered = train.lower(task, run_schedules, run_rates, run_seeds)
-    compiled = lowered.compile(compiler_options=_COMPILER_OPTIONS)
+    compiled = lowered.compile(compiler_options=compiling.options())
     compiled_at = time.perf_counter()
     losses = np.asarray(compiled(task, run_schedules, run_rates, run_seeds))
     ended = time.perf_counter()

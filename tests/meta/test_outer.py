@@ -26,17 +26,18 @@ def test_a_step_moves_by_the_clipped_average_of_the_estimates():
     assert metrics.estimates.meta_loss.shape == (2,)
     assert moved.meta_step == 1
 
-    clipped = outer.MetaTrainer(trainer.estimators, optax.sgd(2.0), clip=0.5 * abs(truth))
-    moved, _ = clipped.step(state, jax.random.key(1))
+    tx = optax.chain(optax.clip(0.5 * abs(truth)), optax.sgd(2.0))
+    clipped = outer.MetaTrainer(trainer.estimators, tx)
+    moved, _ = clipped.step(clipped.init(THETA, jax.random.key(0)), jax.random.key(1))
     assert moved.meta_params == pytest.approx(0.2 - truth, rel=1e-4)
 
 
 def test_estimators_that_differ_in_arrays_alone_compile_once():
     trainer = outer.MetaTrainer((backprop(0.3), backprop(0.4), backprop(0.6)), optax.adam(0.1))
     state = trainer.init(jnp.asarray([0.1, 0.2])[0], jax.random.key(0))
-    before = outer._estimate._cache_size()
+    before = outer.estimate.compiled()._cache_size()
     trainer.step(state, jax.random.key(1))
-    assert outer._estimate._cache_size() <= before + 1
+    assert outer.estimate.compiled()._cache_size() <= before + 1
 
 
 def test_meta_training_finds_the_rate_that_ends_descent_in_a_step():

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +7,9 @@ import pytest
 
 from tests.meta import problems
 from veldt.meta import inner, meta_loss, task_problem, truncated_backprop
-from veldt.tasks import quadratic, unroll
+from veldt.tasks import dataset, quadratic, unroll
+from veldt.tasks.augment import delayed
+from veldt.tasks.families import sources, supervised
 
 FAMILY = quadratic.Quadratics(dim=3, condition_range=(1.0, 10.0), noise_range=(0.01, 0.1))
 
@@ -74,6 +77,48 @@ def test_a_given_task_keeps_its_name():
     task = one_task("bowl")
     task_problem.TaskProblem.of(task, make_tx, lengths=(6, 6))
     assert task.name == "bowl"
+
+
+def test_a_family_stands_between_gradients_and_the_transform():
+    """Against the delay around the transform itself, on the plain family."""
+
+    def make_late(meta_params, num_steps):
+        return delayed.delayed(make_tx(meta_params, num_steps), 2)
+
+    @jax.jit
+    def params_after(problem, key):
+        run = inner.begin(problem, THETA, key)
+        return inner.unroll(problem, THETA, run, num_steps=6)[0].state.params
+
+    late, expected, plain = (
+        params_after(task_problem.TaskProblem.of(source, make, lengths=(6, 6)), jax.random.key(0))
+        for source, make in (
+            (delayed.Delayed(FAMILY, 2), make_tx),
+            (FAMILY, make_late),
+            (FAMILY, make_tx),
+        )
+    )
+    np.testing.assert_allclose(late, expected, rtol=1e-6)
+    assert not np.allclose(late, plain)
+
+
+def test_families_that_differ_in_arrays_and_name_compile_once():
+    traces = []
+
+    @jax.jit
+    def begin(problem, key):
+        traces.append(key)
+        return inner.begin(problem, THETA, key)
+
+    rows = dataset.Examples(jnp.ones((9, 4)), jnp.zeros(9, jnp.int32))
+    for name, splits in (
+        ("a", dict.fromkeys(("train", "valid", "test"), rows)),
+        ("b", dict.fromkeys(("train", "valid", "test"), rows._replace(inputs=2 * rows.inputs))),
+    ):
+        source = sources.StoredSource("ones", splits, num_outputs=3)
+        family = supervised.SupervisedFamily(name, source, nn.Dense(3), "classify", 2)
+        begin(task_problem.TaskProblem.of(family, make_tx, lengths=(6, 6)), jax.random.key(0))
+    assert len(traces) == 1
 
 
 @pytest.mark.parametrize("lengths", [(0, 3), (5, 4)])

@@ -1,0 +1,111 @@
+"""Checkpoints of a meta-training, by Orbax: whole or not there, whenever the process is killed.
+
+Orbax writes a step beside its place and moves it there when all of it is on disk. A checkpoint is
+a tree of plain arrays and text; the last two are kept, so that a damaged disk block costs a minute.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, final
+
+import numpy as np
+
+from veldt.meta import errors
+
+FOLDER = "checkpoints"
+_KEPT = 2
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """What a checkpoint holds.
+
+    Attributes:
+      arrays: By name.
+      facts: Plain JSON values, by name.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any]
+
+
+@final
+class Checkpoints:
+    """The checkpoints of a run directory; a context manager."""
+
+    def __init__(self, run_dir: Path):
+        # Orbax takes half a second to import, and says on its logger what it does.
+        import orbax.checkpoint as ocp
+
+        self._ocp: Any = ocp
+        self._folder = run_dir.resolve() / FOLDER
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=_KEPT,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """The last update that a checkpoint was taken after; None if there is none."""
+        step: int | None = self._manager.latest_step()
+        return step
+
+    def save(self, update: int, stored: Stored) -> None:
+        """Keep the state after an update; what is kept of the same update stays as it is."""
+        if update == self.latest:
+            return
+        args = self._ocp.args
+        full = {name: array for name, array in stored.arrays.items() if array.size}
+        # Orbax takes no array without elements.
+        empty = {
+            name: [array.dtype.name, list(array.shape)]
+            for name, array in stored.arrays.items()
+            if not array.size
+        }
+        self._manager.save(
+            update,
+            args=args.Composite(
+                arrays=args.StandardSave(full),
+                facts=args.JsonSave({"facts": dict(stored.facts), "empty": empty}),
+            ),
+        )
+        self._manager.wait_until_finished()
+
+    def restore(self) -> Stored:
+        """Return the last checkpoint.
+
+        Raises:
+          MetaTrainError: It cannot be read.
+        """
+        args, step = self._ocp.args, self.latest
+        try:
+            found = self._manager.restore(
+                step, args=args.Composite(arrays=args.StandardRestore(), facts=args.JsonRestore())
+            )
+        except Exception as error:
+            raise errors.MetaTrainError(
+                f"the checkpoint {self._folder / str(step)} cannot be read: "
+                f"{type(error).__name__}: {error}; without its folder the one before is used"
+            ) from error
+        plain = json.loads(json.dumps(found["facts"]))
+        arrays = {name: np.asarray(array) for name, array in found["arrays"].items()}
+        for name, (dtype, shape) in plain["empty"].items():
+            arrays[name] = np.zeros(shape, dtype)
+        return Stored(arrays, plain["facts"])

@@ -1,0 +1,270 @@
+"""Running a meta-training: the run directory, the pool, the loop and its records, put together.
+
+A run directory holds all of a run: `config.yaml`, `checkpoints/`, `metrics.jsonl`, `weights.npz`
+(the best by meta-validation, or the last where there is none), and `last.npz`. Where it was
+killed, `resume=True` goes on, and on the CPU ends with the same weights, bit for bit.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, final
+
+import jax
+import yaml
+
+from veldt.learned_opt import shipped, weights
+from veldt.learned_opt.base import MetaParams
+from veldt.meta import build, checkpoint, config, display, errors, gradient_worker, log, training
+from veldt.tasks import base, files, pool_config
+
+CONFIG_FILE: Final = "config.yaml"
+LAST_FILE: Final = "last.npz"
+# What may differ when a run is resumed: where it goes on and how it is kept, not what it is. To
+# `phases`, more may be appended.
+RESUMABLE: Final = ("pool", "checkpoint_every_s", "tensorboard")
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class MetaTrainResult:
+    """What a meta-training hands over.
+
+    Attributes:
+      weights: As written to `weights.npz`.
+      progress: Where it ended.
+    """
+
+    weights: weights.Weights
+    progress: training.Progress
+
+
+def run_meta_training(
+    settings: config.MetaTrainConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    view: display.Display | None = None,
+) -> MetaTrainResult:
+    """Run a meta-training to its end.
+
+    Args:
+      settings: What to train.
+      run_dir: Where the run is kept; made if it does not exist.
+      resume: Go on with the run that is there; `settings` must be its config but for `RESUMABLE`
+        and phases appended.
+      view: What shows it; None shows nothing.
+
+    Raises:
+      MetaTrainError: The run directory cannot be used, or a gradient cannot be computed.
+      TaskError, LearnedOptError: A task, an architecture or weights cannot be used.
+      KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` goes on.
+    """
+    # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
+    factory = gradient_worker.GradientWorkerFactory(settings)
+    families = factory().families
+    shapes = jax.eval_shape(build.architecture(settings).init, jax.random.key(0))
+    for phase in settings.phases:
+        _, frozen = build.split(shapes, phase.train)
+        build.make_estimator(settings, phase, families[0], frozen)
+    start = _start(settings)
+    view = display.Silent() if view is None else view
+    with contextlib.ExitStack() as stack:
+        _open_run(settings, run_dir, stack, resume=resume)
+        checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
+        if checkpoints.latest is None:
+            progress = training.begin(settings, start)
+        else:
+            progress = training.restore(settings, checkpoints.restore())
+            view.note(f"going on after update {progress.update:,}")
+        logs = _open_logs(settings, run_dir, progress, stack)
+        view.note(
+            f"{settings.architecture}, {_size(progress.meta_params):,} meta-parameters, on "
+            f"{len(families)} task families; {settings.num_updates:,} updates"
+        )
+        workers = stack.enter_context(pool_config.make_pool(settings.pool, factory))
+        watcher = _Watcher(settings, view, logs)
+        loop = training.Training(settings, progress, workers, len(families), watcher)
+
+        def save(progress: training.Progress) -> None:
+            for each in logs:
+                each.flush()
+            checkpoints.save(progress.update, training.store(progress))
+            write_weights(settings, run_dir, progress, families)
+
+        try:
+            loop.run(save)
+        finally:
+            if loop.progress.update > 0:
+                save(loop.progress)
+        return MetaTrainResult(weights.read(run_dir / shipped.RUN_FILE), loop.progress)
+
+
+def write_weights(
+    settings: config.MetaTrainConfig,
+    run_dir: Path,
+    progress: training.Progress,
+    families: tuple[base.TaskFamily, ...],
+) -> None:
+    """Write what a run has found so far: `weights.npz` and `last.npz`."""
+    record = {
+        "config": described(settings),
+        "seed": settings.seed,
+        "update": progress.update,
+        "cost": {
+            "inner_steps": progress.num_inner_steps,
+            "worker_hours": round(progress.worker_s / 3600, 3),
+            "wall_hours": round(progress.wall_s / 3600, 3),
+        },
+        "families": [family.name for family in families],
+        weights.TASKS: [check.task for check in settings.meta_validation],
+        "versions": versions(),
+    }
+    rule = build.architecture(settings)
+
+    def write(name: str, meta_params: MetaParams, **more: Any) -> None:
+        content = weights.Weights(
+            settings.architecture, rule, dict(meta_params), {**record, **more}
+        )
+        weights.write(run_dir / name, content)
+
+    write(LAST_FILE, progress.meta_params)
+    if progress.best is None:
+        write(shipped.RUN_FILE, progress.meta_params)
+    else:
+        write(shipped.RUN_FILE, progress.best, meta_validation_score=progress.best_score)
+
+
+def described(settings: config.MetaTrainConfig) -> dict[str, Any]:
+    """Return a config as JSON has it."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return plain
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a run's figures may depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("veldt", "jax", "jaxlib", "optax"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # veldt, run from a checkout's own folder
+            found[package] = "not installed"
+    return found
+
+
+def _start(settings: config.MetaTrainConfig) -> MetaParams | None:
+    """Return the meta-parameters that a run starts from, if it is told any.
+
+    Raises:
+      MetaTrainError: They do not fit the architecture.
+    """
+    if settings.start is None:
+        return None
+    found = shipped.load(settings.start)
+    wanted = jax.eval_shape(build.architecture(settings).init, jax.random.key(0))
+    shapes = jax.tree.map(lambda leaf: leaf.shape, found.meta_params)
+    if shapes != jax.tree.map(lambda leaf: leaf.shape, wanted):
+        raise errors.MetaTrainError(
+            f"start: {settings.start} holds weights of {found.name} in other sizes than this "
+            f"{settings.architecture}'s"
+        )
+    return found.meta_params
+
+
+def _open_run(
+    settings: config.MetaTrainConfig, run_dir: Path, stack: contextlib.ExitStack, *, resume: bool
+) -> None:
+    """Take the run directory and see that what it holds is this run."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.MetaTrainError(
+            f"the run directory {run_dir} cannot be made: {error.strerror}"
+        ) from None
+    stack.enter_context(files.lock(run_dir))
+    path = run_dir / CONFIG_FILE
+    now = described(settings)
+    if (run_dir / checkpoint.FOLDER).exists():
+        if not resume:
+            raise errors.MetaTrainError(
+                f"{run_dir} already holds a run: continue it with --resume, or choose another "
+                "--run-dir"
+            )
+        _check_same(now, read_config(path), run_dir)
+    files.write_bytes(path, yaml.safe_dump(now, sort_keys=False).encode())
+
+
+def read_config(path: Path) -> Mapping[str, Any]:
+    """Return the config that a run directory holds, as YAML has it.
+
+    Raises:
+      MetaTrainError: It cannot be read, or is none.
+    """
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise errors.MetaTrainError(f"{path} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise errors.MetaTrainError(f"{path} is no config of a meta-training")
+    return found
+
+
+def _check_same(now: Mapping[str, Any], before: Mapping[str, Any], run_dir: Path) -> None:
+    for key in now:
+        old, new = before.get(key), now[key]
+        if key == "phases" and isinstance(old, list):
+            new = new[: len(old)]
+        if key not in RESUMABLE and new != old:
+            raise errors.MetaTrainError(
+                f"{run_dir} holds a run with {key} = {json.dumps(old)}, not {json.dumps(new)}; "
+                f"resumed, a run may differ only in {', '.join(RESUMABLE)}, and have more phases "
+                f"at the end. Choose another --run-dir, or resume with {run_dir / CONFIG_FILE}"
+            )
+
+
+def _open_logs(
+    settings: config.MetaTrainConfig,
+    run_dir: Path,
+    progress: training.Progress,
+    stack: contextlib.ExitStack,
+) -> list[log.Log]:
+    last = {"update": progress.update, "check": progress.looked_at}
+    logs: list[log.Log] = [log.JsonLog(run_dir, last)]
+    if settings.tensorboard:
+        logs.append(log.TensorBoardLog(run_dir, progress.update))
+    for each in logs:
+        stack.callback(each.close)
+    return logs
+
+
+def _size(meta_params: Mapping[str, MetaParams]) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(meta_params))
+
+
+@final
+class _Watcher:
+    """Hands what happens to the view and to the logs."""
+
+    def __init__(
+        self, settings: config.MetaTrainConfig, view: display.Display, logs: list[log.Log]
+    ):
+        self._config = settings
+        self._view = view
+        self._logs = logs
+
+    def updated(self, progress: training.Progress, figures: Mapping[str, Any]) -> None:
+        for each in self._logs:
+            each.write("update", progress.update, figures)
+        self._view.updated(self._config, progress, figures)
+
+    def checked(self, progress: training.Progress, figures: Mapping[str, Any]) -> None:
+        for each in self._logs:
+            each.write("check", progress.update, figures)
+        self._view.checked(progress, figures)
+
+    def waiting(self, progress: training.Progress) -> None:
+        self._view.waiting(self._config, progress)

@@ -1,0 +1,43 @@
+"""How training loops are compiled: XLA's options for the device at hand.
+
+On the CPU, LLVM's level 1 compiles a loop in a third to two thirds of the time of its default
+level, and the loops run as fast or faster, to the same bits (measured; level 0 runs four times
+slower). A GPU's code is left as XLA would have it.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def options() -> dict[str, Any]:
+    """Return `compiler_options` for a training loop; asks JAX which device it has."""
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
+
+
+def jit(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
+    """`jax.jit` with these options, which may be used before JAX has looked for devices.
+
+    Called with tracers, it is a part of the program around it, whose options hold: JAX takes none
+    for a part.
+
+    Args:
+      function: What is compiled.
+      **kwargs: Of `jax.jit`.
+    """
+
+    @functools.cache
+    def compiled() -> Any:
+        return jax.jit(function, compiler_options=options(), **kwargs)
+
+    part = jax.jit(function, **kwargs)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
+        return part(*args) if traced else compiled()(*args)
+
+    call.compiled = compiled  # type: ignore[attr-defined]
+    return call

@@ -1,0 +1,204 @@
+"""The distribution of task families that a learned optimizer is meta-trained on.
+
+A family has a structure (kind of model, widths, activation, batch size, source of data), drawn here
+with ordinary random numbers, once; its members draw what may be traced. So a distribution is a
+number of families, each of which compiles once. The proportions of kinds and augmentations are
+VeLO's (arXiv 2211.09760) brought down to models that two CPU cores can train: 8x8 images, widths of
+8 to 64. By default all data are procedural, so that nothing of the benchmark is seen.
+"""
+
+import dataclasses
+from typing import cast, final, get_args
+
+import numpy as np
+
+from veldt.tasks import base
+from veldt.tasks.augment import drawn
+from veldt.tasks.families import models, odds, supervised
+
+_MAX_TRIES = 100  # draws of one family until it is unlike all others
+_SIZES = (
+    "widths",
+    "bottlenecks",
+    "channels",
+    "model_widths",
+    "depths",
+    "batch_sizes",
+    "text_batch_sizes",
+    "windows",
+)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Distribution:
+    """What families are drawn from; of each list, one entry per family or layer, with equal odds.
+
+    Attributes:
+      num_families: drawn.
+      kinds: relative odds of perceptron, convolution, autoencoder, transformer (of image patches),
+        language (a transformer of text) and recurrent (a GRU of text).
+      images: relative odds of the sources of images: patterns, textures, clusters, clutter (all
+        procedural), digits.
+      texts: relative odds of the sources of texts: chains (procedural), jargon.
+      widths: of each hidden layer of a perceptron or an autoencoder.
+      bottlenecks: narrowest width of an autoencoder.
+      channels: of each convolution.
+      model_widths: of a transformer's blocks or a recurrent model, even.
+      depths: hidden layers, or blocks.
+      activations: between layers.
+      initialisers: distribution of initial weights.
+      batch_sizes: of images.
+      text_batch_sizes: of texts.
+      windows: symbols in a text's example.
+      init_scales: least and greatest factor on initial weights; members draw it log-uniformly.
+      contrasts: least and greatest standard deviation of pixels; log-uniform, too.
+      brightnesses: least and greatest mean of pixels of images to classify; uniform.
+      augmentations: what makes families harder.
+    """
+
+    num_families: int = 16
+    kinds: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {
+            "perceptron": 4.0,
+            "convolution": 1.0,
+            "autoencoder": 1.0,
+            "transformer": 1.0,
+            "language": 0.5,
+            "recurrent": 0.5,
+        }
+    )
+    images: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {
+            "patterns": 1.0,
+            "textures": 1.0,
+            "clusters": 1.0,
+            "clutter": 1.0,
+        }
+    )
+    texts: dict[str, float] = dataclasses.field(default_factory=lambda: {"chains": 1.0})
+    widths: tuple[int, ...] = (8, 16, 32, 64)
+    bottlenecks: tuple[int, ...] = (4, 8, 16)
+    channels: tuple[int, ...] = (4, 8, 16)
+    model_widths: tuple[int, ...] = (8, 16, 32)
+    depths: tuple[int, ...] = (1, 2, 3)
+    activations: tuple[models.ActivationName, ...] = ("relu", "tanh", "gelu", "silu", "elu")
+    initialisers: tuple[supervised.Initialiser, ...] = ("normal", "uniform")
+    batch_sizes: tuple[int, ...] = (16, 32, 64, 128)
+    text_batch_sizes: tuple[int, ...] = (8, 16, 32)
+    windows: tuple[int, ...] = (8, 16)
+    init_scales: tuple[float, float] = (0.5, 2.0)
+    contrasts: tuple[float, float] = (0.2, 1.0)
+    brightnesses: tuple[float, float] = (0.0, 0.5)
+    augmentations: drawn.AugmentationConfig = dataclasses.field(
+        default_factory=drawn.AugmentationConfig
+    )
+
+    def __post_init__(self) -> None:
+        if self.num_families < 1:
+            raise ValueError(f"num_families is {self.num_families}; it must be at least 1")
+        odds.check_odds("kinds", self.kinds, get_args(models.Kind))
+        odds.check_odds("images", self.images, models.IMAGE_SOURCES)
+        odds.check_odds("texts", self.texts, models.TEXT_SOURCES)
+        for name in _SIZES:
+            sizes = getattr(self, name)
+            if not sizes or min(sizes) < 1:
+                raise ValueError(f"{name} is {list(sizes)}; it must have entries of 1 or more")
+        if any(width % 2 for width in self.model_widths):
+            raise ValueError(f"model_widths is {list(self.model_widths)}; two heads need even ones")
+        for name in ("activations", "initialisers"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty; at least one is asked")
+        odds.check_range("init_scales", self.init_scales)
+        odds.check_range("contrasts", self.contrasts)
+        if not self.brightnesses[0] <= self.brightnesses[1]:
+            raise ValueError(f"brightnesses is {list(self.brightnesses)}; least first, then most")
+
+
+TINY = Distribution(
+    num_families=2,
+    kinds={"perceptron": 1.0},
+    images={"patterns": 1.0},
+    widths=(4, 8),
+    depths=(1,),
+    activations=("relu",),
+    initialisers=("normal",),
+    batch_sizes=(8,),
+    augmentations=drawn.NO_AUGMENTATIONS,
+)
+"""Two perceptrons, of width 4 and 8: for tests."""
+
+CELO = Distribution(
+    num_families=4,
+    kinds={"perceptron": 1.0},
+    widths=(32,),
+    depths=(1,),
+    activations=("relu",),
+    initialisers=("normal",),
+    batch_sizes=(64,),
+    augmentations=dataclasses.replace(
+        drawn.NO_AUGMENTATIONS, stretch={"global": 1.0}, stretch_ranges=((1e-3, 1e3),)
+    ),
+)
+"""The diet of Celo: one perceptron on four sources, stretched. There they are real images."""
+
+
+def draw(distribution: Distribution, seed: int) -> tuple[base.TaskFamily, ...]:
+    """Draw the families, the same for the same seed.
+
+    No two are alike as long as there are enough different ones; what is drawn twice all the same
+    gets a number in its name.
+
+    Raises:
+      MissingDataError: A source's data are not on this machine.
+    """
+    # RandomState's streams are frozen for good.
+    random = np.random.RandomState(seed)
+    families: dict[str, base.TaskFamily] = {}
+    for _ in range(distribution.num_families):
+        for _ in range(_MAX_TRIES):
+            structure = _draw_structure(distribution, random)
+            family = drawn.augmented(
+                structure.family(
+                    init_scales=distribution.init_scales,
+                    contrasts=distribution.contrasts,
+                    brightnesses=distribution.brightnesses,
+                ),
+                structure.batch_size,
+                distribution.augmentations,
+                random,
+            )
+            if family.name not in families:
+                break
+        else:
+            count = sum(name.startswith(family.name) for name in families)
+            vars(family)["name"] += f" ({count + 1})"
+        families[family.name] = family
+    return tuple(families.values())
+
+
+def _draw_structure(distribution: Distribution, random: np.random.RandomState) -> models.Structure:
+    kind = cast(models.Kind, odds.weighted(distribution.kinds, random))  # checked by the class
+    is_text = kind in models.TEXT_KINDS
+    depth = odds.one(distribution.depths, random)
+    if kind in ("perceptron", "convolution"):
+        choices = distribution.widths if kind == "perceptron" else distribution.channels
+        widths = tuple(odds.one(choices, random) for _ in range(depth))
+    elif kind == "autoencoder":
+        outer = sorted((odds.one(distribution.widths, random) for _ in range(depth)), reverse=True)
+        widths = (*outer, odds.one(distribution.bottlenecks, random))
+    else:
+        widths = (odds.one(distribution.model_widths, random),) * (
+            1 if kind == "recurrent" else depth
+        )
+    return models.Structure(
+        kind=kind,
+        widths=widths,
+        activation=odds.one(distribution.activations, random),
+        batch_size=odds.one(
+            distribution.text_batch_sizes if is_text else distribution.batch_sizes, random
+        ),
+        source=odds.weighted(distribution.texts if is_text else distribution.images, random),
+        window=odds.one(distribution.windows, random) if is_text else 0,
+        initialiser=odds.one(distribution.initialisers, random),
+    )

@@ -1,0 +1,40 @@
+"""Relative odds and ranges in configs: what they may be, and drawing from them."""
+
+from collections.abc import Collection, Mapping
+from typing import TypeVar
+
+import numpy as np
+
+from veldt.tasks import errors
+
+_ChoiceT = TypeVar("_ChoiceT")
+
+
+def check_odds(name: str, odds: Mapping[str, float], known: Collection[str]) -> None:
+    """Raise a ValueError that names the field, unless `odds` are of known words and not all 0."""
+    for key, weight in odds.items():
+        if key not in known:
+            hint = errors.did_you_mean(key, known)
+            raise ValueError(f"{name}: unknown {key!r}{hint}; known are {', '.join(known)}")
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"{name}.{key} is {weight}; odds are numbers of 0 or more")
+    if not sum(odds.values()) > 0:
+        raise ValueError(f"{name} has no entry above 0; at least one is asked")
+
+
+def check_range(name: str, bounds: tuple[float, float]) -> None:
+    """Raise a ValueError that names the field, unless 0 < least <= greatest."""
+    low, high = bounds
+    if not 0 < low <= high < float("inf"):
+        raise ValueError(f"{name} has [{low}, {high}]; 0 < least <= greatest is asked")
+
+
+def one(choices: tuple[_ChoiceT, ...], random: np.random.RandomState) -> _ChoiceT:
+    """Draw one of the choices, all with the same odds."""
+    return choices[random.randint(len(choices))]
+
+
+def weighted(odds: Mapping[str, float], random: np.random.RandomState) -> str:
+    """Draw a key with the odds that are its value."""
+    total = np.cumsum(list(odds.values()))
+    return list(odds)[int(np.searchsorted(total, random.uniform() * total[-1], side="right"))]

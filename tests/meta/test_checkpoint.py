@@ -1,0 +1,102 @@
+"""Checkpoints: whole or not there, and what is damaged is named."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.meta import toys
+from veldt.meta import checkpoint, errors
+
+ARRAYS = {
+    "meta_params.0": np.float32(0.1),
+    "stream.0.1.0": np.arange(6, dtype=np.uint32).reshape(3, 2),
+    "stream.0.1.1": np.array([True, False]),
+    "opt_state.0": np.int32(7),
+    "empty.0": np.zeros((0, 3), np.float32),
+}
+FACTS = {"update": 3, "best_score": None, "wall_s": 0.1, "deep": {"a": [1, 2.5]}}
+
+
+def stored(update):
+    arrays = {name: np.asarray(array) for name, array in ARRAYS.items()}
+    arrays["meta_params.0"] = np.asarray(update, np.float32) / 3
+    return checkpoint.Stored(arrays, {**FACTS, "update": update})
+
+
+def save(folder, *updates):
+    with checkpoint.Checkpoints(folder) as checkpoints:
+        for update in updates:
+            checkpoints.save(update, stored(update))
+
+
+def restore(folder):
+    with checkpoint.Checkpoints(folder) as checkpoints:
+        return checkpoints.latest, checkpoints.restore()
+
+
+def assert_is(found, update):
+    expected = stored(update)
+    assert found.facts == expected.facts
+    assert found.arrays.keys() == expected.arrays.keys()
+    for name, array in expected.arrays.items():
+        assert found.arrays[name].dtype == array.dtype, name
+        assert toys.same(found.arrays[name], array), name
+
+
+def test_what_is_restored_is_what_was_saved_last(tmp_path):
+    save(tmp_path, 1, 2, 7)
+    latest, found = restore(tmp_path)
+    assert latest == 7
+    assert_is(found, 7)
+    kept = sorted(path.name for path in (tmp_path / checkpoint.FOLDER).iterdir())
+    assert kept == ["2", "7"]
+
+
+def test_where_nothing_was_saved_there_is_none(tmp_path):
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest is None
+
+
+def test_what_is_kept_of_an_update_stays(tmp_path):
+    save(tmp_path, 1)
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, stored(5))
+    assert_is(restore(tmp_path)[1], 1)
+
+
+def test_one_that_a_kill_left_half_written_is_none(tmp_path):
+    """Orbax writes beside the place and moves; this is what is there before the move."""
+    save(tmp_path, 1, 2)
+    folder = tmp_path / checkpoint.FOLDER
+    half = folder / "3.orbax-checkpoint-tmp"
+    shutil.copytree(folder / "2", half)
+    shutil.rmtree(half / "facts")
+    (half / "_CHECKPOINT_METADATA").unlink()
+    latest, found = restore(tmp_path)
+    assert latest == 2
+    assert_is(found, 2)
+    save(tmp_path, 3)
+    assert restore(tmp_path)[0] == 3
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("part", ["arrays", "facts"])
+def test_a_damaged_one_is_named_and_the_one_before_is_still_there(tmp_path, part):
+    save(tmp_path, 1, 2)
+    last = tmp_path / checkpoint.FOLDER / "2"
+    shutil.rmtree(last / part)
+    with pytest.raises(errors.MetaTrainError, match=r"checkpoints/2 cannot be read: .*one before"):
+        restore(tmp_path)
+    shutil.rmtree(last)
+    assert_is(restore(tmp_path)[1], 1)
+
+
+def test_damaged_content_is_named(tmp_path):
+    save(tmp_path, 2)
+    folder = tmp_path / checkpoint.FOLDER / "2" / "arrays"
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_size > 0:
+            path.write_bytes(b"\x00" * (path.stat().st_size // 2))
+    with pytest.raises(errors.MetaTrainError, match=r"checkpoints/2 cannot be read"):
+        restore(tmp_path)
