@@ -86,21 +86,44 @@ def _stacked(
     features: Sequence[jax.Array],
     shape: tuple[int, ...],
 ) -> list[jax.Array]:
-    """A layer's units as one array [H, N...], to which its inputs are added one by one."""
-
-    def units(weight: jax.Array) -> jax.Array:
-        return weight.reshape(-1, *(1,) * len(shape))
-
-    x = units(layers[0][1])
-    rows = iter(layers[0][0])
-    for block in features:
-        for feature in block:
-            x = x + units(next(rows)) * feature
+    """A layer's units as one array [H, N...]."""
+    x = _layer(*layers[0], tuple(features))
     for weight, bias in layers[1:]:
-        hidden, x = jax.nn.relu(x), units(bias)
-        for row, unit in zip(weight, hidden, strict=True):
-            x = x + units(row) * unit
+        x = _layer(weight, bias, (jax.nn.relu(x),))
     return list(jnp.broadcast_to(x, (x.shape[0], *shape)))
+
+
+@jax.custom_jvp
+def _layer(weight: jax.Array, bias: jax.Array, inputs: tuple[jax.Array, ...]) -> jax.Array:
+    """Return units [H, N...] of inputs [D, N...], added one by one."""
+    ndim = inputs[0].ndim - 1
+    rows = iter(weight)
+    x = bias.reshape(-1, *(1,) * ndim)
+    for block in inputs:
+        for row in block:
+            x = x + next(rows).reshape(-1, *(1,) * ndim) * row
+    return x
+
+
+@_layer.defjvp
+def _layer_jvp(
+    primals: tuple[jax.Array, jax.Array, tuple[jax.Array, ...]],
+    tangents: tuple[jax.Array, jax.Array, tuple[jax.Array, ...]],
+) -> tuple[jax.Array, jax.Array]:
+    """Matrix products: the transpose of a chain of sums would be one pass for each weight."""
+    weight, bias, inputs = primals
+    out = _layer(weight, bias, inputs)
+    weight_dot, bias_dot, inputs_dot = tangents
+    out_dot = jnp.broadcast_to(bias_dot.reshape(-1, *(1,) * (out.ndim - 1)), out.shape)
+    first = 0
+    for block, block_dot in zip(inputs, inputs_dot, strict=True):
+        rows = slice(first, first + block.shape[0])
+        for matrix, array in ((weight_dot[rows], block), (weight[rows], block_dot)):
+            out_dot = out_dot + jnp.einsum(
+                "dh,d...->h...", matrix, array, precision=jax.lax.Precision.HIGHEST
+            )
+        first += block.shape[0]
+    return out, out_dot
 
 
 def _unrolled(

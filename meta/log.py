@@ -72,14 +72,8 @@ class TensorBoardLog:
         Raises:
           MetaTrainError: The package is missing.
         """
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise errors.MetaTrainError(
-                "tensorboard: true needs the package tensorboardX: pip install 'veldt[tensorboard]'"
-            ) from None
         folder = str(run_dir / EVENTS_FOLDER)
-        self._writer: Any = SummaryWriter(folder, purge_step=update + 1)
+        self._writer = summary_writer()(folder, purge_step=update + 1)
 
     def write(self, kind: str, update: int, figures: Mapping[str, Any]) -> None:
         for name, value in figures.items():
@@ -95,6 +89,21 @@ class TensorBoardLog:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def summary_writer() -> Any:
+    """Return TensorBoard's `SummaryWriter`.
+
+    Raises:
+      MetaTrainError: The package is missing.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise errors.MetaTrainError(
+            "tensorboard: true needs the package tensorboardX: pip install 'veldt[tensorboard]'"
+        ) from None
+    return SummaryWriter
 
 
 def read(run_dir: Path) -> Iterator[dict[str, Any]]:

@@ -247,6 +247,7 @@ def _meta_validation(data: RunData) -> Html:
 def _use(run_dir: Path) -> Html:
     snippet = "\n".join(
         [
+            "import optax",
             "import veldt",
             "",
             f'tx = veldt.learned_optimizer("{run_dir}", num_steps=1000)',
@@ -306,9 +307,7 @@ def _phases(data: RunData) -> Html:
                     stretch.name,
                     f"{stretch.last - stretch.first:,} of {phase['num_updates']:,}",
                     ", ".join(phase["train"]) or "all",
-                    how["kind"],
-                    how["num_particles"],
-                    how["window"],
+                    f"{how['kind']}, {how['num_particles']} × {how['window']} steps",
                     f"{low:,}" if low == high else f"{low:,} to {high:,}",
                     f"{outer['optimizer']}, {outer['learning_rate']:g}",
                     f"{data.total('num_inner_steps', stretch):,.0f}",
@@ -318,10 +317,10 @@ def _phases(data: RunData) -> Html:
             )
         )
     heads = (
-        "phase", "updates", "trains", "estimator", "particles", "window", "lengths",
-        "outer optimizer", "inner steps", "worker-hours", "not finite",
+        "phase", "updates", "trains", "estimator", "lengths", "outer optimizer", "inner steps",
+        "worker-hours", "not finite",
     )  # fmt: skip
-    return _section("Phases", table(heads, rows, numbers=(1, 4, 5, 6, 8, 9, 10)))
+    return _section("Phases", table(heads, rows, numbers=(1, 4, 6, 7, 8)))
 
 
 def _gradients(data: RunData) -> Html:

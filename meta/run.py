@@ -72,6 +72,8 @@ def run_meta_training(
         _, frozen = build.split(shapes, phase.train)
         build.make_estimator(settings, phase, families[0], frozen)
     start = _start(settings)
+    if settings.tensorboard:
+        log.summary_writer()
     view = display.Silent() if view is None else view
     with contextlib.ExitStack() as stack:
         _open_run(settings, run_dir, stack, resume=resume)

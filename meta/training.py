@@ -306,8 +306,8 @@ def restore(settings: config.MetaTrainConfig, stored: checkpoint.Stored) -> Prog
     facts = stored.facts
     whole = jax.eval_shape(build.architecture(settings).init, jax.random.key(0))
     opt_state, versions, streams = None, {}, {}
-    index, first = settings.phase_at(facts["update"] - 1)
-    phase = settings.phases[index]
+    last, first = settings.phase_at(facts["update"] - 1)
+    phase = settings.phases[last]
     if facts["update"] < first + phase.num_updates:
         # At the end of a phase there is nothing to go on from: the next begins with its own.
         opt_state = kept.get("opt_state")
