@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PLAIN_INTERVAL_S: Final = 5.0
-PLAIN_WIDTH: Final = 120
+PLAIN_WIDTH: Final = 132
 
 
 class ClosingWatcher(Watcher, Protocol):
@@ -165,6 +165,9 @@ def explanation(results: Results) -> list[str]:
         counts = [f"{row.label} {count(row)}" for row in here if count(row)]
         if counts:
             lines.append(f"tasks {what}: {', '.join(counts)}.")
+    untuned = [row.label for row in here if row.num_rates == 1]
+    if untuned and results.rates_per_candidate > 1:
+        lines.append(f"not tuned, one learning rate for everything: {', '.join(untuned)}.")
     num_hidden = len(results.rows) - len(shown(results))
     if num_hidden:
         lines.append(f"{num_hidden} more baselines, with other schedules, are in the report.")

@@ -120,13 +120,14 @@ def evaluate(
             if not _is_run_again(identity, entry, candidates, config.schedules)
         ]
     sweeps = [sweep for group in trained.sweeps.values() for sweep in group]
+    rows = scoring.compare(references, entries)
     return Results(
         suite=suite.name,
         seeds=seeds,
-        rates_per_candidate=max(len(candidate.rates) for candidate in candidates),
+        rates_per_candidate=max(row.num_rates for row in rows),
         horizon=float(protocol.HORIZON),
         tasks=tuple(_record(reference, tasks[reference.task], trained) for reference in references),
-        rows=scoring.compare(references, entries),
+        rows=rows,
         effort=Effort(
             num_runs=sum(sweep.losses.shape[0] * sweep.losses.shape[1] for sweep in sweeps),
             compile_s=sum(sweep.compile_s for sweep in sweeps),

@@ -185,7 +185,8 @@ def _reading(results: Results) -> Html:
         "loss, chosen in hindsight. Adam's one rate is chosen likewise for the test loss and for "
         "“won”; the speed-up stays relative to the same envelope of tuned Adam.",
         "equal tuning": f"Every row had {_count(results.rates_per_candidate, 'learning rate')} × "
-        f"{_count(seeds, 'seed')} on every task, and nothing else was tuned: other settings are "
+        f"{_count(seeds, 'seed')} on every task, or one rate where it says “not tuned”, and "
+        "nothing else was tuned: other settings are "
         "those written by the optimizer's author or given by hand. Rates are chosen on the seeds "
         "that are scored, Adam's too.",
         "intervals": "95% stratified bootstrap over seeds, with the tasks and the chosen rates "

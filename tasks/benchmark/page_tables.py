@@ -149,7 +149,8 @@ def _remarks(row: Row) -> str:
         (row.num_failed, "failed"),
         (row.num_selected, "left out"),
     )
-    return ", ".join(f"{count} {name}" for count, name in counts if count)
+    told = ["not tuned"] if row.num_rates == 1 else []
+    return ", ".join(told + [f"{count} {name}" for count, name in counts if count])
 
 
 def _forest_plot(horizon: float) -> Plot:

@@ -80,6 +80,7 @@ class Row:
       name: the candidate's.
       schedule: of its learning rate.
       source: "run" or "archive".
+      num_rates: learning rates that it was tuned over; 1: not at all.
       speedup: interquartile mean over tasks, with its 95% interval.
       train_ratio: likewise; below 1 is better than tuned Adam.
       test_ratio: likewise.
@@ -101,6 +102,7 @@ class Row:
     name: str
     schedule: str
     source: str
+    num_rates: int
     speedup: Interval
     train_ratio: Interval
     test_ratio: Interval
@@ -182,7 +184,7 @@ class Results:
     Attributes:
       suite: its name.
       seeds: of the candidates' runs.
-      rates_per_candidate: how many learning rates each was tuned over.
+      rates_per_candidate: how many learning rates a row was tuned over, at most.
       horizon: where speed-ups are cut off.
       tasks: the suite's.
       rows: candidates first, then the archive's baselines.

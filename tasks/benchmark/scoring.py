@@ -195,6 +195,7 @@ class _Scorer:
             name=self._entry.name,
             schedule=self._entry.schedule,
             source=self._entry.source,
+            num_rates=len(self._ours[0].sweep.rates),
             speedup=self._over_tasks(self._speedup),
             train_ratio=_exp(self._over_tasks(functools.partial(self._log_ratio, "train"))),
             test_ratio=_exp(self._over_tasks(functools.partial(self._log_ratio, "test"))),

@@ -1,6 +1,7 @@
 """The archive: made once, found again for the same task only, and read from strangers safely."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 
@@ -232,7 +233,12 @@ def test_the_shipped_archives_hold_adam_and_the_baselines_as_they_are(name):
             )
 
 
-def test_the_archive_of_smoke_has_every_baseline_with_every_schedule():
-    found = archive.read_archive(archive.FOLDER / "smoke.npz")
-    rows = {(record.name, record.schedule) for record in found.records}
-    assert rows == {(n, s) for n in baselines.BASELINES for s in SCHEDULES}
+@pytest.mark.parametrize("name", ["smoke", "small"])
+def test_the_shipped_archives_have_every_baseline_on_every_task_with_every_schedule(name):
+    found = archive.read_archive(archive.FOLDER / f"{name}.npz")
+    contests = [record for record in found.records if record.role == archive.CONTEST]
+    everything = itertools.product(
+        (entry.task for entry in suites.load_suite(name).tasks), baselines.BASELINES, SCHEDULES
+    )
+    assert {(r.task, r.name, r.schedule) for r in contests} == set(everything)
+    assert all(record.cost is not None for record in contests)

@@ -214,10 +214,10 @@ def test_rates_for_all_take_the_place_of_their_own(
     one = dataclasses.replace(tiny_suite, tasks=tiny_suite.tasks[:1])
     fixed = dataclasses.replace(config, rates=(0.05,))
     results = evaluate.evaluate(one, candidates[:2], fixed, tmp_path, None, tiny_archive)
-    assert results.rates_per_candidate == 1
     for name in ("sgd", "sgd_momentum"):
         row = next(r for r in results.rows if r.name == name and r.source == "run")
         assert row.untuned_rate == 0.05
+        assert row.num_rates == 1
         assert row.num_at_edge == 0  # There is no grid to be at the edge of.
     # With other rates the archived row is another one, and is shown.
     assert any(r.label == "sgd_momentum" and r.source == "archive" for r in results.rows)

@@ -38,6 +38,7 @@ ROW = results.Row(
     speedup=Interval(1.0, 0.5, math.inf),
     train_ratio=Interval(2.0, 1.0, 3.0),
     test_ratio=Interval(1.0, 1.0, 1.0),
+    num_rates=7,
     untuned_rate=10**-2.5,
     untuned_speedup=Interval(0.0, 0.0, 0.0),
     untuned_test_ratio=Interval(1e-300, 0.0, 1e300),
