@@ -7,9 +7,9 @@ alone. The same one is then run again and again in another directory, each time 
 moment of its life (while importing, compiling, training, looking at meta-validation or writing a
 checkpoint) and resumed, until it has been killed `--kills` times and has got to its end. Whenever
 it does, every array of `weights.npz` and `last.npz` is compared bit by bit and `metrics.jsonl` line
-by line, all but times, and it starts anew. What is compiled is kept on disk by JAX's own cache, so that
-kills fall into training rather than into compiling. Prints a line for each kill; exit code 1 on a
-difference.
+by line, all but times, and it starts anew. What is compiled is kept on disk by JAX's own cache, so
+that kills fall into training rather than into compiling. Prints a line for each kill; exit code 1
+on a difference.
 """
 
 import argparse

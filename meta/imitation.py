@@ -52,11 +52,9 @@ def shadow(
         **extra_args: Any,
     ) -> tuple[types.Grads, ShadowState]:
         right, state_expert = expert.update(updates, state.expert, params, **extra_args)
-        # Computed again on the way back: storing all of an update's values for every step of a
-        # window takes longer to compile than to run.
-        follow = jax.checkpoint(
-            lambda *args: student.update(*args, **extra_args)  # type: ignore[call-arg]
-        )
+        # Computed again on the way back: storing all values of an update for every step of a window
+        # takes a fifth longer to compile.
+        follow = jax.checkpoint(lambda *args: student.update(*args, **extra_args))
         tried, state_student = follow(updates, state.student, params)
         return right, ShadowState(state_expert, state_student, distance(tried, right))
 
@@ -83,6 +81,9 @@ def distance(tried: types.Grads, right: types.Grads) -> types.Scalar:
 @dataclasses.dataclass(frozen=True)
 class ImitationProblem(inner.InnerProblem):
     """Follow an expert's training runs.
+
+    Where a family's gradients come late (`veldt.tasks.augment.delayed`), they do for the learned
+    optimizer alone: the expert shows what would have been right.
 
     Attributes:
       problem: The tasks, and the transform of the meta-parameters that is to learn.

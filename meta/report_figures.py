@@ -24,7 +24,7 @@ _LOG_RATIO: Final = 5.0  # from which on an axis is logarithmic
 
 STYLE: Final = """
 .line.mean { stroke: var(--blue); }
-.line.family { stroke: var(--dot); stroke-width: 1; stroke-opacity: .65; }
+.line.family { stroke: var(--dot); stroke-width: 1; stroke-opacity: .8; }
 .line.bound { stroke: var(--grey); stroke-width: 1; stroke-dasharray: 3 4; }
 .line.score { stroke: var(--ink); stroke-width: 2.8; }
 .line.task0 { stroke: var(--blue); stroke-width: 1.6; }

@@ -8,7 +8,9 @@ import pytest
 
 import veldt
 from veldt import config, evaluation
+from veldt.meta.config import MetaTrainConfig
 from veldt.search.config import SearchConfig
+from veldt.tasks import suites
 from veldt.tasks.benchmark import baselines, candidates, protocol
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -52,6 +54,8 @@ def test_every_baseline_is_in_the_table_shown():
 def test_every_config_and_rule_named_exists():
     for name in re.findall(r"veldt search (\w+)", TEXT):
         assert config.load_config(SearchConfig, name).tasks
+    for name in re.findall(r"veldt meta-train (\w+)", TEXT):
+        assert config.load_config(MetaTrainConfig, name).phases
     listed = re.search(r"shipped ones \(([^)]*)\)", TEXT)
     assert listed is not None
     from veldt.search import rules
@@ -59,12 +63,22 @@ def test_every_config_and_rule_named_exists():
     assert set(listed.group(1).split(", ")) == set(rules.RULE_NAMES)
 
 
+META_TRAIN = {"celo2"}
+"""Configs of `veldt meta-train`; the others are of `veldt search`."""
+
+
 @pytest.mark.parametrize("info", config.list_configs(), ids=lambda info: info.name)
 def test_shipped_configs_load(info):
+    assert info.description
+    if info.name in META_TRAIN:
+        settings = config.load_config(MetaTrainConfig, info.name)
+        looked_at = {check.task for check in settings.meta_validation}
+        # So that the benchmark of the weights need leave nothing out.
+        assert looked_at.isdisjoint(entry.task for entry in suites.load_suite("small").tasks)
+        return
     settings = config.load_config(SearchConfig, info.name)
     tasks = {proxy.task for proxy in settings.tasks}
     assert tasks.isdisjoint(proxy.task for proxy in settings.meta_validation)
-    assert info.description
 
 
 def test_pictures_are_there():

@@ -120,20 +120,12 @@ def test_the_number_of_workers_changes_no_bit(staleness):
 @pytest.mark.slow
 @pytest.mark.ray
 def test_training_on_ray_is_training_inline():
-    phase = toys.phase(num_updates=3)
     ends = []
     for backend in ("inline", "ray"):
         pool = pool_config.PoolConfig(backend, 2, straggler_factor=None)
-        settings = config.MetaTrainConfig(
-            "celo2_base",
-            (phase,),
-            fields={"hidden_size": 2},
-            tasks=toys.TINY,
-            staleness=1,
-            pool=pool,
-            meta_validation=(config.CheckConfig("quadratic", 3),),
-        )
-        ends.append(toys.train(settings))
+        settings = toys.settings(staleness=1, pool=pool, meta_validation=(toys.CHECK,))
+        factory = toys.ToyFactory(settings) if backend == "ray" else None
+        ends.append(toys.train(settings, factory=factory))
     assert same_progress(*ends)
     assert ends[0].best is not None
 

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from veldt.learned_opt import base as learned_base
+from veldt.learned_opt import registry
 from veldt.meta import config, gradient_worker, run, training
 from veldt.tasks import base, pool_config
 from veldt.tasks.families import distribution
@@ -48,7 +49,6 @@ class Bowl(base.Task):
 
 
 FAMILIES = (Bowls(), Bowls("others"))
-TINY = distribution.TINY
 CHECK = config.CheckConfig("tests.meta.toys:Bowl", 3)
 
 
@@ -114,9 +114,21 @@ class Watcher:
         pass
 
 
-def train(config, progress=None, *, watcher=None, save=lambda progress: None):
+@dataclasses.dataclass(frozen=True)
+class ToyFactory:
+    """Makes workers in other processes, where no fixture puts the toy in force."""
+
+    config: config.MetaTrainConfig
+
+    def __call__(self):
+        registry.ARCHITECTURES["rate"] = Rate()
+        distribution.draw = lambda tasks, seed: FAMILIES
+        return gradient_worker.GradientWorker(self.config)
+
+
+def train(config, progress=None, *, watcher=None, save=lambda progress: None, factory=None):
     """Train in memory to the end, or until an interrupt; returns where it got to."""
-    factory = gradient_worker.GradientWorkerFactory(config)
+    factory = factory or gradient_worker.GradientWorkerFactory(config)
     watcher = watcher or Watcher()
     progress = progress or training.begin(config, None)
     with pool_config.make_pool(config.pool, factory) as workers:

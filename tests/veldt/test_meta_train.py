@@ -26,8 +26,7 @@ from veldt.tasks.families import distribution
 ROOT = Path(__file__).parents[2]
 NUM_UPDATES = 24
 SETTINGS = toys.settings(
-    toys.phase("rate", NUM_UPDATES // 2, train=("rate",)),
-    toys.phase("both", NUM_UPDATES // 2),
+    toys.phase(num_updates=NUM_UPDATES),
     meta_validation=(toys.CHECK,),
     validate_every=5,
     staleness=1,

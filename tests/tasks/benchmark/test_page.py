@@ -46,8 +46,9 @@ def around(value, share=0.1):
 
 
 ROW = Row(
-    name="x", schedule="constant", source="run", num_rates=7, speedup=around(1.0), train_ratio=around(0.8),
-    test_ratio=around(1.2), untuned_rate=0.02, untuned_speedup=around(0.6),
+    name="x", schedule="constant", source="run", num_rates=7,
+    speedup=around(1.0), train_ratio=around(0.8), test_ratio=around(1.2), untuned_rate=0.02,
+    untuned_speedup=around(0.6),
     untuned_test_ratio=around(1.4), won=0.5, won_untuned=0.25, diverged=0.125, num_capped=0,
     num_at_edge=0, num_failed=0, num_selected=0, step_ratio=1.25, state_bytes=8.0, tasks=(),
 )  # fmt: skip
