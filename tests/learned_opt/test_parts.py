@@ -8,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -24,6 +25,9 @@ from veldt.learned_opt import (
 )
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+KEY = jax.random.key(0)
 
 
 def normal(seed, shape):
@@ -75,14 +79,17 @@ def test_means_are_those_of_numpy_and_linear(shape, axes):
         np.testing.assert_allclose(gradient(arrays[0]), 3 / count, rtol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(20, 30), (96, 100)], ids=["blocked", "unrolled"])
+@pytest.mark.parametrize("shape", [(20, 30), (96, 100)], ids=["stacked", "unrolled"])
 def test_the_fused_network_is_the_plain_one(shape):
     rows, cols = shape
     features = [normal(0, shape), normal(1, (rows, 1)), normal(2, shape), normal(3, (1, cols))]
     constants = normal(4, (2,))
-    weights = perceptron.init(jax.random.key(0), (6, 4, 8, 3))
+    weights = perceptron.init(jax.random.key(0), (7, 4, 8, 3))
     weights = {name: w + 0.1 * normal(5, w.shape) for name, w in weights.items()}
-    out = perceptron.apply(weights, features, shape, constants=constants, num_outputs=2)
+    blocks = [features[0][None], features[1][None], jnp.stack([features[2], 2 * features[2]])]
+    blocks.append(features[3][None])
+    features.insert(3, 2 * features[2])
+    out = perceptron.apply(weights, blocks, shape, constants=constants, num_outputs=2)
 
     stacked = np.stack([np.broadcast_to(f, shape) for f in features], -1).astype(np.float64)
     x = reference.with_constants(stacked, np.asarray(constants, np.float64))
@@ -91,11 +98,26 @@ def test_the_fused_network_is_the_plain_one(shape):
     np.testing.assert_allclose(np.stack(out, -1), expected[..., :2], rtol=1e-4, atol=1e-5)
 
 
+def test_the_derivatives_of_a_small_network_are_finite_differences():
+    """Its tangent is written by hand."""
+    shape = (5, 4)
+    blocks = [normal(0, (2, *shape)), normal(1, (1, 5, 1)), normal(2, (3, 1, 4))]
+    weights = {
+        n: w + 0.1 * normal(5, w.shape) for n, w in perceptron.init(KEY, (6, 4, 3, 2)).items()
+    }
+
+    @jax.jit
+    def outputs(weights, blocks):
+        return perceptron.apply(weights, blocks, shape, num_outputs=2)
+
+    jax.test_util.check_grads(outputs, (weights, blocks), order=1, rtol=2e-2, atol=2e-2)
+
+
 def test_a_wide_network_over_a_large_tensor_is_the_plain_one():
     shape = (101, 97)  # more than one block, and a rest
     features = [normal(0, shape), normal(1, shape)]
     weights = perceptron.init(jax.random.key(0), (2, 16, 16, 2))
-    out = perceptron.apply(weights, features, shape, num_outputs=2)
+    out = perceptron.apply(weights, [f[None] for f in features], shape, num_outputs=2)
     stacked = np.stack(features, -1).astype(np.float64)
     expected = reference.network(reference.f64(weights), stacked)
     np.testing.assert_allclose(np.stack(out, -1), expected, rtol=1e-4, atol=1e-5)
