@@ -6,10 +6,14 @@ slower). A GPU's code is left as XLA would have it.
 """
 
 import functools
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
+
+_MAX_BYTES = 1 << 30
 
 
 def options() -> dict[str, Any]:
@@ -41,3 +45,17 @@ def jit(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
 
     call.compiled = compiled  # type: ignore[attr-defined]
     return call
+
+
+def keep_compiled() -> None:
+    """Let JAX keep what this process compiles, so that the next one need not: for commands.
+
+    In the user's cache (`$XDG_CACHE_HOME/veldt` or `~/.cache/veldt`, at most 1 GiB) and never in a
+    run's directory: what is kept is machine code, and a run may come from a stranger. Where JAX
+    has been told of a cache already, that one is used.
+    """
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(Path(home) / "veldt" / "compiled"))
+    jax.config.update("jax_compilation_cache_max_size", _MAX_BYTES)

@@ -207,10 +207,12 @@ def _meta_train_config() -> type:
 
 def _meta_train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.meta import config, display, run
+    from veldt.tasks import compiling
 
     settings = config_lib.load_config(config.MetaTrainConfig, args.config, overrides)
     run_dir = args.run_dir or Path("runs") / Path(args.config).stem
     _leave_accelerators_to_workers(settings.pool)
+    compiling.keep_compiled()
     view = display.make_display()
     try:
         result = run.run_meta_training(settings, run_dir, resume=args.resume, view=view)
