@@ -175,7 +175,7 @@ class PlainDisplay:
     def __init__(self, stream: TextIO):
         self._stream = stream
         self._recent = Recent()
-        self._last = -math.inf
+        self._last = self._heard = -math.inf
 
     def updated(
         self,
@@ -184,6 +184,7 @@ class PlainDisplay:
         figures: Mapping[str, Any],
     ) -> None:
         self._recent.add(progress, figures)
+        self._heard = time.monotonic()
         ended = progress.update == settings.num_updates
         if ended or time.monotonic() - self._last >= PLAIN_INTERVAL_S:
             self.note(self._recent.line(settings, progress))
@@ -192,7 +193,7 @@ class PlainDisplay:
         self.note(check_line(progress, figures))
 
     def waiting(self, settings: config.MetaTrainConfig, progress: training.Progress) -> None:
-        if time.monotonic() - self._last >= PLAIN_INTERVAL_S:
+        if time.monotonic() - max(self._last, self._heard) >= PLAIN_INTERVAL_S:
             self.note(f"compiling, or waiting for workers, at update {progress.update:,}")
 
     def note(self, text: str) -> None:
