@@ -38,7 +38,7 @@ phases:
     estimator: {kind: imitation, num_particles: 2, window: 5, expert: "veldt.meta.experts:adam"}
     outer: {learning_rate: 0.01}
   - name: train
-    num_updates: 200
+    num_updates: 600
     lengths: [10, 40]
     estimator: {kind: pes, num_particles: 2, window: 5}
     outer: {learning_rate: 0.01, decay: cosine, clip: 1.0}
@@ -129,7 +129,7 @@ def main() -> None:
         print(f"left alone, twice the same: {whole_s:.0f} s, {len(updates)} updates", flush=True)
         kills = ends = 0
         moments: list[tuple[float, int]] = []
-        while kills < args.kills or ends == 0:
+        while kills < args.kills or (folder / "killed").exists():
             lifetime_s = rng.uniform(0.5, whole_s) if kills < args.kills else None
             fresh, began = not (folder / "killed").exists(), time.perf_counter()
             code = run(config, folder / "killed", resume=True, lifetime_s=lifetime_s)
