@@ -156,6 +156,6 @@ def make_outer(outer: config.OuterConfig, num_updates: int) -> optax.GradientTra
             return optax.chain(*clips, optax.sgd(rate, momentum=0.9))
 
 
-def phase_key(settings: config.MetaTrainConfig, stream: int) -> jax.Array:
+def stream_key(settings: config.MetaTrainConfig, stream: int) -> jax.Array:
     """Return the key of one of a run's streams of randomness, by its number."""
     return jax.random.fold_in(jax.random.key(settings.seed), stream)

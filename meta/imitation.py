@@ -82,8 +82,7 @@ def distance(tried: types.Grads, right: types.Grads) -> types.Scalar:
 class ImitationProblem(inner.InnerProblem):
     """Follow an expert's training runs.
 
-    Where a family's gradients come late (`veldt.tasks.augment.delayed`), they do for the learned
-    optimizer alone: the expert shows what would have been right.
+    Where a family's gradients come late (`veldt.tasks.augment.delayed`), they do for both.
 
     Attributes:
       problem: The tasks, and the transform of the meta-parameters that is to learn.
@@ -135,6 +134,5 @@ class ImitationProblem(inner.InnerProblem):
     def _shadow(
         self, meta_params: MetaParams, length: types.Scalar
     ) -> optax.GradientTransformationExtraArgs:
-        # A family that delays gradients delays them for both.
         expert = self.problem.tasks.wrap(self.make_expert(length))
         return shadow(expert, self.problem.transform(meta_params, length))

@@ -7,9 +7,7 @@ killed, `resume=True` goes on, and on the CPU ends with the same weights, bit fo
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, final
@@ -20,7 +18,7 @@ import yaml
 from veldt.learned_opt import shipped, weights
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import build, checkpoint, config, display, errors, gradient_worker, log, training
-from veldt.tasks import base, files, pool_config
+from veldt.tasks import base, files, pool_config, versions
 
 CONFIG_FILE: Final = "config.yaml"
 LAST_FILE: Final = "last.npz"
@@ -79,7 +77,7 @@ def run_meta_training(
         _open_run(settings, run_dir, stack, resume=resume)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
         if checkpoints.latest is None:
-            progress = training.begin(settings, start)
+            progress = training.begin(settings, None if start is None else start.meta_params)
         else:
             progress = training.restore(settings, checkpoints.restore())
             view.note(f"going on after update {progress.update:,}")
@@ -96,7 +94,7 @@ def run_meta_training(
             for each in logs:
                 each.flush()
             checkpoints.save(progress.update, training.store(progress))
-            write_weights(settings, run_dir, progress, families)
+            write_weights(settings, run_dir, progress, families, start)
 
         try:
             loop.run(save)
@@ -111,8 +109,12 @@ def write_weights(
     run_dir: Path,
     progress: training.Progress,
     families: tuple[base.TaskFamily, ...],
+    start: weights.Weights | None,
 ) -> None:
     """Write what a run has found so far: `weights.npz` and `last.npz`."""
+    # What the weights at the start were selected on, these are too.
+    seen = {check.task for check in settings.meta_validation}
+    seen |= start.tasks if start is not None else set()
     record = {
         "config": described(settings),
         "seed": settings.seed,
@@ -123,8 +125,8 @@ def write_weights(
             "wall_hours": round(progress.wall_s / 3600, 3),
         },
         "families": [family.name for family in families],
-        weights.TASKS: [check.task for check in settings.meta_validation],
-        "versions": versions(),
+        weights.TASKS: sorted(seen),
+        "versions": versions.versions(),
     }
     rule = build.architecture(settings)
 
@@ -147,19 +149,8 @@ def described(settings: config.MetaTrainConfig) -> dict[str, Any]:
     return plain
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what a run's figures may depend on."""
-    found = {"python": platform.python_version()}
-    for package in ("veldt", "jax", "jaxlib", "optax"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # veldt, run from a checkout's own folder
-            found[package] = "not installed"
-    return found
-
-
-def _start(settings: config.MetaTrainConfig) -> MetaParams | None:
-    """Return the meta-parameters that a run starts from, if it is told any.
+def _start(settings: config.MetaTrainConfig) -> weights.Weights | None:
+    """Return the weights that a run starts from, if it is told any.
 
     Raises:
       MetaTrainError: They do not fit the architecture.
@@ -174,7 +165,7 @@ def _start(settings: config.MetaTrainConfig) -> MetaParams | None:
             f"start: {settings.start} holds weights of {found.name} in other sizes than this "
             f"{settings.architecture}'s"
         )
-    return found.meta_params
+    return found
 
 
 def _open_run(

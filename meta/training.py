@@ -264,7 +264,7 @@ def begin(settings: config.MetaTrainConfig, start: MetaParams | None) -> Progres
       start: Meta-parameters to start from; None draws them.
     """
     rule = build.architecture(settings)
-    key = build.phase_key(settings, gradient_worker.INIT)
+    key = build.stream_key(settings, gradient_worker.INIT)
     drawn = rule.init(key) if start is None else start
     return Progress(0, {name: jax.tree.map(np.asarray, part) for name, part in drawn.items()})
 

@@ -6,9 +6,7 @@ exports). Where it was killed, `resume=True` goes on.
 """
 
 import dataclasses
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ from veldt.search.evolution import Evolution
 from veldt.search.finals import Entry
 from veldt.search.sitting import Sitting
 from veldt.search.store import FILE_NAME, Store
-from veldt.tasks import driver, pool, pool_config
+from veldt.tasks import driver, pool, pool_config, versions
 from veldt.tasks.pool import JobResult
 
 CONFIG_FILE: Final = "config.yaml"
@@ -157,7 +155,7 @@ def _open_store(config: SearchConfig, run_dir: Path, *, resume: bool) -> Store:
         with store.transaction():
             store.set_meta("config", json.dumps(described))
             if "versions" not in store.meta():
-                store.set_meta("versions", json.dumps(_versions()))
+                store.set_meta("versions", json.dumps(versions.versions()))
             if any(described[key] != before.get(key) for key in _FINALS_OF):
                 store.execute("DELETE FROM hall_of_fame")
         files.write_text(run_dir / CONFIG_FILE, yaml.safe_dump(described, sort_keys=False))
@@ -213,16 +211,5 @@ def _origin(run_dir: Path, config: SearchConfig) -> dict[str, str]:
         "search": f"from {config.initial_rule}, seed {config.seed}, {config.max_evaluations} "
         "distinct programs",
         best.TASKS: best.describe_tasks((proxy.task, proxy.num_steps) for proxy in config.tasks),
-        **_versions(),
+        **versions.versions(),
     }
-
-
-def _versions() -> dict[str, str]:
-    """What a run's figures may depend on."""
-    versions = {"python": platform.python_version()}
-    for package in ("veldt", "jax", "jaxlib", "optax"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # veldt, run from a checkout's own folder
-            versions[package] = "not installed"
-    return versions

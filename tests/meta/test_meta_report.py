@@ -15,6 +15,7 @@ from tests.meta import toys
 from tests.web import Page
 from veldt.learned_opt import registry, weights
 from veldt.meta import config, errors, log, report, report_figures, run
+from veldt.tasks import versions
 
 FAMILIES = ("perceptron 64-8-10", "convolution <b>4-8</b>", "language & chains")
 CHECKS = ("digits_mlp", "quadratic")
@@ -71,7 +72,8 @@ def write_run(folder, settings, lines, *, with_weights=True):
     (folder / log.FILE_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
     if with_weights:
         rule = registry.architecture("celo2")
-        record = {"families": list(FAMILIES), "versions": run.versions(), "tasks": list(CHECKS)}
+        facts = {"families": list(FAMILIES), "tasks": list(CHECKS)}
+        record = {**facts, "versions": versions.versions()}
         found = weights.Weights("celo2", rule, rule.init(jax.random.key(0)), record)
         weights.write(folder / "weights.npz", found)
     return folder

@@ -236,6 +236,9 @@ def test_it_starts_from_weights_of_another_run(whole, tmp_path):
     before, after = arrays(directory)["weights.npz"], arrays(tmp_path)["weights.npz"]
     assert toys.same(before["momentum"], after["momentum"])
     assert not toys.same(before["rate"], after["rate"])
+    # The weights at the start were chosen by that run's looks: no benchmark may count those tasks.
+    assert settings.meta_validation == ()
+    assert weights.read(tmp_path / "weights.npz").tasks == {toys.CHECK.task}
     mlp = dataclasses.replace(settings, architecture="mlp", phases=(toys.phase(),))
     with pytest.raises(errors.MetaTrainError, match="weights of rate in other sizes than this mlp"):
         toys.run_in(tmp_path / "mlp", mlp)
