@@ -10,6 +10,7 @@ meta-parameters, as published.
 """
 
 import dataclasses
+import math
 from typing import Any, Literal, NamedTuple, final
 
 import jax
@@ -62,6 +63,9 @@ class Celo(base.LearnedOptimizer):
       factored_decays: Of the factored averages; as many as momenta.
       step_size: Scale of the step.
       exp_size: Scale of the logarithm of the step.
+      min_scale: The least scale: of a vector this, of a matrix or kernel this over the square root
+        of its fan-in (its size over its last dimension), about the size of initial weights. 0 as
+        published: a bias that starts at 0 then grows from 3e-5 by shares of itself.
       schedule: "constant" takes lr as 1: the first phase of the published meta-training, which then
         freezes the perceptron and trains the schedule.
       start: What `init` returns: a random network ("random", as published), or one whose direction
@@ -76,6 +80,7 @@ class Celo(base.LearnedOptimizer):
     factored_decays: tuple[float, ...] = (0.9, 0.99, 0.999)
     step_size: float = 1e-3
     exp_size: float = 1e-3
+    min_scale: float = 0.0
     schedule: Literal["learned", "constant"] = "learned"
     start: Literal["random", "adam"] = "random"
 
@@ -141,7 +146,7 @@ class Celo(base.LearnedOptimizer):
                 direction, magnitude = perceptron.apply(
                     meta_params["mlp"], x, grad.shape, num_outputs=2
                 )
-                scale = -self.step_size * lr * features.scale(param)
+                scale = -self.step_size * lr * size_of(param, self.min_scale)
                 return scale * direction * jnp.exp(self.exp_size * magnitude), moments
 
             out = tensors.map_alike(step, list(zip(flat.grads, flat.params, old, strict=True)))
@@ -154,3 +159,10 @@ class Celo(base.LearnedOptimizer):
             return flat.restore([s for s, _ in out]), state
 
         return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def size_of(param: jax.Array, min_scale: float) -> jax.Array:
+    """Return what the steps of a tensor are relative to (`Celo.min_scale`), float []."""
+    shape = jnp.shape(param)
+    fan_in = math.prod(shape[:-1]) if len(shape) > 1 else 1
+    return jnp.maximum(features.scale(param), min_scale / math.sqrt(max(fan_in, 1)))

@@ -16,6 +16,7 @@ from veldt.meta import (
     config,
     errors,
     estimator,
+    full_backprop,
     full_es,
     imitation,
     meta_loss,
@@ -117,6 +118,10 @@ def make_estimator(
         case "truncated_backprop":
             part = truncated_backprop.TruncatedBackprop(
                 problem, num_particles, how.window, objective
+            )
+        case "full_backprop":
+            part = full_backprop.FullBackprop(
+                problem, num_particles, how.window, objective, how.clip_norm
             )
         case "imitation":
             expert = imports.load_object("expert", how.expert)

@@ -27,20 +27,28 @@ class EstimatorConfig:
       sigma: standard deviation of the noise on meta-parameters.
       sign: whether only the sign of a pair's difference of losses counts.
       clip_difference: the largest difference of losses that counts; null: any.
+      clip_norm: the largest norm of the gradient of one run, of "full_backprop"; null: any.
       objective: what a run is worth: the mean of its losses, its final loss, the logarithm of that
         (so that no task weighs more than another), or how far it came down.
       expert: what "imitation" imitates, "module:function" that maps num_steps to an Optax
         transform; ignored by the others.
     """
 
-    kind: Literal["full_es", "truncated_es", "pes", "nres", "truncated_backprop", "imitation"] = (
-        "pes"
-    )
+    kind: Literal[
+        "full_es",
+        "truncated_es",
+        "pes",
+        "nres",
+        "truncated_backprop",
+        "full_backprop",
+        "imitation",
+    ] = "pes"
     num_particles: int = 8
     window: int = 50
     sigma: float = 0.01
     sign: bool = False
     clip_difference: float | None = None
+    clip_norm: float | None = None
     objective: Literal["mean", "final", "log_final", "telescoped"] = "mean"
     expert: str = "veldt.meta.experts:adamw"
 
@@ -50,8 +58,10 @@ class EstimatorConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not self.sigma > 0:
             raise ValueError(f"sigma is {self.sigma}; it must be above 0")
-        if self.clip_difference is not None and not self.clip_difference > 0:
-            raise ValueError(f"clip_difference is {self.clip_difference}; it must be above 0")
+        for name in ("clip_difference", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}; it must be above 0")
 
 
 @final
@@ -117,7 +127,7 @@ class PhaseConfig:
         low, high = self.lengths
         if not 1 <= low <= high:
             raise ValueError(f"lengths are {low} and {high}; 1 <= least <= greatest is asked")
-        windowed = self.estimator.kind != "full_es"
+        windowed = self.estimator.kind not in ("full_es", "full_backprop")
         if windowed and self.estimator.window > low:
             raise ValueError(
                 f"the window is {self.estimator.window} steps; it may not be longer than the "

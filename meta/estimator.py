@@ -7,6 +7,7 @@
 | `PES`               | windows    | as full ES                         | grows with windows a run |
 | `NRES`              | windows    | as full ES                         | about as full ES         |
 | `TruncatedBackprop` | windows    | ignores all before the window      | of the data alone        |
+| `FullBackprop`      | whole runs | exact gradient of the meta-loss    | explodes through chaos   |
 
 Estimators are frozen dataclasses and pytrees: their inner problem's arrays, and numbers such as
 sigma, are leaves, so a jitted function that takes one as an argument compiles once for all that

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from veldt.learned_opt import celo2, matrices, newton_schulz
+from veldt.learned_opt import celo, celo2, matrices, newton_schulz
 from veldt.tasks import types
 
 _WARMUP = 0.05  # share of the run
+_MIN_SCALE = 0.1  # of relative steps
 
 
 def adam(num_steps: types.Scalar) -> optax.GradientTransformation:
@@ -58,22 +59,24 @@ def _orthogonalize_each(updates: types.Grads, params: types.Params | None) -> ty
 def relative_adam(num_steps: types.Scalar) -> optax.GradientTransformation:
     """Adam's direction at 1% of each tensor's size, constant: an optimizer without a scale.
 
-    As Adafactor's relative step (Shazeer and Stern 2018, arXiv 1804.04235); tensors smaller than
-    1e-3 are moved as if they were so large.
+    As Adafactor's relative step (Shazeer and Stern 2018, arXiv 1804.04235); small tensors are moved
+    as if they were larger, as by `Celo` with a `min_scale` of 0.1.
     """
     del num_steps
-    return optax.chain(
-        optax.scale_by_adam(), optax.scale_by_param_block_rms(1e-3), optax.scale(-0.01)
-    )
+    return optax.chain(optax.scale_by_adam(), optax.stateless(_times_size), optax.scale(-0.01))
 
 
 def relative_adam_cosine(num_steps: types.Scalar) -> optax.GradientTransformation:
     """`relative_adam` at 2% with a warm-up and a cosine decay to 0."""
     return optax.chain(
         optax.scale_by_adam(),
-        optax.scale_by_param_block_rms(1e-3),
+        optax.stateless(_times_size),
         optax.scale_by_schedule(lambda step: -0.02 * warmup_cosine(step, num_steps)),
     )
+
+
+def _times_size(updates: types.Grads, params: types.Params | None) -> types.Grads:
+    return jax.tree.map(lambda u, p: u * celo.size_of(p, _MIN_SCALE), updates, params)
 
 
 def warmup_cosine(step: types.Scalar, num_steps: types.Scalar) -> types.Scalar:

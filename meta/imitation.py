@@ -96,6 +96,10 @@ class ImitationProblem(inner.InnerProblem):
     def min_length(self) -> int:
         return self.problem.min_length
 
+    @property
+    def max_length(self) -> int:
+        return self.problem.max_length
+
     def draw_length(self, key: types.Key) -> types.Scalar:
         return self.problem.draw_length(key)
 

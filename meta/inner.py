@@ -52,6 +52,11 @@ class InnerProblem(pytree.Pytree, abc.ABC):
     def min_length(self) -> int:
         """The shortest length that `draw_length` gives; no window may be longer."""
 
+    @property
+    @abc.abstractmethod
+    def max_length(self) -> int:
+        """The longest length that `draw_length` gives."""
+
     @abc.abstractmethod
     def draw_length(self, key: types.Key) -> types.Scalar:
         """Draw T, the number of steps of a run, int32 []. The key is consumed."""

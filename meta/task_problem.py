@@ -115,6 +115,10 @@ class TaskProblem(inner.InnerProblem):
     def min_length(self) -> int:
         return self.lengths[0]
 
+    @property
+    def max_length(self) -> int:
+        return self.lengths[1]
+
     def draw_length(self, key: types.Key) -> types.Scalar:
         low, high = self.lengths
         if low == high:

@@ -45,6 +45,10 @@ class TrainingProblem(inner.InnerProblem):
     def min_length(self) -> int:
         return self.length
 
+    @property
+    def max_length(self) -> int:
+        return self.length
+
     def draw_length(self, key: types.Key) -> types.Scalar:
         del key
         return jnp.asarray(self.length, jnp.int32)

@@ -403,3 +403,19 @@ def test_celo_may_start_as_adam_relative_to_the_parameters():
         right, state = adam.update(grad, state)
         right = np.asarray(right["w"]) / np.sqrt(np.mean(np.square(right["w"])))
         np.testing.assert_allclose(step["w"], -0.01 * size * right, rtol=2e-2, atol=1e-5)
+
+
+def test_celo_moves_what_is_zero_as_if_it_were_of_the_least_scale():
+    params = {"w": jnp.zeros((6, 5)), "b": jnp.zeros((5,)), "x": jnp.full((3,), 0.7)}
+    grads = jax.tree.map(lambda p: jnp.arange(1.0, 1 + p.size).reshape(p.shape), params)
+
+    def first_step(min_scale):
+        rule = celo.Celo(start="adam", lstm_size=4, min_scale=min_scale)
+        tx = rule.as_optax(rule.init(jax.random.key(0)), 100)
+        return jax.jit(lambda: tx.update(grads, tx.init(params), params, value=1.0)[0])()
+
+    plain, floored = first_step(0.0), first_step(0.1)
+    published = np.sqrt(1e-9)
+    np.testing.assert_allclose(floored["b"], plain["b"] * 0.1 / published, rtol=1e-4)
+    np.testing.assert_allclose(floored["w"], plain["w"] * 0.1 / 6**0.5 / published, rtol=1e-4)
+    np.testing.assert_array_equal(floored["x"], plain["x"])

@@ -30,6 +30,10 @@ class System(inner.InnerProblem):
     def min_length(self):
         return self.length
 
+    @property
+    def max_length(self):
+        return self.length
+
     def draw_length(self, key):
         return jnp.asarray(self.length, jnp.int32)
 
@@ -114,6 +118,10 @@ class Leaky(inner.InnerProblem):
     @property
     def min_length(self):
         return 4
+
+    @property
+    def max_length(self):
+        return 9
 
     def draw_length(self, key):
         return 4 + jnp.floor(6 * jax.random.uniform(key)).astype(jnp.int32)

@@ -5,13 +5,22 @@ import jax.numpy as jnp
 import pytest
 
 from tests.meta import problems
-from veldt.meta import antithetic, full_es, meta_loss, pytree, truncated_backprop, truncated_es
+from veldt.meta import (
+    antithetic,
+    full_backprop,
+    full_es,
+    meta_loss,
+    pytree,
+    truncated_backprop,
+    truncated_es,
+)
 
 ESTIMATORS = (
     full_es.FullES,
     truncated_es.TruncatedES,
     truncated_es.PES,
     truncated_es.NRES,
+    full_backprop.FullBackprop,
     truncated_backprop.TruncatedBackprop,
 )
 OBJECTIVES = (meta_loss.MeanLoss, meta_loss.FinalLoss, meta_loss.TelescopedLoss)
@@ -46,7 +55,8 @@ def test_classes_alike_in_all_but_their_names_are_told_apart(objective):
 
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_estimators_that_differ_in_numbers_alone_have_one_structure(cls):
-    noisy = {} if cls is truncated_backprop.TruncatedBackprop else {"noise": 0}
+    exact = (full_backprop.FullBackprop, truncated_backprop.TruncatedBackprop)
+    noisy = {} if cls in exact else {"noise": 0}
     one, other = (
         cls(problems.descent(h), 3, 4, **{k: antithetic.Antithetic(sigma=h) for k in noisy})
         for h in (0.1, 0.2)
