@@ -88,6 +88,7 @@ class FullBackprop(estimator.GradientEstimator):
         run = inner.begin(problem, meta_params, key_run, length=length)
         instance = problem.instance(run.config)
 
+        @jax.checkpoint
         def step(state: inner.State, _: None) -> tuple[inner.State, types.Scalar]:
             return problem.step(meta_params, instance, state, length)
 
