@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, Literal, final
 
+from veldt.search.constants import TuningConfig
 from veldt.search.evaluator import EvaluatorConfig, ProxyConfig
 from veldt.search.mutation import MutationConfig
 from veldt.search.program import MAX_SLOTS
@@ -12,8 +13,50 @@ from veldt.tasks.pool_config import PoolConfig
 
 @final
 @dataclass(frozen=True, slots=True)
+class StageConfig:
+    """A stage of the funnel: larger or longer tasks, which only what beats the baselines passes.
+
+    Attributes:
+      name: for the report; published searches call them B (10 times the proxies) and C (100 times).
+      tasks: what is trained.
+      seeds: of each task.
+      rate_factors: learning rates tried, relative to the one that each rule comes with; the best
+        counts, for baselines alike.
+    """
+
+    name: str
+    tasks: tuple[ProxyConfig, ...]
+    seeds: int = 2
+    rate_factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError(f"stage {self.name} has no tasks; it needs at least one")
+        names = [proxy.task for proxy in self.tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"stage {self.name} names {twice[0]} twice; a task may stand once")
+        if self.seeds < 1:
+            raise ValueError(f"stage {self.name}: seeds is {self.seeds}; it must be at least 1")
+        if not self.rate_factors or not all(factor > 0 for factor in self.rate_factors):
+            raise ValueError(f"stage {self.name}: rate_factors must be numbers above 0")
+
+    @property
+    def purpose(self) -> str:
+        """What the store calls its runs."""
+        return f"stage {self.name}"
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> "StageConfig":
+        """Makes the config that JSON was made of."""
+        tasks = tuple(ProxyConfig(**proxy) for proxy in data["tasks"])
+        return cls(**{**data, "tasks": tasks, "rate_factors": tuple(data["rate_factors"])})
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class FinalsConfig:
-    """How finalists and baselines are compared, all with the same learning-rate budget.
+    """How finalists and baselines are compared, all with the same budget.
 
     Attributes:
       baselines: shipped rules or rule files scored beside the finalists.
@@ -24,6 +67,11 @@ class FinalsConfig:
       rate_factor: see `num_rates`.
       select_seeds: seeds on which each rule's learning rate is chosen, and the winner.
       final_seeds: further seeds on which the figures shown are measured.
+      tuning: of all constants of every rule, baselines alike, on the selection seeds; none by
+        default.
+      stages: what rules have to pass, in order: only those that beat every baseline there go on.
+      choose_by: what the winner is best at among the rules that got furthest: "proxies", on the
+        selection seeds, or "meta_validation".
     """
 
     baselines: tuple[str, ...] = ("adamw", "lion")
@@ -33,8 +81,15 @@ class FinalsConfig:
     rate_factor: float = 2.0
     select_seeds: int = 4
     final_seeds: int = 8
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    stages: tuple[StageConfig, ...] = ()
+    choose_by: Literal["proxies", "meta_validation"] = "proxies"
 
     def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two stages are named {twice[0]}; a name may stand once")
         for name in ("max_entries", "num_rates", "select_seeds", "final_seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -44,7 +99,13 @@ class FinalsConfig:
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> "FinalsConfig":
         """Makes the config that JSON was made of."""
-        return cls(**{**data, "baselines": tuple(data["baselines"])})
+        parts = {
+            "baselines": tuple(data["baselines"]),
+            # Stores of earlier versions have none of these.
+            "tuning": TuningConfig(**data.get("tuning", {})),
+            "stages": tuple(map(StageConfig.from_plain, data.get("stages", ()))),
+        }
+        return cls(**{**data, **parts})
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -126,6 +187,10 @@ class SearchConfig:
             raise ValueError(f"num_slots is {self.num_slots}; it must be 0 to {MAX_SLOTS}")
         if self.fresh_seeds < 2:
             raise ValueError(f"fresh_seeds is {self.fresh_seeds}; a comparison needs at least 2")
+        if self.finals.choose_by == "meta_validation" and not self.meta_validation:
+            raise ValueError(
+                "the winner is to be chosen by meta_validation (finals.choose_by), which is empty"
+            )
         if not self.learning_rate > 0 or not self.hurdle > 0:
             raise ValueError("learning_rate and hurdle must be above 0")
         if self.time_limit_s is not None and not self.time_limit_s > 0:
@@ -151,5 +216,8 @@ class SearchConfig:
 
     @property
     def evaluator(self) -> EvaluatorConfig:
-        """What workers are built from: proxy tasks first, then the meta-validation tasks."""
-        return EvaluatorConfig(proxies=(*self.tasks, *self.meta_validation), seed=self.seed)
+        """What workers are built from: proxies, meta-validation, then the stages, in order."""
+        stages = (proxy for stage in self.finals.stages for proxy in stage.tasks)
+        return EvaluatorConfig(
+            proxies=(*self.tasks, *self.meta_validation, *stages), seed=self.seed
+        )

@@ -29,13 +29,14 @@ from numpy.typing import NDArray
 
 from veldt.meta.rivals import black_box
 from veldt.search import best
-from veldt.search.mutation import MAX_CONSTANT, MAX_RATE, MIN_RATE, Genotype
+from veldt.search.mutation import MAX_CONSTANT, Genotype
 from veldt.search.program import Program
 
 Score: TypeAlias = Callable[[Sequence[Genotype]], Sequence[float]]
 """Scores a generation, lower is better; infinity where a candidate failed."""
 
 _ZERO_SCALE: Final = 0.01
+_LARGEST_LOG: Final = 80.0  # e to this is a float32
 _LEAST_SHARE: Final = 1e-12  # Shares stay between this and 1 - 1e-7, the float below 1 in float32.
 
 
@@ -158,7 +159,8 @@ def encode(genotype: Genotype) -> NDArray[np.float64]:
 
 def decode(program: Program, point: NDArray[np.float64]) -> Genotype:
     """Return the rule at a point; `program` says which transformation each number has."""
-    rate = math.exp(min(max(float(point[0]), math.log(MIN_RATE)), math.log(MAX_RATE)))
+    # Where it may end is wide enough that no two candidates end at the same.
+    rate = math.exp(min(max(float(point[0]), -_LARGEST_LOG), _LARGEST_LOG))
     values = {
         name: _number(value, float(x))
         for (name, value), x in zip(program.constants, point[1:], strict=True)

@@ -2,10 +2,13 @@
 
 What a search found was selected thousands of times on the search's seeds, learning rate included;
 its fitness there flatters it. So at the end the best rule of each length, the incumbent, and the
-baselines (AdamW and Lion) are treated alike: every learning rate of one grid is tried on the
-selection seeds, the best is kept, and the figures shown come from further seeds. The winner is
-chosen on the selection seeds too. Meta-validation tasks are scored at the learning rate chosen on
-the proxies.
+baselines (AdamW and Lion) are treated alike. Every learning rate of one grid is tried on the
+selection seeds, and the best is kept; from there, if the config says so, all constants are tuned
+with one budget (`constants`). Then comes the funnel (Lion, arXiv 2302.06675, section 2.3): larger
+tasks, stage by stage, each passed only by what beats every baseline there. Among the rules that got
+furthest the winner is chosen on the selection seeds or on the meta-validation tasks, as the config
+says; the figures shown come from further seeds. Meta-validation tasks are scored at the learning
+rate chosen on the proxies.
 
 Every run is looked up in the store first, so that finals that were interrupted go on where they
 stopped.
@@ -19,13 +22,13 @@ from typing import final
 
 import numpy as np
 
-from veldt.search import dataflow, records, rules, simplify
+from veldt.search import constants, dataflow, final_runs, funnel, records, rules, simplify
 from veldt.search.config import SearchConfig
-from veldt.search.evaluator import EvalJob, Run, Status
+from veldt.search.evaluator import Run
+from veldt.search.final_runs import Contender, Runs
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.search.store import Store
-from veldt.tasks import driver
 
 
 @final
@@ -36,7 +39,7 @@ class Entry:
     Attributes:
       label: how the table names it.
       candidate: its id in the store; below 0 for a baseline.
-      program: the rule, simplified.
+      program: the rule, simplified; with its constants tuned where the finals tune.
       learning_rate: the best of the grid on the selection seeds; None where every one failed.
       length: live instructions.
       search_fitness: the fitness that the search saw; None for a baseline.
@@ -45,6 +48,7 @@ class Entry:
       final_error: standard error of that mean over seeds.
       meta: mean log loss on the meta-validation tasks; None where a run failed or there are none.
       winner: True for the one that the run hands over.
+      stages: of the funnel, that it passed; a baseline passes none.
     """
 
     label: str
@@ -58,6 +62,7 @@ class Entry:
     final_error: float | None
     meta: float | None
     winner: bool = False
+    stages: int = 0
 
 
 def hall_of_fame(store: Store, config: SearchConfig, incumbent: int) -> list[int]:
@@ -99,7 +104,7 @@ class Finals:
         self._config = config
         self._incumbent = incumbent
         self._store = store
-        self._run_now = run_now
+        self._runs = Runs(config, store, run_now)
 
     def run(self, report: Callable[[str, int, int], None] = lambda *_: None) -> list[Entry]:
         """Plays the finals. Returns the entries, shortest first, baselines last.
@@ -108,80 +113,130 @@ class Finals:
           report: called with what is being done, how many of how many runs are done.
         """
         config = self._config
-        contenders: list[tuple[int, str, Program, float | None]] = []
-        for candidate in hall_of_fame(self._store, config, self._incumbent):
-            row = self._store.rows("SELECT * FROM candidate WHERE id = ?", (candidate,))[0]
-            label = f"#{candidate}" if candidate else f"{config.initial_rule} (initial)"
-            contenders.append((candidate, label, Program.parse(row["program"]), row["fitness"]))
-        for name in config.finals.baselines:
-            contenders.append((*self._baseline(name), None))
-
-        proxies = range(len(config.tasks))
-        metas = range(len(config.tasks), len(config.evaluator.proxies))
-        select = [
-            Run(p, records.SELECT_SEEDS + s)
-            for s in range(config.finals.select_seeds)
-            for p in proxies
+        contenders = [
+            self._finalist(candidate)
+            for candidate in hall_of_fame(self._store, config, self._incumbent)
         ]
-        final_ = [
-            Run(p, records.FINAL_SEEDS + s)
-            for s in range(config.finals.final_seeds)
-            for p in proxies
-        ]
-        meta = [Run(p, records.FINAL_SEEDS + s) for s in range(config.meta_seeds) for p in metas]
+        contenders += [self._baseline(name) for name in config.finals.baselines]
+        tasks = range(len(config.tasks))
+        metas = range(len(config.tasks), len(config.tasks) + len(config.meta_validation))
+        select = final_runs.each_seed(tasks, records.SELECT_SEEDS, config.finals.select_seeds)
+        final_ = final_runs.each_seed(tasks, records.FINAL_SEEDS, config.finals.final_seeds)
+        meta = final_runs.each_seed(metas, records.FINAL_SEEDS, config.meta_seeds)
 
         self._note()
+        contenders = self._rate(contenders, select, report)
+        contenders = [self._tune(each, select, report) for each in contenders]
+        contenders = funnel.play(config, contenders, self._runs, report)
+        placed = [(each, each.learning_rate) for each in contenders]
         wanted = [
-            (c, label, program, rate, "select", select)
-            for c, label, program, _ in contenders
-            for rate in config.finals.rates
+            (each, rate, purpose, runs)
+            for purpose, runs in (("final", final_), ("meta-final", meta))
+            for each, rate in placed
+            if rate is not None and runs
         ]
-        self._complete(wanted, lambda done, total: report("learning rates", done, total))
-        best = {c: self._best_rate(c, select) for c, _, _, _ in contenders}
-        wanted = [
-            (c, label, program, rate, "final", final_)
-            for c, label, program, _ in contenders
-            if (rate := best[c][0]) is not None
-        ]
-        wanted += [
-            (c, label, program, rate, "meta-final", meta)
-            for c, label, program, rate, _, _ in wanted
-            if meta
-        ]
-        self._complete(wanted, lambda done, total: report("final seeds", done, total))
-
-        entries = []
-        for candidate, label, program, fitness in contenders:
-            rate, score = best[candidate]
-            final_score, error = self._score(candidate, "final", rate, final_)
-            entries.append(
-                Entry(
-                    label=label,
-                    candidate=candidate,
-                    program=program,
-                    learning_rate=rate,
-                    length=len(dataflow.lower(program, fold=True).live_nodes),
-                    search_fitness=fitness,
-                    select=score,
-                    final=final_score,
-                    final_error=error,
-                    meta=self._score(candidate, "meta-final", rate, meta)[0] if meta else None,
-                )
-            )
-        found = [entry for entry in entries if entry.candidate >= 0 and entry.select is not None]
-        winner = min(found, key=lambda entry: (entry.select, entry.length), default=None)
+        self._runs.complete(wanted, lambda done, total: report("final seeds", done, total))
+        entries = [self._entry(each, final_, meta) for each in contenders]
+        winner = self._winner(entries)
         entries = [replace(entry, winner=entry is winner) for entry in entries]
         self._store_entries(entries)
         return entries
 
-    def _baseline(self, name: str) -> tuple[int, str, Program]:
-        """Store a baseline, once. Returns its id (below 0), its name and its program."""
+    def _rate(
+        self,
+        contenders: Sequence[Contender],
+        select: Sequence[Run],
+        report: Callable[[str, int, int], None],
+    ) -> list[Contender]:
+        """Give each the best learning rate of the grid."""
+        rates = self._config.finals.rates
+        wanted = [(each, rate, "select", select) for each in contenders for rate in rates]
+        self._runs.complete(wanted, lambda done, total: report("learning rates", done, total))
+        rated = []
+        for each in contenders:
+            rate, score = self._runs.best_rate(each.candidate, "select", rates, select)
+            rated.append(replace(each, learning_rate=rate, select=score))
+        return rated
+
+    def _tune(
+        self, each: Contender, select: Sequence[Run], report: Callable[[str, int, int], None]
+    ) -> Contender:
+        """Tune all its constants, if the config says so."""
+        config = self._config.finals.tuning
+        if not config.budget or each.learning_rate is None:
+            return each
+
+        def score(genotypes: Sequence[Genotype]) -> list[float]:
+            wanted = [
+                (replace(each, program=genotype.program), genotype.learning_rate, "tuning", select)
+                for genotype in genotypes
+            ]
+            self._runs.complete(wanted, lambda *_: None)
+            scores = (self._runs.score(each.candidate, "tuning", w[1], select)[0] for w in wanted)
+            return [math.inf if value is None else value for value in scores]
+
+        rng = np.random.default_rng((self._config.seed, each.candidate % (1 << 32)))
+        tuned = constants.tune(
+            Genotype(each.program, each.learning_rate),
+            score,
+            config,
+            int(rng.integers(1 << 31)),
+            lambda done, total: report(f"constants of {each.label}", done, total),
+        )
+        if not math.isfinite(tuned.score):
+            return each
+        return replace(
+            each,
+            program=tuned.genotype.program,
+            learning_rate=tuned.genotype.learning_rate,
+            select=tuned.score,
+        )
+
+    def _entry(self, each: Contender, final_: Sequence[Run], meta: Sequence[Run]) -> Entry:
+        rate = each.learning_rate
+        final_score, error = self._runs.score(each.candidate, "final", rate, final_)
+        return Entry(
+            label=each.label,
+            candidate=each.candidate,
+            program=each.program,
+            learning_rate=rate,
+            length=len(dataflow.lower(each.program, fold=True).live_nodes),
+            search_fitness=each.search_fitness,
+            select=each.select,
+            final=final_score,
+            final_error=error,
+            meta=self._runs.score(each.candidate, "meta-final", rate, meta)[0] if meta else None,
+            stages=each.stages,
+        )
+
+    def _winner(self, entries: Sequence[Entry]) -> Entry | None:
+        """The best of those that got furthest; None where nothing could be trained."""
+        found = [entry for entry in entries if entry.candidate >= 0 and entry.select is not None]
+        if not found:
+            return None
+        furthest = max(entry.stages for entry in found)
+
+        def place(entry: Entry) -> tuple[float, float, int]:
+            select = math.inf if entry.select is None else entry.select
+            if self._config.finals.choose_by == "proxies":
+                return (select, 0.0, entry.length)
+            return (math.inf if entry.meta is None else entry.meta, select, entry.length)
+
+        return min((entry for entry in found if entry.stages == furthest), key=place)
+
+    def _finalist(self, candidate: int) -> Contender:
+        row = self._store.rows("SELECT * FROM candidate WHERE id = ?", (candidate,))[0]
+        label = f"#{candidate}" if candidate else f"{self._config.initial_rule} (initial)"
+        return Contender(candidate, label, Program.parse(row["program"]), row["fitness"])
+
+    def _baseline(self, name: str) -> Contender:
+        """Store a baseline, once; its id is below 0."""
         program = simplify.simplify(rules.load_rule(name))
         flow = dataflow.lower(program, fold=True)
         behaviour = f"baseline {name} {flow.structural_hash}"
         rows = self._store.rows("SELECT id FROM candidate WHERE behaviour = ?", (behaviour,))
         if rows:
-            return rows[0]["id"], name, program
+            return Contender(rows[0]["id"], name, program)
         lowest = self._store.rows("SELECT MIN(id) AS id FROM candidate")[0]["id"]
         candidate = min(int(lowest), 0) - 1
         with self._store.transaction():
@@ -197,7 +252,7 @@ class Finals:
                 num_steps=0,
                 message="",
             )
-        return candidate, name, program
+        return Contender(candidate, name, program)
 
     def _note(self) -> None:
         """Store that finals are played of this search, where they are not those begun before."""
@@ -208,74 +263,6 @@ class Finals:
             with self._store.transaction():
                 self._store.insert("finals", told=told, config=config)
                 self._store.execute("DELETE FROM hall_of_fame")
-
-    def _complete(
-        self,
-        wanted: Sequence[tuple[int, str, Program, float, str, Sequence[Run]]],
-        report: Callable[[int, int], None],
-    ) -> None:
-        """Make the runs not stored yet; a rule's runs at one rate stop at the first that fails."""
-        jobs: list[EvalJob] = []
-        named: list[driver.Run] = []
-        for candidate, label, program, rate, purpose, runs in wanted:
-            if missing := self._missing(candidate, purpose, rate, runs):
-                genotype = Genotype(program, rate)
-                jobs.append(EvalJob(genotype, missing, candidate=candidate, purpose=purpose))
-                name = f"{purpose}, {label} at learning rate {rate:.3g}"
-                named.append(records.as_run(self._config, jobs[-1], name))
-        report(0, len(jobs))
-        results = self._run_now(named)
-        for done, (job, result) in enumerate(zip(jobs, results, strict=True), 1):
-            with self._store.transaction():
-                records.insert(self._store, self._config, records.records_of(job, result))
-            report(done, len(jobs))
-
-    def _missing(
-        self, candidate: int, purpose: str, rate: float, runs: Sequence[Run]
-    ) -> tuple[Run, ...]:
-        """The runs still to be made: none after one that failed."""
-        rows = self._rows(candidate, purpose, rate)
-        if any(row["status"] != Status.OK for row in rows):
-            return ()
-        proxies = self._config.evaluator.proxies
-        made = {(row["task"], row["seed"]) for row in rows}
-        return tuple(run for run in runs if (proxies[run.proxy].task, run.seed) not in made)
-
-    def _rows(self, candidate: int, purpose: str, rate: float) -> list[dict[str, object]]:
-        query = "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND learning_rate = ?"
-        return self._store.rows(query, (candidate, purpose, rate))
-
-    def _best_rate(self, candidate: int, runs: Sequence[Run]) -> tuple[float | None, float | None]:
-        scores = [
-            (score, rate)
-            for rate in self._config.finals.rates
-            if (score := self._score(candidate, "select", rate, runs)[0]) is not None
-        ]
-        if not scores:
-            return None, None
-        score, rate = min(scores)
-        return rate, score
-
-    def _score(
-        self, candidate: int, purpose: str, rate: float | None, runs: Sequence[Run]
-    ) -> tuple[float | None, float | None]:
-        """Mean log loss, and its standard error over seeds; None where a run failed."""
-        if rate is None:
-            return None, None
-        proxies = self._config.evaluator.proxies
-        by_run = {
-            (row["task"], row["seed"]): row["log_loss"]
-            for row in self._rows(candidate, purpose, rate)
-        }
-        per_seed: dict[int, list[float]] = {}
-        for run in runs:
-            loss = by_run.get((proxies[run.proxy].task, run.seed))
-            if not isinstance(loss, float):
-                return None, None
-            per_seed.setdefault(run.seed, []).append(loss)
-        means = [float(np.mean(losses)) for losses in per_seed.values()]
-        error = float(np.std(means, ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None
-        return float(np.mean(means)), error
 
     def _store_entries(self, entries: Iterable[Entry]) -> None:
         with self._store.transaction():
@@ -294,14 +281,21 @@ class Finals:
                     final_error=entry.final_error,
                     meta=entry.meta,
                     winner=int(entry.winner),
+                    program=str(entry.program),
+                    stages=entry.stages,
                 )
 
 
 def read_entries(store: Store) -> list[Entry]:
     """The finals' result as stored; empty before the finals have been played."""
+    of_version_3 = store.version >= 3
+    program = "COALESCE(h.program, c.program)" if of_version_3 else "c.program"
+    stages = "h.stages" if of_version_3 else "0"
     rows = store.rows(
-        "SELECT h.*, c.program FROM hall_of_fame h JOIN candidate c ON c.id = h.candidate "
-        "ORDER BY h.id"
+        "SELECT h.id, h.label, h.candidate, h.learning_rate, h.length, h.search_fitness, "
+        "h.select_score, h.final_score, h.final_error, h.meta, h.winner, "
+        f"{program} AS program, {stages} AS stages "
+        "FROM hall_of_fame h JOIN candidate c ON c.id = h.candidate ORDER BY h.id"
     )
     return [
         Entry(
@@ -316,6 +310,7 @@ def read_entries(store: Store) -> list[Entry]:
             final_error=row["final_error"],
             meta=row["meta"],
             winner=bool(row["winner"]),
+            stages=row["stages"],
         )
         for row in rows
     ]

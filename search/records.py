@@ -17,6 +17,7 @@ RunNow: TypeAlias = Callable[[Sequence[driver.Run]], Iterable[JobResult]]
 FRESH_SEEDS: Final = 1_000_000
 SELECT_SEEDS: Final = 2_000_000
 FINAL_SEEDS: Final = 3_000_000
+STAGE_SEEDS: Final = 4_000_000
 
 _FAILURES: Final = {
     JobStatus.TIMEOUT: Status.TIMEOUT,

@@ -8,8 +8,8 @@ which no search ever reads and no two runs share.
 import sqlite3
 from typing import Final
 
-SCHEMA_VERSION: Final = 2
-READABLE: Final = (1, 2)
+SCHEMA_VERSION: Final = 3
+READABLE: Final = (1, 2, 3)
 
 MACHINE_TABLES: Final = ("sitting", "worker", "pool_event")
 
@@ -47,7 +47,8 @@ CREATE TABLE proposal (
 -- died) has one row, for the first run that it should have made.
 CREATE TABLE evaluation (
   candidate INTEGER NOT NULL REFERENCES candidate(id),
-  purpose TEXT NOT NULL,          -- fitness | fresh | meta | select | final | meta-final
+  -- fitness | fresh | meta | select | tuning | stage NAME | final | meta-final
+  purpose TEXT NOT NULL,
   task TEXT NOT NULL,
   seed INTEGER NOT NULL,
   learning_rate REAL NOT NULL,
@@ -83,9 +84,12 @@ CREATE TABLE hall_of_fame (
   final_score REAL,
   final_error REAL,
   meta REAL,
-  winner INTEGER NOT NULL
+  winner INTEGER NOT NULL,
+  program TEXT,                   -- with its constants tuned; NULL: the candidate's
+  stages INTEGER NOT NULL DEFAULT 0  -- of the funnel, that it passed
 );
 """
+_OF_VERSION_3: Final = ("program TEXT", "stages INTEGER NOT NULL DEFAULT 0")
 # What version 2 added to those of version 1.
 _PLAYED: Final = """
 -- Finals begun: more than one where a budget grew or the finals' config changed.
@@ -154,6 +158,9 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         connection.execute("ALTER TABLE evaluation ADD COLUMN message TEXT NOT NULL DEFAULT ''")
         for statement in (_PLAYED + _MACHINES).split(";\n"):
             connection.execute(statement)
-        connection.execute(
-            "UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),)
-        )
+    if version < 3:
+        for column in _OF_VERSION_3:
+            connection.execute(f"ALTER TABLE hall_of_fame ADD COLUMN {column}")
+    connection.execute(
+        "UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),)
+    )

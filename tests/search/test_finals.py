@@ -9,8 +9,9 @@ import pytest
 
 from tests.search import fakes
 from veldt.search import finals, records
-from veldt.search.config import FinalsConfig
-from veldt.search.evaluator import EvalJob, Outcome, RunResult, Status
+from veldt.search.config import FinalsConfig, StageConfig
+from veldt.search.constants import TuningConfig
+from veldt.search.evaluator import EvalJob, Outcome, ProxyConfig, RunResult, Status
 from veldt.search.program import Program
 from veldt.search.store import Store
 from veldt.tasks.pool import JobResult, JobStatus
@@ -302,3 +303,141 @@ def test_progress_is_told(store):
         *(("learning rates", done, 15) for done in range(16)),
         *(("final seeds", done, 10) for done in range(11)),
     ]
+
+
+# ------------------------------------------------------------------------------ constants
+
+TUNED = replace(CONFIG, finals=replace(CONFIG.finals, tuning=TuningConfig(budget=25)))
+
+
+def from_constants(genotype, run):
+    """Every number counts: the rate, and how far all constants are from a tenth."""
+    values = [value for _, value in genotype.program.constants]
+    return abs(np.log(genotype.learning_rate / 0.15)) + sum(abs(v - 0.1) for v in values)
+
+
+def test_all_rules_are_tuned_by_one_budget_baselines_alike(store):
+    trainer = Trainer(from_constants)
+    entries = play(store, trainer, config=TUNED)
+    evaluations = collections.Counter(
+        job.candidate for job in trainer.jobs if job.purpose == "tuning"
+    )
+    assert set(evaluations) == {entry.candidate for entry in entries}
+    assert set(evaluations.values()) == {25}
+    untuned = {entry.candidate: entry for entry in play(store, Trainer(from_constants))}
+    for entry in entries:
+        assert entry.select < untuned[entry.candidate].select
+    lion = entries[-1]
+    assert lion.label == "lion"
+    assert lion.program.constants != untuned[lion.candidate].program.constants
+    assert (
+        dict(lion.program.constants).keys()
+        == dict(untuned[lion.candidate].program.constants).keys()
+    )
+
+
+def test_a_tuned_rule_is_what_the_figures_are_of_and_is_read_back(store):
+    trainer = Trainer(from_constants)
+    entries = play(store, trainer, config=TUNED)
+    assert finals.read_entries(store) == entries
+    shown = {
+        (job.candidate, str(job.genotype.program), job.genotype.learning_rate)
+        for job in trainer.jobs
+        if job.purpose in ("final", "meta-final")
+    }
+    assert shown == {(e.candidate, str(e.program), e.learning_rate) for e in entries}
+    again = Trainer(from_constants)
+    assert play(store, again, config=TUNED) == entries
+    assert not again.jobs
+
+
+# ------------------------------------------------------------------------------ the funnel
+
+STAGES = (
+    StageConfig("B", (ProxyConfig("quadratic", 50),), rate_factors=(0.5, 1.0)),
+    StageConfig("C", (ProxyConfig("quadratic", 100),), seeds=1, rate_factors=(1.0,)),
+)
+FUNNEL = replace(CONFIG, finals=replace(CONFIG.finals, stages=STAGES))
+FIRST_STAGE = len(CONFIG.tasks) + len(CONFIG.meta_validation)
+
+
+def by_rule(losses):
+    """Losses at the stages by label; elsewhere the shorter rule is the better one."""
+
+    def loss(genotype, run):
+        text = str(replace(genotype.program, name="rule", doc=""))
+        if run.proxy < FIRST_STAGE:
+            return len(text) / 1000
+        name = next((n for n, row in RULES.items() if row[0] == text), genotype.program.name)
+        return losses[run.proxy - FIRST_STAGE].get(name, 0.0)
+
+    return loss
+
+
+def test_only_what_beats_every_baseline_goes_on(store):
+    trainer = Trainer(by_rule([{2: -1.0, 0: -0.4, 4: -0.9, "lion": -0.5}, {2: 0.3, 4: -0.3}]))
+    entries = {entry.label: entry for entry in play(store, trainer, config=FUNNEL)}
+    passed = {label: entry.stages for label, entry in entries.items()}
+    assert passed == {"#2": 1, "adamw (initial)": 0, "#4": 2, "sgd": 0, "lion": 0}
+    assert [label for label, entry in entries.items() if entry.winner] == ["#4"]
+    at = {
+        stage.name: {job.candidate for job in trainer.jobs if job.purpose == stage.purpose}
+        for stage in STAGES
+    }
+    assert {c for c in at["B"] if c >= 0} == {0, 2, 4}
+    assert {c for c in at["C"] if c >= 0} == {2, 4}
+    assert len({c for c in at["C"] if c < 0}) == 2
+    assert finals.read_entries(store) == list(entries.values())
+
+
+def test_a_stage_takes_the_best_of_its_rates_on_seeds_of_its_own(store):
+    def loss(genotype, run):
+        if run.proxy < FIRST_STAGE:
+            return abs(np.log(genotype.learning_rate / 0.2))
+        assert run.seed >= records.STAGE_SEEDS
+        short = len(str(genotype.program)) == len(str(Program.parse(RULES[2][0])))
+        return -1.0 if short and genotype.learning_rate == pytest.approx(0.1) else 0.0
+
+    entries = {entry.label: entry for entry in play(store, Trainer(loss), config=FUNNEL)}
+    assert entries["#2"].stages == 1  # at half its rate, which the last stage does not try
+    assert entries["#2"].learning_rate == pytest.approx(0.2)
+
+
+def test_where_nobody_passes_nobody_goes_on(store):
+    trainer = Trainer(by_rule([{"sgd": -5.0}, {}]))
+    entries = play(store, trainer, config=FUNNEL)
+    assert {entry.stages for entry in entries} == {0}
+    assert [entry.label for entry in entries if entry.winner] == ["#2"]
+    assert all(job.purpose != "stage C" for job in trainer.jobs)
+
+
+def test_the_winner_may_be_chosen_by_meta_validation(store):
+    config = replace(CONFIG, finals=replace(CONFIG.finals, choose_by="meta_validation"))
+
+    def loss(genotype, run):
+        size = len(str(replace(genotype.program, name="rule", doc=""))) / 1000
+        return -size if run.proxy >= len(CONFIG.tasks) else size
+
+    entries = play(store, Trainer(loss), config=config)
+    assert [entry.label for entry in entries if entry.winner] == ["#4"]
+    assert [entry.label for entry in play(store, Trainer(loss)) if entry.winner] == ["#2"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tasks": ()}, "has no tasks"),
+        ({"tasks": STAGES[0].tasks * 2}, "names quadratic twice"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"rate_factors": (1.0, 0.0)}, "above 0"),
+        ({"rate_factors": ()}, "above 0"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        StageConfig(**{"name": "B", "tasks": STAGES[0].tasks, **settings})
+
+
+def test_two_stages_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two stages are named B"):
+        FinalsConfig(stages=(STAGES[0], STAGES[0]))

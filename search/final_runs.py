@@ -1,0 +1,132 @@
+"""Training runs that the finals ask for: made once, looked up after that.
+
+Finals that were interrupted go on where they stopped, and no run is made twice, because whoever
+wants runs names them (whose, what for, at which learning rate, which tasks and seeds) and only
+those that the store lacks are made.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from veldt.search import records
+from veldt.search.config import SearchConfig
+from veldt.search.evaluator import EvalJob, Run, Status
+from veldt.search.mutation import Genotype
+from veldt.search.program import Program
+from veldt.search.store import Store
+from veldt.tasks import driver
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A rule on its way through the finals.
+
+    Attributes:
+      candidate: its id in the store; below 0 for a baseline.
+      label: how the table names it.
+      program: with the constants that it has by now.
+      search_fitness: the fitness that the search saw.
+      learning_rate: the best by now; None where every one failed.
+      select: its mean log loss on the selection seeds.
+      stages: passed.
+    """
+
+    candidate: int
+    label: str
+    program: Program
+    search_fitness: float | None = None
+    learning_rate: float | None = None
+    select: float | None = None
+    stages: int = 0
+
+
+@final
+class Runs:
+    """The runs of one search's finals."""
+
+    def __init__(self, config: SearchConfig, store: Store, run_now: records.RunNow):
+        """Runs kept in `store`, made by `run_now`."""
+        self._config = config
+        self._store = store
+        self._run_now = run_now
+
+    def complete(
+        self,
+        wanted: Sequence[tuple[Contender, float, str, Sequence[Run]]],
+        report: Callable[[int, int], None],
+    ) -> None:
+        """Make the runs not stored yet; a rule's runs at one rate stop at the first that fails."""
+        jobs: list[EvalJob] = []
+        named: list[driver.Run] = []
+        for each, rate, purpose, runs in wanted:
+            if missing := self._missing(each.candidate, purpose, rate, runs):
+                genotype = Genotype(each.program, rate)
+                jobs.append(EvalJob(genotype, missing, candidate=each.candidate, purpose=purpose))
+                name = f"{purpose}, {each.label} at learning rate {rate:.3g}"
+                named.append(records.as_run(self._config, jobs[-1], name))
+        report(0, len(jobs))
+        results = self._run_now(named)
+        for done, (job, result) in enumerate(zip(jobs, results, strict=True), 1):
+            with self._store.transaction():
+                records.insert(self._store, self._config, records.records_of(job, result))
+            report(done, len(jobs))
+
+    def _missing(
+        self, candidate: int, purpose: str, rate: float, runs: Sequence[Run]
+    ) -> tuple[Run, ...]:
+        """The runs still to be made: none after one that failed."""
+        rows = self._rows(candidate, purpose, rate)
+        if any(row["status"] != Status.OK for row in rows):
+            return ()
+        proxies = self._config.evaluator.proxies
+        made = {(row["task"], row["seed"]) for row in rows}
+        return tuple(run for run in runs if (proxies[run.proxy].task, run.seed) not in made)
+
+    def _rows(self, candidate: int, purpose: str, rate: float) -> list[dict[str, object]]:
+        query = "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND learning_rate = ?"
+        return self._store.rows(query, (candidate, purpose, rate))
+
+    def best_rate(
+        self, candidate: int, purpose: str, rates: Sequence[float], runs: Sequence[Run]
+    ) -> tuple[float | None, float | None]:
+        """The best of the learning rates tried, and its score; None where every one failed."""
+        scores = [
+            (score, rate)
+            for rate in rates
+            if (score := self.score(candidate, purpose, rate, runs)[0]) is not None
+        ]
+        if not scores:
+            return None, None
+        score, rate = min(scores)
+        return rate, score
+
+    def score(
+        self, candidate: int, purpose: str, rate: float | None, runs: Sequence[Run]
+    ) -> tuple[float | None, float | None]:
+        """Mean log loss, and its standard error over seeds; None where a run failed."""
+        if rate is None:
+            return None, None
+        proxies = self._config.evaluator.proxies
+        by_run = {
+            (row["task"], row["seed"]): row["log_loss"]
+            for row in self._rows(candidate, purpose, rate)
+        }
+        per_seed: dict[int, list[float]] = {}
+        for run in runs:
+            loss = by_run.get((proxies[run.proxy].task, run.seed))
+            if not isinstance(loss, float):
+                return None, None
+            per_seed.setdefault(run.seed, []).append(loss)
+        means = [float(np.mean(losses)) for losses in per_seed.values()]
+        error = float(np.std(means, ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None
+        return float(np.mean(means)), error
+
+
+def each_seed(proxies: range, first_seed: int, num_seeds: int) -> tuple[Run, ...]:
+    """Return a run of each proxy on each seed."""
+    return tuple(Run(p, first_seed + s) for s in range(num_seeds) for p in proxies)
