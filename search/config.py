@@ -60,7 +60,7 @@ class FinalsConfig:
 
     Attributes:
       baselines: shipped rules or rule files scored beside the finalists.
-      max_entries: most finalists, one best rule per length.
+      max_entries: most finalists of the Pareto front over fitness, length and state slots.
       lowest_rate: lowest learning rate tried.
       num_rates: how many are tried, each `rate_factor` times the one before; every rule gets all of
         them.
@@ -132,7 +132,10 @@ class SearchConfig:
       time_limit_s: seconds of search, finals not included; null sets no limit.
       seeds_per_task: seeds of each proxy task in the fitness.
       population_size: of the regularized evolution; the oldest dies.
-      tournament_size: candidates drawn for each parent; the best of them becomes it.
+      tournament_size: candidates drawn for each parent; the best of them becomes it. 1 drifts:
+        evolution without selection.
+      parents: whose children are made: the winners of tournaments, or "initial", always the initial
+        rule: random search around it, with `mutation.repeat` to say how far.
       hurdle: how much worse than the initial rule, in log loss, a candidate may be at any check of
         any run before it is rejected.
       fresh_seeds: seeds on which a challenger and the incumbent are compared before the best is
@@ -156,6 +159,7 @@ class SearchConfig:
     seeds_per_task: int = 1
     population_size: int = 100
     tournament_size: int = 2
+    parents: Literal["tournament", "initial"] = "tournament"
     hurdle: float = 0.5
     fresh_seeds: int = 8
     meta_seeds: int = 2

@@ -192,7 +192,7 @@ def print_results(entries: Sequence[Entry], run_dir: Path, stream: TextIO | None
     console.print(results_table(entries))
     console.print(
         "Scores are mean log normalised validation loss: lower is better, 0.1 less is about 10% "
-        "less loss. Every rule had the same learning rates to choose from; `proxies` is on seeds "
+        "less loss. Every rule had the same budget for its numbers; `proxies` is on seeds "
         "that nothing was selected on, ± one standard error.",
         style="dim",
     )
@@ -214,13 +214,15 @@ def results_table(entries: Sequence[Entry]) -> "Table":
     from rich.text import Text
 
     table = Table(
-        title="Hall of fame: one best rule per length, and the baselines",
+        title="Hall of fame: the front of fitness, length and state, and the baselines",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
     table.add_column("rule", overflow="fold", no_wrap=True)
-    for name in ("length", "learning rate", "search fitness", "proxies", "meta-validation"):
+    funnel = any(entry.stages for entry in entries)
+    heads = ("length", "slots", "learning rate", "search fitness", "proxies", "meta-validation")
+    for name in (*heads, "stages") if funnel else heads:
         # On a narrow terminal heads of two words are folded first.
         table.add_column(name, justify="right", overflow="fold", no_wrap=" " not in name)
     for entry in entries:
@@ -228,10 +230,12 @@ def results_table(entries: Sequence[Entry]) -> "Table":
             # A rule file's path may hold what rich would read as markup.
             Text(f">>> {entry.label}" if entry.winner else f"    {entry.label}"),
             str(entry.length),
+            str(len(entry.program.slots)),
             "-" if entry.learning_rate is None else f"{entry.learning_rate:.3g}",
             number(entry.search_fitness),
             score_with_error(entry),
             number(entry.meta),
+            *([str(entry.stages)] if funnel else []),
             style="bold" if entry.winner else ("cyan" if entry.candidate < 0 else None),
         )
     return table

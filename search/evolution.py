@@ -232,6 +232,8 @@ class Evolution:
 
     def _tournament(self, rng: np.random.Generator, index: int) -> int:
         """The number of the parent; below 0 stands for the initial rule."""
+        if self.config.parents == "initial":
+            return -1
         newest = index - self.config.window
         drawn = newest - rng.integers(self.config.population_size, size=self.config.tournament_size)
         return int(min(drawn, key=lambda i: self._member(int(i)).fitness))
@@ -339,6 +341,7 @@ class Evolution:
             "candidate",
             id=candidate,
             behaviour=behaviour,
+            slots=len(live.program.slots),
             program=str(live.program),
             learning_rate=live.learning_rate,
             length=length,
@@ -382,7 +385,7 @@ class Evolution:
 
 
 def _live(genotype: Genotype) -> Genotype:
-    return replace(genotype, program=simplify.simplify(genotype.program))
+    return replace(genotype, program=simplify.prune(genotype.program))
 
 
 def _structure(genotype: Genotype) -> str:

@@ -1,14 +1,14 @@
 """The finals: hall of fame and baselines on equal terms, on seeds never used before.
 
 What a search found was selected thousands of times on the search's seeds, learning rate included;
-its fitness there flatters it. So at the end the best rule of each length, the incumbent, and the
-baselines (AdamW and Lion) are treated alike. Every learning rate of one grid is tried on the
-selection seeds, and the best is kept; from there, if the config says so, all constants are tuned
-with one budget (`constants`). Then comes the funnel (Lion, arXiv 2302.06675, section 2.3): larger
-tasks, stage by stage, each passed only by what beats every baseline there. Among the rules that got
-furthest the winner is chosen on the selection seeds or on the meta-validation tasks, as the config
-says; the figures shown come from further seeds. Meta-validation tasks are scored at the learning
-rate chosen on the proxies.
+its fitness there flatters it. So at the end the Pareto front of fitness, length and state, the
+incumbent, and the baselines (AdamW and Lion) are treated alike. Every learning rate of one grid is
+tried on the selection seeds, and the best is kept; from there, if the config says so, all constants
+are tuned with one budget (`constants`). Then comes the funnel (`funnel`): larger tasks, stage by
+stage, each passed only by what beats every baseline there. Among the rules that got furthest the
+winner is chosen on the selection seeds or on the meta-validation tasks, as the config says; the
+figures shown come from further seeds. Meta-validation tasks are scored at the learning rate chosen
+on the proxies.
 
 Every run is looked up in the store first, so that finals that were interrupted go on where they
 stopped.
@@ -66,24 +66,28 @@ class Entry:
 
 
 def hall_of_fame(store: Store, config: SearchConfig, incumbent: int) -> list[int]:
-    """Choose finalists: the best of each length that beats every shorter one, and the incumbent.
+    """Choose finalists: the Pareto front over fitness, length and state slots, and the incumbent.
+
+    A rule is on the front if every one that is as short, and keeps as little state, is less fit.
 
     Returns:
       Their ids, shortest first; at most `config.finals.max_entries`, the fittest kept.
     """
+    slots = "COALESCE(slots, 0)" if store.version >= 3 else "0"
     rows = store.rows(
-        "SELECT id, length, MIN(fitness) AS fitness FROM candidate "
-        "WHERE id >= 0 AND status = 'ok' GROUP BY length ORDER BY length"
+        f"SELECT id, length, {slots} AS slots, MIN(fitness) AS fitness FROM candidate "
+        f"WHERE id >= 0 AND status = 'ok' GROUP BY length, {slots} ORDER BY fitness, length, slots"
     )
-    front: list[tuple[float, int, int]] = []
+    front: list[tuple[float, int, int, int]] = []
     for row in rows:
-        if all(row["fitness"] < fitness for fitness, _, _ in front):
-            front.append((row["fitness"], row["length"], row["id"]))
-    front = sorted(sorted(front)[: config.finals.max_entries], key=lambda entry: entry[1])
-    chosen = [candidate for _, _, candidate in front]
+        # Fittest first, so whatever is in the front already is at least as fit.
+        if not any(row["length"] >= length and row["slots"] >= n for _, length, n, _ in front):
+            front.append((row["fitness"], row["length"], row["slots"], row["id"]))
+    front = sorted(front[: config.finals.max_entries], key=lambda entry: entry[1:])
+    chosen = [candidate for *_, candidate in front]
     if incumbent not in chosen:
         if len(chosen) == config.finals.max_entries:
-            chosen.remove(max(front)[2])
+            chosen.remove(max(front)[-1])
         chosen.append(incumbent)
     return chosen
 
@@ -231,7 +235,7 @@ class Finals:
 
     def _baseline(self, name: str) -> Contender:
         """Store a baseline, once; its id is below 0."""
-        program = simplify.simplify(rules.load_rule(name))
+        program = simplify.prune(rules.load_rule(name))
         flow = dataflow.lower(program, fold=True)
         behaviour = f"baseline {name} {flow.structural_hash}"
         rows = self._store.rows("SELECT id FROM candidate WHERE behaviour = ?", (behaviour,))
@@ -251,6 +255,7 @@ class Finals:
                 fitness=None,
                 num_steps=0,
                 message="",
+                slots=len(program.slots),
             )
         return Contender(candidate, name, program)
 

@@ -25,6 +25,7 @@ from veldt.search import (
 )
 from veldt.search import tally as tally_lib
 from veldt.search.errors import SearchError
+from veldt.search.finals import Entry
 from veldt.search.program import Program
 from veldt.search.report_data import RunData
 from veldt.tasks.html import page as page_lib
@@ -32,13 +33,15 @@ from veldt.tasks.html.markup import Html, definitions, join, table, tag
 
 REPORT_FILE: Final = "report.html"
 _HEADS: Final = (
-    "rule", "length", "learning rate", "search fitness", "proxies", "meta-validation"
+    "rule", "length", "slots", "learning rate", "search fitness", "proxies", "meta-validation",
+    "stages",
 )  # fmt: skip
 _PURPOSES: Final = {
     "fitness": "search: fitness",
     "fresh": "search: challenges on fresh seeds",
     "meta": "search: meta-validation of each best",
     "select": "finals: learning rates, selection seeds",
+    "tuning": "finals: constants, selection seeds",
     "final": "finals: final seeds",
     "meta-final": "finals: meta-validation",
 }
@@ -155,10 +158,12 @@ def _hall_of_fame(data: RunData) -> Html:
                 (
                     join([entry.label, badge]),
                     entry.length,
+                    len(entry.program.slots),
                     "-" if entry.learning_rate is None else f"{entry.learning_rate:.3g}",
                     display.number(entry.search_fitness),
                     display.score_with_error(entry),
                     display.number(entry.meta),
+                    _stages(entry, data),
                 ),
             )
         )
@@ -166,14 +171,20 @@ def _hall_of_fame(data: RunData) -> Html:
         sources.append(tag("details", tag("summary", summary), _source(entry.program)))
     return _section(
         "Hall of fame",
-        tag("p", "One best rule per length, as far as it beats every shorter one on the search's "
-            "seeds, and the baselines. Scores are mean log normalised validation loss: lower is "
+        tag("p", "The Pareto front of fitness on the search's seeds, length and state slots, and "
+            "the baselines. Scores are mean log normalised validation loss: lower is "
             "better, 0.1 less is about 10% less loss. The search fitness flatters, since it was "
             "selected on; “proxies” is the same tasks on seeds that nothing was selected on. The "
-            "winner is the best on the selection seeds, so it need not lead here."),
+            "winner is chosen on other runs than those shown, so it need not lead here. Stages are "
+            "those of the funnel that a rule passed, out of all there are."),
         table(_HEADS, rows, numbers=range(1, len(_HEADS))),
         *sources,
     )  # fmt: skip
+
+
+def _stages(entry: Entry, data: RunData) -> str:
+    stages = data.settings.finals.stages
+    return f"{entry.stages} of {len(stages)}" if stages and entry.candidate >= 0 else "-"
 
 
 # ----------------------------------------------------------------------------------------- figures

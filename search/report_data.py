@@ -36,7 +36,7 @@ _NOT_A_RUN: Final = (
     TypeError,
     ValueError,
 )
-PURPOSES: Final = ("fitness", "fresh", "meta", "select", "final", "meta-final")
+PURPOSES: Final = ("fitness", "fresh", "meta", "select", "tuning", "final", "meta-final")
 
 
 @final

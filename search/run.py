@@ -149,7 +149,7 @@ def _open_store(config: SearchConfig, run_dir: Path, *, resume: bool) -> Store:
         store = Store.create(run_dir)
     try:
         if config_text := store.meta().get("config"):
-            before = json.loads(config_text)
+            before = _with_defaults(json.loads(config_text))
             _check_same(described, before, run_dir)
             integrity.check(store)
         with store.transaction():
@@ -163,6 +163,14 @@ def _open_store(config: SearchConfig, run_dir: Path, *, resume: bool) -> Store:
         store.close()
         raise
     return store
+
+
+def _with_defaults(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored config with what it lacks, written by an earlier version, as it was then."""
+    whole: dict[str, Any] = json.loads(
+        json.dumps(dataclasses.asdict(SearchConfig.from_plain(plain)))
+    )
+    return {**whole, "pool": plain.get("pool")}
 
 
 def _check_same(now: Mapping[str, Any], before: Mapping[str, Any], run_dir: Path) -> None:

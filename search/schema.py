@@ -25,7 +25,8 @@ CREATE TABLE candidate (
   status TEXT NOT NULL,
   fitness REAL,                   -- NULL unless the status is ok
   num_steps INTEGER NOT NULL,     -- training steps spent on its fitness
-  message TEXT NOT NULL
+  message TEXT NOT NULL,
+  slots INTEGER                   -- live state slots; NULL in what older versions wrote
 );
 -- One row per child proposed, in the order told.
 CREATE TABLE proposal (
@@ -89,7 +90,11 @@ CREATE TABLE hall_of_fame (
   stages INTEGER NOT NULL DEFAULT 0  -- of the funnel, that it passed
 );
 """
-_OF_VERSION_3: Final = ("program TEXT", "stages INTEGER NOT NULL DEFAULT 0")
+_OF_VERSION_3: Final = (
+    ("candidate", "slots INTEGER"),
+    ("hall_of_fame", "program TEXT"),
+    ("hall_of_fame", "stages INTEGER NOT NULL DEFAULT 0"),
+)
 # What version 2 added to those of version 1.
 _PLAYED: Final = """
 -- Finals begun: more than one where a budget grew or the finals' config changed.
@@ -159,8 +164,8 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         for statement in (_PLAYED + _MACHINES).split(";\n"):
             connection.execute(statement)
     if version < 3:
-        for column in _OF_VERSION_3:
-            connection.execute(f"ALTER TABLE hall_of_fame ADD COLUMN {column}")
+        for table, column in _OF_VERSION_3:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
     connection.execute(
         "UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),)
     )

@@ -323,7 +323,7 @@ def test_scores_that_are_missing_are_dashes_and_paths_are_no_markup():
     entry = Entry(odd, -1, program, None, 0, None, None, None, None, None)
     text = results([entry], run_dir="runs/[bold]y")
     row = next(line for line in text.split("\n") if odd in line)
-    assert row.split() == [odd, "0", "-", "-", "-", "-"]
+    assert row.split() == [odd, "0", "0", "-", "-", "-", "-"]
     assert "run directory: runs/[bold]y" in text
 
 

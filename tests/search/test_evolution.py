@@ -102,6 +102,30 @@ def test_a_parent_is_the_best_of_living_members_that_had_been_told(whole):
             assert newest - config.population_size < row["parent"] <= newest
 
 
+def test_random_search_has_only_children_of_the_initial_rule(tmp_path, whole):
+    search(tmp_path, parents="initial", max_evaluations=40)
+    proposals = rows(tmp_path, "SELECT * FROM proposal ORDER BY id")
+    assert all(row["parent"] is None for row in proposals)
+    assert any(row["parent"] is not None for row in rows(whole[0], "SELECT * FROM proposal"))
+    assert len({row["program"] for row in proposals}) > 20
+    before = contents(tmp_path)
+    search(tmp_path, parents="initial", max_evaluations=40, resume=True)
+    assert contents(tmp_path) == before
+
+
+def test_a_run_of_an_earlier_version_may_be_resumed(tmp_path):
+    search(tmp_path, max_evaluations=30)
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        ((text,),) = connection.execute("SELECT value FROM meta WHERE key = 'config'")
+        config = json.loads(text)
+        del config["parents"], config["finals"]["tuning"], config["finals"]["stages"]
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'config'", (json.dumps(config),))
+    connection.close()
+    search(tmp_path, max_evaluations=30, resume=True)
+    with pytest.raises(SearchError, match="parents"):
+        search(tmp_path, max_evaluations=30, resume=True, parents="initial")
+
+
 def test_parents_are_better_than_average(whole):
     directory, _ = whole
     query = "SELECT p.id, c.fitness FROM proposal p JOIN candidate c ON c.id = p.candidate"
