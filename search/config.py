@@ -136,6 +136,10 @@ class SearchConfig:
         evolution without selection.
       parents: whose children are made: the winners of tournaments, or "initial", always the initial
         rule: random search around it, with `mutation.repeat` to say how far.
+      islands: independent populations in one search, taking turns; they share caches, the incumbent
+        and `population_size`.
+      migration: probability that a tournament's candidate is drawn from all islands and not from
+        its own.
       hurdle: how much worse than the initial rule, in log loss, a candidate may be at any check of
         any run before it is rejected.
       fresh_seeds: seeds on which a challenger and the incumbent are compared before the best is
@@ -160,6 +164,8 @@ class SearchConfig:
     population_size: int = 100
     tournament_size: int = 2
     parents: Literal["tournament", "initial"] = "tournament"
+    islands: int = 1
+    migration: float = 0.0
     hurdle: float = 0.5
     fresh_seeds: int = 8
     meta_seeds: int = 2
@@ -182,11 +188,19 @@ class SearchConfig:
             "seeds_per_task",
             "population_size",
             "tournament_size",
+            "islands",
             "meta_seeds",
             "window",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.population_size % self.islands:
+            raise ValueError(
+                f"a population of {self.population_size} cannot be split into {self.islands} equal "
+                "islands"
+            )
+        if not 0 <= self.migration <= 1:
+            raise ValueError(f"migration is {self.migration}; it is a probability")
         if not 0 <= self.num_slots <= MAX_SLOTS:
             raise ValueError(f"num_slots is {self.num_slots}; it must be 0 to {MAX_SLOTS}")
         if self.fresh_seeds < 2:

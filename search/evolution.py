@@ -234,9 +234,16 @@ class Evolution:
         """The number of the parent; below 0 stands for the initial rule."""
         if self.config.parents == "initial":
             return -1
-        newest = index - self.config.window
-        drawn = newest - rng.integers(self.config.population_size, size=self.config.tournament_size)
-        return int(min(drawn, key=lambda i: self._member(int(i)).fitness))
+        config = self.config
+        newest = index - config.window
+        ages = rng.integers(config.population_size, size=config.tournament_size)
+        if config.islands > 1:
+            # Proposal i lives on island i modulo their number; every draw above is as likely there.
+            stays = rng.random(config.tournament_size) >= config.migration
+            home = (newest - index) % config.islands
+            at_home = ages // config.islands * config.islands + home
+            ages = np.where(stays, at_home, ages)
+        return int(min(newest - ages, key=lambda i: self._member(int(i)).fitness))
 
     def _look_up(self, child: mutation.Child, parent: int | None) -> _Asked:
         """Looks a child up by structure, then by behaviour."""

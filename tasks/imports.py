@@ -69,5 +69,6 @@ def _forbid_second_copy(kind: str, name: str, module_name: str) -> None:
         return
     spec = importlib.util.find_spec(top)
     veldt_root = Path(__file__).resolve().parent.parent
-    if spec and spec.origin and Path(spec.origin).resolve().parent.parent == veldt_root:
+    is_room = (veldt_root / "veldt" / top).exists()  # What else is in a checkout may be named.
+    if is_room and spec and spec.origin and Path(spec.origin).resolve().parent.parent == veldt_root:
         raise errors.TaskError(f"{kind} {name!r} lies inside veldt: write 'veldt.{name}'.")

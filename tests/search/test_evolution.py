@@ -113,6 +113,32 @@ def test_random_search_has_only_children_of_the_initial_rule(tmp_path, whole):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("migration", [0.0, 0.3])
+def test_islands_keep_to_themselves_but_for_migrants(tmp_path, migration):
+    config = fakes.small_config(population_size=12, islands=3, migration=migration)
+    search(tmp_path, population_size=12, islands=3, migration=migration, max_evaluations=150)
+    parents = rows(tmp_path, "SELECT id, parent FROM proposal WHERE parent IS NOT NULL")
+    for row in parents:
+        newest = row["id"] - config.window
+        assert newest - config.population_size < row["parent"] <= newest
+    away = np.mean([(row["id"] - row["parent"]) % 3 != 0 for row in parents])
+    assert len(parents) > 100
+    assert {row["id"] % 3 for row in parents} == {0, 1, 2}
+    if migration:
+        assert 0.05 < away < 0.4  # Two of three migrants come from elsewhere.
+    else:
+        assert away == 0
+
+
+@pytest.mark.parametrize(
+    ("settings_", "words"),
+    [({"islands": 5}, "equal islands"), ({"islands": 0}, "islands is 0"), ({"migration": 2}, "2;")],
+)
+def test_islands_that_cannot_be_are_refused(settings_, words):
+    with pytest.raises(ValueError, match=words):
+        fakes.small_config(population_size=12, **settings_)
+
+
 def test_a_run_of_an_earlier_version_may_be_resumed(tmp_path):
     search(tmp_path, max_evaluations=30)
     with sqlite3.connect(tmp_path / FILE_NAME) as connection:
