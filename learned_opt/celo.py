@@ -32,7 +32,9 @@ from veldt.learned_opt import (
 from veldt.tasks import types
 
 _FIRST_MOMENTUM = 3  # row of its feature
-_ADAM_STEP = 0.01  # relative to the parameters' size
+_ADAM_STEP = 0.01  # relative to the parameters' size, at a rate of 1
+_ADAM_PEAK = 0.04  # where an untrained schedule begins
+_RATE = 0.1  # of a schedule whose logarithm is 0
 _NUM_OUTPUTS = 3  # the third is never read; published files have its weights
 
 
@@ -69,7 +71,8 @@ class Celo(base.LearnedOptimizer):
       schedule: "constant" takes lr as 1: the first phase of the published meta-training, which then
         freezes the perceptron and trains the schedule.
       start: What `init` returns: a random network ("random", as published), or one whose direction
-        is Adam's without its bias correction, at 1% of the parameters' size where lr is 1 ("adam").
+        is Adam's without its bias correction, at 1% of the parameters' size where lr is 1, with a
+        schedule that is at about 4% of it ("adam").
     """
 
     lstm_size: int = 64
@@ -95,10 +98,12 @@ class Celo(base.LearnedOptimizer):
             first = _FIRST_MOMENTUM + len(self.momentum_decays) + len(self.rms_decays)
             weights = perceptron.passing(weights, {first: 1.0}, gain=_ADAM_STEP / self.step_size)
         num_statistics = progress.NUM_FRACTION_FEATURES + loss_history.NUM_FEATURES
-        return {
-            "mlp": weights,
-            "scheduler": scheduler.init(key_scheduler, num_statistics, self.lstm_size, 1),
-        }
+        schedule = scheduler.init(key_scheduler, num_statistics, self.lstm_size, 1)
+        if self.start == "adam":
+            log_rate = math.log(_ADAM_PEAK / _ADAM_STEP / _RATE)
+            step_size = {**schedule["step_size"], "b": jnp.full((1,), log_rate, jnp.float32)}
+            schedule = {**schedule, "step_size": step_size}
+        return {"mlp": weights, "scheduler": schedule}
 
     def as_optax(
         self, meta_params: base.MetaParams, num_steps: base.NumSteps = None
@@ -134,7 +139,7 @@ class Celo(base.LearnedOptimizer):
             fraction = progress.tanh_of_fraction(state.count, length)
             x = jnp.concatenate([fraction, loss_history.features(losses, loss_decays)])
             _, logs, lstm = scheduler.apply(meta_params["scheduler"], x[None], state.lstm)
-            lr = 0.1 * jnp.exp(logs[0]) if self.schedule == "learned" else 1.0
+            lr = _RATE * jnp.exp(logs[0]) if self.schedule == "learned" else 1.0
 
             def step(
                 item: tuple[jax.Array, jax.Array, accumulators.Moments],

@@ -67,11 +67,14 @@ def relative_adam(num_steps: types.Scalar) -> optax.GradientTransformation:
 
 
 def relative_adam_cosine(num_steps: types.Scalar) -> optax.GradientTransformation:
-    """`relative_adam` at 2% with a warm-up and a cosine decay to 0."""
+    """`relative_adam` at 4% with a warm-up and a cosine decay to 0.
+
+    4% is the best of 1, 2, 4, 8 and 16% on the meta-validation tasks of `configs/celo.yaml`.
+    """
     return optax.chain(
         optax.scale_by_adam(),
         optax.stateless(_times_size),
-        optax.scale_by_schedule(lambda step: -0.02 * warmup_cosine(step, num_steps)),
+        optax.scale_by_schedule(lambda step: -0.04 * warmup_cosine(step, num_steps)),
     )
 
 

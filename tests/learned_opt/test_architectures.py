@@ -1,5 +1,6 @@
 """Whole updates against the slow reference, published sizes, and Optax's manners."""
 
+import dataclasses
 import functools
 import math
 
@@ -419,3 +420,13 @@ def test_celo_moves_what_is_zero_as_if_it_were_of_the_least_scale():
     np.testing.assert_allclose(floored["b"], plain["b"] * 0.1 / published, rtol=1e-4)
     np.testing.assert_allclose(floored["w"], plain["w"] * 0.1 / 6**0.5 / published, rtol=1e-4)
     np.testing.assert_array_equal(floored["x"], plain["x"])
+
+
+def test_a_schedule_of_celos_that_starts_as_adams_begins_near_its_peak():
+    rule = celo.Celo(start="adam", lstm_size=8)
+    meta_params = rule.init(jax.random.key(0))
+    _, _, steps = _some_training(rule.as_optax(meta_params, 100))
+    plain = dataclasses.replace(rule, schedule="constant")
+    _, _, at_one = _some_training(plain.as_optax(meta_params, 100))
+    ratio = float(jnp.linalg.norm(steps[0]["w"]) / jnp.linalg.norm(at_one[0]["w"]))
+    assert 2.0 < ratio < 8.0  # 4, but for what a random LSTM adds
