@@ -28,7 +28,7 @@ import jax
 import numpy as np
 import optax
 
-from veldt.search import dataflow, evaluator, fingerprint, mutation, rules, transform
+from veldt.search import dataflow, evaluator, fingerprint, mutation, rules, simplify, transform
 from veldt.search.program import Program
 from veldt.tasks import registry, unroll
 
@@ -114,7 +114,7 @@ def measure_speed(num_steps: int, count: int, seed: int) -> dict[str, Any]:
         # A new candidate is timed at its first evaluation and only there.
         interpreted_s.append(timed(interpret(genotype)))
         if index < 8:
-            program = genotype.program.simplify()
+            program = simplify.prune(genotype.program)
             compiled = make_native(
                 optax.chain(transform.scale_by_program(program), optax.scale_by_learning_rate(3e-3))
             )

@@ -117,5 +117,5 @@ def make_best(
     program: Program, learning_rate: float, name: str, provenance: Mapping[str, str]
 ) -> Best:
     """A found program under the name it is to be known by."""
-    program = simplify.simplify(name_constants(simplify.simplify(program)))
+    program = simplify.prune(name_constants(simplify.simplify(program, fold=True)))
     return Best(replace(program, name=name, doc=""), learning_rate, provenance)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 from veldt.search.constants import TuningConfig
+from veldt.search.encode import Capacity
 from veldt.search.evaluator import EvaluatorConfig, ProxyConfig
 from veldt.search.mutation import MutationConfig
 from veldt.search.program import MAX_SLOTS
@@ -237,5 +238,7 @@ class SearchConfig:
         """What workers are built from: proxies, meta-validation, then the stages, in order."""
         stages = (proxy for stage in self.finals.stages for proxy in stage.tasks)
         return EvaluatorConfig(
-            proxies=(*self.tasks, *self.meta_validation, *stages), seed=self.seed
+            proxies=(*self.tasks, *self.meta_validation, *stages),
+            seed=self.seed,
+            capacity=Capacity().with_ops(self.mutation.instructions),
         )

@@ -11,7 +11,6 @@ something needed (Lion's paper removes dead statements within one iteration, sec
 that feeds only itself is dead too, and is found here).
 """
 
-import functools
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
@@ -21,31 +20,17 @@ from typing import NamedTuple, NoReturn, TypeAlias, TypeVar, final
 
 import numpy as np
 
-from veldt.search.errors import ProgramTypeError
-from veldt.search.ops import OPS, Op
-from veldt.search.program import COPY, INPUTS, STEP, Arg, Program
+from veldt.search import kinds as kinds_lib
+from veldt.search.errors import LoweringError as LoweringError
+from veldt.search.ops import OPS
+from veldt.search.program import COPY, INPUTS, ROLES, STEP, Arg, Program
 from veldt.search.types import Kind
-
-
-class LoweringError(ProgramTypeError):
-    """A statement uses a name that is not defined, or an argument of the wrong kind.
-
-    Attributes:
-      message: what is wrong.
-      statement: the index of the statement, or None.
-    """
-
-    def __init__(self, message: str, statement: int | None = None):
-        self.message = message
-        self.statement = statement
-        super().__init__(message)
-
 
 # Values are named tuples: tens are made for each child that a search draws.
 
 
 class Input(NamedTuple):
-    """`w`, `g`, a state slot, or `step`."""
+    """`w`, `g`, a state slot, `step`, or one of the parameter's roles."""
 
     name: str
     kind: Kind
@@ -91,8 +76,8 @@ class Dataflow:
     """A lowered program.
 
     Attributes:
-      values: inputs (`w`, `g`, slots, `step`), constants and instructions; arguments come before
-        their users.
+      values: inputs (`w`, `g`, slots, `step`, the roles that are read), constants and instructions;
+        arguments come before their users.
       slots: the slots' names.
       update: index of the update.
       new_slots: for each slot, the index of its new value.
@@ -137,6 +122,18 @@ class Dataflow:
     def input_index(self, name: str) -> int:
         """Index of the input called `name`. `w` and `g` come first, then the slots, then `step`."""
         return [*INPUTS, *self.slots, STEP].index(name)
+
+    @cached_property
+    def live_roles(self) -> tuple[str, ...]:
+        """The parameter's roles that the update depends on."""
+        inputs = (self.values[index] for index in self.live)
+        read = {value.name for value in inputs if isinstance(value, Input)}
+        return tuple(name for name in ROLES if name in read and name not in self.slots)
+
+    @cached_property
+    def fits_registers(self) -> bool:
+        """Whether every live value is shaped as the parameters, or smaller."""
+        return all(self.values[index].kind in ("tensor", "scalar") for index in self.live)
 
     @cached_property
     def slot_updates(self) -> dict[int, int]:
@@ -204,29 +201,6 @@ def _sha1(text: str) -> str:
     return hashlib.sha1(text.encode()).hexdigest()
 
 
-def result_kind(op: Op, kinds: Sequence[Kind]) -> Kind:
-    """The kind of `op`'s result on arguments of these kinds.
-
-    Raises:
-      LoweringError: an argument has the wrong kind.
-    """
-    return _result_kind(op.name, tuple(kinds))
-
-
-# One entry for each op and well-kinded list of arguments; errors are not kept.
-@functools.cache
-def _result_kind(name: str, kinds: tuple[Kind, ...]) -> Kind:
-    op = OPS[name]
-    for position, (wanted, given) in enumerate(zip(op.kinds, kinds, strict=True), 1):
-        if wanted != "any" and wanted != given:
-            raise LoweringError(
-                f"argument {position} of {op.name} must be a {wanted}, and here it is a {given}"
-            )
-    if op.reduces:
-        return "scalar"
-    return "tensor" if "tensor" in kinds else "scalar"
-
-
 def check(program: Program) -> None:
     """Checks that a program is well formed, at a fraction of what `lower` costs.
 
@@ -234,9 +208,11 @@ def check(program: Program) -> None:
       LoweringError: as `lower` does.
     """
     kinds = _Names[Kind]()
-    for name in (*INPUTS, *program.slots):
+    for name in INPUTS:
         kinds[name] = "tensor"
-    for name in (STEP, *(name for name, _ in program.constants)):
+    slots = kinds_lib.slot_kinds(program)
+    kinds.update(slots)
+    for name in (STEP, *ROLES, *(name for name, _ in program.constants)):
         kinds[name] = "scalar"
 
     def kinds_of(args: tuple[Arg, ...]) -> tuple[Kind, ...]:
@@ -245,11 +221,24 @@ def check(program: Program) -> None:
     for position, statement in enumerate(program.statements):
         try:
             args = kinds_of(statement.args)
-            kind = args[0] if statement.op == COPY else _result_kind(statement.op, args)
+            copies = statement.op == COPY
+            kind = args[0] if copies else kinds_lib.cached_result_kind(statement.op, args)
         except LoweringError as error:
             raise LoweringError(error.message, position) from None
         kinds[statement.target] = kind
-    kinds_of(program.returns)
+    _check_returns(slots, kinds_of(program.returns))
+
+
+def _check_returns(slots: dict[str, Kind], returned: Sequence[Kind]) -> None:
+    """Checks that the update is shaped as the parameter, and each slot's new value as the slot."""
+    wanted: list[tuple[str, Kind]] = [("the update", "tensor")]
+    wanted += [(f"slot {name!r}", kind) for name, kind in slots.items()]
+    for (what, kind), given in zip(wanted, returned, strict=True):
+        if given not in (kind, "scalar"):
+            raise LoweringError(
+                f"{what} is {kinds_lib.describe(kind)}, and what is returned for it is "
+                f"{kinds_lib.describe(given)}"
+            )
 
 
 def lower(program: Program, *, fold: bool = False) -> Dataflow:
@@ -270,9 +259,14 @@ def lower_with_targets(program: Program, *, fold: bool = False) -> tuple[Dataflo
     builder = _Builder()
     targets: list[int] = []
     env = _Names[int]()
-    for name in (*INPUTS, *program.slots):
+    for name in INPUTS:
         env[name] = builder.add(Input(name, "tensor"))
+    slots = kinds_lib.slot_kinds(program)
+    for name, kind in slots.items():
+        env[name] = builder.add(Input(name, kind))
     env[STEP] = builder.add(Input(STEP, "scalar"))
+    for name in _roles_read(program):
+        env[name] = builder.add(Input(name, "scalar"))
     for name, number in program.constants:
         env[name] = builder.constant(float(number), None if fold else name)
 
@@ -289,8 +283,14 @@ def lower_with_targets(program: Program, *, fold: bool = False) -> tuple[Dataflo
             targets.append(target)
             env[statement.target] = target
     update, *new_slots = resolve(program.returns)
+    _check_returns(slots, [builder.values[i].kind for i in (update, *new_slots)])
     flow = Dataflow(tuple(builder.values), program.slots, update, tuple(new_slots))
     return flow, tuple(targets)
+
+
+def _roles_read(program: Program) -> list[str]:
+    read = set(program.returns).union(*(statement.args for statement in program.statements))
+    return [name for name in ROLES if name in read]
 
 
 @final
@@ -332,7 +332,7 @@ class _Builder:
         if index is not None:
             return index
         given = [self.values[arg] for arg in args]
-        kind = _result_kind(name, tuple([value.kind for value in given]))
+        kind = kinds_lib.cached_result_kind(name, tuple([value.kind for value in given]))
         if kind == "scalar" and op.scope == "element":
             numbers = [v.value for v in given if isinstance(v, Constant) and v.name is None]
             if len(numbers) == len(args):

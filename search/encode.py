@@ -11,7 +11,9 @@ step:
   stay in the CPU's nearest caches.
 """
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, final
 
 import numpy as np
@@ -20,20 +22,18 @@ from numpy.typing import NDArray
 from veldt.search import dataflow
 from veldt.search.dataflow import Constant, Dataflow, Input
 from veldt.search.errors import CapacityError
-from veldt.search.ops import OPS
-from veldt.search.program import MAX_SLOTS, STEP, Program
+from veldt.search.ops import INTERPRETED, OP_SETS, OPS
+from veldt.search.program import ROLES, STEP, Program
 
-# Opcodes: the instruction set in its table's order, then two of the interpreter's own.
-OPCODES: Final[dict[str, int]] = {name: code for code, name in enumerate(OPS)}
-LOAD_SCHEDULE: Final = len(OPS)  # row <- schedules[step, argument]
-MOVE: Final = len(OPS) + 1  # row <- row
+# Opcodes: three of the interpreter's own, then the instructions that it was built with.
+LOAD_SCHEDULE: Final = 0  # row <- schedules[step, argument]
+LOAD_ROLE: Final = 1  # row <- role number `argument` of each parameter tensor
+MOVE: Final = 2  # row <- row
+FIRST_OP: Final = 3
 
 W_ROW: Final = 0
 G_ROW: Final = 1
 FIRST_SLOT_ROW: Final = 2
-FIRST_FREE_ROW: Final = FIRST_SLOT_ROW + MAX_SLOTS
-# One for each slot, one for each cycle of slots that exchange their values, one for the update.
-_MAX_MOVES: Final = MAX_SLOTS + MAX_SLOTS // 2 + 1
 
 
 @final
@@ -45,11 +45,37 @@ class Capacity:
       statements: most instructions executed per step.
       registers: rows of the register file, `R`; each holds one number per parameter.
       schedules: most values that depend on the step alone, `K`.
+      ops: the instructions that it knows. Compiling it takes longer with each, most of all with
+        those that see tensors as matrices, and so these are left out unless they are named.
     """
 
     statements: int = 48
     registers: int = 64
     schedules: int = 16
+    ops: tuple[str, ...] = (*OP_SETS["base"], *OP_SETS["periodic"])
+
+    def __post_init__(self) -> None:
+        for name in self.ops:
+            if name not in INTERPRETED:
+                raise ValueError(
+                    f"ops names {name!r}, which the interpreter cannot run; it can run: "
+                    f"{', '.join(INTERPRETED)}"
+                )
+
+    def with_ops(self, ops: Iterable[str]) -> "Capacity":
+        """The same with more instructions, but for those that no interpreter can run."""
+        more = [name for name in ops if name in INTERPRETED and name not in self.ops]
+        return replace(self, ops=(*self.ops, *more))
+
+    @property
+    def opcodes(self) -> Mapping[str, int]:
+        """The opcode of each instruction."""
+        return _opcodes(self.ops)
+
+
+@functools.cache
+def _opcodes(ops: tuple[str, ...]) -> dict[str, int]:
+    return {name: code for code, name in enumerate(ops, FIRST_OP)}
 
 
 class Encoded(NamedTuple):
@@ -77,26 +103,6 @@ def encode(program: Program, *, num_steps: int, capacity: Capacity) -> Encoded:
     )
 
 
-def check_capacity(program: Program, capacity: Capacity) -> None:
-    """Raises the `CapacityError` that `encode` would, for small programs without encoding them."""
-    numbers = [arg for s in program.statements for arg in s.args if not isinstance(arg, str)]
-    # At the worst each value takes a row, and each computed, loaded or moved an instruction.
-    by_step = 1 + len(program.statements)
-    instructions = by_step + _MAX_MOVES
-    rows = instructions + len(program.constants) + len(numbers) + len(program.returns)
-    if (
-        by_step > capacity.schedules
-        or instructions > capacity.statements
-        or rows > capacity.registers - FIRST_FREE_ROW
-    ):
-        encode(program, num_steps=1, capacity=capacity)
-
-
-def encode_dataflow(flow: Dataflow, *, num_steps: int, capacity: Capacity) -> Encoded:
-    """Encodes a lowered and folded program; see `encode`."""
-    return _Encoder(flow, num_steps, capacity).encode()
-
-
 class _Encoder:
     """Allocates rows and emits code for one program."""
 
@@ -108,7 +114,8 @@ class _Encoder:
         self.fill = np.zeros(capacity.registers, np.float64)
         self.columns: list[NDArray[np.float64]] = []
         self.row: dict[int, int] = {}
-        self.free = list(range(capacity.registers - 1, FIRST_FREE_ROW - 1, -1))
+        self.first_free = FIRST_SLOT_ROW + len(flow.slots)
+        self.free = list(range(capacity.registers - 1, self.first_free - 1, -1))
         self.slot_row = {name: FIRST_SLOT_ROW + i for i, name in enumerate(flow.slots)}
         # How often each value is still to be read; outputs count as one read that never happens
         # before the end.
@@ -144,13 +151,22 @@ class _Encoder:
                 row = target
             else:
                 row = self.allocate()
-            self.emit(OPCODES[self.flow.node(i).op], [self.row[arg] for arg in args], row)
+            self.emit(self.opcode(i), [self.row[arg] for arg in args], row)
             self.row[i] = row
         self.move_slots(outputs)
         return self.pack()
 
     def args(self, index: int) -> tuple[int, ...]:
         return self.flow.node(index).args
+
+    def opcode(self, index: int) -> int:
+        op = self.flow.node(index).op
+        code = self.capacity.opcodes.get(op)
+        if code is None:
+            shape = OPS[op].scope == "shape"
+            why = "gives other shapes than the parameters'" if shape else "was left out of it"
+            raise CapacityError(f"the interpreter cannot run {op}, which {why}")
+        return code
 
     def input_name(self, index: int) -> str:
         value = self.flow.values[index]
@@ -188,9 +204,12 @@ class _Encoder:
             self.reads[index] += 1  # never reused: a constant's row is filled once, before training
             self.fill[self.row[index]] = value.value
         elif isinstance(value, Input):
-            self.row[index] = {"w": W_ROW, "g": G_ROW}.get(value.name) or self.slot_row.get(
-                value.name, W_ROW
-            )
+            rows = {**self.slot_row, "w": W_ROW, "g": G_ROW}
+            if value.name in rows:
+                self.row[index] = rows[value.name]
+            else:
+                self.row[index] = self.allocate()
+                self.emit(LOAD_ROLE, [ROLES.index(value.name)], self.row[index])
 
     def allocate(self) -> int:
         if not self.free:
@@ -199,7 +218,7 @@ class _Encoder:
 
     def release(self, index: int) -> None:
         self.reads[index] -= 1
-        if self.reads[index] == 0 and self.row[index] >= FIRST_FREE_ROW:
+        if self.reads[index] == 0 and self.row[index] >= self.first_free:
             self.free.append(self.row[index])
 
     def emit(self, opcode: int, args: list[int], row: int) -> None:

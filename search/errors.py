@@ -31,8 +31,26 @@ class ProgramTypeError(ProgramError):
     """An operation was given a scalar where it needs a tensor, or the other way round."""
 
 
+class LoweringError(ProgramTypeError):
+    """A statement uses a name that is not defined, or an argument of the wrong kind.
+
+    Attributes:
+      message: what is wrong.
+      statement: the index of the statement, or None.
+    """
+
+    def __init__(self, message: str, statement: int | None = None):
+        self.message = message
+        self.statement = statement
+        super().__init__(message)
+
+
 class CapacityError(SearchError):
-    """A program needs more statements, registers or schedules than the interpreter has."""
+    """A program needs more than the interpreter was built for.
+
+    Too many statements, registers or schedules; an op that it was built without; or values that are
+    not shaped as the parameters.
+    """
 
 
 class UnknownRuleError(SearchError):

@@ -19,7 +19,7 @@ import functools
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, final
 
@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from veldt.search import dataflow, encode, interpreter
+from veldt.search import dataflow, encode, paths
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.tasks import compiling, flat, registry, unroll
@@ -158,7 +158,7 @@ class EvaluatorConfig:
     Attributes:
       proxies: the tasks, in the order in which `Run.proxy` counts.
       seed: the search's seed; runs' keys are folded from it.
-      capacity: of the interpreter.
+      capacity: of the interpreter; programs beyond it are compiled, each by itself.
     """
 
     proxies: tuple[ProxyConfig, ...]
@@ -166,92 +166,88 @@ class EvaluatorConfig:
     capacity: encode.Capacity = field(default_factory=encode.Capacity)
 
 
-# Encoded program, learning rate, seed; start, advance.
-_Prepared: TypeAlias = tuple[encode.Encoded, np.float32, np.uint32, Any, Any]
+# The program's data, learning rate, seed; start, advance.
+_Prepared: TypeAlias = tuple[Any, np.float32, np.uint32, Any, Any]
+
+# Most loops that a proxy keeps compiled: the interpreter's, and those of the last programs that
+# had one of their own.
+MAX_COMPILED: Final = 4
 
 
 @final
 class ProxyLoop:
-    """The compiled training loop of one proxy; shared by the threads of a process."""
+    """The training loop of one proxy, compiled; shared by the threads of a process."""
 
     def __init__(self, config: ProxyConfig, capacity: encode.Capacity, seed: int):
         self.config = config
         self.capacity = capacity
         self._seed = seed
         self.task = flat.FlatTask(registry.load_task(config.task))
-        layout = self.task.layout
-        self._segments = tuple(zip(layout.offsets, layout.sizes, strict=True))
         self._lock = threading.Lock()
-        self._compiled: tuple[Any, Any] | None = None
+        self._compiled: dict[Hashable, tuple[Any, Any]] = {}
 
-    def _transform(
-        self, encoded: encode.Encoded, rate: Any
-    ) -> optax.GradientTransformationExtraArgs:
-        return optax.with_extra_args_support(
-            optax.chain(
-                interpreter.interpret(encoded, self._segments), optax.scale_by_learning_rate(rate)
+    def _compile(self, path: paths.AbstractPath, rate: Any, seed: Any) -> tuple[Any, Any]:
+        """`start(data, rate, seed)` and `advance(data, rate, state)`, from example arguments."""
+
+        def make_tx(data: Any, rate: Any) -> optax.GradientTransformationExtraArgs:
+            return optax.with_extra_args_support(
+                optax.chain(path.transform(data), optax.scale_by_learning_rate(rate))
             )
-        )
 
-    def _start(
-        self, task: Any, encoded: encode.Encoded, rate: Any, seed: Any
-    ) -> unroll.UnrollState:
-        key = jax.random.fold_in(jax.random.key(self._seed), seed)
-        return unroll.init(task, self._transform(encoded, rate), key)
+        def start(task: Any, data: Any, rate: Any, seed: Any) -> unroll.UnrollState:
+            key = jax.random.fold_in(jax.random.key(self._seed), seed)
+            return unroll.init(task, make_tx(data, rate), key)
 
-    def _advance(
-        self, task: Any, encoded: encode.Encoded, rate: Any, state: Any
-    ) -> tuple[Any, ...]:
-        state, losses = unroll.unroll(
-            task,
-            self._transform(encoded, rate),
-            state,
-            num_steps=self.config.num_steps // self.config.num_chunks,
-        )
-        loss = unroll.evaluate(task, state.params, state.key, "valid")
-        # One array, so that one transfer brings everything back.
-        report = jnp.stack(
-            [loss, task.normalizer(loss), jnp.isfinite(losses).all().astype(loss.dtype)]
-        )
-        return state, report
+        def advance(task: Any, data: Any, rate: Any, state: Any) -> tuple[Any, ...]:
+            state, losses = unroll.unroll(
+                task,
+                make_tx(data, rate),
+                state,
+                num_steps=self.config.num_steps // self.config.num_chunks,
+            )
+            loss = unroll.evaluate(task, state.params, state.key, "valid")
+            # One array, so that one transfer brings everything back.
+            report = jnp.stack(
+                [loss, task.normalizer(loss), jnp.isfinite(losses).all().astype(loss.dtype)]
+            )
+            return state, report
 
-    def functions(self, *args: Any) -> tuple[Any, Any]:
-        """Compile `start(encoded, rate, seed)` and `advance(encoded, rate, state)`.
-
-        Compiling, from example arguments of `start`, is guarded: two threads that need the same
-        loop compile it once.
-        """
-        with self._lock:
-            if self._compiled is None:
-                options = compiling.options()
-                start = jax.jit(self._start).lower(self.task, *args).compile(options)
-                state = jax.eval_shape(self._start, self.task, *args)
-                advance = jax.jit(self._advance, donate_argnums=3)
-                compiled = advance.lower(self.task, *args[:2], state).compile(options)
-                self._compiled = (
-                    functools.partial(start, self.task),
-                    functools.partial(compiled, self.task),
-                )
-            return self._compiled
+        options = compiling.options()
+        args = (self.task, path.data, rate, seed)
+        started = jax.jit(start).lower(*args).compile(options)
+        state = jax.eval_shape(start, *args)
+        advanced = jax.jit(advance, donate_argnums=3).lower(*args[:3], state).compile(options)
+        return functools.partial(started, self.task), functools.partial(advanced, self.task)
 
     def prepare(self, flow: dataflow.Dataflow, learning_rate: float, seed: int) -> _Prepared:
-        """A program and a run's settings as the loop takes them, and the loop, compiled."""
-        encoded = encode.encode_dataflow(
-            flow, num_steps=self.config.num_steps, capacity=self.capacity
+        """A program and a run's settings as the loop takes them, and the loop, compiled.
+
+        Compiling is guarded: two threads that need the same loop compile it once.
+        """
+        path = paths.choose(
+            flow, self.task.layout, num_steps=self.config.num_steps, capacity=self.capacity
         )
-        args = (jax.device_put(encoded), np.float32(learning_rate), np.uint32(seed))
-        return (*args, *self.functions(*args))
+        rate_and_seed = (np.float32(learning_rate), np.uint32(seed))
+        with self._lock:
+            functions = self._compiled.pop(path.compiles_as, None)
+            if functions is None:
+                functions = self._compile(path, *rate_and_seed)
+            self._compiled[path.compiles_as] = functions  # the last used comes last
+            own = [key for key in self._compiled if key is not None]
+            if len(own) >= MAX_COMPILED:
+                del self._compiled[own[0]]
+        return (path.data, *rate_and_seed, *functions)
 
     def run(
         self, flow: dataflow.Dataflow, learning_rate: float, run: Run, hurdle: Sequence[float]
     ) -> RunResult:
         """Trains once, to the end or to the first check that fails."""
-        encoded, rate, seed, start, advance = self.prepare(flow, learning_rate, run.seed)
+        data, rate, seed, start, advance = self.prepare(flow, learning_rate, run.seed)
         began = time.perf_counter()
-        state = start(encoded, rate, seed)
+        state = start(data, rate, seed)
         status, loss, log_losses, chunk = Status.OK, math.nan, [], 0
         for chunk in range(self.config.num_chunks):
-            state, report = advance(encoded, rate, state)
+            state, report = advance(data, rate, state)
             loss, normalized, finite = (float(x) for x in np.asarray(report))
             if not (finite and math.isfinite(loss)):
                 status = Status.DIVERGED
@@ -280,7 +276,7 @@ class Evaluator:
     def warm_up(self) -> None:
         """Compile all loops, so that no job's time includes it.
 
-        Any program will do: the loops are compiled for all programs at once.
+        Any program will do: the loops are compiled at once for all programs that are interpreted.
         """
         flow = dataflow.lower(Program.parse("def rule(w, g):\n    return g\n"), fold=True)
         loops = self._loops.values() if isinstance(self._loops, Mapping) else self._loops

@@ -30,10 +30,10 @@ from typing import Final, final
 import numpy as np
 
 from veldt.search import challenge as challenge_lib
-from veldt.search import dataflow, encode, fingerprint, mutation, records, rules, simplify
+from veldt.search import dataflow, fingerprint, mutation, records, rules, simplify
 from veldt.search.challenge import Arena, Challenge, Incumbent
 from veldt.search.config import SearchConfig
-from veldt.search.errors import CapacityError, SearchError
+from veldt.search.errors import SearchError
 from veldt.search.evaluator import EvalJob, Outcome, Run, Status
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
@@ -77,7 +77,6 @@ class Evolution:
         self.config = config
         self._store = store
         self._run_now = run_now
-        self._capacity = config.evaluator.capacity
         self._arena = Arena(config, run_now)
         program = replace(rules.load_rule(config.initial_rule), name="rule", doc="")
         initial = Genotype(program.with_slots(config.num_slots), config.learning_rate)
@@ -217,10 +216,6 @@ class Evolution:
             return driver.Ready(None)
         if asked.source == "probe":
             return driver.Ready(Outcome(Status.DIVERGED, None))
-        try:
-            encode.check_capacity(asked.live.program, self._capacity)
-        except CapacityError as error:
-            return driver.Ready(Outcome(Status.ERROR, None, message=str(error)))
         self.num_asked_evaluations += 1
         return records.as_run(config, self._job(asked), f"candidate {asked.candidate}")
 
@@ -275,8 +270,6 @@ class Evolution:
             runs = records.records_of(self._job(asked), result)
         else:
             outcome = result.value if isinstance(result.value, Outcome) else None
-            if outcome is not None and source == "evaluated":
-                source = "capacity"
         challenge: Challenge | None = None
         if (
             outcome is not None

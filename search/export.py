@@ -10,6 +10,7 @@ line length of 100, whatever the program's names are, and nothing from the outsi
 docstring, provenance) reaches it unsanitised.
 """
 
+import inspect
 import keyword
 import re
 import textwrap
@@ -17,10 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from veldt.search import dataflow, leaf_code, leaf_ops
+from veldt.search import dataflow, extents, leaf_code, leaf_ops, roles
 from veldt.search.dataflow import Constant, Input
 from veldt.search.leaf_code import LINE_LENGTH, LeafWriter
-from veldt.search.program import STEP, Program
+from veldt.search.program import ROLES, STEP, Program
 
 _MAX_RULE_NAME: Final = 40
 _MAX_NAME: Final = 25
@@ -29,9 +30,9 @@ _MAX_LOCAL_NAME: Final = 24
 # Names that mean something in the exported module, and those that linters refuse.
 # fmt: off
 _RESERVED: Final = frozenset((
-    "NamedTuple", "ValueError", "count", "float", "init_fn", "jax", "jnp", "leaf", "learning_rate",
-    "optax", "outputs", "params", "pick", "square_sum", "squared", "squares", "state", "sum",
-    "update_fn", "updates", "l", "I", "O",
+    "NamedTuple", "ValueError", "count", "embedding_mask", "float", "init_fn", "jax", "jnp",
+    "last_mask", "leaf", "learning_rate", "math", "optax", "outputs", "params", "pick", "re",
+    "square_sum", "squared", "squares", "state", "sum", "update_fn", "updates", "l", "I", "O",
 ))
 # fmt: on
 # The parser's names for the parts of nested expressions: nobody chose them.
@@ -78,17 +79,19 @@ class _Module:
         self.rule = _identifier(program.name, _MAX_RULE_NAME, _RESERVED)
         self.state_class = f"ScaleBy{_camel_case(self.rule)}State"
         # The trees that a leaf function's arguments come from, by the rule's names.
-        self.trees = {"g": "updates", "w": "params"}
+        self.trees = {"g": "updates", "w": "params", **{name: name for name in _MASKS}}
         self.names: dict[int, str] = {}
         self.temporary: frozenset[int] = frozenset()
         self.constants: list[tuple[str, float]] = []
         self.fields: list[str] = []
+        self.slots = extents.slot_extents(self.flow)
+        self.masks = {name: mask for name, mask in _MASKS.items() if name in self.flow.live_roles}
         self.choose_names()
 
     def choose_names(self) -> None:
         """Gives every live value a name of its own; an argument or a field keeps the program's."""
         flow = self.flow
-        taken = {*_RESERVED, "g", "w", STEP, self.state_class, f"scale_by_{self.rule}"}
+        taken = {*_RESERVED, "g", "w", STEP, *ROLES, self.state_class, f"scale_by_{self.rule}"}
 
         def choose(name: str, length: int) -> str:
             chosen = _identifier(name, length, taken)
@@ -133,8 +136,11 @@ class _Module:
             if f"{name}(" in used:
                 helpers.insert(0, source.rstrip("\n"))
                 used += source
-        head = [self.docstring(), _IMPORTS]
-        return "\n\n".join(head) + "\n\n\n" + "\n\n\n".join([*helpers, code]) + "\n"
+        masks = [inspect.getsource(mask).rstrip("\n") for mask in self.masks.values()]
+        used = "\n".join([*masks, *helpers, code])
+        modules = [f"import {name}\n" for name in ("math", "re") if f"{name}." in used]
+        head = [self.docstring(), "".join(modules) + _IMPORTS]
+        return "\n\n".join(head) + "\n\n\n" + "\n\n\n".join([*masks, *helpers, code]) + "\n"
 
     def docstring(self) -> str:
         """The module's docstring: what it is, how to use it, the program, where it comes from."""
@@ -192,7 +198,10 @@ class _Module:
         parameters = [
             f"{name}: float = {leaf_code.number_text(value)}" for name, value in self.constants
         ]
-        zeros = [f"{name}=optax.tree.zeros_like(params)" for name in self.fields]
+        zeros = [
+            f"{name}={self.zeros(slot)}"
+            for name, slot in zip(self.fields, self.flow.live_slots, strict=True)
+        ]
         count = "count=jnp.zeros([], jnp.int32)"
         lines = [
             *_call(
@@ -221,29 +230,41 @@ class _Module:
         ]
         return "\n".join(lines)
 
+    def zeros(self, slot: str) -> str:
+        """A slot's first value."""
+        kind = self.flow.values[self.flow.input_index(slot)].kind
+        extent = self.slots[slot]
+        if kind != "tensor":
+            shape = leaf_ops.FULL_SHAPES[kind]
+            return f"jax.tree.map(lambda g: jnp.zeros({shape}, g.dtype), params)"
+        if extent == extents.FULL:
+            return "optax.tree.zeros_like(params)"
+        return f"_zeros(params, rows={extent.rows}, columns={extent.columns})"
+
     def leaf_functions(self) -> list[str]:
         """The per-tensor functions and what is done with them, inside `update_fn`."""
         flow = self.flow
-        lines: list[str] = []
+        lines = [f"        {name} = {mask.__name__}(updates)" for name, mask in self.masks.items()]
         sums: dict[int, str] = {}
         for index in leaf_code.square_sums(flow):
             name = f"square_sum{len(sums) + 1 if sums else ''}"
             value = flow.values[index]
-            if isinstance(value, Input):
+            if isinstance(value, Input) and self.slots.get(value.name, extents.FULL).full:
                 tree = self.trees[value.name]
                 lines.append(
                     f"        {name} = sum(jnp.sum(x * x) for x in jax.tree.leaves({tree}))"
                 )
             else:
                 writer = self.writer([index], sums)
-                (result,) = writer.results()
+                (result,) = writer.results([extents.FULL])
                 lines += self.function("squares", writer, [f"jnp.sum(jnp.square({result}))"])
                 lines += self.mapped("squared", "squares", writer)
                 lines += [f"        {name} = sum(jax.tree.leaves(squared))"]
             sums[index] = name
         news = [flow.new_slots[flow.slots.index(slot)] for slot in flow.live_slots]
         writer = self.writer([flow.update, *news], sums)
-        lines += self.function("leaf", writer, writer.results())
+        wanted = [extents.FULL, *(self.slots[slot] for slot in flow.live_slots)]
+        lines += self.function("leaf", writer, writer.results(wanted))
         if not news:
             lines += self.mapped("updates", "leaf", writer)
             return [*lines, f"        return updates, {self.state_class}(count=count)"]
@@ -262,8 +283,9 @@ class _Module:
         return LeafWriter(self.flow, self.names, self.temporary, sums, outputs, " " * 12)
 
     def arguments(self, writer: LeafWriter) -> list[str]:
-        """The tensors that a leaf function reads, `g` first: it says shape and dtype."""
-        return ["g", *(name for name in ("w", *self.flow.slots) if name in writer.inputs)]
+        """What a leaf function reads from trees, `g` first: it says shape and dtype."""
+        tensors = [name for name in ("w", *self.flow.slots) if name in writer.inputs]
+        return ["g", *tensors, *(name for name in self.masks if name in writer.roles)]
 
     def mapped(self, target: str, function: str, writer: LeafWriter) -> list[str]:
         """`target = jax.tree.map(function, ...)`."""
@@ -272,10 +294,15 @@ class _Module:
 
     def function(self, name: str, writer: LeafWriter, results: Sequence[str]) -> list[str]:
         """The source of a leaf function, with an empty line before and after."""
-        inputs = [self.names[self.flow.input_index(arg)] for arg in self.arguments(writer)[1:]]
+        names = {"w": "w", **{v: v for v in self.masks}}
+        names |= {slot: self.names[self.flow.input_index(slot)] for slot in self.flow.live_slots}
+        inputs = [names[arg] for arg in self.arguments(writer)[1:]]
         lines = ["", *_call(f"        def {name}", ["g", *inputs], "):", " " * 8)]
         if writer.uses_step:
             lines.append("            step = count.astype(jnp.promote_types(g.dtype, jnp.float32))")
+        for role, text in leaf_ops.SHAPE_ROLES.items():
+            if role in writer.roles:
+                lines.append(f"            {role} = {text}")
         lines += writer.lines
         whole = f"            return {', '.join(results)}"
         if len(whole) <= LINE_LENGTH:
@@ -304,6 +331,9 @@ class _Module:
         ]
         return "\n".join(lines)
 
+
+# Roles that are read off the parameters' names, by functions that are exported as they are.
+_MASKS: Final = {roles.LAST: roles.last_mask, roles.EMBEDDING: roles.embedding_mask}
 
 _IMPORTS: Final = """\
 from typing import NamedTuple

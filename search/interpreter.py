@@ -9,14 +9,15 @@ file [R, D], runs one branch of a `lax.switch` and writes one row.
 What makes it fast, measured on the CPU with XLA: the opcode is *not* batched (batched, XLA runs
 every branch for every lane: Kozax, TensorNEAT); argument rows are read inside the branch, so that
 reading fuses with computing; nothing but the register file is carried, and it is updated in place;
-unused arguments are not read. Reductions are per parameter tensor, by static slices of the flat
-vector.
+unused arguments are not read. What sees tensors one by one or as matrices takes static slices of
+the flat vector. Every register holds one number per parameter; a scalar, or what is the same all
+along a row, is written out in full.
 
 The interpreter and the native transform (`transform.py`) agree to float32 rounding;
 `tests/search/test_interpreter.py` holds them to it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,10 +25,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from veldt.search.encode import G_ROW, W_ROW, Encoded
+from veldt.search.encode import G_ROW, W_ROW, Capacity, Encoded
 from veldt.search.ops import OPS, Op
+from veldt.search.program import ROLES
+from veldt.search.roles import Roles, of_shape
+from veldt.tasks.flat import Layout
 
-Segments = tuple[tuple[int, int], ...]
 Branch = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -35,22 +38,42 @@ class InterpreterState(NamedTuple):
     """State of `interpret`."""
 
     step: jax.Array  # shape=(), dtype=jnp.int32; steps taken
-    registers: jax.Array  # [R, D] float32; rows 2 to 5 are the state slots
+    registers: jax.Array  # [R, D] float32; the state slots from row 2 on
 
 
-def interpret(encoded: Encoded, segments: Segments) -> optax.GradientTransformationExtraArgs:
+class Segment(NamedTuple):
+    """One parameter tensor in the flat vector, as a matrix [rows, columns] (`kinds.py`)."""
+
+    offset: int
+    rows: int
+    columns: int
+
+    def of(self, vector: jax.Array) -> jax.Array:
+        """The tensor's part of a vector [D]."""
+        return vector[self.offset : self.offset + self.rows * self.columns]
+
+
+def interpret(
+    encoded: Encoded,
+    layout: Layout,
+    *,
+    capacity: Capacity,
+    roles: Roles | None = None,
+) -> optax.GradientTransformationExtraArgs:
     """An encoded program as a transform of one flat parameter vector, in descent direction.
 
     Args:
       encoded: the program; its leaves may be traced (they are what changes from candidate to
         candidate).
-      segments: (offset, size) of each parameter tensor in the flat vector; static.
+      layout: where each parameter tensor lies in the flat vector; static.
+      capacity: that of the encoding; its ops are what is compiled.
+      roles: what the parameters are, where the guesses from their names are wrong.
 
     Returns:
       A transform on arrays [D]. It counts steps up to the encoding's horizon `T`; past it the
       schedules keep their last value.
     """
-    branches = _branches(segments)
+    branches = _branches(layout, capacity.ops, roles or Roles())
 
     def init_fn(params: jax.Array) -> InterpreterState:
         registers = jnp.broadcast_to(
@@ -85,20 +108,32 @@ def interpret(encoded: Encoded, segments: Segments) -> optax.GradientTransformat
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _branches(segments: Segments) -> list[Branch]:
+def _branches(layout: Layout, ops: Sequence[str], roles: Roles) -> list[Branch]:
     """One branch per opcode, in the order of `encode.py`."""
+    like = [jax.ShapeDtypeStruct(shape, float) for shape in layout.shapes]
+    by_tensor = roles.of(layout.treedef.unflatten(like))
 
     def load_schedule(registers: jax.Array, instruction: jax.Array, now: jax.Array) -> jax.Array:
         return jnp.full(registers.shape[1], now[instruction[1]])
+
+    def load_role(registers: jax.Array, instruction: jax.Array, now: jax.Array) -> jax.Array:
+        del now
+        numbers = jnp.array([[of[name] for of in by_tensor] for name in ROLES], registers.dtype)
+        own = lax.dynamic_index_in_dim(numbers, instruction[1], keepdims=False)
+        return jnp.concatenate([jnp.full(n, own[i]) for i, n in enumerate(layout.sizes)])
 
     def move(registers: jax.Array, instruction: jax.Array, now: jax.Array) -> jax.Array:
         del now
         return lax.dynamic_index_in_dim(registers, instruction[1], keepdims=False)
 
-    return [*(_branch(op, segments) for op in OPS.values()), load_schedule, move]
+    segments = [
+        Segment(offset, int(shape["fan_in"]), int(shape["fan_out"]))
+        for offset, shape in zip(layout.offsets, map(of_shape, layout.shapes), strict=True)
+    ]
+    return [load_schedule, load_role, move, *(_branch(OPS[name], segments) for name in ops)]
 
 
-def _branch(op: Op, segments: Segments) -> Branch:
+def _branch(op: Op, segments: Sequence[Segment]) -> Branch:
     def run(registers: jax.Array, instruction: jax.Array, now: jax.Array) -> jax.Array:
         del now
         args = [
@@ -109,11 +144,19 @@ def _branch(op: Op, segments: Segments) -> Branch:
         if op.scope == "element":
             return jnp.broadcast_to(jnp.asarray(op.fn(jnp, *args), registers.dtype), (width,))
         if op.partial is not None:
-            total = sum(op.partial(jnp, *(arg[a : a + n] for arg in args)) for a, n in segments)
+            total = sum(op.partial(jnp, *(s.of(arg) for arg in args)) for s in segments)
             # Scalars fill their row, so any element of it is the scalar.
             return jnp.broadcast_to(op.fn(jnp, total, *args), (width,))
-        return jnp.concatenate(
-            [jnp.full(n, op.fn(jnp, *(arg[a : a + n] for arg in args))) for a, n in segments]
-        )
+        parts = []
+        for segment in segments:
+            own = [
+                arg[segment.offset] if kind == "scalar" else segment.of(arg)
+                for kind, arg in zip(op.kinds, args, strict=True)
+            ]
+            shape = (segment.rows, segment.columns)
+            if op.scope == "matrix":
+                own = [arg.reshape(shape) if arg.ndim else arg for arg in own]
+            parts.append(jnp.broadcast_to(op.fn(jnp, *own), shape).ravel())
+        return jnp.concatenate(parts)
 
     return run

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-from veldt.search import leaf_ops
+from veldt.search import extents, leaf_ops
 from veldt.search.dataflow import Constant, Dataflow, Input, Node
+from veldt.search.extents import Extent
 from veldt.search.ops import OPS
 from veldt.search.program import STEP
 
@@ -79,6 +80,7 @@ class LeafWriter:
       lines: the statements so far.
       inputs: the tensors among `w`, `g` and the slots that the body reads.
       uses_step: whether it reads the step.
+      roles: the roles that it reads.
     """
 
     def __init__(
@@ -114,21 +116,36 @@ class LeafWriter:
         self.reads.update(outputs)
         inputs = {v.name for v in (flow.values[i] for i in self.needed) if isinstance(v, Input)}
         self.uses_step = STEP in inputs
-        self.inputs = inputs - {STEP}
+        self.roles = tuple(name for name in flow.live_roles if name in inputs)
+        self.inputs = inputs - {STEP, *self.roles}
+        self.slots = extents.slot_extents(flow)
+        self.extents = extents.value_extents(flow, self.slots)
         self._strong = self._scalars_of_their_own_dtype()
         for index in self.needed:
             self._write(index)
 
-    def results(self) -> list[str]:
-        """What the function returns, one expression per output, shaped and typed as the tensor."""
-        texts = []
-        for index in self.outputs:
-            if index in self.pending and self.flow.values[index].kind == "scalar":
-                self._assign(index)
-            text = self.codes[index].text
-            scalar = self.flow.values[index].kind == "scalar"
-            texts.append(f"jnp.full_like(g, {text})" if scalar else text)
-        return texts
+    def results(self, wanted: Sequence[Extent]) -> list[str]:
+        """What the function returns, one expression per output, typed as the tensor.
+
+        Args:
+          wanted: for each output, where its array may vary; that gives its shape.
+        """
+        return [
+            self._result(index, extent) for index, extent in zip(self.outputs, wanted, strict=True)
+        ]
+
+    def _result(self, index: int, wanted: Extent) -> str:
+        kind = self.flow.values[index].kind
+        if kind != "scalar" and self.extents[index] == wanted:
+            return self.codes[index].text
+        if index in self.pending:
+            self._assign(index)
+        text = self.codes[index].text
+        if wanted != extents.FULL:
+            return f"_spread({text}, g, rows={wanted.rows}, columns={wanted.columns})"
+        if kind == "scalar":
+            return f"jnp.full_like(g, {text})"
+        return f"jnp.broadcast_to({text}, {leaf_ops.FULL_SHAPES[kind]})"
 
     def _args(self, index: int) -> tuple[int, ...]:
         value = self.flow.values[index]
@@ -243,9 +260,9 @@ class LeafWriter:
 
     def _needs_cast(self, node: Node) -> bool:
         """Whether a tensor's expression might have another dtype than the tensor."""
-        if node.kind == "scalar" or node.op == "clip_by_global_norm":
+        if node.kind == "scalar" or OPS[node.op].scope != "element":
             return False
-        if node.op in leaf_ops.COMPARISONS or node.op == "invert":
+        if node.op in leaf_ops.COMPARISONS or node.op in ("invert", "every"):
             return True
         branches = node.args[1:] if node.op == "where" else node.args
         if all(self.flow.values[arg].kind == "scalar" for arg in branches):
@@ -253,7 +270,11 @@ class LeafWriter:
         return any(arg in self._strong for arg in branches)
 
     def _plain_expression(self, node: Node, as_calls: bool) -> Code:
-        codes = [self.codes.get(arg, Code("")) for arg in node.args]
+        codes = [self._argument(node, arg) for arg in node.args]
+        if OPS[node.op].scope == "shape":
+            function, _ = leaf_ops.CALLS[node.op]
+            suffix = ".reshape(g.shape)" if node.kind == "tensor" else ""
+            return Code.of_call(function, [code.text for code in codes], suffix)
         if node.op in leaf_ops.NUMBERS:
             return Code(leaf_ops.NUMBERS[node.op])
         if node.op == "global_norm":
@@ -279,6 +300,21 @@ class LeafWriter:
             if isinstance(condition, Node) and condition.op in leaf_ops.COMPARISONS:
                 parts[0] = self._comparison(condition)
         return Code.of_call(function, parts)
+
+    def _argument(self, node: Node, index: int) -> Code:
+        """An argument's code; ops that do not go element by element want it at full size."""
+        code = self.codes.get(index)
+        if code is None:  # summed over all tensors, before
+            return Code("")
+        kind = self.flow.values[index].kind
+        scope = OPS[node.op].scope
+        if scope == "element" or kind == "scalar":
+            return code
+        if self.extents[index] != extents.FULL:
+            code = Code.of_call("jnp.broadcast_to", (code.text, leaf_ops.FULL_SHAPES[kind]))
+        if scope == "shape" and kind == "tensor":
+            code = Code.of_call("_as_matrix", (code.text,))
+        return code
 
     def _comparison(self, node: Node) -> str:
         """The comparison with a number, if there is one, on the right."""
@@ -309,7 +345,7 @@ class LeafWriter:
         value = self.flow.values[index]
         match value:
             case Input(name=name):
-                return name == STEP
+                return name == STEP or name in self.roles
             case Constant(value=number, name=name):
                 return name is None and math.copysign(1.0, number) > 0
             case Node(op="where", args=(_, *branches)):

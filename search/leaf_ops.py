@@ -46,6 +46,111 @@ def _clip_by_global_norm(x, square_sum, limit):
     norm = jnp.sqrt(square_sum)
     return jnp.where(norm > limit, x * _safe_divide(limit, norm), x).astype(x.dtype)
 ''',
+    "_every": '''\
+def _every(x, period):
+    """Return 1 where x is a multiple of the period, else 0; both are rounded."""
+    period = jnp.maximum(jnp.round(jnp.abs(period)), 1.0)
+    return jnp.where(jnp.mod(jnp.round(x), period) == 0, 1.0, 0.0)
+''',
+    "_row_axes": '''\
+def _row_axes(x):
+    """Return what each row lies along: the last axis."""
+    return tuple(range(x.ndim))[-1:]
+''',
+    "_column_axes": '''\
+def _column_axes(x):
+    """Return what each column lies along: all axes but the last."""
+    return tuple(range(x.ndim))[:-1]
+''',
+    "_row_mean": '''\
+def _row_mean(x):
+    """Return the mean of each row."""
+    return jnp.mean(x, axis=_row_axes(x), keepdims=True)
+''',
+    "_column_mean": '''\
+def _column_mean(x):
+    """Return the mean of each column."""
+    return jnp.mean(x, axis=_column_axes(x), keepdims=True)
+''',
+    "_row_norm": '''\
+def _row_norm(x):
+    """Return the Euclidean norm of each row."""
+    return jnp.sqrt(jnp.sum(x * x, axis=_row_axes(x), keepdims=True))
+''',
+    "_column_norm": '''\
+def _column_norm(x):
+    """Return the Euclidean norm of each column."""
+    return jnp.sqrt(jnp.sum(x * x, axis=_column_axes(x), keepdims=True))
+''',
+    "_row_max": '''\
+def _row_max(x):
+    """Return the largest entry of each row."""
+    return jnp.max(x, axis=_row_axes(x), keepdims=True)
+''',
+    "_column_max": '''\
+def _column_max(x):
+    """Return the largest entry of each column."""
+    return jnp.max(x, axis=_column_axes(x), keepdims=True)
+''',
+    "_factored": '''\
+def _factored(x):
+    """Return the product of the means of rows and columns, over the mean; 0 where that is 0."""
+    return _safe_divide(_row_mean(x) * _column_mean(x), jnp.mean(x))
+''',
+    "_clip_by_quantile": '''\
+def _clip_by_quantile(x, share):
+    """Return x, clipped where |x| is above its quantile, which is found by halving intervals."""
+    size = jnp.abs(x)
+
+    def halve(_, ends):
+        low, high = ends
+        middle = 0.5 * (low + high)
+        covers = jnp.mean(jnp.where(size <= middle, 1.0, 0.0)) >= share
+        return jnp.where(covers, low, middle), jnp.where(covers, middle, high)
+
+    largest = jnp.max(size)
+    _, limit = jax.lax.fori_loop(0, 24, halve, (jnp.zeros_like(largest), largest))
+    return jnp.clip(x, -limit, limit)
+''',
+    "_as_matrix": '''\
+def _as_matrix(x):
+    """Return x as a matrix: its last axis is the columns; a vector is one row."""
+    return x.reshape(-1, x.shape[-1]) if x.ndim else x.reshape(1, 1)
+''',
+    "_orthogonalize": '''\
+def _orthogonalize(x):
+    """Return x as a matrix with its singular values moved near 1: five Newton-Schulz steps."""
+    matrix = _as_matrix(x)
+    tall = matrix.shape[0] > matrix.shape[1]
+    matrix = matrix.T if tall else matrix
+    square = jnp.sum(jnp.square(matrix), axis=(-2, -1), keepdims=True)
+    matrix = matrix / (jnp.sqrt(jnp.maximum(square, 1e-30)) + 1e-8)
+
+    def iterate(_, matrix):
+        gram = matrix @ matrix.T
+        return 3.4445 * matrix + (-4.775 * gram + 2.0315 * (gram @ gram)) @ matrix
+
+    matrix = jax.lax.fori_loop(0, 5, iterate, matrix)
+    return (matrix.T if tall else matrix).reshape(x.shape)
+''',
+    "_thin": '''\
+def _thin(shape, rows, columns):
+    """Return the shape of what varies only along the rows, the columns or neither."""
+    if not shape:
+        return shape
+    leading = shape[:-1] if rows else (1,) * (len(shape) - 1)
+    return (*leading, shape[-1] if columns else 1)
+''',
+    "_spread": '''\
+def _spread(x, g, rows, columns):
+    """Return x in the thin shape of what varies as told, typed as the gradient."""
+    return jnp.broadcast_to(x, _thin(g.shape, rows, columns)).astype(g.dtype)
+''',
+    "_zeros": '''\
+def _zeros(params, rows, columns):
+    """Return zeros that broadcast to the parameters; they do not vary where told so."""
+    return jax.tree.map(lambda p: jnp.zeros(_thin(p.shape, rows, columns), p.dtype), params)
+''',
 }
 
 # How tightly an expression binds, as in Python.
@@ -97,6 +202,32 @@ CALLS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "amax": ("jnp.max", ("{0}",)),
     "dot": ("jnp.sum", ("{0:2} * {1:3}",)),
     "cosine_sim": ("_cosine_similarity", ("{0}", "{1}")),
+    "every": ("_every", ("{0}", "{1}")),
+    "row_mean": ("_row_mean", ("{0}",)),
+    "column_mean": ("_column_mean", ("{0}",)),
+    "row_norm": ("_row_norm", ("{0}",)),
+    "column_norm": ("_column_norm", ("{0}",)),
+    "row_max": ("_row_max", ("{0}",)),
+    "column_max": ("_column_max", ("{0}",)),
+    "factored": ("_factored", ("{0}",)),
+    "clip_by_quantile": ("_clip_by_quantile", ("{0}", "{1}")),
+    "orthogonalize": ("_orthogonalize", ("{0}",)),
+    "transpose": ("jnp.transpose", ("{0}",)),
+    "matmul": ("jnp.matmul", ("{0}", "{1}")),
+}
+
+# How a leaf function gets what follows from its tensor's shape.
+SHAPE_ROLES: Final = {
+    "ndim": "float(g.ndim)",
+    "fan_in": "float(math.prod(g.shape[:-1]))",
+    "fan_out": "float(g.shape[-1]) if g.ndim else 1.0",
+}
+# The full shape of a value of each kind that is no scalar.
+FULL_SHAPES: Final = {
+    "tensor": "g.shape",
+    "transposed": "_as_matrix(g).shape[::-1]",
+    "row_pairs": "2 * _as_matrix(g).shape[:1]",
+    "column_pairs": "2 * _as_matrix(g).shape[1:]",
 }
 
 # Operators: the expression and how tightly it binds. They replace the calls above where they fit.
@@ -114,7 +245,11 @@ NUMBERS: Final = {"get_pi": "jnp.pi", "get_e": "jnp.e", "get_eps": "1e-08"}
 # fmt: off
 NONNEGATIVE: Final = frozenset((
     "abs", "square", "sqrt", "exp", "exp2", "exp10", "cosh", "log1p", "power", "arccos", "arccosh",
-    "invert", "less", "less_equal", "equal", "norm", "global_norm",
+    "invert", "less", "less_equal", "equal", "norm", "global_norm", "every", "row_norm",
+    "column_norm",
+))
+SIGN_KEEPING: Final = frozenset((
+    "add", "multiply", "divide", "reciprocal", "max", "min", "row_mean", "column_mean", "row_max",
+    "column_max", "factored",
 ))
 # fmt: on
-SIGN_KEEPING: Final = frozenset(("add", "multiply", "divide", "reciprocal", "max", "min"))

@@ -69,7 +69,7 @@ def steps(initial: Program, learning_rate: float, lineage: Sequence[Ancestor]) -
 
 def compare(before: Program, rate_before: float, after: Program, rate_after: float) -> Change:
     """What differs between two programs and their learning rates."""
-    before, after = simplify.simplify(before), simplify.simplify(after)
+    before, after = simplify.prune(before), simplify.prune(after)
     old, new = _body(before), _body(after)
     matcher = difflib.SequenceMatcher(None, _keys(old), _keys(new), autojunk=False)
     removed: list[str] = []

@@ -12,6 +12,7 @@ mutations. A child that is not well formed is drawn again, as published; how oft
 """
 
 import bisect
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,14 +22,14 @@ import numpy as np
 
 from veldt.search import dataflow
 from veldt.search.dataflow import LoweringError
-from veldt.search.ops import OPS
-from veldt.search.program import INPUTS, STEP, Arg, Program, Statement
+from veldt.search.ops import OPS, expand
+from veldt.search.program import INPUTS, ROLES, STEP, Arg, Program, Statement
 
 MAX_TRIES: Final = 100
 MAX_CONSTANT: Final = 1e10  # as in the released code
 MIN_RATE: Final = 1e-8
 MAX_RATE: Final = 1e3
-_ALL_OPS: Final = tuple(OPS)
+_expanded: Final = functools.cache(expand)
 _NAMES: Final = ("insert", "delete", "modify", "constant", "learning_rate")
 
 
@@ -45,7 +46,10 @@ class MutationConfig:
       learning_rate: weight of scaling the learning rate by 2^N(0, 1).
       new_constant: probability that a redrawn argument is a new constant and not a variable.
       max_statements: longest genotype, dead statements included; nothing is inserted at the limit.
-      ops: the instructions to insert; empty for all.
+      ops: the instructions to insert, by name or by part of the instruction set (`ops.OP_SETS`:
+        base, periodic, axes, quantiles, spectral, products); empty for "base".
+      reads: which of `step` and the parameters' roles (ndim, fan_in, fan_out, is_last,
+        is_embedding) may be drawn as arguments.
       repeat: probability of a further mutation on top of one (geometric).
     """
 
@@ -57,6 +61,7 @@ class MutationConfig:
     new_constant: float = 0.2
     max_statements: int = 30
     ops: tuple[str, ...] = ()
+    reads: tuple[str, ...] = (STEP,)
     repeat: float = 0.2
 
     def __post_init__(self) -> None:
@@ -68,11 +73,17 @@ class MutationConfig:
         for name in ("new_constant", "repeat"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a probability below 1")
-        for op in self.ops:
-            if op not in OPS:
+        expand(self.ops)
+        for name in self.reads:
+            if name not in (STEP, *ROLES):
                 raise ValueError(
-                    f"ops names {op!r}, which is not in the instruction set: {', '.join(OPS)}"
+                    f"reads names {name!r}; what can be read is {', '.join((STEP, *ROLES))}"
                 )
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """The instructions to insert, by name."""
+        return _expanded(self.ops)
 
     def weights(self) -> dict[str, float]:
         """The odds by the mutation's name."""
@@ -167,14 +178,14 @@ def _choose(rng: np.random.Generator, weights: Mapping[str, float]) -> str:
 
 
 def _insert(rng: np.random.Generator, program: Program, config: MutationConfig) -> Program:
-    names = config.ops or _ALL_OPS
+    names = config.instructions
     op = OPS[names[rng.integers(len(names))]]
     position = int(rng.integers(len(program.statements) + 1))
-    variables = _variables(program, position)
+    variables = _variables(program, position, config.reads)
     args = tuple(_draw_argument(rng, variables, config) for _ in op.kinds)
     # Half of the results overwrite a variable that later statements may read, half get a name of
     # their own.
-    fixed = {STEP, *(name for name, _ in program.constants)}
+    fixed = {STEP, *ROLES, *(name for name, _ in program.constants)}
     overwritable = [name for name in variables if name not in fixed]
     target = _pick(rng, overwritable) if rng.random() < 0.5 else _fresh(program)
     statement = Statement(target, op.name, args)
@@ -200,7 +211,7 @@ def _modify(rng: np.random.Generator, program: Program, config: MutationConfig) 
     if not isinstance(old, str) and rng.random() < 0.5:
         new: Arg = _scaled(rng, old)
     else:
-        new = _draw_argument(rng, _variables(program, position), config)
+        new = _draw_argument(rng, _variables(program, position, config.reads), config)
     args = (*statement.args[:which], new, *statement.args[which + 1 :])
     return _with_statements(program, position, position + 1, (replace(statement, args=args),))
 
@@ -249,16 +260,16 @@ def _pick(rng: np.random.Generator, names: Sequence[str]) -> str:
     return names[int(rng.integers(len(names)))]
 
 
-def _variables(program: Program, position: int) -> list[str]:
+def _variables(program: Program, position: int, reads: Sequence[str]) -> list[str]:
     """Names that a statement at `position` may read, in the order of their first definition."""
-    names = [*INPUTS, *program.slots, STEP, *(name for name, _ in program.constants)]
+    names = [*INPUTS, *program.slots, *reads, *(name for name, _ in program.constants)]
     names += [statement.target for statement in program.statements[:position]]
     return list(dict.fromkeys(names))
 
 
 def _fresh(program: Program) -> str:
     """A name that the program does not use."""
-    used = {statement.target for statement in program.statements} | set(_variables(program, 0))
+    used = {statement.target for statement in program.statements} | set(_variables(program, 0, ()))
     number = 1
     while f"x{number}" in used:
         number += 1

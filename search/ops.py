@@ -2,9 +2,9 @@
 
 The 45 functions of Lion's search space (Chen et al. 2023, arXiv 2302.06675, appendix H, as released
 in google/automl `hero/fn_lib.py` and `core.py`) with their defects mended, plus comparison,
-`where`, and the per-tensor reductions `mean` and `amax`. What was mended: `cbrt` returned a
-function; `invert` was bitwise and so never valid on floats (here: logical not); `interp` demanded a
-scalar first argument; `power` was not mapped over trees.
+`where`, the per-tensor reductions `mean` and `amax`, and what rules over whole matrices need. What
+was mended: `cbrt` returned a function; `invert` was bitwise and so never valid on floats (here:
+logical not); `interp` demanded a scalar first argument; `power` was not mapped over trees.
 
 Every op is written once, against an array module `xp` that is NumPy (in probes) or jax.numpy (in
 training), and is *total*: it returns a value for every input. Where IEEE arithmetic would already
@@ -15,22 +15,33 @@ meant to stay finite too: that of a root at 0 is 0 (`veldt.tasks.safe_math`).
 
 Scopes: an `element` op works element by element; a `tensor` op reduces each parameter tensor to one
 number; a `global` op reduces over all parameter tensors: `partial` gives each tensor's
-contribution, the contributions are added, and `fn` gets the total first.
+contribution, the contributions are added, and `fn` gets the total first. A `matrix` op sees each
+tensor as a matrix, whose rows lie along the last axis and whose columns go through all others
+(`kinds.py`), and gives one that fits it; a `shape` op gives a matrix of another shape.
 """
 
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Final, Literal, final
 
+import jax
+import jax.numpy as jnp
+
+from veldt.learned_opt import newton_schulz
 from veldt.search.types import ArrayModule
 from veldt.tasks.safe_math import safe_sqrt
 
 ArgKind = Literal["any", "tensor", "scalar"]
-Scope = Literal["element", "tensor", "global"]
+Scope = Literal["element", "tensor", "global", "matrix", "shape"]
 
 _LION = "Lion appendix H"
 _VELDT = "veldt"
+_ADAFACTOR = "Adafactor, arXiv 1804.04235"
+
+# How often `clip_by_quantile` halves the interval: to float32's resolution of the largest entry.
+_HALVINGS: Final = 24
 
 
 @final
@@ -44,7 +55,7 @@ class Op:
       fn: `fn(xp, *args)`, or `fn(xp, total, *args)` for a global op. Element ops broadcast.
       scope: what the op sees at once (module docstring).
       guard: what happens where plain arithmetic would fail.
-      source: where the op comes from.
+      source: where the op comes from: a paper, or veldt.
       symbol: its infix form, if it has one.
       commutative: whether the two arguments may be swapped.
       partial: for a global op, `partial(xp, *args)`: one tensor's contribution to the total.
@@ -66,7 +77,7 @@ class Op:
 
     @property
     def reduces(self) -> bool:
-        """True where the result is a scalar whatever the arguments are."""
+        """Whether the result is a scalar whatever the arguments are."""
         return self.scope == "tensor" or self.name == "global_norm"
 
 
@@ -97,6 +108,71 @@ def _cosine_sim(xp: ArrayModule, x: Any, y: Any) -> Any:
 def _clip_by_global_norm(xp: ArrayModule, total: Any, x: Any, limit: Any) -> Any:
     norm = safe_sqrt(xp, total)
     return xp.where(norm > limit, x * _divide(xp, limit, norm), x)
+
+
+def _every(xp: ArrayModule, x: Any, period: Any) -> Any:
+    period = xp.maximum(xp.round(xp.abs(period)), 1.0)
+    return xp.where(xp.mod(xp.round(x), period) == 0, 1.0, 0.0)
+
+
+def _row_axes(x: Any) -> tuple[int, ...]:
+    """What a reduction of each row goes over: the last axis; nothing of a single number."""
+    return tuple(range(x.ndim))[-1:]
+
+
+def _column_axes(x: Any) -> tuple[int, ...]:
+    """What a reduction of each column goes over: all axes before the last."""
+    return tuple(range(x.ndim))[:-1]
+
+
+def _row_mean(xp: ArrayModule, x: Any) -> Any:
+    return xp.mean(x, axis=_row_axes(x), keepdims=True)
+
+
+def _column_mean(xp: ArrayModule, x: Any) -> Any:
+    return xp.mean(x, axis=_column_axes(x), keepdims=True)
+
+
+def _row_norm(xp: ArrayModule, x: Any) -> Any:
+    return safe_sqrt(xp, xp.sum(x * x, axis=_row_axes(x), keepdims=True))
+
+
+def _column_norm(xp: ArrayModule, x: Any) -> Any:
+    return safe_sqrt(xp, xp.sum(x * x, axis=_column_axes(x), keepdims=True))
+
+
+def _factored(xp: ArrayModule, x: Any) -> Any:
+    return _divide(xp, _row_mean(xp, x) * _column_mean(xp, x), xp.mean(x))
+
+
+def _clip_by_quantile(xp: ArrayModule, x: Any, share: Any) -> Any:
+    """Halves the interval that the quantile lies in; its upper end covers the share throughout."""
+    size = xp.abs(x)
+
+    def halve(_: int, ends: tuple[Any, Any]) -> tuple[Any, Any]:
+        low, high = ends
+        middle = 0.5 * (low + high)
+        covers = xp.mean(xp.where(size <= middle, 1.0, 0.0)) >= share
+        return xp.where(covers, low, middle), xp.where(covers, middle, high)
+
+    largest = xp.max(size)
+    ends = (xp.zeros_like(largest), largest)
+    if xp is jnp:
+        _, limit = jax.lax.fori_loop(0, _HALVINGS, halve, ends)
+    else:
+        for iteration in range(_HALVINGS):
+            ends = halve(iteration, ends)
+        _, limit = ends
+    return xp.clip(x, -limit, limit)
+
+
+def as_matrix(x: Any) -> Any:
+    """A parameter-shaped array as [R, C]; see `kinds.py`."""
+    return x.reshape(-1, x.shape[-1]) if x.ndim else x.reshape(1, 1)
+
+
+def _orthogonalize(xp: ArrayModule, x: Any) -> Any:
+    return newton_schulz.orthogonalize(as_matrix(x), xp=xp).reshape(x.shape)
 
 
 def _unary(name: str, fn: Callable[[ArrayModule, Any], Any], guard: str = "") -> Op:
@@ -152,6 +228,7 @@ _ROWS: tuple[Op, ...] = (
     Op("equal", ("any", "any"), lambda xp, x, y: xp.where(x == y, 1.0, 0.0), symbol="==", source=_VELDT, commutative=True),
     Op("where", ("any", "any", "any"), lambda xp, c, x, y: xp.where(c > 0, x, y), source=_VELDT, guard="NaN condition: the last"),
     Op("interp", ("any", "any", "any"), _interp, guard="(1 - a) * x + a * y"),
+    Op("every", ("any", "any"), _every, source=_VELDT, guard="1 where x is a multiple of y; both rounded, |y| at least 1"),
     # --- per parameter tensor
     Op("norm", ("tensor",), lambda xp, x: safe_sqrt(xp, xp.sum(x * x)), scope="tensor"),
     Op("mean", ("tensor",), lambda xp, x: xp.mean(x), scope="tensor", source=_VELDT),
@@ -168,7 +245,62 @@ _ROWS: tuple[Op, ...] = (
         partial=_sum_squares,
         guard="unchanged at norm 0",
     ),
+    # --- per parameter tensor as a matrix
+    Op("row_mean", ("tensor",), _row_mean, scope="matrix", source=_ADAFACTOR),
+    Op("column_mean", ("tensor",), _column_mean, scope="matrix", source=_ADAFACTOR),
+    Op("row_norm", ("tensor",), _row_norm, scope="matrix", source="SCALE, arXiv 2506.16659"),
+    Op("column_norm", ("tensor",), _column_norm, scope="matrix", source="SCALE, arXiv 2506.16659"),
+    Op("row_max", ("tensor",), lambda xp, x: xp.max(x, axis=_row_axes(x), keepdims=True), scope="matrix", source="SM3, arXiv 1901.11150"),
+    Op("column_max", ("tensor",), lambda xp, x: xp.max(x, axis=_column_axes(x), keepdims=True), scope="matrix", source="SM3, arXiv 1901.11150"),
+    Op("factored", ("tensor",), _factored, scope="matrix", source=_ADAFACTOR, guard="row_mean * column_mean / mean; 0 where the mean is 0"),
+    Op("clip_by_quantile", ("tensor", "scalar"), _clip_by_quantile, scope="matrix", source=_VELDT, guard="|x| at most its y-quantile, to 2^-24 of the largest"),
+    Op("orthogonalize", ("tensor",), _orthogonalize, scope="matrix", source="Muon, Jordan et al. 2024", guard="0 stays 0"),
+    # --- other shapes
+    Op("transpose", ("tensor",), lambda xp, x: xp.swapaxes(x, 0, 1), scope="shape", source=_VELDT),
+    Op("matmul", ("tensor", "tensor"), lambda xp, x, y: x @ y, scope="shape", source=_VELDT),
 )  # fmt: skip
 
 OPS: dict[str, Op] = {op.name: op for op in _ROWS}
 INFIX: dict[str, Op] = {op.symbol: op for op in _ROWS if op.symbol is not None}
+# What the interpreter can run: every value fits a register of one number per parameter.
+INTERPRETED: Final[tuple[str, ...]] = tuple(op.name for op in _ROWS if op.scope != "shape")
+# The instruction set in parts, by which a search names what it uses (`expand`). "base" is
+# Lion's with comparison and `where`; "products" cannot be interpreted.
+OP_SETS: Final[dict[str, tuple[str, ...]]] = {
+    "base": tuple(
+        op.name for op in _ROWS if op.scope not in ("matrix", "shape") and op.name != "every"
+    ),
+    "periodic": ("every",),
+    "axes": (
+        "row_mean",
+        "column_mean",
+        "row_norm",
+        "column_norm",
+        "row_max",
+        "column_max",
+        "factored",
+    ),
+    "quantiles": ("clip_by_quantile",),
+    "spectral": ("orthogonalize",),
+    "products": ("transpose", "matmul"),
+}
+
+
+def expand(names: Iterable[str]) -> tuple[str, ...]:
+    """Ops by name or by the name of a part of the instruction set, each once; none means "base".
+
+    Raises:
+      ValueError: a name is neither.
+    """
+    found: dict[str, None] = {}
+    for name in tuple(names) or ("base",):
+        if name not in OPS and name not in OP_SETS:
+            close = difflib.get_close_matches(name, [*OPS, *OP_SETS], n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(
+                f"ops names {name!r}, which is neither an instruction nor a part of the "
+                f"instruction set; {hint}parts: {', '.join(OP_SETS)}; "
+                f"instructions: {', '.join(OPS)}"
+            )
+        found |= dict.fromkeys(OP_SETS.get(name, (name,)))
+    return tuple(found)

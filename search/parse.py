@@ -5,7 +5,7 @@
         m = interp(g, m, b2)
         return sign(c) + wd * w, m
 
-One function; `w`, `g`, then at most four state slots; keyword arguments with numeric defaults are
+One function; `w`, `g`, then at most six state slots; keyword arguments with numeric defaults are
 the tunable constants. The body is a docstring (optional), assignments of one name, and a final
 `return` of the update and as many values as there are slots. Expressions are numbers, names, infix
 arithmetic and comparison, and calls of the instruction set. Nested expressions are flattened into
@@ -26,7 +26,7 @@ from typing import Final, NoReturn
 from veldt.search import dataflow
 from veldt.search.errors import ProgramSyntaxError, ProgramTypeError
 from veldt.search.ops import OPS
-from veldt.search.program import COPY, INPUTS, MAX_SLOTS, STEP, Arg, Program, Statement
+from veldt.search.program import COPY, INPUTS, MAX_SLOTS, ROLES, STEP, Arg, Program, Statement
 
 MAX_TEXT_BYTES: Final = 100_000
 MAX_STATEMENTS: Final = 1_000
@@ -175,8 +175,9 @@ class _Reader:
         for arg in [*positional, *args.kwonlyargs]:
             if arg.annotation is not None:
                 _refuse(arg.annotation, "annotations are not allowed")
-            # Every optimizer has a learning rate of its own beside the constants.
-            if arg.arg in OPS or arg.arg in (STEP, "learning_rate"):
+            # Every optimizer has a learning rate of its own beside the constants, and may be told
+            # the parameters' roles.
+            if arg.arg in OPS or arg.arg in (STEP, *ROLES, "learning_rate", "roles"):
                 _refuse(arg, f"the name {arg.arg!r} is taken by the language")
             if arg.arg in self.defined:
                 _refuse(arg, f"the name {arg.arg!r} is given twice")
@@ -189,7 +190,7 @@ class _Reader:
             constants.append((arg.arg, value))
         self.slots = tuple(names[2:])
         self.constants = tuple(constants)
-        self.defined.add(STEP)
+        self.defined.update((STEP, *ROLES))
         self.taken |= self.defined
 
     def read_assignment(self, node: ast.stmt) -> None:
@@ -201,7 +202,7 @@ class _Reader:
         if len(node.targets) != 1 or not isinstance(node.targets[0], ast.Name):
             _refuse(node, "assign to one plain name, as in `m = interp(g, m, b1)`")
         target = node.targets[0].id
-        if target in OPS or target == STEP:
+        if target in OPS or target in (STEP, *ROLES):
             _refuse(node, f"the name {target!r} is taken by the language")
         if any(target == name for name, _ in self.constants):
             _refuse(node, f"{target!r} is a constant and cannot be assigned")

@@ -18,7 +18,7 @@ _ATOM: Final = 9
 
 def pretty(program: Program) -> str:
     """Print the simplified program with single-use values inlined; numbers are kept whole."""
-    program = simplify_lib.simplify(program)
+    program = simplify_lib.prune(program)
     inlined: dict[str, tuple[str, int]] = {}
     lines: list[str] = []
     for position, statement in enumerate(program.statements):

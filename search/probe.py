@@ -4,7 +4,8 @@ What a program means is said by `execute.execute`, and this gives the same updat
 But it runs for every child that a search draws, where the cost of a NumPy call on a few numbers is
 all there is. So the calls are made few: the probe's two tensors lie side by side in one row, its
 steps in a column of rows, and an instruction that no state runs through is computed once for all of
-them. Only what lies between a slot's old value and its new one goes step by step.
+them. Only what lies between a slot's old value and its new one goes step by step; and programs with
+values of other shapes than the parameters', whole.
 
 The probe holds tensors of two shapes and scales, exact zeros in gradients, and an entry whose
 gradient is always zero, so that guards and small constants (an eps) show where they matter.
@@ -12,15 +13,17 @@ gradient is always zero, so that guards and small constants (an eps) show where 
 
 import functools
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from veldt.search.dataflow import Constant, Dataflow
-from veldt.search.ops import OPS
+from veldt.search import execute
+from veldt.search.dataflow import Constant, Dataflow, Input
+from veldt.search.ops import OPS, Op
 from veldt.search.program import STEP
+from veldt.search.roles import EMBEDDING, LAST, of_shape
 
 NUM_STEPS: Final = 6
 SHAPES: Final = ((3, 4), (5,))
@@ -28,6 +31,11 @@ _SCALES: Final = (0.5, 2e-3)
 # Each tensor's entries in a row, and how many entries a row has.
 _TENSORS: Final = (slice(0, 12), slice(12, 17))
 _WIDTH: Final = 17
+# By tensor. No tensor has both roles: what depends on one must not look like the other.
+_TENSOR_ROLES: Final = tuple(
+    (shape, {**of_shape(shape), LAST: float(i == 0), EMBEDDING: float(i == 1)})
+    for i, shape in enumerate(SHAPES)
+)
 
 
 class Inputs(NamedTuple):
@@ -62,6 +70,8 @@ def run(flow: Dataflow) -> NDArray[np.float64]:
     Returns:
       [NUM_STEPS, entries]: the update of all entries of the probe's tensors.
     """
+    if not flow.fits_registers:
+        return run_step_by_step(flow)
     # By value: [steps or 1, entries or 1], or a number; 1 where all entries are equal.
     values: dict[int, Any] = {
         flow.input_index("w"): inputs().params,
@@ -71,12 +81,32 @@ def run(flow: Dataflow) -> NDArray[np.float64]:
     for index, value in enumerate(flow.values):
         if isinstance(value, Constant):
             values[index] = value.value
+        elif isinstance(value, Input) and value.name in flow.live_roles:
+            row = _row([np.full(shape, of[value.name]) for shape, of in _TENSOR_ROLES])
+            values[index] = np.broadcast_to(row, (NUM_STEPS, _WIDTH))
     with np.errstate(all="ignore"):
         _compute(flow, flow.phases.stateless, values)
         if flow.slot_updates:
             values.update(_slots(flow, values))
         _compute(flow, (*flow.phases.recurrent, *flow.phases.downstream), values)
     return np.broadcast_to(values[flow.update], (NUM_STEPS, _WIDTH))
+
+
+def run_step_by_step(flow: Dataflow) -> NDArray[np.float64]:
+    """What `run` gives, by `execute.execute`, for any program: slower."""
+    fixed: dict[str, Sequence[Any]] = {
+        name: [of[name] for _, of in _TENSOR_ROLES] for name in flow.live_roles
+    }
+    shapes = execute.slot_shapes(flow, SHAPES)
+    state = {name: [np.zeros(shape) for shape in slot] for name, slot in shapes.items()}
+    updates = []
+    with np.errstate(all="ignore"):
+        for step, (params, grads) in enumerate(zip(*inputs(), strict=True), 1):
+            read = fixed | {"w": _leaves(params), "g": _leaves(grads), **state}
+            update, slots = execute.execute(flow, np, read, [np.float64(step)] * len(SHAPES), {})
+            state = dict(zip(flow.live_slots, slots, strict=True))
+            updates.append(_row(update))
+    return np.stack(updates)
 
 
 def _slots(flow: Dataflow, values: dict[int, Any]) -> dict[int, NDArray[np.float64]]:
@@ -105,7 +135,23 @@ def _compute(flow: Dataflow, nodes: Iterable[int], values: dict[int, Any]) -> No
         if op.partial is not None:
             partial = op.partial(xp, *args)
             args = [sum(partial[:, tensor.start, None] for tensor in _TENSORS), *args]
-        values[index] = op.fn(xp, *args)
+        values[index] = _matrices(op, args) if op.scope == "matrix" else op.fn(xp, *args)
+
+
+def _matrices(op: Op, args: Sequence[Any]) -> NDArray[np.float64]:
+    """A matrix op on the rows of all steps, one matrix at a time."""
+    num_steps = max(arg.shape[0] for arg in args if np.ndim(arg))
+    result = np.empty((num_steps, _WIDTH))
+    for step in range(num_steps):
+        for tensor, shape in zip(_TENSORS, SHAPES, strict=True):
+            own = []
+            for kind, arg in zip(op.kinds, args, strict=True):
+                if np.ndim(arg):  # of scalars, any entry will do
+                    row = np.broadcast_to(arg[min(step, len(arg) - 1)], _WIDTH)[tensor]
+                    arg = row[0] if kind == "scalar" else row.reshape(shape)
+                own.append(arg)
+            result[step, tensor] = np.broadcast_to(op.fn(np, *own), shape).ravel()
+    return result
 
 
 @functools.cache
@@ -125,6 +171,10 @@ def _reduction(reduce: Callable[..., Any]) -> Callable[[NDArray[Any]], NDArray[A
         return result
 
     return reduced
+
+
+def _leaves(row: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    return [row[tensor].reshape(shape) for tensor, shape in zip(_TENSORS, SHAPES, strict=True)]
 
 
 def _row(leaves: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:

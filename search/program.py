@@ -5,8 +5,8 @@ arXiv 2302.06675, section 2.1; the grammar is in `parse.py`, what each function 
 It is a frozen value: hashable, comparable, printable as valid Python that parses back to the same
 program. Training does `w <- w - lr * update`; the learning rate stays outside.
 
-Unlike the paper's, a program reads `step` (from 1), keeps up to four state slots, and names its
-tunable constants as keyword arguments.
+Unlike the paper's, a program reads `step` (from 1) and the parameter's roles (`roles.py`), keeps up
+to six state slots, and names its tunable constants as keyword arguments.
 """
 
 from dataclasses import dataclass, replace
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 Arg: TypeAlias = str | float
 
-MAX_SLOTS: Final = 4
+MAX_SLOTS: Final = 6
 STEP: Final = "step"
+# What a parameter tensor is in its model; one number per tensor, fixed during training.
+ROLES: Final = ("ndim", "fan_in", "fan_out", "is_last", "is_embedding")
 INPUTS: Final = ("w", "g")
 # `x = y` binds a second name to a value; it is no instruction and costs nothing.
 COPY: Final = "copy"
@@ -61,7 +63,7 @@ class Program:
     Attributes:
       name: the function's name; exports are called `scale_by_<name>`.
       slots: names of the state slots, zero at the start, in the order in which they are returned.
-        At most four.
+        At most six.
       constants: the tunable constants and their defaults, in order.
       statements: the body.
       returns: the update, then the slots' new values; each a name or a number.
@@ -124,14 +126,14 @@ class Program:
 
     def with_slots(self, num_slots: int) -> "Program":
         """The same program with unused state slots added, up to `num_slots` in all."""
-        used = {*INPUTS, STEP, *OPS, *self.slots, *(name for name, _ in self.constants)}
+        used = {*INPUTS, STEP, *ROLES, *OPS, *self.slots, *(name for name, _ in self.constants)}
         used |= {statement.target for statement in self.statements}
         free = (name for i in range(1, len(used) + MAX_SLOTS) if (name := f"s{i}") not in used)
         new = tuple(next(free) for _ in range(len(self.slots), num_slots))
         return replace(self, slots=(*self.slots, *new), returns=(*self.returns, *new))
 
     def simplify(self) -> "Program":
-        """The same behaviour in the shortest form known; see `simplify.simplify`."""
+        """The same behaviour up to rounding, in the shortest form known; `simplify.simplify`."""
         from veldt.search import simplify
 
         return simplify.simplify(self)

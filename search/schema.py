@@ -39,7 +39,8 @@ CREATE TABLE proposal (
   statements INTEGER NOT NULL,    -- of the genotype
   live INTEGER NOT NULL,          -- of them, those that matter
   invalid INTEGER NOT NULL,       -- draws thrown away before it
-  -- evaluated | probe | capacity, or the cache that had it: structure | behaviour
+  -- evaluated | probe | capacity (by older versions), or the cache that had it: structure |
+  -- behaviour
   source TEXT NOT NULL,
   candidate INTEGER NOT NULL REFERENCES candidate(id),
   told_s REAL NOT NULL            -- seconds of search when it was told

@@ -2,11 +2,14 @@
 
 `scale_by_program` is the rule in descent direction, `optax_factory` adds the learning rate and the
 sign. The state is a step count and one tree per *live* slot: a slot that cannot reach the update
-costs no memory. Everything is jittable, vmappable and differentiable with respect to the constants,
-which may be traced.
+costs no memory, and one that varies along no row, or no column, has length 1 there (`extents.py`).
+Everything is jittable, vmappable and differentiable with respect to the constants, which may be
+traced.
 """
 
 import inspect
+import types
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -14,24 +17,29 @@ import jax.numpy as jnp
 import optax
 
 from veldt.search import execute
+from veldt.search.dataflow import Dataflow
 from veldt.search.errors import ProgramError
 from veldt.search.program import Program
+from veldt.search.roles import EMBEDDING, LAST, Roles
+from veldt.tasks.flat import Layout
 
 
 class ScaleByProgramState(NamedTuple):
     """State of `scale_by_program`."""
 
     count: Any  # shape=(), dtype=jnp.int32; steps taken
-    slots: dict[str, Any]  # one tree shaped as the parameters per live slot, by the slot's name
+    slots: dict[str, Any]  # by the slot's name, a tree of arrays that broadcast to the parameters
 
 
 def scale_by_program(
-    program: Program, /, **constants: Any
+    program: Program, /, roles: Roles | None = None, **constants: Any
 ) -> optax.GradientTransformationExtraArgs:
     """The program's update, in descent direction, before the learning rate.
 
     Args:
       program: the rule.
+      roles: what the parameters are, where the guesses from their names are wrong; for a program
+        that reads such a role.
       **constants: values for the program's constants (numbers or traced scalars) in place of its
         defaults.
 
@@ -42,10 +50,30 @@ def scale_by_program(
     if unknown:
         allowed = ", ".join(name for name, _ in program.constants) or "none"
         raise ProgramError(f"{program.name} has no constant {unknown[0]!r}; it has: {allowed}")
-    flow = program.lower()
+    return scale_by_dataflow(program.lower(), program.name, roles, constants)
+
+
+def scale_by_dataflow(
+    flow: Dataflow,
+    name: str = "the rule",
+    roles: Roles | None = None,
+    constants: Mapping[str, Any] = types.MappingProxyType({}),
+) -> optax.GradientTransformationExtraArgs:
+    """`scale_by_program` of a program that is lowered already.
+
+    Args:
+      flow: the lowered program.
+      name: what errors call it.
+      roles: see `scale_by_program`.
+      constants: values for the program's constants, over its defaults.
+    """
 
     def init_fn(params: Any) -> ScaleByProgramState:
-        slots = {name: optax.tree.zeros_like(params) for name in flow.live_slots}
+        leaves, treedef = _flatten(params)
+        shapes = execute.slot_shapes(flow, [jnp.shape(leaf) for leaf in leaves])
+        slots = {
+            slot: treedef.unflatten(map(_zeros, leaves, thin)) for slot, thin in shapes.items()
+        }
         return ScaleByProgramState(jnp.zeros([], jnp.int32), slots)
 
     def update_fn(
@@ -53,28 +81,58 @@ def scale_by_program(
     ) -> tuple[Any, ScaleByProgramState]:
         del extra_args
         if params is None:
-            raise ValueError(
-                f"{program.name} reads the parameters: call update(grads, state, params)"
-            )
+            raise ValueError(f"{name} reads the parameters: call update(grads, state, params)")
         count = optax.safe_increment(state.count)
         grads, treedef = _flatten(updates)
-        tensors = {"w": treedef.flatten_up_to(params), "g": grads}
-        tensors |= {name: treedef.flatten_up_to(tree) for name, tree in state.slots.items()}
+        inputs = {"w": treedef.flatten_up_to(params), "g": grads}
+        inputs |= {slot: treedef.flatten_up_to(tree) for slot, tree in state.slots.items()}
+        if flow.live_roles:
+            by_leaf = (roles or Roles()).of(updates)
+            inputs |= {role: [leaf[role] for leaf in by_leaf] for role in flow.live_roles}
         # bfloat16 cannot count past 256: the step is kept in at least float32.
         step = [count.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in grads]
-        update, new_slots = execute.execute(flow, jnp, tensors, step, constants)
+        update, new_slots = execute.execute(flow, jnp, inputs, step, constants)
         slots = {
-            name: treedef.unflatten(leaves)
-            for name, leaves in zip(flow.live_slots, new_slots, strict=True)
+            slot: treedef.unflatten(leaves)
+            for slot, leaves in zip(flow.live_slots, new_slots, strict=True)
         }
         return treedef.unflatten(update), ScaleByProgramState(count, slots)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def on_vector(
+    tx: optax.GradientTransformationExtraArgs, layout: Layout
+) -> optax.GradientTransformationExtraArgs:
+    """A transform of trees, as one of the flat vectors [D] that the interpreter works on.
+
+    Args:
+      tx: the transform.
+      layout: where the tree's leaves lie in the vector.
+    """
+
+    def update_fn(
+        updates: Any, state: Any, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, Any]:
+        tree = None if params is None else layout.unravel(params)
+        updates, state = tx.update(layout.unravel(updates), state, tree, **extra_args)
+        return layout.ravel(updates), state
+
+    return optax.GradientTransformationExtraArgs(
+        lambda params: tx.init(layout.unravel(params)), update_fn
+    )
+
+
 def _flatten(tree: Any) -> tuple[list[Any], Any]:
     leaves, treedef = jax.tree.flatten(tree)
     return leaves, treedef
+
+
+def _zeros(like: Any, shape: tuple[int, ...]) -> jax.Array:
+    # An array of the parameter's own shape keeps its sharding.
+    if jnp.shape(like) == shape:
+        return jnp.zeros_like(like)
+    return jnp.zeros(shape, jnp.asarray(like).dtype)
 
 
 class OptaxFactory(Protocol):
@@ -89,15 +147,16 @@ def optax_factory(program: Program) -> OptaxFactory:
     """The program as an optimizer's factory: training does `w <- w - learning_rate * update`.
 
     The factory's signature names the constants, so that
-    `optax.inject_hyperparams(program.as_optax)` finds them.
+    `optax.inject_hyperparams(program.as_optax)` finds them. Where the program reads a role that is
+    guessed from the parameters' names, the factory takes `roles=Roles(...)` too.
     """
 
     def factory(
-        learning_rate: optax.ScalarOrSchedule, **constants: Any
+        learning_rate: optax.ScalarOrSchedule, roles: Roles | None = None, **constants: Any
     ) -> optax.GradientTransformationExtraArgs:
         return optax.with_extra_args_support(
             optax.chain(
-                scale_by_program(program, **constants),
+                scale_by_program(program, roles, **constants),
                 optax.scale_by_learning_rate(learning_rate),
             )
         )
@@ -107,6 +166,8 @@ def optax_factory(program: Program) -> OptaxFactory:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
         for name, value in program.constants
     ]
+    if {LAST, EMBEDDING} & set(program.lower().live_roles):
+        keywords.append(inspect.Parameter("roles", inspect.Parameter.KEYWORD_ONLY, default=None))
     factory.__name__ = factory.__qualname__ = program.name
     factory.__doc__ = program.doc or f"The update rule {program.name} as an Optax transform."
     factory.__signature__ = inspect.Signature([rate, *keywords])  # type: ignore[attr-defined]

@@ -19,28 +19,45 @@ _CHECK_SEED = 2**30  # seeds of looks are from here on; those of updates are bel
 
 
 @final
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Make:
     """From meta-parameters and the plain task to the task and the transform of a training.
 
+    It is static to compiled programs, which tunings that differ in nothing named here share.
+
     Attributes:
-      settings: The tuning's. Each object is static to compiled programs by its identity.
+      num_steps: Length of a training run.
+      optimizer: As in `TuneConfig`.
+      tune: By name, as there; so are the others.
+      fixed: Of the optimizer.
+      groups: In order, for the first that fits counts.
     """
 
-    settings: config.TuneConfig
+    num_steps: int
+    optimizer: str
+    tune: tuple[tuple[str, hyperparameters.Hyperparameter], ...]
+    fixed: tuple[tuple[str, float], ...]
+    groups: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, settings: config.TuneConfig) -> "Make":
+        """Return a tuning's."""
+        return cls(
+            settings.num_steps,
+            settings.optimizer,
+            tuple(settings.tune.items()),
+            tuple(settings.fixed.items()),
+            tuple(settings.groups.items()),
+        )
 
     def __call__(
         self, meta_params: Mapping[str, Any], task: base.Task
     ) -> tuple[base.Task, optax.GradientTransformation]:
         """Return both, for one run."""
-        settings = self.settings
-        values = {
-            name: spec.value(meta_params[name], settings.num_steps)
-            for name, spec in settings.tune.items()
-        }
+        values = {name: spec.value(meta_params[name], self.num_steps) for name, spec in self.tune}
         shape: dict[str, Any] = {}
         rates: dict[str, Any] = {}
-        arguments: dict[str, Any] = dict(settings.fixed)
+        arguments: dict[str, Any] = dict(self.fixed)
         for name, value in values.items():
             if name in hyperparameters.TASK_NAMES:
                 shape[name] = value
@@ -48,7 +65,7 @@ class Make:
                 rates[name.removeprefix(hyperparameters.GROUP_PREFIX)] = value
             else:
                 arguments[name] = value
-        tx = optimizers.make(settings.optimizer, arguments, settings.groups, rates)
+        tx = optimizers.make(self.optimizer, arguments, dict(self.groups), rates)
         if shape:
             task = shaped_task.ShapedTask(task, shaped_task.Shape(**shape))  # type: ignore[arg-type]
         return task, tx
@@ -72,7 +89,7 @@ class Problem:
             task's.
         """
         self._settings = settings
-        self._make = Make(settings)
+        self._make = Make.of(settings)
         self.task = registry.load_task(settings.task)
         self.meta_params = {
             name: spec.init(self._num_elements(name, spec)) for name, spec in settings.tune.items()

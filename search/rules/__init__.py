@@ -1,20 +1,25 @@
 """The shipped rules, and how a rule is loaded from anywhere.
 
 Each `<name>.py` in this folder is a program file (`search/parse.py`): text that is read and never
-imported. Every rule equals the Optax function of the same name, with its default constants, to
-rounding; `tests/search/test_rules.py` holds all of them to it (adopt and ademamix are in
-`optax.contrib`; momentum and nesterov are `optax.sgd`, signsgd is `optax.sign_sgd`).
+imported. Where Optax has the rule, it equals Optax's function, with its default constants, to
+rounding, and else its paper's formula; each docstring says which, and where it departs.
+`tests/search/test_rules.py` and `test_paper_rules.py` hold all of them to it.
 
-Not shipped, because a program cannot state them exactly:
+Under another name in Optax: momentum and nesterov are `optax.sgd`, signsgd is `optax.sign_sgd`;
+adopt, ademamix, dog, madgrad, muon and sophia are in `optax.contrib`. Not in Optax: adabound,
+adamp, came, cautious_adamw, cautious_lion, diffgrad, exadam, grams, gravity, mars, scale.
+
+Not shipped, because a program cannot state them; the first four need the trainer:
 
 | rule | what it needs |
 |---|---|
 | lookahead, schedule_free | a second copy of the parameters, or gradients taken away from them |
-| adafactor, sm3 | averages or maxima over rows and columns |
-| muon, shampoo, soap, galore | matrix products and decompositions |
-| rprop, lars, rmsprop with momentum | the learning rate inside the state |
+| sam | a second gradient, at other parameters |
+| sophia with its own Hessian | a second backward pass; it is shipped with squared gradients |
+| polyak_sgd, momo | the loss |
+| shampoo, soap, galore | decompositions; products are there: `matmul`, `orthogonalize` |
+| rprop, rmsprop with momentum | the learning rate inside the state |
 | noisy_sgd | random numbers |
-| sophia, sam, polyak_sgd, momo | a Hessian, a second gradient, or the loss |
 """
 
 import difflib
@@ -29,27 +34,44 @@ from veldt.search.program import COPY, Program
 
 RULE_NAMES: Final[tuple[str, ...]] = (
     "adabelief",
+    "adabound",
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamax",
     "adamaxw",
+    "adamp",
     "adamw",
     "adan",
     "ademamix",
     "adopt",
     "amsgrad",
+    "came",
+    "cautious_adamw",
+    "cautious_lion",
+    "diffgrad",
+    "dog",
+    "exadam",
+    "grams",
+    "gravity",
     "lamb",
+    "lars",
     "lion",
+    "madgrad",
+    "mars",
     "momentum",
+    "muon",
     "nadam",
     "nadamw",
     "nesterov",
     "radam",
     "rmsprop",
+    "scale",
     "sgd",
     "signsgd",
     "signum",
+    "sophia",
     "yogi",
 )
 
@@ -67,7 +89,7 @@ class RuleRow:
     Attributes:
       name: what `load_rule` takes.
       statements: number of instructions.
-      slots: number of state slots, each as large as the parameters.
+      slots: number of state slots, each at most as large as the parameters.
       constants: the tunable constants and their defaults.
       description: the first line of the rule's docstring.
     """

@@ -4,9 +4,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from veldt.search.dataflow import result_kind
-from veldt.search.ops import OPS
-from veldt.search.program import COPY, INPUTS, MAX_SLOTS, STEP, Arg, Program, Statement
+from veldt.search.kinds import result_kind
+from veldt.search.ops import INTERPRETED, OPS
+from veldt.search.program import COPY, INPUTS, ROLES, STEP, Arg, Program, Statement
 from veldt.search.types import Kind
 
 SLOT_NAMES = ("m", "v", "acc", "prev")
@@ -29,17 +29,17 @@ def programs(
     *,
     min_statements: int = 1,
     max_statements: int = 12,
-    ops: tuple[str, ...] = tuple(OPS),
+    ops: tuple[str, ...] = INTERPRETED,
 ) -> Program:
     """A well-formed program: any ops on arguments of the right kinds, names reused, some dead code.
 
     Values that nothing has read at the end are mostly joined into the update: without this nearly
     all statements are dead.
     """
-    slots = SLOT_NAMES[: draw(st.sampled_from([2, 1, 0, MAX_SLOTS, 3]))]
+    slots = SLOT_NAMES[: draw(st.sampled_from([2, 1, 0, len(SLOT_NAMES), 3]))]
     names = CONSTANT_NAMES[: draw(st.sampled_from([2, 0, 1, 4]))]
     constants = tuple((name, draw(numbers)) for name in names)
-    kinds: dict[str, Kind] = dict.fromkeys((STEP, *names), "scalar")
+    kinds: dict[str, Kind] = dict.fromkeys((*ROLES, STEP, *names), "scalar")
     kinds |= dict.fromkeys((*INPUTS, *slots), "tensor")
     unread = list(slots)
     statements: list[Statement] = []

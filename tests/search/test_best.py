@@ -76,9 +76,9 @@ def test_the_rule_handed_over_is_simple_and_named():
     )
     made = best.make_best(wasteful, 0.1, "mine", {"a": "b"})
     assert made.program.name == "mine" and made.program.doc == "" and not made.program.slots
-    assert dict(made.program.constants) == {"c1": 0.7}
-    assert len(made.program.statements) == 2
-    assert "c1=0.7" in pretty.pretty(made.program)
+    assert dict(made.program.constants) == {"c1": 1.4}
+    assert len(made.program.statements) == 1
+    assert "c1=1.4" in pretty.pretty(made.program)
 
 
 def test_a_newer_best_takes_the_place_of_the_older(tmp_path):

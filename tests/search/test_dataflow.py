@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import random
+import re
 from typing import Any
 
 import hypothesis
@@ -12,10 +13,13 @@ from hypothesis import strategies as st
 
 from tests.search import strategies
 from veldt.search import dataflow, rules
+from veldt.search import kinds as kinds_lib
 from veldt.search.dataflow import Constant, Dataflow, Input, LoweringError, Node
-from veldt.search.execute import execute
+from veldt.search.errors import ProgramTypeError
+from veldt.search.execute import execute, slot_shapes
 from veldt.search.ops import OPS
 from veldt.search.program import Program, Statement
+from veldt.search.roles import Roles
 
 
 def lower(*lines: str, head: str = "def rule(w, g, m, v, *, b1=0.9):", fold: bool = False) -> Any:
@@ -98,10 +102,49 @@ def test_kinds() -> None:
         ("clip_by_global_norm", [tensor, scalar], tensor),
         ("get_pi", [], scalar),
     ]:
-        assert dataflow.result_kind(OPS[op], kinds) == result, op
+        assert kinds_lib.result_kind(OPS[op], kinds) == result, op
     for op, kinds in [("norm", [scalar]), ("dot", [tensor, scalar]), ("global_norm", [scalar])]:
         with pytest.raises(LoweringError, match="must be a tensor"):
-            dataflow.result_kind(OPS[op], kinds)
+            kinds_lib.result_kind(OPS[op], kinds)
+
+
+def test_kinds_of_products() -> None:
+    tensor, transposed, rows, columns = "tensor", "transposed", "row_pairs", "column_pairs"
+    for op, kinds, result in [
+        ("transpose", [tensor], transposed),
+        ("transpose", [columns], columns),
+        ("matmul", [tensor, transposed], rows),
+        ("matmul", [transposed, tensor], columns),
+        ("matmul", [rows, tensor], tensor),
+        ("matmul", [columns, transposed], transposed),
+        ("add", [rows, "scalar"], rows),
+        ("norm", [columns], "scalar"),
+        ("row_mean", [transposed], transposed),
+    ]:
+        assert kinds_lib.result_kind(OPS[op], kinds) == result, op
+    for op, kinds, message in [
+        ("matmul", [tensor, tensor], "a [R, C] tensor with a [R, C] tensor: the columns of"),
+        ("add", [rows, tensor], "add joins a [R, R] tensor with a [R, C] tensor"),
+        ("matmul", [tensor, "scalar"], "argument 2 of matmul must be a tensor"),
+    ]:
+        with pytest.raises(LoweringError, match=re.escape(message)):
+            kinds_lib.result_kind(OPS[op], kinds)
+
+
+def test_a_slot_has_the_kind_of_what_it_is_given() -> None:
+    program = Program.parse(
+        "def rule(w, g, late, left, m):\n    left = left + matmul(g, transpose(g))\n"
+        "    m = interp(matmul(late, g), m, 0.9)\n    return m, left, left, m"
+    )
+    assert kinds_lib.slot_kinds(program) == {
+        "late": "row_pairs", "left": "row_pairs", "m": "tensor",
+    }  # fmt: skip
+    for body, message in [
+        ("m = matmul(g, transpose(g))\n    return norm(m) + m, m", r"the update is a \[R, C\]"),
+        ("m = m + g\n    return g, matmul(m, transpose(m))", r"add joins a \[R, R\] .* \[R, C\]"),
+    ]:
+        with pytest.raises(ProgramTypeError, match=message):
+            Program.parse(f"def rule(w, g, m):\n    {body}")
 
 
 def test_errors_say_which_statement() -> None:
@@ -302,12 +345,16 @@ def behaviour(program: Program) -> np.ndarray:
     flow = program.lower()
     generator = np.random.default_rng(0)
     w = [generator.normal(size=3), generator.normal(size=(2, 2))]
-    slots = {name: [np.zeros_like(x) for x in w] for name in flow.live_slots}
+    thin = slot_shapes(flow, [x.shape for x in w])
+    slots = {name: [np.zeros(shape) for shape in shapes] for name, shapes in thin.items()}
     updates = []
+    by_leaf = Roles().of(w)
+    roles = {name: [of[name] for of in by_leaf] for name in flow.live_roles}
     for step in range(1, 4):
         g = [generator.normal(size=x.shape) for x in w]
         with np.errstate(all="ignore"):
-            update, new = execute(flow, np, {"w": w, "g": g, **slots}, [np.float64(step)] * 2, {})
+            inputs = {"w": w, "g": g, **slots, **roles}
+            update, new = execute(flow, np, inputs, [np.float64(step)] * 2, {})
         slots = dict(zip(flow.live_slots, new, strict=True))
         updates += [x.ravel() for x in update]
     return np.concatenate(updates)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from veldt.search import dataflow, encode, rules
+from veldt.search import dataflow, encode, evaluator, rules, transform
 from veldt.search.evaluator import (
     EvalJob,
     EvaluatorConfig,
@@ -98,13 +98,13 @@ def test_the_hurdle_stops_a_run_where_it_stands(worker):
 def test_nothing_is_compiled_for_a_candidate(factory, worker):
     worker(job("adamw", 1e-2))
     loop = factory._loops[0]
-    compiled = loop._compiled
+    compiled = dict(loop._compiled)
     for rule in ("sgd", "yogi", "adan"):
         worker(job(rule, 1e-3))
-    assert loop._compiled is compiled
+    assert loop._compiled == compiled
     encodings = [
         encode.encode(rules.load_rule(rule), num_steps=60, capacity=loop.capacity)
-        for rule in rules.RULE_NAMES
+        for rule in ("sgd", "adamw", "lion", "dog", "sophia", "madgrad")
     ]
     shapes = {tuple(np.shape(part) for part in encoded) for encoded in encodings}
     assert len(shapes) == 1  # compiled functions take exactly one set of shapes
@@ -146,14 +146,55 @@ def test_after_warming_up_a_job_compiles_nothing_and_gives_the_same(compilations
     assert compilations != []
 
 
-def test_a_candidate_that_is_too_large_is_an_error_not_a_crash(worker):
-    lines = "\n".join(f"    x{i} = g * {i + 2}.5\n    u = u + x{i}" for i in range(80))
-    big = Program.parse(f"def f(w, g):\n    u = g\n{lines}\n    return u\n")
-    assert len(dataflow.lower(big).live_nodes) > 48
-    from veldt.search.errors import CapacityError
+PRODUCTS = """\
+def products(w, g, m):
+    m = 0.9 * m + matmul(matmul(g, transpose(g)), g) * column_mean(abs(g))
+    return m + g, m
+"""
 
-    with pytest.raises(CapacityError, match="more than"):
-        worker(EvalJob(Genotype(big, 1.0), (Run(0, 0),)))
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "other shapes",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("other ops", "too large")),
+    ],
+)
+def test_what_the_interpreter_cannot_hold_is_compiled(what):
+    """And trains as the native transform does; its loop is kept for the job's other runs."""
+    many = "\n".join(f"    x{i} = sin(g * {i + 2}.5)\n    u = u + x{i}" for i in range(20))
+    text = {
+        "other shapes": PRODUCTS,
+        "other ops": "def f(w, g):\n    return orthogonalize(g)\n",
+        "too large": f"def f(w, g):\n    u = g\n{many}\n    return u\n",
+    }[what]
+    worker = EvaluatorFactory(EvaluatorConfig((PROXY,), seed=5))()
+    program = Program.parse(text)
+    outcome = worker(job(text, 1e-3, seeds=(0, 1)))
+    assert outcome.status is Status.OK
+    (loop,) = worker._loops
+    assert list(loop._compiled) == [dataflow.lower(program, fold=True)]
+    task = loop.task
+    tx = transform.on_vector(program.as_optax(1e-3), task.layout)
+
+    @jax.jit
+    def native(task):
+        key = jax.random.fold_in(jax.random.key(5), 0)
+        state, _ = unroll.unroll(task, tx, unroll.init(task, tx, key), num_steps=60)
+        return unroll.evaluate(task, state.params, key, "valid")
+
+    assert outcome.runs[0].loss == pytest.approx(float(native(task)), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_only_the_last_compiled_programs_are_kept():
+    worker = EvaluatorFactory(EvaluatorConfig((ProxyConfig("quadratic", 2, 1),)))()
+    for k in range(evaluator.MAX_COMPILED + 1):
+        last = f"def f(w, g):\n    return row_mean(g) * {k}.5\n"
+        worker(job(last, 1e-3))
+    assert dataflow.lower(Program.parse(last), fold=True) in worker._loops[0]._compiled
+    # One more is for the interpreter, which is never dropped.
+    assert len(worker._loops[0]._compiled) == evaluator.MAX_COMPILED - 1
 
 
 def test_workers_of_a_process_share_loops_and_a_copy_makes_its_own(factory):

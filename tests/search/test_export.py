@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from tests.search import strategies
 from veldt.search import rules
 from veldt.search.export import export_optax
-from veldt.search.ops import OPS
-from veldt.search.program import Program
+from veldt.search.ops import OP_SETS, OPS
+from veldt.search.program import Program, Statement
 
 ROOT = Path(__file__).parents[2]
 _numbers = itertools.count()
@@ -76,7 +76,17 @@ def assert_same_steps(exported: Any, native: Any, num_steps: int, seed: int = 0)
         params = jax.tree.map(lambda p, u: p + jnp.clip(u, -1.0, 1.0), params, expected)
 
 
-@pytest.mark.parametrize("name", rules.RULE_NAMES)
+# Each compiles what nothing else here does.
+COSTLY = ("adafactor", "adamp", "came", "muon", "scale")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in COSTLY else [])
+        for name in rules.RULE_NAMES
+    ],
+)
 def test_shipped_rules_compute_the_same(name: str, folder: Path, x64: Any) -> None:
     rule = rules.load_rule(name)
     text = export_optax(rule)
@@ -86,13 +96,20 @@ def test_shipped_rules_compute_the_same(name: str, folder: Path, x64: Any) -> No
         assert_same_steps(getattr(module, name)(0.1), rule.as_optax(0.1), num_steps=3)
         scale = getattr(module, f"scale_by_{name}")
         state = scale().init(make_tree(np.random.default_rng(0)))
-    assert type(state).__name__ == f"ScaleBy{name.capitalize()}State"
+    assert type(state).__name__ == f"ScaleBy{name.title().replace('_', '')}State"
     assert state._fields == ("count", *rule.slots)
 
 
-def test_every_op_computes_the_same(folder: Path, x64: Any) -> None:
+@pytest.mark.parametrize(
+    "part",
+    [pytest.param(part, marks=[] if part == "base" else [pytest.mark.slow]) for part in OP_SETS],
+)
+def test_every_op_computes_the_same(part: str, folder: Path, x64: Any) -> None:
     """On tensors, on scalars where it takes them, and where the sign of its result matters."""
-    for name, op in OPS.items():
+    for name in OP_SETS[part]:
+        op = OPS[name]
+        if op.scope == "shape":  # their results are no updates; see PRODUCTS below
+            continue
         tensors = ", ".join(
             {"scalar": "k"}.get(kind, arg) for kind, arg in zip(op.kinds, "gwm", strict=False)
         )
@@ -108,9 +125,60 @@ def test_every_op_computes_the_same(folder: Path, x64: Any) -> None:
             assert_same_steps(exported, program.as_optax(0.1), num_steps=2)
 
 
+PRODUCTS = """\
+def products(w, g, left, right, turned):
+    left = left + matmul(g, transpose(g))
+    right = row_mean(right) + matmul(transpose(g), g)
+    turned = matmul(right, transpose(g)) * 0.5 + turned
+    size = norm(row_mean(left)) + dot(column_norm(left), left) + norm(turned)
+    return matmul(matmul(left, transpose(turned)), right) * size, left, right, turned
+"""
+THIN = """\
+def thin(w, g, rows, columns, count, *, b=0.9):
+    squares = square(g)
+    rows = interp(row_mean(squares), rows, b)
+    columns = max(interp(column_mean(squares), columns, b), 0.1)
+    count = count + norm(columns) * is_last
+    u = g / sqrt(rows * columns / mean(rows)) * global_norm(rows)
+    u = u + clip_by_global_norm(count * rows, 0.5) + fan_in - fan_out * ndim + is_embedding
+    return u, rows, columns, count
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [PRODUCTS, THIN], ids=["products", "thin"])
+def test_other_shapes_compute_the_same(text: str, folder: Path, x64: Any) -> None:
+    program = Program.parse(text)
+    exported = export_optax(program)
+    check_ruff(exported, folder)
+    with x64():
+        tx = getattr(load(exported, folder), program.name)(0.1)
+        assert_same_steps(tx, program.as_optax(0.1), num_steps=2)
+        shapes = [
+            jax.tree.map(jnp.shape, tuple(state))
+            for state in (
+                tx.init(make_tree(np.random.default_rng(0)))[0][1:],
+                program.as_optax(0.1).init(make_tree(np.random.default_rng(0)))[0].slots.values(),
+            )
+        ]
+        assert shapes[0] == shapes[1]
+
+
 @hypothesis.settings(max_examples=20)
-@hypothesis.given(program=strategies.programs(), seed=st.integers(0, 2**32))
+@hypothesis.given(program=strategies.programs(ops=OP_SETS["base"]), seed=st.integers(0, 2**32))
 def test_random_programs_compute_the_same(program: Program, seed: int, folder: Path) -> None:
+    check_random_program(program, seed, folder)
+
+
+@pytest.mark.slow
+@hypothesis.given(program=strategies.programs(), seed=st.integers(0, 2**32))
+def test_random_programs_over_matrices_compute_the_same(
+    program: Program, seed: int, folder: Path
+) -> None:
+    check_random_program(program, seed, folder)
+
+
+def check_random_program(program: Program, seed: int, folder: Path) -> None:
     text = export_optax(program)
     check_ruff(text, folder)
     module = load(text, folder)
@@ -140,7 +208,8 @@ AWKWARD_NAMES = (
 
 @hypothesis.settings(max_examples=15)
 @hypothesis.given(
-    program=strategies.programs(max_statements=8), names=st.permutations(AWKWARD_NAMES)
+    program=strategies.programs(max_statements=8, ops=OP_SETS["base"]),
+    names=st.permutations(AWKWARD_NAMES),
 )
 def test_any_names_will_do(program: Program, names: list[str], folder: Path) -> None:
     old = [*program.slots, *dict(program.constants), *strategies.LOCAL_NAMES]
@@ -249,7 +318,8 @@ def test_nothing_breaks_out_of_the_docstring(
 def test_names_that_are_no_names_do_not_become_code(name: str, slot: str, constant: str) -> None:
     """Programs that no parser has seen."""
     slot, constant = f"m{slot}", f"c{constant}"
-    program = Program(name, (slot,), ((constant, 0.5),), (), (slot, constant))
+    statement = Statement("u", "multiply", (slot, constant))
+    program = Program(name, (slot,), ((constant, 0.5),), (statement,), ("u", "g"))
     kinds = [type(node).__name__ for node in ast.parse(export_optax(program)).body]
     assert kinds == ["Expr", "ImportFrom", *["Import"] * 3, "ClassDef", *["FunctionDef"] * 2]
 

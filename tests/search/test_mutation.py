@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from veldt.search import dataflow, mutation, rules
 from veldt.search.mutation import Genotype, MutationConfig
-from veldt.search.program import Program
+from veldt.search.ops import OP_SETS
+from veldt.search.program import ROLES, Program
 
 ADAMW = Genotype(dataclasses.replace(rules.load_rule("adamw"), doc=""), 1e-3)
 ONLY = {
@@ -145,6 +146,26 @@ def test_only_the_named_instructions_are_inserted():
         assert {statement.op for statement in new} <= {"sign", "interp"}
 
 
+def test_parts_of_the_instruction_set_are_named_and_the_rest_is_lions():
+    config = only(insert=1.0, ops=("axes", "products"))
+    assert config.instructions == (*OP_SETS["axes"], *OP_SETS["products"])
+    assert MutationConfig().instructions == OP_SETS["base"]
+
+
+def test_roles_are_read_where_they_may_be_and_never_overwritten():
+    program = Program.parse("def f(w, g, m):\n    m = g + m\n    return m, m")
+    config = only(insert=1.0, modify=1.0, reads=("step", "ndim", "is_last"))
+    read, written = set(), set()
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        child = mutation.mutate(rng, Genotype(program, 1.0), config).genotype.program
+        read |= {arg for statement in child.statements for arg in statement.args}
+        written |= {statement.target for statement in child.statements}
+    assert {"step", "ndim", "is_last"} <= read
+    assert not read & {"fan_in", "fan_out", "is_embedding"}
+    assert not written & {*ROLES, "step"}
+
+
 def test_nothing_is_inserted_at_the_limit():
     limit = len(ADAMW.program.statements)
     config = only(insert=1.0, modify=0.1, max_statements=limit)
@@ -167,6 +188,7 @@ def test_invalid_draws_are_counted_and_a_program_that_cannot_change_is_copied():
         ({"insert": -1.0}, "insert is -1.0"),
         ({"repeat": 1.0}, "repeat is 1.0"),
         ({"ops": ("sine",)}, "'sine'"),
+        ({"reads": ("fan",)}, "reads names 'fan'; what can be read is step, ndim"),
         (
             dict.fromkeys(("insert", "delete", "modify", "constant", "learning_rate"), 0.0),
             "all mutation",

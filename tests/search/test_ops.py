@@ -7,10 +7,11 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import strategies as st
 
-from veldt.search.ops import INFIX, OPS
+from veldt.search.ops import INFIX, OP_SETS, OPS, expand
 
 INF, NAN = math.inf, math.nan
 TINY = 2.0**-126
@@ -127,7 +128,9 @@ def both(op: str, *args: np.ndarray) -> np.ndarray:
 def test_lions_45_functions_are_all_there() -> None:
     assert len(LION) == 45
     assert {name for name, op in OPS.items() if op.source == "Lion appendix H"} == set(LION)
-    assert set(OPS) - set(LION) == {"less", "less_equal", "equal", "where", "mean", "amax"}
+    base = {"less", "less_equal", "equal", "where", "mean", "amax"}
+    assert set(OP_SETS["base"]) - set(LION) == base
+    assert sorted(name for part in OP_SETS.values() for name in part) == sorted(OPS)
     assert set(UNARY) | set(BINARY) < set(OPS)
 
 
@@ -173,6 +176,91 @@ def test_reductions_over_a_tensor() -> None:
         assert both(op, np.array(-2.0)).shape == ()
 
 
+Z = np.arange(24.0).reshape(2, 3, 4) - 7.0
+
+
+def test_reductions_over_rows_and_columns() -> None:
+    """Rows lie along the last axis; what is left broadcasts to the tensor."""
+    matrix = Z.reshape(6, 4)
+    for op, reduce in (
+        ("mean", np.mean),
+        ("max", np.max),
+        ("norm", lambda x, axis: np.sqrt(np.sum(x**2, axis=axis))),
+    ):
+        rows, columns = both(f"row_{op}", Z), both(f"column_{op}", Z)
+        assert rows.shape == (2, 3, 1) and columns.shape == (1, 1, 4)
+        np.testing.assert_allclose(rows.ravel(), reduce(matrix, axis=1))
+        np.testing.assert_allclose(columns.ravel(), reduce(matrix, axis=0))
+        # A vector is one row, a number is one by one.
+        vector, number = Z[0, 0], np.array(-2.0)
+        np.testing.assert_allclose(both(f"row_{op}", vector), [reduce(vector, axis=0)])
+        expected = [reduce(x[None], axis=0) for x in vector]
+        np.testing.assert_allclose(both(f"column_{op}", vector), expected)
+        assert both(f"row_{op}", number).shape == both(f"column_{op}", number).shape == ()
+
+
+def test_factored_is_exact_for_outer_products_and_vectors() -> None:
+    outer = np.outer([1.0, 2.0, 0.5], [3.0, 0.1])
+    np.testing.assert_allclose(both("factored", outer), outer)
+    np.testing.assert_allclose(both("factored", Z[0, 0]), Z[0, 0])
+    np.testing.assert_array_equal(both("factored", 0.0 * outer), 0.0 * outer)
+    squares = (Z**2).reshape(6, 4)
+    expected = np.outer(squares.mean(1), squares.mean(0)) / squares.mean()
+    np.testing.assert_allclose(both("factored", Z**2).reshape(6, 4), expected)
+
+
+@hypothesis.given(
+    st.lists(st.floats(-100.0, 100.0, width=32), min_size=1, max_size=30), st.floats(0.01, 1.0)
+)
+def test_clips_at_the_quantile(values: list[float], share: float) -> None:
+    """The least size that covers the share, from sorting, to 2^-24 of the largest."""
+    x = np.array(values)
+    sizes = np.sort(np.abs(x))
+    limit = sizes[math.ceil(share * len(x) - 1e-12) - 1]
+    clipped = OPS["clip_by_quantile"].fn(np, x, share)
+    np.testing.assert_allclose(clipped, np.clip(x, -limit, limit), atol=2.0**-23 * sizes[-1])
+    if share == 1.0:
+        np.testing.assert_array_equal(clipped, x)
+
+
+def test_clips_alike_in_numpy_and_jax() -> None:
+    both("clip_by_quantile", Z, np.array(0.8))
+
+
+def test_orthogonalizes_as_optax_does() -> None:
+    matrix = np.sin(Z * Z).reshape(6, 4)
+    for x in (matrix, matrix.T, matrix.reshape(2, 3, 4)):
+        ours = both("orthogonalize", x)
+        with jax.enable_x64(True):
+            theirs = optax.contrib._muon.orthogonalize_via_newton_schulz(
+                jnp.asarray(x.reshape(-1, x.shape[-1])), jnp.array([3.4445, -4.7750, 2.0315])
+            )
+        np.testing.assert_allclose(ours, np.reshape(theirs, x.shape), rtol=1e-9)
+    np.testing.assert_array_equal(both("orthogonalize", 0.0 * matrix), 0.0 * matrix)
+
+
+def test_every() -> None:
+    steps = np.arange(1.0, 9.0)
+    np.testing.assert_array_equal(both("every", steps, np.array(3.0)), [0, 0, 1, 0, 0, 1, 0, 0])
+    np.testing.assert_array_equal(both("every", steps, np.array(-2.6)), [0, 0, 1, 0, 0, 1, 0, 0])
+    for once in (0.0, 1.0, 0.3):  # periods below 1 are 1
+        np.testing.assert_array_equal(both("every", steps, np.array(once)), np.ones(8))
+    for never in (NAN, INF):
+        np.testing.assert_array_equal(both("every", steps, np.array(never)), np.zeros(8))
+
+
+def test_products() -> None:
+    np.testing.assert_allclose(both("matmul", X, Y), [[-5.0, 5.5], [24.0, -12.0]])
+    np.testing.assert_array_equal(both("transpose", X), [[3.0, 0.0], [-4.0, 12.0]])
+
+
+def test_parts_of_the_instruction_set() -> None:
+    assert expand(()) == OP_SETS["base"]
+    assert expand(("sign", "products", "sign")) == ("sign", "transpose", "matmul")
+    with pytest.raises(ValueError, match=r"'axs', which is neither.*did you mean 'axes'"):
+        expand(("axs",))
+
+
 def test_reductions_over_all_tensors() -> None:
     leaves = [X, Y, np.array(-2.0)]
     total = sum(OPS["global_norm"].partial(np, leaf) for leaf in leaves)
@@ -205,8 +293,10 @@ def test_every_op_is_total(rows: list[tuple[float, float, float]], name: str) ->
     """Any numbers whatever: a value comes out, of the arguments' dtype, without a warning."""
     op = OPS[name]
     args = list(np.array(rows, np.float32).T[: op.arity])
-    if name == "clip_by_global_norm":
+    if name in ("clip_by_global_norm", "clip_by_quantile"):
         args[1] = args[1][0]
+    if op.scope == "shape":
+        args = [np.broadcast_to(arg, (len(rows), len(rows))) for arg in args]
     for xp in (np, jnp):
         with np.errstate(all="ignore"):
             values = [xp.asarray(arg) for arg in args]
@@ -215,9 +305,14 @@ def test_every_op_is_total(rows: list[tuple[float, float, float]], name: str) ->
         assert (
             result.dtype == np.float32
             or op.arity == 0
-            or name in ("less", "less_equal", "equal", "invert")
+            or name in ("less", "less_equal", "equal", "invert", "every")
         )
-        assert result.shape == (() if op.reduces or op.arity == 0 else (len(rows),))
+        if op.reduces or op.arity == 0:
+            assert result.shape == ()
+        elif name.startswith("row_"):  # one number for the one row
+            assert result.shape == (1,)
+        else:
+            assert result.shape == args[0].shape
 
 
 def test_guards_keep_nan_out_where_inputs_are_finite() -> None:

@@ -162,7 +162,9 @@ REFUSED = [
     (body("return g", head="def rule(w, g, **kwargs):"), r"\*args and \*\*kwargs", 1, 18),
     (body("return g", head="def rule(g, w):"), "the first two arguments are `w, g`", 1, 1),
     (body("return g", head="def rule():"), "the first two arguments are `w, g`", 1, 1),
-    (body("return g", head="def rule(w, g, a, b, c, d, e):"), "at most 4 state slots", 1, 28),
+    (body("return g", head="def rule(w, g, a, b, c, d, e, f, h):"), "at most 6 state", 1, 34),
+    (body("return g, g", head="def rule(w, g, ndim):"), "'ndim' is taken", 1, 16),
+    (body("is_last = g", "return g"), "'is_last' is taken", 2, 5),
     (body("return g, g", head="def rule(w, g, sign):"), "'sign' is taken", 1, 16),
     (body("return g", head="def rule(w, g, *, step=1):"), "'step' is taken", 1, 19),
     (body("return g, g", head="def rule(w, g, g):"), "'g' is given twice", 1, 16),
@@ -198,6 +200,9 @@ def test_refusals(text: str, message: str, line: int | None, column: int | None)
         (body("x = g", "y = dot(x, mean(g))", "return g, m"), "argument 2 of dot must be a", 3, 9),
         (body("return clip_by_global_norm(g, m), m"), "argument 2 of clip_by_global_norm", 2, 12),
         (body("return norm(global_norm(g)), m"), "argument 1 of norm must be a tensor", 2, 12),
+        (body("x = g + transpose(g)", "return x, m"), r"a \[R, C\] tensor with a \[C, R\]", 2, 9),
+        (body("return matmul(g, w), m"), "the columns of the first must be the rows", 2, 12),
+        (body("return transpose(g), m"), r"the update is a \[R, C\] tensor, and what", 2, 1),
     ],
 )
 def test_wrong_kinds(text: str, message: str, line: int, column: int) -> None:

@@ -26,7 +26,10 @@ def test_what_is_printed_is_read_back_equal(program: Program) -> None:
 @pytest.mark.parametrize("op", OPS)
 def test_every_op_is_printed_and_read_back(op: str) -> None:
     args = tuple({"tensor": "g", "scalar": -0.5, "any": -2.0}[kind] for kind in OPS[op].kinds)
-    program = Program("rule", (), (), (Statement("x", op, args),), ("x",))
+    turned = Statement("t", "transpose", ("g",))
+    if op == "matmul":
+        args = ("g", "t")
+    program = Program("rule", (), (), (turned, Statement("x", op, args)), ("g",))
     assert Program.parse(str(program)) == program
 
 

@@ -30,9 +30,33 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "signsgd": optax.sign_sgd,
     "adopt": optax.contrib.adopt,
     "ademamix": optax.contrib.ademamix,
+    "adafactor": functools.partial(optax.adafactor, min_dim_size_to_factor=1),
+    "muon": optax.contrib.muon,
+    "sophia": functools.partial(
+        optax.contrib.sophia, hessian_diagonal_fn=optax.stateless_with_tree_map(lambda g, _: g * g)
+    ),
+    "dog": optax.contrib.dog,
+    "madgrad": optax.contrib.madgrad,
 }
+# The rules that Optax has; the others are in test_paper_rules.py.
+NOT_RULES = ("scale",)  # a building block's name in Optax
+OPTAX_RULES = [
+    name
+    for name in rules.RULE_NAMES
+    if name in ORACLES or (hasattr(optax, name) and name not in NOT_RULES)
+]
+# Of those, the ones whose learning rate Optax keeps inside the state.
+OWN_RATE = ("dog", "lars", "madgrad")
+# Optax computes their schedules in float32 whatever the parameters are.
+ROUNDING = {"adafactor": 1e-5, "madgrad": 1e-4}
+COSTLY = ("adafactor", "muon")
 # Veldt's names of constants that Optax calls otherwise.
 OPTAX_NAMES = {"wd": "weight_decay", "decay": "momentum"}
+OPTAX_NAMES_OF = {
+    "muon": {"b": "beta", "b1": "adam_b1", "b2": "adam_b2"},
+    "lars": {"b": "momentum"},
+    "madgrad": {"b": "momentum"},
+}
 
 
 def oracle(name: str) -> Callable[..., Any]:
@@ -84,7 +108,13 @@ def assert_same(actual: Any, expected: Any, rtol: float) -> None:
     jax.tree.map(check, actual, expected)
 
 
-@pytest.mark.parametrize("name", rules.RULE_NAMES)
+def with_costly_as_slow(names: Any) -> list[Any]:
+    return [pytest.param(n, marks=pytest.mark.slow) if n in COSTLY else n for n in names]
+
+
+@pytest.mark.parametrize(
+    "name", with_costly_as_slow(name for name in OPTAX_RULES if name not in OWN_RATE)
+)
 def test_equals_optax_over_100_steps(name: str, x64: Any) -> None:
     rule = rules.load_rule(name)
     has_decay = "wd" in dict(rule.constants)
@@ -97,18 +127,44 @@ def test_equals_optax_over_100_steps(name: str, x64: Any) -> None:
 
     with x64():
         params = make_params(jnp.float64)
+        if name == "adafactor":  # of more than two axes, Optax factors the two longest
+            del params["conv"]
         noise = make_noise(params, NUM_STEPS)
         warmup = optax.warmup_cosine_decay_schedule(0.0, 0.02, 10, NUM_STEPS)
         for rates in (jnp.full(NUM_STEPS, 0.01), warmup(jnp.arange(NUM_STEPS))):
             actual, expected = run(params, noise, jnp.float64(rates))
             assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(actual))
             # Rounding alone: the two sides do the same arithmetic in other orders.
-            assert_same(actual, expected, rtol=1e-11)
+            assert_same(actual, expected, rtol=ROUNDING.get(name, 1e-11))
 
 
-@pytest.mark.parametrize("name", rules.RULE_NAMES)
+@pytest.mark.parametrize("name", OWN_RATE)
+def test_equals_optax_where_the_rate_is_inside_the_state(name: str, x64: Any) -> None:
+    rule = rules.load_rule(name)
+    txs = {
+        "dog": lambda: [rule.as_optax(1.0), optax.contrib.dog()],
+        "lars": lambda: [rule.as_optax(0.5, wd=0.1), optax.lars(0.5, weight_decay=0.1)],
+        "madgrad": lambda: [rule.as_optax(1.0, rate=0.02), optax.contrib.madgrad(0.02)],
+    }[name]()
+    with x64():
+        params = make_params(jnp.float64)
+        run = quick_jit(lambda params, noise: trajectories(txs, params, noise))
+        actual, expected = run(params, make_noise(params, NUM_STEPS))
+        assert np.abs(actual["conv"][-1] - params["conv"]).max() > 1e-5  # it moves
+        assert_same(actual, expected, rtol=ROUNDING.get(name, 1e-11))
+
+
+@pytest.mark.parametrize("name", OPTAX_RULES)
 def test_default_constants_are_those_of_optax(name: str) -> None:
     known = {n: p.default for n, p in inspect.signature(oracle(name)).parameters.items()}
+    known |= {ours: known[theirs] for ours, theirs in OPTAX_NAMES_OF.get(name, {}).items()}
+    if name == "adafactor":
+        block = inspect.signature(optax.scale_by_param_block_rms).parameters
+        known["scale"] = block["min_scale"].default
+    if name == "dog":
+        known["reps"] = known["init_step"][1]
+    if name == "madgrad":
+        known["rate"] = 1e-2  # Optax has no default
     if name == "yogi":  # optax.yogi does not pass this one on
         initial = inspect.signature(optax.scale_by_yogi).parameters["initial_accumulator_value"]
         known[initial.name] = initial.default

@@ -13,6 +13,8 @@ from veldt.search import rules, transform
 from veldt.search.errors import ProgramError
 from veldt.search.execute import execute
 from veldt.search.program import Program
+from veldt.search.roles import Roles
+from veldt.tasks.flat import Layout
 
 STEP = Program.parse("def count(w, g):\n    return step")
 
@@ -109,11 +111,65 @@ def test_outputs_are_shaped_and_typed_as_the_parameters() -> None:
     params = {"x": jnp.ones((2, 3), jnp.bfloat16), "y": jnp.ones((), jnp.float32)}
     tx = Program.parse(text).as_optax(1.0)
     update, (state, _) = tx.update(params, tx.init(params), params)
-    for tree in (update, state.slots["a"], state.slots["b"]):
+    for tree, shape in ((update, (2, 3)), (state.slots["a"], (1, 1)), (state.slots["b"], (1, 1))):
         assert jax.tree.map(lambda x: (x.shape, x.dtype.name), tree) == {
-            "x": ((2, 3), "bfloat16"),
+            "x": (shape, "bfloat16"),
             "y": ((), "float32"),
         }
+
+
+def test_slots_are_as_thin_as_what_they_hold() -> None:
+    """And stay so over a step; what mixes rows with columns, or reads the gradient, is full."""
+    rule = Program.parse(
+        "def rule(w, g, rows, columns, both, count, late, pairs):\n"
+        "    rows = interp(row_mean(square(g)), rows, 0.9)\n"
+        "    columns = max(columns, column_norm(rows * g))\n"
+        "    pairs = pairs + matmul(g, transpose(g))\n"
+        "    both = both + rows * columns\n"
+        "    u = matmul(pairs, g) * both + count + late\n"
+        "    return u, rows, columns, both, count + norm(late), rows, pairs"
+    )
+    params = {"a": jnp.ones((2, 3, 4)), "b": jnp.ones(5), "c": jnp.ones(())}
+    thin = {
+        "rows": {"a": (2, 3, 1), "b": (1,), "c": ()},
+        "columns": {"a": (1, 1, 4), "b": (5,), "c": ()},
+        "both": {"a": (2, 3, 4), "b": (5,), "c": ()},
+        "count": {"a": (1, 1, 1), "b": (1,), "c": ()},
+        "late": {"a": (2, 3, 1), "b": (1,), "c": ()},
+        "pairs": {"a": (6, 6), "b": (1, 1), "c": (1, 1)},
+    }
+    tx = transform.scale_by_program(rule)
+    state = tx.init(params)
+    update, after = jax.eval_shape(tx.update, params, state, params)
+    for found in (state, after):
+        assert jax.tree.map(jnp.shape, found.slots, is_leaf=lambda x: hasattr(x, "shape")) == thin
+    assert jax.tree.map(lambda x: x.shape, update) == jax.tree.map(jnp.shape, params)
+
+
+def test_roles_are_told_or_guessed() -> None:
+    rule = Program.parse("def rule(w, g):\n    return 10 * is_embedding + is_last + ndim / 100")
+    params = {"embed": jnp.ones((4, 2)), "dense_10": jnp.ones((2, 2)), "dense_9": jnp.ones((2, 3))}
+    update = updates_of(rule.as_optax(-1.0), params, params, 1)[0]
+    found = jax.tree.map(lambda x: round(float(x.ravel()[0]), 2), update)
+    assert found == {"embed": 10.02, "dense_10": 1.02, "dense_9": 0.02}
+    told = Roles(is_last={"embed": 0, "dense_10": 0, "dense_9": 1})
+    update = updates_of(rule.as_optax(-1.0, roles=told), params, params, 1)[0]
+    found = jax.tree.map(lambda x: round(float(x.ravel()[0]), 2), update)
+    assert found == {"embed": 10.02, "dense_10": 0.02, "dense_9": 1.02}
+    assert "roles" in inspect.signature(rule.as_optax).parameters
+    assert "roles" not in inspect.signature(rules.load_rule("muon").as_optax).parameters
+
+
+def test_on_a_vector_it_does_what_it_does_on_the_tree() -> None:
+    rule = Program.parse("def rule(w, g, m):\n    m = m + row_mean(g)\n    return m * w, m")
+    rng = np.random.default_rng(0)
+    params, grads = ({"a": jnp.asarray(rng.normal(size=(2, 3))), "b": jnp.ones(4)} for _ in "pg")
+    layout = Layout.of(params)
+    flat = transform.on_vector(rule.as_optax(0.1), layout)
+    vectors = layout.ravel(params), layout.ravel(grads)
+    expected = updates_of(rule.as_optax(0.1), params, grads, 2)
+    for actual, tree in zip(updates_of(flat, *vectors, 2), expected, strict=True):
+        np.testing.assert_array_equal(actual, layout.ravel(tree))
 
 
 def test_global_ops_see_all_tensors_and_tensor_ops_one() -> None:

@@ -141,3 +141,14 @@ def test_updates_have_seeds_of_their_own_and_looks_have_others():
     keys = [subject.training_of(update).keys for update in (0, 1, 50)] + [subject.check().keys]
     words = np.concatenate([np.asarray(jax.random.key_data(key)) for key in keys])
     assert len(np.unique(words, axis=0)) == len(words) == 13
+
+
+def test_tunings_that_differ_in_their_seeds_share_programs():
+    fields = {"task": "digits_mlp", "num_steps": 5, "tune": {"learning_rate": Hyperparameter(0.1)}}
+    runs = [
+        problem.Problem(config.TuneConfig(**{**fields, **more})).training_of(0)
+        for more in ({}, {"seed": 7, "num_updates": 3}, {"fixed": {"b1": 0.8}})
+    ]
+    one, alike, other = (jax.tree.structure(run) for run in runs)
+    assert one == alike and hash(one) == hash(alike)
+    assert one != other
