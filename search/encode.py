@@ -103,6 +103,11 @@ def encode(program: Program, *, num_steps: int, capacity: Capacity) -> Encoded:
     )
 
 
+def encode_dataflow(flow: Dataflow, *, num_steps: int, capacity: Capacity) -> Encoded:
+    """Encodes a lowered and folded program; see `encode`."""
+    return _Encoder(flow, num_steps, capacity).encode()
+
+
 class _Encoder:
     """Allocates rows and emits code for one program."""
 

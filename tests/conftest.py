@@ -5,8 +5,7 @@ import os
 # Before anything imports JAX. Most of a test's time is LLVM's; at its level 1, which training loops
 # are compiled at anyway (`veldt.tasks.compiling`), the same bits take 0.6 of it.
 os.environ["JAX_PLATFORMS"] = "cpu"
-_FLAGS = (os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=1")
-os.environ["XLA_FLAGS"] = " ".join(_FLAGS).strip()
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
