@@ -105,13 +105,13 @@ META_PARAMS: Final = {"log_rate": np.float32(-9.0), "decay": np.float32(0.9)}
 
 
 def median_s(function: Callable[[], Any], repeats: int) -> float:
-    """Call once to compile, then time."""
+    """Call once to compile, then time: processor seconds, which other work disturbs least."""
     function()
     times = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         function()
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     return statistics.median(times)
 
 
@@ -127,9 +127,9 @@ def measure(run: Perceptron, plan: plans.Plan, repeats: int, run_s: float) -> di
     if repeats > 1:
         seconds = median_s(take, repeats)
     else:  # Compiling is a small part of what takes so long that it is measured once.
-        began = time.perf_counter()
+        began = time.process_time()
         take()
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
     walked = walks[-1]
     assert walked.cost.forward_steps == plan.forward_steps
     return {

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from veldt.learned_opt.base import MetaParams
-from veldt.meta.replay import backward, errors, fallback, plans, resume, states, storage, verdict
+from veldt.meta.replay import backward, errors, fallback, plans, programs, resume, storage, verdict
 from veldt.meta.replay.training import Training
 from veldt.tasks import types
 
@@ -152,7 +152,7 @@ def _plan(
         return plan
     if plan != "auto":
         raise ValueError(f'plan={plan!r} must be "auto" or a plan of veldt.meta.replay.plans')
-    spec = states.StateSpec.of(training.init, meta_params)
+    spec = programs.spec_of(training, meta_params)
     return plans.choose(int(training.num_steps), spec.num_bytes, memory_bytes)
 
 

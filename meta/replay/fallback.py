@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import antithetic, full_es, inner, meta_loss, pytree
-from veldt.meta.replay import states, verdict
+from veldt.meta.replay import programs, states, verdict
 from veldt.meta.replay.training import Training
 from veldt.tasks import compiling, types
 
@@ -117,7 +117,7 @@ def estimate(
     length = int(training.num_steps)
     scale = verdict.scales(meta_params)
     problem = TrainingProblem(
-        training, meta_params, scale, states.StateSpec.of(training.init, meta_params), length
+        training, meta_params, scale, programs.spec_of(training, meta_params), length
     )
     estimator = full_es.FullES(
         problem,

@@ -13,7 +13,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 
 from veldt.learned_opt.base import MetaParams
-from veldt.meta.replay import states
+from veldt.meta.replay import programs, states
 from veldt.meta.replay.training import Training
 from veldt.tasks import compiling, types
 
@@ -29,7 +29,7 @@ def forward_metagradient(
       training: What is run.
       meta_params: What it is run under, inexact arrays.
     """
-    return _forward(states.StateSpec.of(training.init, meta_params), training, meta_params)
+    return _forward(programs.spec_of(training, meta_params), training, meta_params)
 
 
 def _tangents(

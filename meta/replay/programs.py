@@ -23,6 +23,23 @@ Buffer = states.Packed
 """States, leaves [L, ...]; that of step i is at i modulo L."""
 
 
+def _init(training: Training, meta_params: MetaParams) -> states.State:
+    return training.init(meta_params)
+
+
+_initial = jax.jit(_init)
+
+
+def spec_of(training: Training, meta_params: MetaParams) -> states.StateSpec:
+    """Return what the states of a training are made of.
+
+    Trainings of a kind are traced once: tracing a network's start takes tens of milliseconds, as
+    long as the whole metagradient of a short run.
+    """
+    shapes = _initial.eval_shape(training, meta_params)
+    return states.StateSpec.of(lambda state: state, shapes)
+
+
 def _start(spec: states.StateSpec, training: Training, meta_params: MetaParams) -> states.Packed:
     return spec.pack(training.init(meta_params))
 
@@ -186,8 +203,17 @@ through_start = compiling.jit(_through_start, static_argnums=0)
 run = compiling.jit(_run, static_argnums=0)
 
 
-def empty_buffer(spec: states.StateSpec, leaf_steps: int) -> Buffer:
-    """Return a buffer for L = `leaf_steps` states."""
+def _zeros(spec: states.StateSpec, leaf_steps: int) -> Buffer:
     return jax.tree.map(
         lambda leaf: jnp.zeros((leaf_steps, *leaf.shape), leaf.dtype), spec.abstract
     )
+
+
+_empty = compiling.jit(_zeros, static_argnums=(0, 1))
+
+
+def empty_buffer(spec: states.StateSpec, leaf_steps: int) -> Buffer:
+    """Return a buffer for L = `leaf_steps` states."""
+    # One call of the device: one for each of a network's leaves takes as long as some ten steps.
+    buffer: Buffer = _empty(spec, leaf_steps)
+    return buffer

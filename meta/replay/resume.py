@@ -49,7 +49,7 @@ class DirectoryJournal(backward.Journal):
           ReplayError: The directory is another walk's, or damaged.
           TaskError: Another process works in it.
         """
-        self._spec = states.StateSpec.of(training.init, meta_params)
+        self._spec = programs.spec_of(training, meta_params)
         self._like = self._spec.abstract.moving, meta_params
         self._path = directory / _PROGRESS
         self._save_every_s = save_every_s

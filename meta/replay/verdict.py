@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from veldt.learned_opt.base import MetaParams
-from veldt.meta.replay import programs, states
+from veldt.meta.replay import programs
 from veldt.meta.replay.training import Training
 from veldt.tasks import types
 
@@ -142,7 +142,7 @@ class _Probe:
     """Runs of a training around a point."""
 
     def __init__(self, training: Training, meta_params: MetaParams, eps: float) -> None:
-        self._spec = states.StateSpec.of(training.init, meta_params)
+        self._spec = programs.spec_of(training, meta_params)
         self._training, self._meta_params, self._eps = training, meta_params, eps
 
     @functools.cached_property

@@ -151,3 +151,44 @@ def test_a_real_training_passes_and_the_last_window_may_be_the_outcome():
     found = api.metagradient(run, trainings.meta_params("adam"), key=KEY)
     assert found.verdict.passed, found.verdict.message
     assert found.verdict.metasmoothness > 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(training.Training):
+    """w <- w - rate (w - z^2), and a list that says how often its start was traced."""
+
+    num_steps: int
+    rate: jax.Array
+    begun: "Begun" = dataclasses.field(metadata={"static": True})
+
+    def init(self, z):
+        self.begun.append(None)
+        return {"w": jnp.zeros(2)}
+
+    def step(self, z, state, index):
+        return {"w": state["w"] - self.rate * (state["w"] - z**2)}
+
+    def outcome(self, z, state):
+        return jnp.sum(state["w"])
+
+
+class Begun(list):
+    """A list that may be static: it is equal to itself alone."""
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+def test_the_start_is_traced_once_for_trainings_of_a_kind():
+    begun = Begun()
+
+    def outcome(rate):
+        run = Scaled(5, jnp.float32(rate), begun)
+        return api.metagradient(run, jnp.ones(2), key=KEY, check="none").outcome
+
+    first = outcome(0.1)
+    num_traced = len(begun)
+    second = outcome(0.2)
+    assert len(begun) == num_traced > 0
+    # The rate is an argument, and not part of what was traced.
+    np.testing.assert_allclose([first, second], 2 - 2 * np.array([0.9, 0.8]) ** 5, rtol=1e-5)
