@@ -7,9 +7,10 @@ One run, one machine. The training is a multilayer perceptron on fixed random da
 meta-parameters. A state is parameters and both moments.
 
 Time is that of a whole metagradient, forward pass included, over that of a plain forward run in one
-compiled loop, both the median of `--repeats`, compiled before. Memory is what was counted: the most
-bytes that the storage held, and the leaf's buffer, in states. Beside both is theory: the states
-that the plan says, and the forward steps it says, to which the reverse adds two to four per step.
+compiled loop, both the median of `--repeats`, compiled before, in processor seconds. Memory is what
+was counted: the most bytes that the storage held, and the leaf's buffer, in states. Beside both is
+theory: the states that the plan says, and the forward steps it says, to which the reverse adds two
+to four per step.
 Runs of 100,000 steps are measured once: compiling is a part of their time. `--long` is one of the
 large network under 64 MB of states, by the plan that `veldt` would choose.
 """

@@ -357,7 +357,7 @@ def tune_config(
         num_updates=num_updates,
         seeds=seeds,
         outer=config.OuterConfig(learning_rate=0.3),
-        check_every=10,
+        check_every=5,
         check_seeds=4,
         seed=search,
     )
@@ -391,12 +391,13 @@ def metagradient(lab: Lab, settings: config.TuneConfig, cost: float) -> Found:
         "looks": watcher.looks,
         "verdicts": watcher.verdicts,
         "fallbacks": progress.num_fallbacks,
+        "untried": watcher.num_untried,
         "skipped": progress.num_skipped,
         "peak_bytes": watcher.peak_bytes,
         "plan": watcher.plan,
     }
-    estimated = 2 * fallback.NUM_PAIRS * settings.seeds * progress.num_fallbacks
-    forward_runs = tune_runs(settings, cost) + estimated
+    estimated = fallback.NUM_RUNS * progress.num_fallbacks - (cost - 1) * watcher.num_untried
+    forward_runs = tune_runs(settings, cost) + settings.seeds * estimated
     return lab.found(rates, found, forward_runs, settings.num_steps)
 
 
@@ -407,13 +408,17 @@ class _Watcher:
     def __init__(self) -> None:
         self.looks: list[float] = []
         self.verdicts: list[str] = []
+        self.num_untried = 0  # Estimates without a metagradient, since the last one had failed.
         self.peak_bytes, self.plan = 0, ""
 
     def updated(self, progress: loop.Progress, figures: Mapping[str, Any]) -> None:
         del progress
         if "off the differences" in figures["verdict"]:
             self.verdicts.append(figures["verdict"])
-        self.peak_bytes, self.plan = figures["peak_bytes"], figures["plan"]
+        if figures["peak_bytes"] is None:
+            self.num_untried += 1
+        else:
+            self.peak_bytes, self.plan = figures["peak_bytes"], figures["plan"]
 
     def checked(self, progress: loop.Progress, figures: Mapping[str, Any]) -> None:
         del progress

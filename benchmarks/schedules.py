@@ -10,7 +10,8 @@ search has had, and its mean *test* loss is what is reported.
 
 The unit of cost is a plain training run. A metagradient's cost in it is measured, in processor
 seconds, as are those of forward mode, of hypergradient descent and of one-pass tuning; what
-`--updates` metagradients cost, looks and verdicts included, is the budget of every rival. Two
+`--updates` metagradients took in the median, looks, verdicts and the estimates in place of those
+that failed their verdict included, is the budget of every rival: they are run first. Two
 entries have another one: the grid of 1,000 one-cycle schedules, which is the bar (1,250 runs), and
 Step Law, which takes none. Memory is in training states (parameters and both moments of Adam) that
 one run holds at once; activations come on top, alike for all.
@@ -131,7 +132,7 @@ def measure_costs(lab: schedule_lab.Lab, settings: config.TuneConfig) -> Record:
 
 
 def search(
-    lab: schedule_lab.Lab, method: str, number: int, costs: Record, args: Any
+    lab: schedule_lab.Lab, method: str, number: int, costs: Record, budget: int, args: Any
 ) -> Record | None:
     """Run one search, score its choice, and return the record; None if it has no meaning here."""
     is_language = lab.name.startswith("transformer")
@@ -140,7 +141,6 @@ def search(
     if method == "step_law" and number > 0:
         return None  # The same for all.
     began, began_cpu = time.monotonic(), time.process_time()
-    budget = int(methods.tune_runs(tuning(lab, number, args), costs["metagradient"]))
     if method in PLAIN:
         found = PLAIN[method](lab, budget, number)
     elif method in COSTLY:
@@ -181,12 +181,18 @@ def run_task(name: str, records: Records, args: Any) -> None:
         records.add({"task": name, "method": "costs", "search": 0, **costs})
         found = records.find(task=name, method="costs")
     costs = found[0]
+
+    def budget() -> int:
+        """Return what the metagradients' searches have taken."""
+        ours = records.find(task=name, method=OURS)
+        return int(statistics.median(r["forward_runs"] for r in ours)) if ours else 0
+
     print(name, json.dumps(costs), flush=True)
     for method in args.methods:
         for number in range(args.searches):
             if records.find(task=name, method=method, search=number):
                 continue
-            record = search(lab, method, number, costs, args)
+            record = search(lab, method, number, costs, budget(), args)
             if record is None:
                 continue
             records.add(record)

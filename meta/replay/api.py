@@ -10,8 +10,9 @@ found.gradient, found.verdict.message
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, final
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,9 @@ from veldt.tasks import types
 Check: TypeAlias = Literal["fast", "full", "none"]
 OnFailure: TypeAlias = Literal["auto", "keep", "raise"]
 
-_NUM_DIRECTIONS: dict[str, int] = {"fast": 1, "full": 4, "none": 0}
+_NUM_DIRECTIONS: Final[Mapping[str, int]] = {"fast": 1, "full": 4, "none": 0}
+NUM_CHECK_RUNS: Final[Mapping[str, int]] = {"fast": 5, "full": 17, "none": 0}
+"""Forward runs of a check."""
 
 
 @final

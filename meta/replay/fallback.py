@@ -18,6 +18,7 @@ from veldt.meta.replay.training import Training
 from veldt.tasks import compiling, types
 
 NUM_PAIRS: Final = 8
+NUM_RUNS: Final = 2 * NUM_PAIRS
 SIGMA: Final = 0.02
 _WINDOW: Final = 64
 

@@ -57,8 +57,8 @@ class TuneConfig:
       memory_mb: for stored states; decides what is stored and what is run again.
       verify: how a metagradient is examined: "fast" (finite, states replayed rightly), "full"
         (finite differences and metasmoothness, some more runs) or "none".
-      on_failure: what is done where it fails: "auto" falls back to evolution strategies, "raise"
-        ends the run.
+      on_failure: what is done where it fails: "auto" falls back to evolution strategies, until a
+        later look finds that the metagradient is right again; "raise" ends the run.
       journal: whether a metagradient's own progress is written to disk, so that one that takes
         hours survives a crash in its middle.
       seed: of everything random.

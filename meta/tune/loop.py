@@ -17,8 +17,10 @@ import numpy as np
 import optax
 
 from veldt.meta import checkpoint, plain
-from veldt.meta.replay import api
+from veldt.meta.replay import api, fallback
+from veldt.meta.replay.training import TaskTraining
 from veldt.meta.tune import config, descent, problem
+from veldt.tasks import types
 
 _CHECK_KEY = 1
 _MOST_LOGGED = 64  # numbers of a hyperparameter; there may be one for each example
@@ -29,6 +31,7 @@ _FACTS = (
     "first_outcome",
     "num_skipped",
     "num_fallbacks",
+    "distrusted",
     "forward_runs",
     "wall_s",
 )
@@ -49,7 +52,9 @@ class Progress:
       first_outcome: Of the first look, at the start.
       num_skipped: Updates whose gradient was not finite.
       num_fallbacks: Updates by evolution strategies, since the metagradient failed its check.
-      forward_runs: Runs of training that the metagradients took forward, those again included.
+      distrusted: Whether the last check failed: until the next one updates are estimates.
+      forward_runs: Runs of training that gradients took forward, those again, those of checks and
+        of estimates included.
       wall_s: Seconds so far, of all sittings.
     """
 
@@ -62,6 +67,7 @@ class Progress:
     first_outcome: float = math.nan
     num_skipped: int = 0
     num_fallbacks: int = 0
+    distrusted: bool = False
     forward_runs: float = 0.0
     wall_s: float = 0.0
 
@@ -131,6 +137,69 @@ def _look(subject: problem.Problem, progress: Progress) -> tuple[Progress, dict[
     return after, {"outcome": outcome, "best": better}
 
 
+@final
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """A gradient, what it took, and what is logged of it."""
+
+    outcome: float
+    gradient: Any
+    estimated: bool
+    forward_runs: float
+    figures: Mapping[str, Any]
+
+
+def _metagradient(
+    settings: config.TuneConfig,
+    training: TaskTraining,
+    meta_params: Mapping[str, jax.Array],
+    key: types.Key,
+    verify: api.Check,
+    directory: Path | None,
+) -> _Found:
+    found = api.metagradient(
+        training,
+        meta_params,
+        key=key,
+        memory_bytes=int(settings.memory_mb * 2**20),
+        directory=directory,
+        check=verify,
+        on_failure=settings.on_failure,
+    )
+    estimated = found.method != "replay"
+    steps = 0 if found.cost is None else found.cost.forward_steps
+    figures = {
+        "method": found.method,
+        "verdict": found.verdict.message,
+        "metasmoothness": found.verdict.metasmoothness,
+        "peak_bytes": None if found.cost is None else found.cost.peak_bytes,
+        "plan": found.plan.describe(),
+    }
+    runs = steps / settings.num_steps + api.NUM_CHECK_RUNS[verify]
+    runs += fallback.NUM_RUNS if estimated else 0
+    return _Found(found.outcome, found.gradient, estimated, runs, figures)
+
+
+def _estimate(
+    training: TaskTraining, meta_params: Mapping[str, jax.Array], key: types.Key
+) -> _Found:
+    """Take the gradient's place for as long as it is not trusted."""
+    figures = {
+        "method": "full ES",
+        "verdict": "the last metagradient that was checked failed: an estimate until the next",
+        "metasmoothness": None,
+        "peak_bytes": None,
+        "plan": "none",
+    }
+    return _Found(
+        problem.outcome(training, dict(meta_params)),
+        fallback.estimate(training, meta_params, key),
+        True,
+        fallback.NUM_RUNS + 1,
+        figures,
+    )
+
+
 def _update(
     settings: config.TuneConfig,
     subject: problem.Problem,
@@ -141,17 +210,16 @@ def _update(
     began = time.monotonic()
     meta_params = {name: jnp.asarray(value) for name, value in progress.meta_params.items()}
     key = jax.random.fold_in(jax.random.key(settings.seed), progress.update)
+    key = jax.random.fold_in(key, _CHECK_KEY)
+    training = subject.training_of(progress.update)
     # Agreement with differences costs as much again: it is asked where a look is due.
-    verify = settings.verify if progress.update % settings.check_every == 0 else "none"
-    found = api.metagradient(
-        subject.training_of(progress.update),
-        meta_params,
-        key=jax.random.fold_in(key, _CHECK_KEY),
-        memory_bytes=int(settings.memory_mb * 2**20),
-        directory=None if journal is None else journal / f"update_{progress.update}",
-        check=verify,
-        on_failure=settings.on_failure,
-    )
+    due = progress.update % settings.check_every == 0
+    if progress.distrusted and not due:
+        found = _estimate(training, meta_params, key)
+    else:
+        directory = None if journal is None else journal / f"update_{progress.update}"
+        verify = settings.verify if due else "none"
+        found = _metagradient(settings, training, meta_params, key, verify, directory)
     leaves = jax.tree.leaves(found.gradient)
     usable = all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
     state = outer.init(meta_params)
@@ -160,7 +228,6 @@ def _update(
     if usable:
         steps, state = outer.update(found.gradient, state, meta_params)
         meta_params = optax.apply_updates(meta_params, steps)
-    forward_steps = 0 if found.cost is None else found.cost.forward_steps
     wall_s = time.monotonic() - began
     after = dataclasses.replace(
         progress,
@@ -168,18 +235,15 @@ def _update(
         meta_params={name: np.asarray(value) for name, value in meta_params.items()},
         opt_state=plain.leaves(state),
         num_skipped=progress.num_skipped + (not usable),
-        num_fallbacks=progress.num_fallbacks + (found.method != "replay"),
-        forward_runs=progress.forward_runs + forward_steps / settings.num_steps,
+        num_fallbacks=progress.num_fallbacks + found.estimated,
+        distrusted=found.estimated,
+        forward_runs=progress.forward_runs + found.forward_runs,
         wall_s=progress.wall_s + wall_s,
     )
     figures = {
         "outcome": found.outcome,
         "meta_grad_norm": float(optax.tree.norm(found.gradient)),
-        "method": found.method,
-        "verdict": found.verdict.message,
-        "metasmoothness": found.verdict.metasmoothness,
-        "peak_bytes": None if found.cost is None else found.cost.peak_bytes,
-        "plan": found.plan.describe(),
+        **found.figures,
         "seconds": wall_s,
         "hyperparameters": {
             name: numbers.tolist()
@@ -208,7 +272,8 @@ def restore(stored: checkpoint.Stored) -> Progress:
         group, _, rest = name.partition(".")
         groups.setdefault(group, {})[rest] = array
     opt_state = groups.get("opt_state")
-    facts = {name: stored.facts[name] for name in _FACTS}
+    # Progress of veldt 0.1 before `distrusted` has none.
+    facts = {name: stored.facts.get(name, False) for name in _FACTS}
     for name, missing in (("best_outcome", math.inf), ("first_outcome", math.nan)):
         if facts[name] is None:
             facts[name] = missing

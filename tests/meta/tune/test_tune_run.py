@@ -2,9 +2,12 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.meta import toys
 from veldt.meta import errors, log
 from veldt.meta.tune import config, descent, problem, report, run
 from veldt.meta.tune.hyperparameters import Hyperparameter
@@ -23,6 +26,15 @@ SETTINGS = config.TuneConfig(
     check_seeds=3,
     verify="none",
 )
+
+
+class Deceptive(toys.Bowl):
+    """A bowl whose validation loss is right, and the gradient of that wrong."""
+
+    def loss(self, params, key, batch):
+        value, aux = super().loss(params, key, batch)
+        wrong = params - jax.lax.stop_gradient(params)
+        return value + jnp.where(batch == 0, 100.0, 0.0) * wrong, aux
 
 
 class View:
@@ -93,6 +105,19 @@ def test_an_interrupted_run_ends_with_the_same_numbers(whole, tmp_path, at):
         np.testing.assert_array_equal(result.progress.meta_params[name], values)
     assert figures(tmp_path) == figures(folder)
     assert (tmp_path / "tuned.npz").read_bytes() == (folder / "tuned.npz").read_bytes()
+
+
+def test_what_failed_its_check_is_not_trusted_until_the_next(tmp_path):
+    settings = dataclasses.replace(
+        SETTINGS, task="tests.meta.tune.test_tune_run:Deceptive", num_updates=4, verify="fast"
+    )
+    progress = run.run_tuning(settings, tmp_path).progress
+    updates = [line for line in log.read(tmp_path) if line["kind"] == "update"]
+    assert [line["method"] for line in updates] == ["full ES"] * 4
+    assert ["the differences" in line["verdict"] for line in updates] == [True, False] * 2
+    assert [line["plan"] == "none" for line in updates] == [False, True] * 2
+    # The estimates know the way, which the gradients do not.
+    assert progress.best_outcome < progress.first_outcome
 
 
 def test_another_run_is_refused(whole):
