@@ -223,7 +223,11 @@ class SearchConfig:
           ValueError: a value is not allowed.
           TypeError: a field is missing or unknown.
         """
-        mutation = {**data["mutation"], "ops": tuple(data["mutation"]["ops"])}
+        lists = ("ops", "reads")  # JSON's are lists; versions before `reads` have none.
+        mutation = {
+            name: tuple(value) if name in lists else value
+            for name, value in data["mutation"].items()
+        }
         parts = {
             "tasks": tuple(ProxyConfig(**proxy) for proxy in data["tasks"]),
             "meta_validation": tuple(ProxyConfig(**proxy) for proxy in data["meta_validation"]),

@@ -82,7 +82,7 @@ CHANGES = {
         "an evaluation's candidate exists; there is none with the number 9999",
     ),
     "a candidate that no one proposed": (
-        ["INSERT INTO candidate SELECT MAX(id) + 1, 'b', 'p', 0.1, 1, 'error', NULL, 0, '' "
+        ["INSERT INTO candidate SELECT MAX(id) + 1, 'b', 'p', 0.1, 1, 'error', NULL, 0, '', 0 "
          "FROM candidate"],
         "a candidate is introduced by exactly one proposal; not so candidate ",
     ),
