@@ -155,10 +155,10 @@ def test_long_chains_of_powers_and_sums_keep_their_value(chain):
     algebra = Algebra()
     values = [leaf(algebra, "x"), leaf(algebra, "y"), leaf(algebra, "k")]
     for name, which, number in chain:
-        other = values[which] if which < len(values) else (algebra.number(number), number)
-        args = [values[-1], other][: OPS[name].arity]
-        value = compute(OPS[name], [number for _, number in args])
         try:
+            other = values[which] if which < len(values) else (algebra.number(number), number)
+            args = [values[-1], other][: OPS[name].arity]
+            value = compute(OPS[name], [number for _, number in args])
             form = identities.apply(algebra, name, [form for form, _ in args])
         except FormError:
             return

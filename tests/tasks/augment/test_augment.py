@@ -148,7 +148,13 @@ def test_fewer_rows_are_the_first_of_the_batch():
 
 @pytest.mark.parametrize(
     "family",
-    [PERCEPTRONS, models.Structure("language", (8,), "gelu", 4, "chains", 4).family()],
+    [
+        PERCEPTRONS,
+        pytest.param(
+            models.Structure("language", (8,), "gelu", 4, "chains", 4).family(),
+            marks=pytest.mark.slow,
+        ),
+    ],
     ids=["images", "text"],
 )
 def test_bfloat16_is_close_and_leaves_parameters_in_float32(family):

@@ -66,7 +66,16 @@ def test_the_diet_of_celo_has_each_source_once():
     assert all("stretched by global" in name for name in found)
 
 
-@pytest.mark.parametrize("kind", ["perceptron", "autoencoder", "transformer", "recurrent"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "perceptron",
+        *(
+            pytest.param(k, marks=pytest.mark.slow)
+            for k in ("autoencoder", "transformer", "recurrent")
+        ),
+    ],
+)
 def test_everything_at_once_keeps_the_contract(kind):
     """All augmentations on top of each other, by shapes alone."""
     odds = drawn.AugmentationConfig(

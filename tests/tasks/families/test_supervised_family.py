@@ -70,6 +70,7 @@ def test_uniform_weights_have_the_variance_of_normal_ones_and_bounds():
     assert np.abs(kernel).max() <= np.sqrt(3) / 8
 
 
+@pytest.mark.slow
 def test_an_autoencoder_gives_images_back():
     structure = models.Structure("autoencoder", (32, 4), "tanh", 8, "patterns")
     family = structure.family()
