@@ -358,7 +358,7 @@ def tune_config(
         seeds=seeds,
         outer=config.OuterConfig(learning_rate=0.3),
         check_every=5,
-        check_seeds=4,
+        check_seeds=16,
         seed=search,
     )
 

@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, metavar="METHOD")
     parser.add_argument("--searches", type=int, default=5)
     parser.add_argument("--updates", type=int, default=30, help="metagradients of a search")
-    parser.add_argument("--seeds", type=int, default=2, help="runs side by side of a metagradient")
+    parser.add_argument("--seeds", type=int, default=4, help="runs side by side of a metagradient")
     parser.add_argument("--folder", type=Path, default=Path("runs/schedules"))
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
