@@ -130,7 +130,7 @@ class _Walk:
         self._training, self._meta_params = training, meta_params
         self._plan, self._store, self._journal = plan, store, journal
         self._spec = programs.spec_of(training, meta_params)
-        self._buffer = programs.empty_buffer(self._spec, plan.leaf_steps)
+        self._buffer = programs.empty_buffer(self._spec, plan.leaf_steps, training)
         self._buffer_bytes = states.num_bytes(self._buffer)
         self._state: states.Packed | None = None
         self._hashes: dict[int, np.ndarray] = {}

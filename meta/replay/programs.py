@@ -203,17 +203,19 @@ through_start = compiling.jit(_through_start, static_argnums=0)
 run = compiling.jit(_run, static_argnums=0)
 
 
-def _zeros(spec: states.StateSpec, leaf_steps: int) -> Buffer:
-    return jax.tree.map(
+def _zeros(spec: states.StateSpec, leaf_steps: int, training: Training) -> Buffer:
+    zeros = jax.tree.map(
         lambda leaf: jnp.zeros((leaf_steps, *leaf.shape), leaf.dtype), spec.abstract
     )
+    buffer: Buffer = training.place(zeros, axis=1)
+    return buffer
 
 
 _empty = compiling.jit(_zeros, static_argnums=(0, 1))
 
 
-def empty_buffer(spec: states.StateSpec, leaf_steps: int) -> Buffer:
-    """Return a buffer for L = `leaf_steps` states."""
+def empty_buffer(spec: states.StateSpec, leaf_steps: int, training: Training) -> Buffer:
+    """Return a buffer for L = `leaf_steps` states, on the training's devices."""
     # One call of the device: one for each of a network's leaves takes as long as some ten steps.
-    buffer: Buffer = _empty(spec, leaf_steps)
+    buffer: Buffer = _empty(spec, leaf_steps, training)
     return buffer

@@ -144,7 +144,7 @@ def _fingerprint(
     spec: states.StateSpec, training: Training, meta_params: MetaParams, plan: plans.Plan
 ) -> str:
     """Return a text that changes with what is trained: arrays, start, first step, outcome."""
-    buffer = programs.empty_buffer(spec, plan.leaf_steps)
+    buffer = programs.empty_buffer(spec, plan.leaf_steps, training)
     state = programs.start(spec, training, meta_params)
     marks = np.full(programs.NUM_MARKS, -1, np.int32)
     _, after, before, _ = programs.forward(

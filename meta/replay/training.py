@@ -16,9 +16,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from veldt.learned_opt.base import MetaParams
-from veldt.meta import pytree
+from veldt.meta import pytree, sharded
 from veldt.meta.replay import states
 from veldt.tasks import base, types, unroll
 
@@ -60,6 +61,16 @@ class Training(pytree.Pytree, abc.ABC):
     def params(self, state: states.State) -> types.Params:
         """Return what is trained, of which metasmoothness is measured; by default the state."""
         return state
+
+    def place(self, tree: Any, axis: int = 0) -> Any:
+        """Hold leaves of states to their devices; by default nothing is said of them.
+
+        Args:
+          tree: Leaves as a state's, with `axis` further axes before; traced.
+          axis: Where a state's own axes begin.
+        """
+        del axis
+        return tree
 
 
 @final
@@ -111,6 +122,7 @@ class TaskTraining(Training):
       objective: What a run is worth, static.
       data: A pytree of arrays that `make` is given after the meta-parameters, if any: what it
         closes over becomes a constant of the compiled programs, and these do not. A task is one.
+      mesh: The devices that the seeds are spread over, by `spread`, static; None for one.
     """
 
     make: Make = dataclasses.field(metadata=pytree.STATIC)
@@ -118,6 +130,7 @@ class TaskTraining(Training):
     keys: types.Key
     objective: Objective = dataclasses.field(default="valid", metadata=pytree.STATIC)
     data: Any = None
+    mesh: Mesh | None = dataclasses.field(default=None, metadata=pytree.STATIC)
 
     @classmethod
     def of(
@@ -151,6 +164,25 @@ class TaskTraining(Training):
         keys = jnp.stack([jax.random.key(seed) for seed in seeds])
         return cls(make, num_steps, keys, objective, data)
 
+    def spread(self) -> "TaskTraining":
+        """Return the same runs on as many of this process's devices as divide them evenly.
+
+        Each device has its seeds' states, and its share of what a plan stores. The numbers are the
+        same but for the last bits of means over seeds.
+        """
+        mesh = sharded.make_mesh(self.keys.shape[0])
+        if mesh.size == 1:
+            return self
+        keys = jax.device_put(self.keys, _seeds(mesh))
+        data = jax.device_put(self.data, NamedSharding(mesh, PartitionSpec()))
+        return dataclasses.replace(self, keys=keys, data=data, mesh=mesh)
+
+    def place(self, tree: Any, axis: int = 0) -> Any:
+        if self.mesh is None:
+            return tree
+        # Without it, what starts as zeros would lie whole on each device.
+        return jax.lax.with_sharding_constraint(tree, _seeds(self.mesh, axis))
+
     def init(self, meta_params: MetaParams) -> TaskState:
         task, tx = self._made(meta_params)
 
@@ -159,7 +191,7 @@ class TaskTraining(Training):
             window = isinstance(self.objective, LastWindow)
             return TaskState(state.params, state.opt_state, jnp.zeros(()) if window else None)
 
-        return jax.vmap(one)(self.keys)
+        return self.place(jax.vmap(one)(self.keys))
 
     def step(self, meta_params: MetaParams, state: TaskState, index: types.Scalar) -> TaskState:
         task, tx = self._made(meta_params)
@@ -174,7 +206,7 @@ class TaskTraining(Training):
                 window_loss = window_loss + share.astype(window_loss.dtype)
             return TaskState(after.params, after.opt_state, window_loss)
 
-        return jax.vmap(one)(state, self.keys)
+        return self.place(jax.vmap(one)(state, self.keys))
 
     def outcome(self, meta_params: MetaParams, state: TaskState) -> types.Scalar:
         if state.window_loss is not None:
@@ -193,3 +225,8 @@ class TaskTraining(Training):
 
     def _made(self, meta_params: MetaParams) -> tuple[base.Task, optax.GradientTransformation]:
         return self.make(meta_params) if self.data is None else self.make(meta_params, self.data)
+
+
+def _seeds(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Return the sharding of leaves whose `axis` is that of seeds."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, mesh.axis_names[0]))

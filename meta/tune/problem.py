@@ -129,7 +129,7 @@ class Problem:
             objective = training.LastWindow(max(settings.num_steps // _LAST_SHARE, 1))
         return training.TaskTraining.of(
             self._make, settings.num_steps, seeds=seeds, objective=objective, data=self.task
-        )
+        ).spread()
 
     def numbers(self, meta_params: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Return the hyperparameters themselves, at knots where they have a schedule."""
