@@ -36,8 +36,8 @@ RESULTS = Path(__file__).parent / "results" / "interpreter.json"
 LENGTH = 16
 
 
-def candidates(count: int, seed: int) -> list[mutation.Genotype]:
-    """Draw distinct finite candidates of `LENGTH` live instructions, by mutations from AdamW."""
+def candidates(count: int, seed: int, length: int = LENGTH) -> list[mutation.Genotype]:
+    """Draw distinct finite candidates of `length` live instructions, by mutations from AdamW."""
     rng = np.random.default_rng(seed)
     config = mutation.MutationConfig(delete=0.3, learning_rate=0.0)
     found: dict[str, mutation.Genotype] = {}
@@ -46,7 +46,7 @@ def candidates(count: int, seed: int) -> list[mutation.Genotype]:
         for _ in range(12):
             genotype = mutation.mutate(rng, genotype, config).genotype
             flow = dataflow.lower(genotype.program, fold=True)
-            if len(flow.live_nodes) == LENGTH:
+            if len(flow.live_nodes) == length:
                 seen = fingerprint.fingerprint(flow, genotype.learning_rate)
                 if seen.finite:
                     found[seen.digest] = genotype

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
+from veldt.search import objectives
 from veldt.search.constants import TuningConfig
 from veldt.search.encode import Capacity
 from veldt.search.evaluator import EvaluatorConfig, ProxyConfig
@@ -116,17 +117,39 @@ class FinalsConfig:
 
 @final
 @dataclass(frozen=True, slots=True)
+class FounderConfig:
+    """What the first population holds beside the initial rule.
+
+    Attributes:
+      rule: a shipped rule, a rule file, or a run directory: all of its hall of fame.
+      learning_rate: its own; null takes what a run directory's rules came with, and the search's
+        for others.
+    """
+
+    rule: str
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"founder {self.rule}: learning_rate must be above 0")
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class SearchConfig:
     """A symbolic search for update rules.
 
     Attributes:
       tasks: proxy tasks; the fitness is the mean over all of them and over `seeds_per_task` seeds.
+      objective: how a training run is scored, everywhere in the run: held_out_loss, train_loss,
+        lr_robustness, or a function of yours as `module:function` (`objectives.py`).
       meta_validation: other tasks, on which each new best is scored; they never decide anything
         during the search.
       seed: of everything random; the same seed and config give the same run.
-      initial_rule: what the whole population starts as: a shipped rule, a rule file or a run
-        directory.
-      learning_rate: the initial rule's.
+      initial_rule: what the population starts as: a shipped rule, a rule file or a run directory
+        (its best).
+      learning_rate: the initial rule's; null takes that of a run directory's best.
+      founders: what the population starts as besides, in turn with the initial rule.
       num_slots: state slots that programs may use; the initial rule is given unused ones up to this
         number.
       max_evaluations: distinct programs to train before the search ends.
@@ -141,8 +164,12 @@ class SearchConfig:
         and `population_size`.
       migration: probability that a tournament's candidate is drawn from all islands and not from
         its own.
+      niche_size: members of one niche of behaviour that may be parents, the fittest of them; null
+        sets no limit.
+      restart_after: programs trained without a new best after which the whole population becomes
+        the best so far; null never restarts.
       hurdle: how much worse than the initial rule, in log loss, a candidate may be at any check of
-        any run before it is rejected.
+        any run before it is rejected; .inf sets none.
       fresh_seeds: seeds on which a challenger and the incumbent are compared before the best is
         replaced; new ones each time.
       meta_seeds: seeds of each meta-validation task.
@@ -155,9 +182,11 @@ class SearchConfig:
 
     tasks: tuple[ProxyConfig, ...]
     meta_validation: tuple[ProxyConfig, ...]
+    objective: str = objectives.DEFAULT
     seed: int = 0
     initial_rule: str = "adamw"
-    learning_rate: float = 3e-3
+    learning_rate: float | None = 3e-3
+    founders: tuple[FounderConfig, ...] = ()
     num_slots: int = 2
     max_evaluations: int = 2000
     time_limit_s: float | None = None
@@ -167,6 +196,8 @@ class SearchConfig:
     parents: Literal["tournament", "initial"] = "tournament"
     islands: int = 1
     migration: float = 0.0
+    niche_size: int | None = None
+    restart_after: int | None = None
     hurdle: float = 0.5
     fresh_seeds: int = 8
     meta_seeds: int = 2
@@ -178,6 +209,7 @@ class SearchConfig:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ValueError("tasks is empty; a search needs at least one proxy task")
+        objectives.check_name(self.objective)
         names = [proxy.task for proxy in (*self.tasks, *self.meta_validation)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -210,8 +242,17 @@ class SearchConfig:
             raise ValueError(
                 "the winner is to be chosen by meta_validation (finals.choose_by), which is empty"
             )
-        if not self.learning_rate > 0 or not self.hurdle > 0:
+        if not (self.learning_rate is None or self.learning_rate > 0) or not self.hurdle > 0:
             raise ValueError("learning_rate and hurdle must be above 0")
+        for name in ("niche_size", "restart_after"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        useless = (self.founders, self.niche_size is not None, self.restart_after is not None)
+        if self.parents == "initial" and any(useless):
+            raise ValueError(
+                "parents are always the initial rule (parents: initial): founders, niche_size and "
+                "restart_after have no part in that"
+            )
         if self.time_limit_s is not None and not self.time_limit_s > 0:
             raise ValueError(f"time_limit_s is {self.time_limit_s}; it must be above 0")
 
@@ -224,7 +265,7 @@ class SearchConfig:
           TypeError: a field is missing or unknown.
         """
         lists = ("ops", "reads")  # JSON's are lists; versions before `reads` have none.
-        mutation = {
+        mutation: dict[str, Any] = {
             name: tuple(value) if name in lists else value
             for name, value in data["mutation"].items()
         }
@@ -232,6 +273,8 @@ class SearchConfig:
             "tasks": tuple(ProxyConfig(**proxy) for proxy in data["tasks"]),
             "meta_validation": tuple(ProxyConfig(**proxy) for proxy in data["meta_validation"]),
             "mutation": MutationConfig(**mutation),
+            # Stores of earlier versions have none.
+            "founders": tuple(FounderConfig(**one) for one in data.get("founders", ())),
             "finals": FinalsConfig.from_plain(data["finals"]),
             "pool": PoolConfig(),
         }
@@ -245,4 +288,5 @@ class SearchConfig:
             proxies=(*self.tasks, *self.meta_validation, *stages),
             seed=self.seed,
             capacity=Capacity().with_ops(self.mutation.instructions),
+            objective=self.objective,
         )

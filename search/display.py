@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TextIO, final
 
-from veldt.search import pretty, verdict
+from veldt.search import objectives, pretty, verdict
 from veldt.search import tally as tally_lib
 from veldt.search import work as work_lib
 from veldt.search.evolution import Evolution
@@ -180,19 +180,35 @@ class PlainDisplay:
         print(text, file=self._stream, flush=True)
 
 
-def print_results(entries: Sequence[Entry], run_dir: Path, stream: TextIO | None = None) -> None:
-    """Prints the finals' table, what it means, and the winner's source."""
+def print_results(
+    entries: Sequence[Entry],
+    run_dir: Path,
+    stream: TextIO | None = None,
+    *,
+    objective: str | None = None,
+) -> None:
+    """Prints the finals' table, what it means, and the winner's source.
+
+    Args:
+      entries: the table's.
+      run_dir: the run's directory.
+      stream: where it is printed; standard output if None.
+      objective: the config's; None where the caller does not know it.
+    """
     from rich.console import Console
     from rich.syntax import Syntax
 
     stream = sys.stdout if stream is None else stream
+    scale = objectives.describe(objective or objectives.DEFAULT)
+    if objective is None:
+        scale = f"the config's objective, by default {scale}"
     # Away from a terminal rich would fold the table at 80 columns; below that, columns vanish.
     width = max(Console(file=stream).width, 80) if stream.isatty() else 120
     console = Console(file=stream, width=width, highlight=False, markup=False)
     console.print(results_table(entries))
     console.print(
-        "Scores are mean log normalised validation loss: lower is better, 0.1 less is about 10% "
-        "less loss. Every rule had the same budget for its numbers; `proxies` is on seeds "
+        f"Scores are {scale}: lower is better, 0.1 less is about 10% less loss. "
+        "Every rule had the same budget for its numbers; `proxies` is on seeds "
         "that nothing was selected on, ± one standard error.",
         style="dim",
     )

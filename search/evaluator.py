@@ -8,10 +8,12 @@ never an exception.
 A run is trained in equal chunks. After each, the loss on the proxy's validation split is taken:
 that is where a run that has diverged stops, and where the *hurdle* stands: the initial rule's own
 loss at the same point of the same run (same parameters, same batches). A candidate that is worse by
-more than a margin is rejected there and its remaining runs are saved.
+more than a margin is rejected there and its remaining runs are saved. (The loss is the training
+loss where that is the objective.)
 
-Fitness is the mean over runs of the logarithm of the normalised validation loss at the end; lower
-is better, and a difference of -0.1 is a loss about 10% lower.
+Fitness is the mean over runs of the objective's score (`objectives.py`), by default the logarithm
+of the normalised validation loss at the end; lower is better, and a difference of -0.1 is a loss
+about 10% lower.
 """
 
 import enum
@@ -28,13 +30,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from veldt.search import dataflow, encode, paths
+from veldt.search import dataflow, encode, objectives, paths
 from veldt.search.mutation import Genotype
+from veldt.search.objectives import Objective, Training
 from veldt.search.program import Program
 from veldt.tasks import compiling, flat, registry, unroll
-
-# Below this, a normalised loss counts as perfect: its logarithm must not decide a search by itself.
-MIN_NORMALIZED: Final = 1e-6
 
 
 @final
@@ -43,7 +43,7 @@ class Status(enum.StrEnum):
 
     OK = "ok"
     REJECTED = "rejected"  # worse than the hurdle allows; not trained to the end
-    DIVERGED = "diverged"  # a loss or an update was NaN or infinite
+    DIVERGED = "diverged"  # a loss, an update or a user's score was NaN or infinite
     TIMEOUT = "timeout"
     KILLED = "killed"  # its workers died under it, each time it was tried
     ERROR = "error"
@@ -111,8 +111,9 @@ class RunResult:
       run: which.
       status: ok, rejected or diverged.
       loss: validation loss at the last check in the task's own units; None where it is not finite.
-      log_losses: log normalised validation loss at each check made, finite.
-      num_steps: training steps done.
+      log_losses: what stands against the hurdle at each check made, finite; where the run is ok,
+        the last one is its score.
+      num_steps: training steps done, at all learning rates of the objective.
       wall_s: seconds, without compiling.
     """
 
@@ -131,7 +132,7 @@ class Outcome:
 
     Attributes:
       status: the first status that is not ok, or ok.
-      fitness: mean over runs of the final log normalised loss; None unless the status is ok.
+      fitness: mean of the runs' scores; None unless the status is ok.
       runs: the runs made.
       message: what went wrong, for an error.
     """
@@ -159,11 +160,13 @@ class EvaluatorConfig:
       proxies: the tasks, in the order in which `Run.proxy` counts.
       seed: the search's seed; runs' keys are folded from it.
       capacity: of the interpreter; programs beyond it are compiled, each by itself.
+      objective: what runs are scored by, as `objectives.load` takes it.
     """
 
     proxies: tuple[ProxyConfig, ...]
     seed: int = 0
     capacity: encode.Capacity = field(default_factory=encode.Capacity)
+    objective: str = objectives.DEFAULT
 
 
 # The program's data, learning rate, seed; start, advance.
@@ -175,13 +178,28 @@ MAX_COMPILED: Final = 4
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """Training at one learning rate, to the end or to the first check that fails."""
+
+    status: Status
+    curve: tuple[float, ...]  # what stood against the hurdle
+    num_steps: int
+    loss: float  # on the validation split, at the last check
+    measured: Training
+
+
+@final
 class ProxyLoop:
     """The training loop of one proxy, compiled; shared by the threads of a process."""
 
-    def __init__(self, config: ProxyConfig, capacity: encode.Capacity, seed: int):
+    def __init__(
+        self, config: ProxyConfig, capacity: encode.Capacity, seed: int, objective: Objective
+    ):
         self.config = config
         self.capacity = capacity
         self._seed = seed
+        self._objective = objective
         self.task = flat.FlatTask(registry.load_task(config.task))
         self._lock = threading.Lock()
         self._compiled: dict[Hashable, tuple[Any, Any]] = {}
@@ -207,9 +225,9 @@ class ProxyLoop:
             )
             loss = unroll.evaluate(task, state.params, state.key, "valid")
             # One array, so that one transfer brings everything back.
-            report = jnp.stack(
-                [loss, task.normalizer(loss), jnp.isfinite(losses).all().astype(loss.dtype)]
-            )
+            finite = jnp.isfinite(losses).all().astype(loss.dtype)
+            train = losses.mean().astype(loss.dtype)
+            report = jnp.stack([loss, task.normalizer(loss), finite, train, task.normalizer(train)])
             return state, report
 
         options = compiling.options()
@@ -241,29 +259,76 @@ class ProxyLoop:
     def run(
         self, flow: dataflow.Dataflow, learning_rate: float, run: Run, hurdle: Sequence[float]
     ) -> RunResult:
-        """Trains once, to the end or to the first check that fails."""
-        data, rate, seed, start, advance = self.prepare(flow, learning_rate, run.seed)
+        """Makes one run: trains at the objective's learning rates, and scores.
+
+        Args:
+          flow: the program, lowered and folded.
+          learning_rate: the rule's own.
+          run: which.
+          hurdle: at each check of training at the rule's own rate, then of the score; empty for no
+            hurdle.
+        """
         began = time.perf_counter()
-        state = start(data, rate, seed)
-        status, loss, log_losses, chunk = Status.OK, math.nan, [], 0
-        for chunk in range(self.config.num_chunks):
-            state, report = advance(data, rate, state)
-            loss, normalized, finite = (float(x) for x in np.asarray(report))
-            if not (finite and math.isfinite(loss)):
+        own = self._train(flow, learning_rate, run.seed, hurdle)
+        status, log_losses, num_steps = own.status, own.curve, own.num_steps
+        if status is Status.OK:
+            trained: list[Training | None] = [own.measured]
+            for factor in self._objective.rate_factors[1:]:
+                other = self._train(flow, learning_rate * factor, run.seed, ())
+                num_steps += other.num_steps
+                trained.append(other.measured if other.status is Status.OK else None)
+            score = self._objective.score(trained)
+            if not math.isfinite(score):
                 status = Status.DIVERGED
-                break
-            log_losses.append(math.log(max(normalized, MIN_NORMALIZED)))
-            if chunk < len(hurdle) and log_losses[-1] > hurdle[chunk]:
-                status = Status.REJECTED
-                break
+            elif not self._objective.is_last_check:
+                log_losses = (*log_losses, score)
+                if hurdle and score > hurdle[-1]:
+                    status = Status.REJECTED
         return RunResult(
             run=run,
             status=status,
-            loss=loss if math.isfinite(loss) else None,
-            log_losses=tuple(log_losses),
-            num_steps=(chunk + 1) * self.config.num_steps // self.config.num_chunks,
+            loss=own.loss if math.isfinite(own.loss) else None,
+            log_losses=log_losses,
+            num_steps=num_steps,
             wall_s=time.perf_counter() - began,
         )
+
+    def _train(
+        self, flow: dataflow.Dataflow, learning_rate: float, run_seed: int, hurdle: Sequence[float]
+    ) -> _Trained:
+        """Trains once, to the end or to the first check that fails."""
+        data, rate, seed, start, advance = self.prepare(flow, learning_rate, run_seed)
+        num_chunks, num_steps = self.config.num_chunks, self.config.num_steps
+        state = start(data, rate, seed)
+        status, loss, curve, chunk = Status.OK, math.nan, [], 0
+        reports: list[tuple[float, ...]] = []
+        for chunk in range(num_chunks):
+            state, report = advance(data, rate, state)
+            loss, normalized, finite, train, train_normalized = (
+                float(x) for x in np.asarray(report)
+            )
+            if not (finite and math.isfinite(loss)):
+                status = Status.DIVERGED
+                break
+            reports.append((train, loss, train_normalized, normalized))
+            curve.append(self._objective.checked(train_normalized, normalized))
+            if chunk < len(hurdle) and curve[-1] > hurdle[chunk]:
+                status = Status.REJECTED
+                break
+        columns = tuple(zip(*reports, strict=True)) or ((), (), (), ())
+        measured = Training(
+            task=self.config.task,
+            seed=run_seed,
+            learning_rate=learning_rate,
+            num_steps=num_steps,
+            steps=tuple((i + 1) * num_steps // num_chunks for i in range(len(reports))),
+            train_losses=columns[0],
+            valid_losses=columns[1],
+            train=columns[2],
+            valid=columns[3],
+        )
+        done = (chunk + 1) * num_steps // num_chunks
+        return _Trained(status, tuple(curve), done, loss, measured)
 
 
 @final
@@ -313,8 +378,9 @@ class EvaluatorFactory:
     def __call__(self) -> Evaluator:
         with self._lock:
             if self._loops is None:
+                objective = objectives.load(self.config.objective)
                 self._loops = [
-                    ProxyLoop(proxy, self.config.capacity, self.config.seed)
+                    ProxyLoop(proxy, self.config.capacity, self.config.seed, objective)
                     for proxy in self.config.proxies
                 ]
             return Evaluator(self._loops)

@@ -2,8 +2,9 @@
 
 Lion (arXiv 2302.06675), section 2.2; Real et al. (arXiv 1802.01548).
 
-A population of fixed size, wholly warm-started as the initial rule; each child is a mutation of the
-best of a random tournament; the oldest dies. Before any training a child is looked up twice
+A population of fixed size, warm-started as the initial rule (and further founders, if the config
+names any); each child is a mutation of the best of a random tournament; the oldest dies. Before any
+training a child is looked up twice
 (`seen.py`): by its structural hash, then by what it does on a probe (`fingerprint.py`). Only new
 behaviour is trained, and only past the hurdle to the end.
 
@@ -30,12 +31,14 @@ from typing import Final, final
 import numpy as np
 
 from veldt.search import challenge as challenge_lib
-from veldt.search import dataflow, fingerprint, mutation, records, rules, simplify
+from veldt.search import dataflow, fingerprint, mutation, niches, records, simplify
+from veldt.search import founders as founders_lib
 from veldt.search.challenge import Arena, Challenge, Incumbent
 from veldt.search.config import SearchConfig
 from veldt.search.errors import SearchError
 from veldt.search.evaluator import EvalJob, Outcome, Run, Status
 from veldt.search.mutation import Genotype
+from veldt.search.population import INITIAL, Member, Population
 from veldt.search.program import Program
 from veldt.search.records import Record
 from veldt.search.seen import Seen
@@ -45,13 +48,6 @@ from veldt.tasks.pool import JobResult
 
 # A search that proposes this many children for each evaluation has nothing new left to find.
 MAX_PROPOSALS_PER_EVALUATION: Final = 200
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Member:
-    genotype: Genotype
-    fitness: float  # inf where there is none
 
 
 @final
@@ -78,10 +74,9 @@ class Evolution:
         self._store = store
         self._run_now = run_now
         self._arena = Arena(config, run_now)
-        program = replace(rules.load_rule(config.initial_rule), name="rule", doc="")
-        initial = Genotype(program.with_slots(config.num_slots), config.learning_rate)
-        self.initial = _Member(initial, math.inf)
-        self._members: dict[int, _Member] = {}
+        self.founders = founders_lib.read(store.meta(), config)
+        self.initial = Member(self.founders[0].genotype, math.inf)
+        self._population: Population
         self._asked: dict[int, _Asked] = {}
         self._seen: Seen
         self._hurdle: tuple[tuple[float, ...], ...] = ()
@@ -155,7 +150,7 @@ class Evolution:
         store = self._store
         self._hurdle = tuple(tuple(row) for row in json.loads(store.meta()["hurdle"]))
         self._seen = Seen(store, _structure(self.initial.genotype))
-        self.initial = replace(self.initial, fitness=self._seen.fitness(0))
+        self.initial = self._member(self.initial.genotype, self._seen.fitness(0))
         self.statuses.clear()
         query = "SELECT status, COUNT(*) AS n FROM candidate WHERE id > 0 GROUP BY status"
         for row in store.rows(query):
@@ -171,12 +166,7 @@ class Evolution:
         self.num_told = sums["told"]
         self.num_invalid, self.num_statements = sums["invalid"], sums["statements"]
         self.num_live, self.seconds_before = sums["live"], sums["seconds"]
-        first = self.num_told - self.config.population_size - self.config.window
-        for row in store.rows(
-            "SELECT id, program, learning_rate, candidate FROM proposal WHERE id >= ?", (first,)
-        ):
-            genotype = Genotype(Program.parse(row["program"]), row["learning_rate"])
-            self._members[row["id"]] = _Member(genotype, self._seen.fitness(row["candidate"]))
+        self._rebuild_population()
         self.num_asked_evaluations = self.sources["evaluated"]
         won = store.rows(
             "SELECT challenger, meta_fitness FROM challenge WHERE won = 1 ORDER BY id DESC LIMIT 1"
@@ -195,6 +185,35 @@ class Evolution:
             meta=won["meta_fitness"],
         )
 
+    def _rebuild_population(self) -> None:
+        self._population = Population(self.config, self.initial, len(self.founders))
+        needed = self._population.needed_from(self.num_told)
+        # What was before matters for restarts alone.
+        first = needed if self.config.restart_after is None else 0
+        query = (
+            "SELECT p.id, p.source, p.candidate, COALESCE(h.won, 0) AS won FROM proposal p "
+            "LEFT JOIN challenge h ON h.proposal = p.id WHERE p.id >= ? ORDER BY p.id"
+        )
+        for row in self._store.iterate(query, (first,)):
+            member = None
+            if row["id"] >= needed or row["won"]:
+                fitness = self._seen.fitness(row["candidate"])
+                member = self._member(self._proposed(row["id"]), fitness)
+            trained = row["source"] == "evaluated"
+            self._population.add(row["id"], member, trained=trained, best=bool(row["won"]))
+
+    def _member(self, genotype: Genotype, fitness: float) -> Member:
+        # Looking at the probe again takes as long as all else here, and no niche matters otherwise.
+        if self.config.niche_size is None or not math.isfinite(fitness):
+            return Member(genotype, fitness)
+        flow = dataflow.lower(genotype.program, fold=True)
+        return Member(genotype, fitness, niches.niche(flow))
+
+    def _proposed(self, index: int) -> Genotype:
+        query = "SELECT program, learning_rate FROM proposal WHERE id = ?"
+        row = self._store.rows(query, (index,))[0]
+        return Genotype(Program.parse(row["program"]), row["learning_rate"])
+
     # ------------------------------------------------------------------ proposing
 
     def ask(self, index: int) -> driver.Proposal:
@@ -206,9 +225,7 @@ class Evolution:
             return driver.Stop()
         if index >= MAX_PROPOSALS_PER_EVALUATION * config.max_evaluations:
             return driver.Stop()
-        rng = np.random.default_rng((config.seed, index))
-        parent = self._tournament(rng, index)
-        child = mutation.mutate(rng, self._member(parent).genotype, config.mutation)
+        parent, child = self._child(index)
         asked = self._look_up(child, parent if parent >= 0 else None)
         self._asked[index] = asked
         self._seen.ask(asked.structure, asked.candidate, asked.behaviour)
@@ -222,23 +239,14 @@ class Evolution:
     def _job(self, asked: _Asked) -> EvalJob:
         return EvalJob(asked.live, self._runs, self._hurdle, asked.candidate, "fitness")
 
-    def _member(self, index: int) -> _Member:
-        return self._members[index] if index >= 0 else self.initial
-
-    def _tournament(self, rng: np.random.Generator, index: int) -> int:
-        """The number of the parent; below 0 stands for the initial rule."""
-        if self.config.parents == "initial":
-            return -1
-        config = self.config
-        newest = index - config.window
-        ages = rng.integers(config.population_size, size=config.tournament_size)
-        if config.islands > 1:
-            # Proposal i lives on island i modulo their number; every draw above is as likely there.
-            stays = rng.random(config.tournament_size) >= config.migration
-            home = (newest - index) % config.islands
-            at_home = ages // config.islands * config.islands + home
-            ages = np.where(stays, at_home, ages)
-        return int(min(newest - ages, key=lambda i: self._member(int(i)).fitness))
+    def _child(self, index: int) -> tuple[int, mutation.Child]:
+        """A proposal's parent and what is proposed: a mutation of it, or one of the founders."""
+        if index < len(self.founders) - 1:
+            founder = self.founders[index + 1]
+            return INITIAL, mutation.Child(founder.genotype, f"founder {founder.name}", 0)
+        rng = np.random.default_rng((self.config.seed, index))
+        parent, genotype = self._population.draw(rng, index)
+        return parent, mutation.mutate(rng, genotype, self.config.mutation)
 
     def _look_up(self, child: mutation.Child, parent: int | None) -> _Asked:
         """Looks a child up by structure, then by behaviour."""
@@ -310,8 +318,12 @@ class Evolution:
             fitness = challenge_lib.rank(outcome.fitness)
         else:
             fitness = self._seen.fitness(asked.candidate)
-        self._members[index] = _Member(asked.child.genotype, fitness)
-        self._members.pop(index - self.config.population_size - self.config.window, None)
+        self._population.add(
+            index,
+            self._member(asked.child.genotype, fitness),
+            trained=source == "evaluated",
+            best=challenge is not None and challenge.won,
+        )
         self.sources[source] += 1
         self.num_invalid += asked.child.invalid
         self.num_statements += len(asked.child.genotype.program.statements)

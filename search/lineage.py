@@ -1,4 +1,4 @@
-"""How a program came about: the mutations from the initial rule to it, and what each changed.
+"""How a program came about: the mutations that led to it, what each changed and what it gained.
 
 Steps that left the behaviour alone (dead code, mostly) are counted and not shown. Programs are
 compared as a person reads them, simplified and nested; names of intermediate values, which shift
@@ -38,20 +38,29 @@ class Step:
       ancestor: the proposal.
       num_neutral: steps before it, since the last one shown, that altered nothing.
       change: against the last one shown.
+      gain: its fitness less that of the last one shown that has one, below 0 where it is better;
+        None where there is none to tell.
     """
 
     ancestor: Ancestor
     num_neutral: int
     change: Change
+    gain: float | None
 
 
-def steps(initial: Program, learning_rate: float, lineage: Sequence[Ancestor]) -> tuple[Step, ...]:
+def steps(
+    initial: Program,
+    learning_rate: float,
+    lineage: Sequence[Ancestor],
+    fitness: float | None = None,
+) -> tuple[Step, ...]:
     """The steps of a line that altered something, the first against the initial rule.
 
     Args:
       initial: the initial rule.
       learning_rate: the initial rule's.
       lineage: proposals, each the parent of the next.
+      fitness: the initial rule's.
     """
     shown: list[Step] = []
     candidate, num_neutral = 0, 0
@@ -61,8 +70,12 @@ def steps(initial: Program, learning_rate: float, lineage: Sequence[Ancestor]) -
             num_neutral += 1
             continue
         change = compare(program, rate, ancestor.program, ancestor.learning_rate)
-        shown.append(Step(ancestor, num_neutral, change))
+        gain = None
+        if ancestor.fitness is not None and fitness is not None:
+            gain = ancestor.fitness - fitness
+        shown.append(Step(ancestor, num_neutral, change, gain))
         candidate, num_neutral = ancestor.candidate, 0
+        fitness = fitness if ancestor.fitness is None else ancestor.fitness
         program, rate = ancestor.program, ancestor.learning_rate
     return tuple(shown)
 

@@ -4,12 +4,21 @@
 `Compiled` is the native transform (`transform.py`), for which the loop is compiled anew: it runs
 anything, and faster where parameters are many, but only after a second or more of compiling.
 
-`choose` says which of them a program takes, and is the one place that does.
+`choose` says which of them a program takes, and is the one place that does: it goes by what each
+costs. The two agree to float32 rounding and no further, so the choice must never hang on a clock or
+on what a worker happens to have compiled: it is a function of the program, the task and the number
+of steps, and its constants were measured once (`benchmarks/search_throughput.py`).
+
+Several programs in one compiled loop ("grouped compiling") are not offered. On a proxy whose loop
+alone compiles in 0.3 s, a program of a group of 8 cost 0.13 s to compile and of a group of 32 0.06
+s, while training with the interpreter takes 0.03 s in all; where training takes long enough to be
+worth a compile, a group saves little of it. And a group's members must be known together, where
+the search asks for one child at a time.
 """
 
 import abc
 from collections.abc import Hashable
-from typing import Any, final
+from typing import Any, Final, final
 
 import jax
 import optax
@@ -19,6 +28,15 @@ from veldt.search.dataflow import Dataflow
 from veldt.search.encode import Capacity, Encoded
 from veldt.search.errors import CapacityError
 from veldt.tasks.flat import Layout
+
+# Processor seconds that a loop of its own takes to compile, and what it then saves over
+# interpreting, in nanoseconds per instruction, parameter and step: medians of
+# `benchmarks/search_throughput.py` where it matters, at 88,090 and 301,066 parameters. Both grow
+# alike on a slower or busier machine. What a compiled program loses by computing at each step the
+# schedules that the interpreter has ready is not counted; for one in three it was more than the
+# saving at 2,410 parameters.
+COMPILE_S: Final = 5.0
+SAVED_NS: Final = 0.35
 
 
 class AbstractPath(abc.ABC):
@@ -71,7 +89,11 @@ class Compiled(AbstractPath):
 
 
 def choose(flow: Dataflow, layout: Layout, *, num_steps: int, capacity: Capacity) -> AbstractPath:
-    """The path that a program takes: interpreted if the interpreter has room and ops for it.
+    """The path that a program takes.
+
+    It is compiled if the interpreter lacks room or ops for it, or if one training run alone is
+    worth it (`worth_compiling`). How many runs will share the loop is not asked: when finals are
+    resumed, only some of a job's runs are left, and they must give what they would have given.
 
     Args:
       flow: the program, lowered and folded.
@@ -83,4 +105,20 @@ def choose(flow: Dataflow, layout: Layout, *, num_steps: int, capacity: Capacity
         encoded = encode.encode_dataflow(flow, num_steps=num_steps, capacity=capacity)
     except CapacityError:
         return Compiled(flow, layout)
+    if worth_compiling(int(encoded.length), layout.num_params, num_steps):
+        return Compiled(flow, layout)
     return Interpreted(encoded, layout, capacity)
+
+
+def worth_compiling(num_instructions: int, num_params: int, num_steps: int) -> bool:
+    """Whether a loop of its own saves more in one run than compiling it takes.
+
+    A dozen instructions on a million parameters are worth it from 1,191 steps on, on a hundred
+    thousand from 11,905.
+
+    Args:
+      num_instructions: that the interpreter would execute at each step.
+      num_params: of the task.
+      num_steps: of the run.
+    """
+    return SAVED_NS * 1e-9 * num_instructions * num_params * num_steps > COMPILE_S

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, final
 
+from veldt.search import founders
 from veldt.search.config import FinalsConfig, SearchConfig
 from veldt.search.errors import StoreError
 from veldt.search.evaluator import EvalJob, Outcome, RunResult, Status
@@ -99,7 +100,8 @@ def replay(run_dir: Path, into: Path) -> list[str]:
         into.mkdir(parents=True, exist_ok=True)
         with Store.create(into) as new:
             with new.transaction():
-                for key in ("config", "versions"):  # Of the run whose results these are.
+                # Of the run whose results these are.
+                for key in meta.keys() & {"config", "versions", founders.META_KEY}:
                     new.set_meta(key, meta[key])
             found = []
             try:

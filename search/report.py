@@ -5,7 +5,6 @@ one, or one that is still going on. What the store holds is shown as text, whoev
 """
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -16,11 +15,15 @@ from veldt.search import (
     best,
     display,
     files,
-    lineage,
+    objectives,
+    overfitting,
     pretty,
     report_data,
     report_figures,
+    report_funnel,
+    report_lineage,
     report_outcome,
+    report_survival,
     report_work,
 )
 from veldt.search import tally as tally_lib
@@ -49,12 +52,14 @@ _PURPOSES: Final = {
 _STYLE: Final = """
 tr.winner td { font-weight: 700; background: var(--mark); }
 tr.baseline td { color: var(--blue); }
-tr.neutral td { color: var(--soft); font-size: .86rem; }
-.diff { margin: 0; font-size: .84rem; line-height: 1.45; white-space: pre-wrap; }
-.diff div { padding: 0 .4em; }
-.added { background: var(--added); }
-.removed { background: var(--removed); }
 """
+_RULES: Final = (
+    _STYLE
+    + report_figures.STYLE
+    + report_lineage.STYLE
+    + report_funnel.STYLE
+    + report_survival.STYLE
+)
 
 
 def write_report(run_dir: Path, output: Path | None = None) -> Path:
@@ -91,11 +96,13 @@ def render(run_dir: Path) -> str:
         _hall_of_fame(data),
         _progress(data),
         _meta_validation(data),
-        _lineage(data),
+        report_lineage.section(data),
+        report_funnel.section(data),
+        report_survival.section(data),
         _budget(data),
         report_work.section(data.work),
         _configuration(data),
-        rules=_STYLE + report_figures.STYLE,
+        rules=_RULES,
     )
 
 
@@ -172,7 +179,7 @@ def _hall_of_fame(data: RunData) -> Html:
     return _section(
         "Hall of fame",
         tag("p", "The Pareto front of fitness on the search's seeds, length and state slots, and "
-            "the baselines. Scores are mean log normalised validation loss: lower is "
+            f"the baselines. Scores are {objectives.describe(data.settings.objective)}: lower is "
             "better, 0.1 less is about 10% less loss. The search fitness flatters, since it was "
             "selected on; “proxies” is the same tasks on seeds that nothing was selected on. The "
             "winner is chosen on other runs than those shown, so it need not lead here. Stages are "
@@ -214,7 +221,11 @@ def _meta_validation(data: RunData) -> Html:
         )
         flatters = "Where another line lies above the fitness, the fitness flatters."
         content.append(tag("p", f"{text}{'; '.join(gains)}. {flatters}"))
-        content.append(report_figures.track(data.reigns, len(data.trained)))
+        found = overfitting.onset(data.reigns, data.meta_runs)
+        if found is not None:
+            best = f"#{found.best.candidate}" if found.best.candidate else data.initial_rule
+            content.append(tag("p", overfitting.describe(found, len(data.trained), best)))
+        content.append(report_figures.track(data.reigns, len(data.trained), found))
         content.append(_incumbents(data))
     else:
         content.append(
@@ -257,42 +268,6 @@ def _incumbents(data: RunData) -> Html:
         tag("summary", f"All {len(rows)} incumbents"),
         table(heads, rows, numbers=range(1, len(heads))),
     )
-
-
-# ----------------------------------------------------------------------------------------- lineage
-
-
-def _lineage(data: RunData) -> Html:
-    title = "The winner's lineage" if data.finished else "The lineage of the best so far"
-    if not data.lineage:
-        return _section(title, tag("p", f"It is {data.initial_rule} itself."))
-    steps = lineage.steps(data.initial_program, data.initial_learning_rate, data.lineage)
-    rows: list[tuple[str, Sequence[object]]] = [
-        ("", ("start", data.initial_rule, display.number(data.reigns[0].fitness), ""))
-    ]
-    for step in steps:
-        if step.num_neutral:
-            plural = "s" if step.num_neutral > 1 else ""
-            text = f"{step.num_neutral} neutral step{plural}"
-            rows.append(("neutral", ("", text, "", "")))
-        one = step.ancestor
-        score = one.status if one.fitness is None else display.number(one.fitness)
-        rows.append(("", (f"{one.proposal:,}", one.mutation, score, _change(step.change))))
-    count = len(data.lineage)
-    return _section(
-        title,
-        tag("p", f"{count:,} mutation{'s' if count > 1 else ''}, {len(steps):,} of which changed "
-            "what the rule does; neutral ones touch dead statements, or write the same in another "
-            "way."),
-        table(("proposal", "mutation", "fitness", "what changed"), rows, numbers=(0, 2)),
-    )  # fmt: skip
-
-
-def _change(change: lineage.Change) -> Html:
-    lines: list[object] = [tag("div", text) for text in change.settings]
-    lines += [tag("div", f"− {text}", class_="removed") for text in change.removed]
-    lines += [tag("div", f"+ {text}", class_="added") for text in change.added]
-    return tag("div", *(lines or ["names or late digits only"]), class_="diff mono")
 
 
 # ------------------------------------------------------------------------- budget and configuration

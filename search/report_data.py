@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, final
 
-from veldt.search import finals, work
-from veldt.search.config import FinalsConfig, SearchConfig
+from veldt.search import finals, objectives, work
+from veldt.search import survival as survival_lib
+from veldt.search.config import FinalsConfig, FounderConfig, SearchConfig
 from veldt.search.errors import StoreError
 from veldt.search.evaluator import ProxyConfig
 from veldt.search.finals import Entry
 from veldt.search.program import Program
 from veldt.search.store import Store
+from veldt.search.survival import Survival
 from veldt.search.tally import Tally
 from veldt.search.work import Work
 
@@ -92,6 +94,22 @@ class Ancestor:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Duel:
+    """A candidate's challenge of the incumbent, on fresh seeds.
+
+    Attributes:
+      difference: mean log loss, its own less the incumbent's; None where one of them failed.
+      standard_error: of the difference.
+      won: whether it became the incumbent.
+    """
+
+    difference: float | None
+    standard_error: float | None
+    won: bool
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Spent:
     """What one kind of evaluation took: runs, training steps, seconds of training."""
 
@@ -119,6 +137,9 @@ class RunData:
       initial_program: the initial rule's.
       initial_learning_rate: the initial rule's.
       lineage: from the initial rule's child to the subject; empty where they are the same.
+      duels: by candidate, those on the lineage that challenged an incumbent.
+      meta_runs: log losses of incumbents on meta-validation, by candidate, then by task and seed.
+      survival: what became of the ops.
       tally: counts of the search.
       num_won: challenges won.
       spent: by purpose.
@@ -142,6 +163,9 @@ class RunData:
     initial_program: Program
     initial_learning_rate: float
     lineage: tuple[Ancestor, ...]
+    duels: Mapping[int, Duel]
+    meta_runs: Mapping[int, Mapping[tuple[str, int], float]]
+    survival: Survival
     tally: Tally
     num_won: int
     spent: tuple[Spent, ...]
@@ -201,6 +225,7 @@ def _read(store: Store, run_dir: Path) -> RunData:
         subject = reigns[-1].candidate
         program, rate = _candidate(store, subject)
     initial_program, initial_rate = _candidate(store, 0)
+    lineage = _lineage(store, subject)
     return RunData(
         config=config,
         settings=settings,
@@ -213,7 +238,14 @@ def _read(store: Store, run_dir: Path) -> RunData:
         learning_rate=rate,
         initial_program=initial_program,
         initial_learning_rate=initial_rate,
-        lineage=_lineage(store, subject),
+        lineage=lineage,
+        duels=_duels(store, {one.candidate for one in lineage}),
+        meta_runs=_meta_runs(store, reigns),
+        survival=survival_lib.survival(
+            store,
+            settings.population_size,
+            (entry.program for entry in entries if entry.candidate >= 0),
+        ),
         tally=_tally(store, settings.max_evaluations),
         num_won=sum(1 for reign in reigns if reign.proposal >= 0),
         spent=_spent(store),
@@ -230,11 +262,15 @@ def _settings(config: Mapping[str, Any]) -> SearchConfig:
     return SearchConfig(
         tasks=tuple(ProxyConfig(**proxy) for proxy in config["tasks"]),
         meta_validation=tuple(ProxyConfig(**proxy) for proxy in config["meta_validation"]),
+        # Stores of earlier versions have no objective and no founders.
+        objective=str(config.get("objective", objectives.DEFAULT)),
         seed=int(config["seed"]),
         initial_rule=str(config["initial_rule"]),
+        founders=tuple(FounderConfig(str(one["rule"])) for one in config.get("founders", ())),
         max_evaluations=int(config["max_evaluations"]),
+        population_size=int(config["population_size"]),
         meta_seeds=int(config["meta_seeds"]),
-        finals=FinalsConfig(**config["finals"]),
+        finals=FinalsConfig.from_plain(config["finals"]),
     )
 
 
@@ -346,6 +382,31 @@ def _lineage(store: Store, candidate: int) -> tuple[Ancestor, ...]:
             raise ValueError(f"proposal {proposal} descends from a later one")
         proposal = row["parent"]
     return tuple(reversed(lineage))
+
+
+def _duels(store: Store, candidates: set[int]) -> dict[int, Duel]:
+    rows = store.rows("SELECT * FROM challenge WHERE proposal >= 0 ORDER BY id")
+    return {
+        int(row["challenger"]): Duel(
+            _optional(row["difference"]), _optional(row["standard_error"]), bool(row["won"])
+        )
+        for row in rows
+        if row["challenger"] in candidates
+    }
+
+
+def _meta_runs(store: Store, reigns: tuple[Reign, ...]) -> dict[int, dict[tuple[str, int], float]]:
+    query = (
+        "SELECT task, seed, log_loss FROM evaluation WHERE candidate = ? AND purpose = 'meta' "
+        "AND log_loss IS NOT NULL"
+    )
+    return {
+        reign.candidate: {
+            (str(row["task"]), int(row["seed"])): _number(row["log_loss"])
+            for row in store.rows(query, (reign.candidate,))
+        }
+        for reign in reigns
+    }
 
 
 def _tally(store: Store, max_evaluations: int) -> Tally:

@@ -7,7 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from veldt.search import report_labels
 from veldt.search.finals import Entry
+from veldt.search.overfitting import Onset
 from veldt.search.report_data import Reign, Trained
 from veldt.tasks.html import plot as plot_lib
 from veldt.tasks.html.markup import Html
@@ -16,12 +18,15 @@ from veldt.tasks.html.plot import Frame, LinearAxis, Plot, Point
 MAX_DOTS: Final = 6000
 # Dots above this quantile are drawn at the upper edge, so that a few do not press the rest flat.
 CLIP_QUANTILE: Final = 0.95
+_LEFT: Final = 76  # of a frame: room for ticks of three digits beside the axis's name
 
 STYLE: Final = """
 .line.fitness { stroke: var(--blue); }
 .line.fresh { stroke: var(--orange); stroke-dasharray: 9 3; }
 .line.meta { stroke: var(--green); stroke-dasharray: 2 3; stroke-width: 2.8; }
 .line.initial { stroke: var(--grey); stroke-width: 1.4; stroke-dasharray: 5 4; }
+.line.onset { stroke: var(--pink); stroke-width: 1.6; stroke-dasharray: 1 3; }
+.line.leader { stroke: var(--soft); stroke-width: .8; }
 .line.error { stroke: var(--grey); stroke-width: 1.4; }
 .dots.faint { stroke: var(--dot); stroke-opacity: .4; }
 .swatch .dots.faint { stroke-opacity: .8; }
@@ -94,8 +99,14 @@ def progress(
     return plot_lib.figure(figure, items, " ".join(notes))
 
 
-def track(reigns: Sequence[Reign], end: int) -> Html:
-    """The incumbents against the initial rule: on old seeds, fresh seeds and other tasks."""
+def track(reigns: Sequence[Reign], end: int, onset: Onset | None = None) -> Html:
+    """The incumbents against the initial rule: on old seeds, fresh seeds and other tasks.
+
+    Args:
+      reigns: the incumbents, the initial rule first.
+      end: programs trained in all.
+      onset: where meta-overfitting set in, to be marked.
+    """
     series: list[tuple[str, str, list[Point]]] = []
     for kind, text, scores in (
         ("fitness", "fitness: same tasks, the seeds searched on", [r.fitness for r in reigns]),
@@ -112,11 +123,13 @@ def track(reigns: Sequence[Reign], end: int) -> Html:
     plot = Plot(
         LinearAxis(0, end, "distinct programs trained"),
         LinearAxis(*plot_lib.padded([0.0, *values]), "change in log loss"),
+        Frame(left=_LEFT, top=34 if onset else 14),
     )
     figure = plot.draw(
         "Gain of the incumbent over the initial rule, by what it is measured on",
         f"The incumbent changed {len(reigns) - 1} times.",
         plot.line([(0, 0.0), (end, 0.0)], "initial"),
+        *(_onset(plot, onset) if onset else ()),
         *(plot.steps(points, end, kind) for kind, _, points in series),
         *(
             plot.marker(point, kind, _SHAPES[kind])
@@ -128,6 +141,15 @@ def track(reigns: Sequence[Reign], end: int) -> Html:
     return plot_lib.figure(
         figure, items, "0 is the initial rule on the same seeds or tasks. Down is better."
     )
+
+
+def _onset(plot: Plot, onset: Onset) -> list[Html]:
+    """A line upright where meta-validation was left behind, its name above the plot."""
+    x, top = plot.place((onset.since, plot.y.high))
+    side = "start" if x < plot.frame.width / 2 else "end"
+    name = "meta-overfitting from here" if onset.significant else "meta-validation best until here"
+    ends = [(onset.since, plot.y.low), (onset.since, plot.y.high)]
+    return [plot.line(ends, "onset"), plot_lib.text(x, top - 10, name, side)]
 
 
 _SHAPES: Final = {"fitness": "circle", "fresh": "square", "meta": "diamond"}
@@ -145,12 +167,17 @@ def transfer(entries: Sequence[Entry]) -> Html:
             "proxy tasks, final seeds (log loss, ± one standard error)",
         ),
         LinearAxis(*plot_lib.padded([y for _, _, y in points], 0.12), "meta-validation (log loss)"),
+        Frame(left=_LEFT),
     )
     content = []
-    labels = _labels([(entry.label, plot.place((x, y))) for entry, x, y in points], plot.frame)
-    for (entry, x, y), label in zip(points, labels, strict=True):
+    bars = []
+    for entry, x, y in points:
         error = entry.final_error or 0.0
+        ends = plot.place((x - error, y)), plot.place((x + error, y))
+        bars.append((entry.label, plot.place((x, y)), (ends[0][0], ends[1][0])))
         content.append(plot.line([(x - error, y), (x + error, y)], "error"))
+    labels = report_labels.place(bars, plot.frame)
+    for (entry, x, y), label in zip(points, labels, strict=True):
         if entry.winner:
             content.append(plot.marker((x, y), "winner", "diamond"))
         elif entry.candidate < 0:
@@ -173,20 +200,3 @@ def transfer(entries: Sequence[Entry]) -> Html:
 
 def _quantile(values: Sequence[float], default: float) -> float:
     return sorted(values)[int(CLIP_QUANTILE * (len(values) - 1))] if values else default
-
-
-def _labels(points: Sequence[tuple[str, Point]], frame: Frame) -> list[Html]:
-    """Names beside their points, above the error bars, moved where two would overlap."""
-    taken: list[tuple[float, float, float]] = []  # left end, right end, y
-    placed: dict[int, Html] = {}
-    for i in sorted(range(len(points)), key=lambda i: -points[i][1][1]):
-        name, (x, y) = points[i]
-        width = 7.5 * len(name)
-        side = "end" if x + 6 + width > frame.width - frame.right else "start"
-        left = x - 6 - width if side == "end" else x + 6
-        y -= 9
-        while any(a < left + width and left < b and abs(y - c) < 15 for a, b, c in taken):
-            y -= 5
-        taken.append((left, left + width, y))
-        placed[i] = plot_lib.text(x - 6 if side == "end" else x + 6, y, name, side)
-    return [placed[i] for i in range(len(points))]

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from veldt.search import display, verdict
+from veldt.search import display, objectives, verdict
 from veldt.search.evaluator import ProxyConfig
 from veldt.search.report_data import RunData
 from veldt.tasks.html.markup import Html, join, table, tag
@@ -13,10 +13,12 @@ from veldt.tasks.html.markup import Html, join, table, tag
 def headline(data: RunData, run_dir: Path) -> Html:
     """The page's head: the run's name, what was searched, and the outcome."""
     tally = data.tally
+    start = _join([data.initial_rule, *(one.rule for one in data.settings.founders)])
     searched = (
-        f"A search from {data.initial_rule} on {task_names(data.settings.tasks)}: "
+        f"A search from {start} on {task_names(data.settings.tasks)}: "
         f"{tally.sources['evaluated']:,} distinct programs trained, {tally.num_told:,} proposed, "
-        f"in {display.seconds(data.search_s)} of search; seed {data.settings.seed}."
+        f"in {display.seconds(data.search_s)} of search; seed {data.settings.seed}. "
+        f"Scores: {objectives.describe(data.settings.objective)}."
     )
     if data.finished:
         outcome: list[object] = [tag("p", verdict.verdict(data.entries), class_="outcome")]
@@ -116,6 +118,10 @@ def _edge(data: RunData) -> list[Html]:
         f"{lowest:.3g} to {highest:.3g}: it may do better beyond."
     )
     return [tag("p", text, class_="soft")]
+
+
+def _join(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def task_names(proxies: Sequence[ProxyConfig]) -> str:

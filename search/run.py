@@ -7,27 +7,39 @@ exports). Where it was killed, `resume=True` goes on.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
 import yaml
 
-from veldt.search import best, display, files, finals, integrity, rules, work
+from veldt.search import (
+    best,
+    display,
+    files,
+    finals,
+    founders,
+    integrity,
+    objectives,
+    records,
+    rules,
+    work,
+)
 from veldt.search.challenge import Incumbent
 from veldt.search.config import SearchConfig
 from veldt.search.errors import SearchError
-from veldt.search.evaluator import EvaluatorFactory
+from veldt.search.evaluator import EvaluatorConfig, EvaluatorFactory, Outcome
 from veldt.search.evolution import Evolution
 from veldt.search.finals import Entry
+from veldt.search.founders import Founder
+from veldt.search.program import COPY
 from veldt.search.sitting import Sitting
 from veldt.search.store import FILE_NAME, Store
 from veldt.tasks import driver, pool, pool_config, versions
 from veldt.tasks.pool import JobResult
 
 CONFIG_FILE: Final = "config.yaml"
-_SCALE: Final = "mean log normalised validation loss, lower is better"
 # What may differ when a run is resumed: how long it goes on and where, not what it is.
 RESUMABLE: Final = ("max_evaluations", "time_limit_s", "pool", "finals")
 # With another one of these, finals that were played are not this run's.
@@ -71,13 +83,14 @@ def run_search(
     """
     # Tasks and rules are loaded before anything is written: a misspelt name leaves no run directory
     # behind.
+    start = _start(config, run_dir, resume=resume)
     if factory is None:
-        factory = EvaluatorFactory(config.evaluator)
+        factory = EvaluatorFactory(_evaluator(config, start))
         factory()
-    for name in (config.initial_rule, *config.finals.baselines):
+    for name in config.finals.baselines:
         rules.load_rule(name)
     view = view if view is not None else display.Silent()
-    with _open_store(config, run_dir, resume=resume) as store:
+    with _open_store(config, run_dir, start, resume=resume) as store:
         with (
             pool_config.make_pool(config.pool, factory) as workers,
             Sitting(store, workers, view.work) as sitting,
@@ -92,6 +105,24 @@ def run_search(
         )
         best.write_best(run_dir, found)
         return SearchResult(tuple(entries), found)
+
+
+def _start(config: SearchConfig, run_dir: Path, *, resume: bool) -> tuple[Founder, ...]:
+    """Whom the run starts from, or started from if it is resumed."""
+    if not (resume and (run_dir / FILE_NAME).exists()):
+        return founders.load(config)
+    with Store.open(run_dir, read_only=True) as store:
+        return founders.read(store.meta(), config)
+
+
+def _evaluator(config: SearchConfig, start: Sequence[Founder]) -> EvaluatorConfig:
+    """What workers are built from, with the founders' instructions in the interpreter.
+
+    Mutation need not insert them, but children inherit them: each would be compiled by itself.
+    """
+    ops = [s.op for one in start for s in one.genotype.program.statements if s.op != COPY]
+    evaluator = config.evaluator
+    return dataclasses.replace(evaluator, capacity=evaluator.capacity.with_ops(ops))
 
 
 def _search(
@@ -121,6 +152,8 @@ def _search(
     def tell(index: int, result: JobResult | driver.Ready) -> None:
         nonlocal incumbent
         evolution.tell(index, result)
+        if index < len(evolution.founders) - 1:
+            _note_trouble(view, evolution.founders[index + 1], result)
         if evolution.incumbent.candidate != incumbent:
             incumbent = evolution.incumbent.candidate
             _write_incumbent(run_dir, config, evolution.incumbent)
@@ -136,7 +169,21 @@ def _search(
     return finals.Finals(config, incumbent, store, engine.run_now).run(report)
 
 
-def _open_store(config: SearchConfig, run_dir: Path, *, resume: bool) -> Store:
+def _note_trouble(
+    view: display.Display, founder: Founder, result: JobResult | driver.Ready
+) -> None:
+    """Says so where a founder comes to nothing."""
+    outcome = result.value if isinstance(result, driver.Ready) else records.outcome_of(result)
+    if isinstance(outcome, Outcome) and outcome.fitness is None:
+        view.note(
+            f"founder {founder.name} at learning rate {founder.genotype.learning_rate:.3g}: "
+            f"{outcome.status}, so it will have no descendants; another learning rate may do"
+        )
+
+
+def _open_store(
+    config: SearchConfig, run_dir: Path, start: tuple[Founder, ...], *, resume: bool
+) -> Store:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -156,6 +203,8 @@ def _open_store(config: SearchConfig, run_dir: Path, *, resume: bool) -> Store:
             store.set_meta("config", json.dumps(described))
             if "versions" not in store.meta():
                 store.set_meta("versions", json.dumps(versions.versions()))
+            if not before:
+                store.set_meta(founders.META_KEY, founders.dump(start))
             if any(described[key] != before.get(key) for key in _FINALS_OF):
                 store.execute("DELETE FROM hall_of_fame")
         files.write_text(run_dir / CONFIG_FILE, yaml.safe_dump(described, sort_keys=False))
@@ -187,7 +236,7 @@ def _check_same(now: Mapping[str, Any], before: Mapping[str, Any], run_dir: Path
 def _write_incumbent(run_dir: Path, config: SearchConfig, incumbent: Incumbent) -> None:
     provenance = {
         **_origin(run_dir, config),
-        "fitness": f"{incumbent.fitness:.4f} on the search's seeds ({_SCALE})",
+        "fitness": f"{incumbent.fitness:.4f} on the search's seeds ({_scale(config)})",
         "fresh seeds": "not challenged yet"
         if incumbent.fresh is None
         else f"{incumbent.fresh:.4f}",
@@ -200,12 +249,16 @@ def _write_incumbent(run_dir: Path, config: SearchConfig, incumbent: Incumbent) 
     )
 
 
+def _scale(config: SearchConfig) -> str:
+    return f"{objectives.describe(config.objective)}, lower is better"
+
+
 def _provenance(run_dir: Path, config: SearchConfig, winner: Entry) -> dict[str, str]:
     error = "" if winner.final_error is None else f" +- {winner.final_error:.4f}"
     return {
         **_origin(run_dir, config),
         "proxies": f"{winner.final:.4f}{error} over {config.finals.final_seeds} seeds that nothing "
-        f"was selected on ({_SCALE})"
+        f"was selected on ({_scale(config)})"
         if winner.final is not None
         else "failed on the final seeds",
         "meta-validation": "none" if winner.meta is None else f"{winner.meta:.4f}",

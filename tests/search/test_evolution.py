@@ -351,7 +351,8 @@ def test_memory_holds_the_population_and_the_window_alone(tmp_path):
 
     class View(fakes.View):
         def update(self, evolution):
-            for owner in (evolution, evolution._seen, evolution._arena, evolution._store):
+            parts = (evolution._seen, evolution._arena, evolution._store, evolution._population)
+            for owner in (evolution, *parts):
                 for name, value in vars(owner).items():
                     most[name] = max(most[name], num_items(value))
 
@@ -359,7 +360,7 @@ def test_memory_holds_the_population_and_the_window_alone(tmp_path):
     run.run_search(config, tmp_path, view=View(), factory=fakes.FakeWorker)
     assert count(tmp_path) > 150
     assert 0 < most["_structures"] <= config.window and 0 < most["_behaviours"] <= config.window
-    assert max(most.values()) == most["_members"] == config.population_size + config.window
+    assert max(most.values()) == most["members"] == config.population_size + config.window
 
 
 def test_a_run_is_resumed_only_with_its_own_config(tmp_path):

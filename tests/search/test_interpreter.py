@@ -21,7 +21,7 @@ from veldt.search import rules
 from veldt.search.dataflow import Constant, Dataflow, Input
 from veldt.search.encode import Capacity, encode
 from veldt.search.execute import execute, slot_shapes
-from veldt.search.interpreter import interpret
+from veldt.search.interpreter import Blocks, interpret
 from veldt.search.ops import INTERPRETED, OPS
 from veldt.search.program import ROLES, STEP, Program
 from veldt.search.roles import Roles
@@ -30,6 +30,7 @@ from veldt.tasks.flat import Layout
 SHAPES = ((), (3,), (2, 4))
 LAYOUT = Layout.of([jax.ShapeDtypeStruct(shape, np.float32) for shape in SHAPES])
 D = 12
+BLOCK = 5  # three blocks of four numbers
 NUM_STEPS = 20
 CAPACITY = Capacity()
 # What sees tensors as matrices takes as long to compile as all else.
@@ -48,12 +49,12 @@ EXACT |= {"amax", "row_max", "column_max", "every"}
 # One step, one compile: every program is data to it.
 @functools.partial(jax.jit, static_argnums=0)
 def step_once(capacity: Capacity, e: Any, s: Any, g: Any, w: Any) -> Any:
-    return interpret(e, LAYOUT, capacity=capacity).update(g, s, w)
+    return interpret(e, LAYOUT, capacity=capacity, largest_block=BLOCK).update(g, s, w)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def initial_state(capacity: Capacity, e: Any, w: Any) -> Any:
-    return interpret(e, LAYOUT, capacity=capacity).init(w)
+    return interpret(e, LAYOUT, capacity=capacity, largest_block=BLOCK).init(w)
 
 
 def split(flat: np.ndarray) -> list[np.ndarray]:
@@ -293,3 +294,46 @@ def test_parameters_are_asked_for() -> None:
     w = np.ones(D, np.float32)
     with pytest.raises(ValueError, match="reads the parameters"):
         tx.update(w, tx.init(w))
+
+
+RUNS_AND_REDUCTIONS = """\
+def rule(w, g, m, v):
+    m = interp(g, m, 0.9)
+    v = interp(square(g), v, 1 - 1 / (step + 1))
+    u = m / (sqrt(v) + 1e-3) * norm(w)
+    u = u / (global_norm(u) + 1) + fan_in
+    return u * mean(u), v, m
+"""
+
+
+def test_blocks_change_no_bit() -> None:
+    """Runs before, between and after what sees whole rows; a last block beyond the vector's end."""
+    layout = Layout.of([jax.ShapeDtypeStruct(shape, np.float32) for shape in ((3,), (2, 5))])
+    program = Program.parse(RUNS_AND_REDUCTIONS)
+    capacity = Capacity(ops=tuple(sorted({s.op for s in program.statements} & set(OPS))))
+    encoded = encode(program, num_steps=NUM_STEPS, capacity=capacity)
+
+    def train(largest_block: int) -> Any:
+        tx = interpret(encoded, layout, capacity=capacity, largest_block=largest_block)
+        rng = np.random.default_rng(6)
+        w, gs = rng.normal(size=13), rng.normal(size=(4, 13))
+
+        def body(carry: Any, g: jax.Array) -> Any:
+            w, state = carry
+            update, state = tx.update(g, state, w)
+            return (w - 1e-3 * update, state), (update, state.registers[:4, :13])
+
+        w = w.astype(np.float32)
+        return jax.jit(lambda: jax.lax.scan(body, (w, tx.init(w)), np.float32(gs))[1])()
+
+    whole = train(13)
+    assert np.isfinite(whole[0]).all() and np.abs(whole[0]).min() > 0
+    for actual, expected in zip(train(5), whole, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_blocks_cover_a_row_and_are_no_larger_than_allowed() -> None:
+    for num_params in (1, 2, 12, 13, 4096, 4097, 301_066):
+        for largest in (1, 5, 4096):
+            num, size = Blocks.of(num_params, largest)
+            assert size <= largest and num_params <= num * size < num_params + num

@@ -16,8 +16,11 @@ from tests.search import fakes
 from tests.web import Page
 from veldt.search import (
     lineage,
+    overfitting,
     report,
     report_data,
+    report_funnel,
+    report_labels,
     run,
     tally,
     verdict,
@@ -26,6 +29,7 @@ from veldt.search.errors import SearchError, StoreError
 from veldt.search.finals import Entry
 from veldt.search.program import Program
 from veldt.search.store import FILE_NAME, Store
+from veldt.tasks.html.plot import Frame
 from veldt.tasks.pool_config import PoolConfig
 
 
@@ -93,10 +97,10 @@ def test_nothing_comes_from_outside(page):
 
 def test_every_element_is_closed_and_figures_are_svg(page):
     figures = [e for e in main_element(page).iter("svg") if e.get("role") == "img"]
-    assert len(figures) == 3
+    assert len(figures) == 5
     for figure in figures:
         assert figure.find("title").text and figure.find("desc").text
-        assert figure.get("viewBox") == "0 0 720 360"
+        assert figure.get("viewBox").startswith("0 0 720 ")
         for path in figure.iter("path"):
             assert "nan" not in path.get("d") and "inf" not in path.get("d")
 
@@ -157,10 +161,102 @@ def test_the_lineage_is_the_chain_of_parents(page, finished_run):
     data = report_data.read_run(finished_run)
     assert [one.proposal for one in data.lineage] == [id_ for (id_,) in chain]
     assert data.lineage[-1].candidate == winner
-    steps = lineage.steps(data.initial_program, data.initial_learning_rate, data.lineage)
+    steps = lineage.steps(
+        data.initial_program,
+        data.initial_learning_rate,
+        data.lineage,
+        data.reigns[0].fitness,
+    )
     neutral = sum(step.num_neutral for step in steps)
     assert len(steps) + neutral == len(chain)
+    # All gains together lead from the initial rule to the winner.
+    total = sum(step.gain for step in steps if step.gain is not None)
+    fitness = [
+        query(finished_run, f"SELECT fitness FROM candidate WHERE id = {i}")[0][0]
+        for i in (0, winner)
+    ]
+    assert total == pytest.approx(fitness[1] - fitness[0])
     assert f"{len(chain):,} mutation" in Page(page).text
+
+
+def test_the_funnel_narrows_from_children_drawn_to_new_incumbents(page, finished_run):
+    data = report_data.read_run(finished_run)
+    counts = {level.name: level.count for level in report_funnel.search_levels(data)}
+    assert list(counts.values()) == sorted(counts.values(), reverse=True)
+    told, invalid = query(finished_run, "SELECT COUNT(*), SUM(invalid) FROM proposal")[0]
+    assert counts["drawn"] == told + invalid and counts["well formed"] == told
+    (trained,) = query(finished_run, "SELECT COUNT(*) FROM proposal WHERE source = 'evaluated'")[0]
+    assert counts["finite on the probe: trained"] == trained == 40
+    (fit,) = query(finished_run, "SELECT COUNT(*) FROM candidate WHERE id > 0 AND status = 'ok'")[0]
+    assert counts["trained to the end"] == fit
+    shown = next(e for e in main_element(page).iter("svg") if e.get("class") == "funnel")
+    texts = [text.text for text in shown.iter("text")]
+    assert f"{told + invalid:,}" in texts and any(text.startswith("40, ") for text in texts)
+
+
+def test_stages_are_in_the_funnel(run_copy):
+    config = json.loads(query(run_copy, "SELECT value FROM meta WHERE key = 'config'")[0][0])
+    tasks = [{"task": "digits_mlp", "num_steps": 40}]
+    config["finals"]["stages"] = [
+        {"name": name, "tasks": tasks, "seeds": 1, "rate_factors": [1.0]} for name in "BC"
+    ]
+    query(run_copy, "UPDATE meta SET value = ? WHERE key = 'config'", json.dumps(config))
+    (entries,) = query(run_copy, "SELECT COUNT(*) FROM hall_of_fame WHERE candidate >= 0")[0]
+    query(run_copy, "UPDATE hall_of_fame SET stages = winner")
+    found = report_funnel.finals_levels(report_data.read_run(run_copy))
+    assert [(level.name, level.count) for level in found] == [
+        ("finalists: the Pareto front", entries),
+        ("past stage B", 1),
+        ("past stage C", 0),
+        ("the winner", 1),
+    ]
+    assert "past stage C" in Page(report.render(run_copy)).text
+
+
+def test_names_of_points_in_a_heap_cover_neither_each_other_nor_a_point():
+    frame = Frame()
+    points = [
+        (f"#{i}{i}{i}", (300.0 + 9 * i, 200.0 + 4 * (i % 3)), (280.0, 340.0)) for i in range(7)
+    ]
+    labels = report_labels.place(points, frame)
+    boxes = []
+    for label, (name, _, _) in zip(labels, points, strict=True):
+        text = ET.fromstring(f"<g>{label}</g>").find("text")
+        assert text.text == name
+        x, y, width = float(text.get("x")), float(text.get("y")), 7.5 * len(name)
+        left = x - width if text.get("text-anchor") == "end" else x
+        boxes.append((left, left + width, y - 10, y + 2))
+    for i, (left, right, top, bottom) in enumerate(boxes):
+        assert frame.left <= left and right <= frame.width - frame.right
+        for other in boxes[:i]:
+            assert right <= other[0] or other[1] <= left or bottom <= other[2] or other[3] <= top
+        for _, (x, y), _ in points:
+            assert not (left < x < right and top < y < bottom)
+
+
+def reign(candidate, since, fitness, meta):
+    return report_data.Reign(candidate, since, since, 3, fitness, None, 0, meta)
+
+
+def test_meta_overfitting_sets_in_where_the_best_on_meta_validation_ends():
+    reigns = [
+        reign(0, 0, -1.0, -2.0),
+        reign(3, 10, -1.1, -2.3),
+        reign(5, 40, -1.2, -2.2),
+        reign(9, 70, -1.4, -2.1),
+    ]
+    runs = {3: {("a", 0): -2.4, ("a", 1): -2.2}, 9: {("a", 0): -2.19, ("a", 1): -2.01}}
+    found = overfitting.onset(reigns, runs)
+    assert (found.best.candidate, found.since, found.last.candidate) == (3, 40, 9)
+    assert found.gained == pytest.approx(-0.3) and found.lost == pytest.approx(0.2)
+    assert found.error == pytest.approx(0.01) and found.significant  # 0.21 and 0.19
+    told = overfitting.describe(found, 100, "#3")
+    assert "40% of the search" in told and "meta-overfitting set in there" in told
+    noisy = {**runs, 9: {("a", 0): -1.8, ("a", 1): -2.4}}
+    assert not overfitting.onset(reigns, noisy).significant
+    assert "may be noise" in overfitting.describe(overfitting.onset(reigns, {}), 100, "#3")
+    assert overfitting.onset(reigns[:2], runs) is None
+    assert overfitting.onset([reign(0, 0, -1.0, None)], {}) is None
 
 
 def test_the_winner_s_source_is_the_rule_handed_over(page, finished_run):
