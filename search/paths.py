@@ -9,11 +9,9 @@ costs. The two agree to float32 rounding and no further, so the choice must neve
 on what a worker happens to have compiled: it is a function of the program, the task and the number
 of steps, and its constants were measured once (`benchmarks/search_throughput.py`).
 
-Several programs in one compiled loop ("grouped compiling") are not offered. On a proxy whose loop
-alone compiles in 0.3 s, a program of a group of 8 cost 0.13 s to compile and of a group of 32 0.06
-s, while training with the interpreter takes 0.03 s in all; where training takes long enough to be
-worth a compile, a group saves little of it. And a group's members must be known together, where
-the search asks for one child at a time.
+Several programs in one compiled loop ("grouped compiling") are not offered: a group's members must
+be known together, where the search asks for one child at a time, and where training takes long
+enough to be worth a compile, a group saves little of it. That is reasoned, and not measured.
 """
 
 import abc
@@ -30,8 +28,9 @@ from veldt.search.errors import CapacityError
 from veldt.tasks.flat import Layout
 
 # Processor seconds that a loop of its own takes to compile, and what it then saves over
-# interpreting, in nanoseconds per instruction, parameter and step: medians of
-# `benchmarks/search_throughput.py` where it matters, at 88,090 and 301,066 parameters. Both grow
+# interpreting, in nanoseconds per instruction, parameter and step: round figures from
+# `benchmarks/search_throughput.py` where it matters, at 88,090 and 301,066 parameters (4.8 to 8.8 s
+# and 0.23 to 0.86 ns, on a machine at other work). Both grow
 # alike on a slower or busier machine. What a compiled program loses by computing at each step the
 # schedules that the interpreter has ready is not counted; for one in three it was more than the
 # saving at 2,410 parameters.
