@@ -1,6 +1,12 @@
-"""Settings of every test: the CPU, quick compiling, and hypothesis without deadlines."""
+"""Settings of every test: the CPU, quick compiling, Ctrl-C, and hypothesis without deadlines."""
 
 import os
+import signal
+
+# A shell's background jobs, and what they start, ignore Ctrl-C: tests that press it would wait for
+# ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before anything imports JAX. Most of a test's time is LLVM's; at its level 1, which training loops
 # are compiled at anyway (`veldt.tasks.compiling`), the same bits take 0.6 of it.
