@@ -17,6 +17,7 @@ import pytest
 import veldt
 from veldt import cli
 from veldt import search as search_room
+from veldt.search import display  # noqa: F401 (before its neighbours are replaced)
 from veldt.search import errors as search_errors
 from veldt.tasks import errors as task_errors
 from veldt.tasks import pool as pool_lib
