@@ -31,10 +31,12 @@ class SearchConfig:
     Attributes:
         seed: Of everything.
         pool: Where.
+        objective: What counts.
     """
 
     seed: int = 0
     pool: pool_config.PoolConfig = dataclasses.field(default_factory=pool_config.PoolConfig)
+    objective: str = "held_out_loss"
 
 
 @dataclasses.dataclass(frozen=True)
