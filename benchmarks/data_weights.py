@@ -1,6 +1,6 @@
 """Learned example weights against wrong labels: how much of the lost accuracy comes back?
 
-    python benchmarks/data_weights.py [--trials 5] [--updates 30] [--seeds 2]
+    python benchmarks/data_weights.py [--trials 5] [--updates 30] [--seeds 8]
 
 The 8x8 digits are split anew in each trial: 1,000 rows for training, of which 30% get a wrong label
 (uniformly one of the nine others), 200 clean rows for validation, 597 for test. A perceptron of one

@@ -18,7 +18,7 @@ one run holds at once; activations come on top, alike for all.
 
 Everything found is kept in `--folder`, one line for each task, method and search, and a second call
 goes on where the first was stopped. Timings are honest only where nothing else runs: processor
-seconds of one thread suffer less than wall-clock seconds. About 20 processor minutes.
+seconds of one thread suffer less than wall-clock seconds. About 100 processor minutes.
 """
 
 import argparse

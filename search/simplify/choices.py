@@ -77,7 +77,7 @@ class Values:
             return None
         value = self._index[form] = self._new(form, depth)
         if number is not None:
-            self.leaves[value] = _tidy(number)
+            self.leaves[value] = shortest(number)
         return value
 
     def add_way(self, value: int, op: str, args: Iterable[int | None]) -> None:
@@ -289,10 +289,10 @@ def input_atom(value: Input) -> Atom:
     return Atom("input", (), value.name, kind=value.kind, bounds=bounds, uniform=uniform)
 
 
-def _tidy(number: float) -> float:
-    """The shortest decimal number that equals a computed one up to its last bits."""
+def shortest(number: float, tolerance: float = 4e-16) -> float:
+    """The shortest decimal number that equals a computed one up to a relative tolerance."""
     for digits in range(1, 17):
         short = float(f"{number:.{digits}g}")
-        if abs(short - number) <= 4e-16 * abs(number):
+        if abs(short - number) <= tolerance * abs(number):
             return short
     return number

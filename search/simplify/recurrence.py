@@ -100,19 +100,10 @@ def _guess(slots: Sequence[str], seen: Trace) -> Facts:
             if source not in multiples and other.any() and other.shape == row.shape:
                 factor = float(row @ other / (other @ other))
                 if np.allclose(row, factor * other, rtol=1e-9, atol=0.0):
-                    multiples[name] = (source, _rounded(factor))
+                    multiples[name] = (source, choices.shortest(factor, 1e-13))
                     break
     nonnegative = {n for n, row in rows.items() if n not in multiples and np.all(row >= 0.0)}
     return Facts(multiples, frozenset(nonnegative))
-
-
-def _rounded(factor: float) -> float:
-    """The shortest number that a run's factor may stand for."""
-    for digits in range(1, 13):
-        short = float(f"{factor:.{digits}g}")
-        if abs(short - factor) <= 1e-13 * abs(factor):
-            return short
-    return factor
 
 
 def scales(values: Values, flow: Dataflow, of: Mapping[int, int]) -> list[tuple[str, Form]]:
