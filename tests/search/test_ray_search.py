@@ -63,6 +63,7 @@ def test_a_search_on_ray_is_the_search_inline(tmp_path):
     assert {event["kind"] for event in events} == {"worker-ready"}
 
 
+@pytest.mark.slow
 def test_one_fault_of_each_kind_changes_nothing(tmp_path):
     """Several nodes, and death of workers, nodes, head and driver; see the script."""
     script = ROOT / "benchmarks" / "soak.py"

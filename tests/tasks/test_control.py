@@ -102,6 +102,7 @@ def test_actions_after_the_end_do_not_matter():
     assert abs(grads.mean() + 0.25 / 4) < 4 * grads.std() / np.sqrt(len(grads))
 
 
+@pytest.mark.slow
 def test_the_pathwise_gradient_is_that_of_finite_differences(x64):
     with x64():
         task = registry.TASKS["pendulum_pathwise"]()

@@ -187,6 +187,7 @@ def kept(directory):
     return max((int(p.name) for p in folder.glob("*") if p.name.isdigit()), default=0)
 
 
+@pytest.mark.slow
 def test_killed_twice_it_ends_with_the_same_bits(tmp_path):
     """Against the same run in this process, which nobody kills."""
     write_config(SETTINGS)

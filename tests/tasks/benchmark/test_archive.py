@@ -190,6 +190,7 @@ def test_arrays_of_objects_are_never_unpickled(tmp_path):
         archive.read_archive(path)
 
 
+@pytest.mark.slow
 def test_what_is_not_finished_is_left_out_and_run_by_the_next_sitting(
     tiny_archive, tiny_suite, tiny_folder, tmp_path, inline
 ):
