@@ -4,7 +4,7 @@
 matrix (`kinds.py`), so a vector has a fan_in of 1; `is_last` and `is_embedding` are 1.0 or 0.0.
 The first three follow from the shape. The other two are guessed from the names in the tree by the
 two functions below, which exports copy as they are; where the guess is wrong, give masks of your
-own: `program.as_optax(rate, roles=Roles(is_last=...))`.
+own: `program.as_optax(rate, roles=veldt.Roles(is_last=...))`.
 """
 
 import math

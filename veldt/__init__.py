@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from veldt.meta.replay.training import TaskTraining
     from veldt.meta.tune.descent import tune
     from veldt.search.program import Program
+    from veldt.search.roles import Roles
     from veldt.search.rules import load_rule
     from veldt.tasks.base import Task, TaskFamily
     from veldt.tasks.registry import load_task
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FunctionTraining",
     "Program",
+    "Roles",
     "Task",
     "TaskFamily",
     "TaskTraining",
@@ -48,6 +50,7 @@ __all__ = [
 _HOMES = {
     "FunctionTraining": "veldt.meta.replay.functions",
     "Program": "veldt.search.program",
+    "Roles": "veldt.search.roles",
     "Task": "veldt.tasks.base",
     "TaskFamily": "veldt.tasks.base",
     "TaskTraining": "veldt.meta.replay.training",
