@@ -31,7 +31,7 @@ from typing import Final, final
 import numpy as np
 
 from veldt.search import challenge as challenge_lib
-from veldt.search import dataflow, fingerprint, mutation, niches, records, simplify
+from veldt.search import dataflow, fingerprint, mutation, niches, records, simplify, step_size
 from veldt.search import founders as founders_lib
 from veldt.search.challenge import Arena, Challenge, Incumbent
 from veldt.search.config import SearchConfig
@@ -246,7 +246,10 @@ class Evolution:
             return INITIAL, mutation.Child(founder.genotype, f"founder {founder.name}", 0)
         rng = np.random.default_rng((self.config.seed, index))
         parent, genotype = self._population.draw(rng, index)
-        return parent, mutation.mutate(rng, genotype, self.config.mutation)
+        child = mutation.mutate(rng, genotype, self.config.mutation)
+        if self.config.mutation.match_steps:
+            child = step_size.matched(genotype, child)
+        return parent, child
 
     def _look_up(self, child: mutation.Child, parent: int | None) -> _Asked:
         """Looks a child up by structure, then by behaviour."""

@@ -51,6 +51,8 @@ class MutationConfig:
       reads: which of `step` and the parameters' roles (ndim, fan_in, fan_out, is_last,
         is_embedding) may be drawn as arguments.
       repeat: probability of a further mutation on top of one (geometric).
+      match_steps: whether a child of another structure takes the learning rate at which its steps
+        are as long as its parent's (`step_size.py`).
     """
 
     insert: float = 1.0
@@ -63,6 +65,7 @@ class MutationConfig:
     ops: tuple[str, ...] = ()
     reads: tuple[str, ...] = (STEP,)
     repeat: float = 0.2
+    match_steps: bool = False
 
     def __post_init__(self) -> None:
         for name, weight in self.weights().items():
