@@ -1,0 +1,182 @@
+"""Scores a search's winner once, beside the baselines tuned as it was, and ships it.
+
+    veldt search discover --run-dir runs/discover
+    python benchmarks/discovered.py runs/discover NAME [--suite small] [--ship]
+
+The candidates are entries of the run's finals: the winner, which meta-validation chose, and every
+baseline, each with all its constants tuned on the same proxies and seeds by the same budget
+(`finals.tuning`). Each gets seven learning rates around the one that it came with, three seeds, and
+no schedule. What was trained is kept in `runs/evaluate_NAME`, and a second call goes on there.
+
+With `--ship` the winner becomes a shipped rule of that name, with a record of its config, seed,
+lineage, store and table beside it (`search/rules/discovered`), whatever the table says.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import veldt
+from veldt.search import best, lineage, pretty, report_data, rules
+from veldt.search.candidate import ProgramCandidate
+from veldt.search.finals import Entry
+from veldt.tasks.benchmark.candidates import rate_grid
+from veldt.tasks.benchmark.results import Results, Row
+
+FOLDER: Final = Path(rules.__file__).parent / "discovered"
+RESULTS: Final = Path(__file__).parent / "results"
+
+
+def candidate_of(entry: Entry, name: str, proxies: frozenset[str]) -> ProgramCandidate:
+    """Return an entry of the finals as the benchmark's candidate."""
+    if entry.learning_rate is None:
+        raise SystemExit(f"{entry.label} failed at every learning rate: it cannot be scored")
+    program = dataclasses.replace(entry.program, name=name, doc="")
+    return ProgramCandidate(name, program, rate_grid(entry.learning_rate), proxies)
+
+
+def row_of(results: Results, name: str) -> Row:
+    """Return the row of a candidate that was trained."""
+    return next(row for row in results.rows if row.name == name and row.source == "run")
+
+
+def table_row(row: Row) -> dict[str, Any]:
+    """Return what the record says of a row."""
+    return {
+        "speedup": dataclasses.asdict(row.speedup),
+        "test_ratio": dataclasses.asdict(row.test_ratio),
+        "untuned_speedup": dataclasses.asdict(row.untuned_speedup),
+        "untuned_rate": row.untuned_rate,
+        "won": row.won,
+        "diverged": row.diverged,
+        "num_selected": row.num_selected,
+        "tasks": {
+            task.task: {"speedup": task.speedup, "test_ratio": task.test_ratio, "rate": task.rate}
+            for task in row.tasks
+        },
+    }
+
+
+def finals_row(entry: Entry) -> dict[str, Any]:
+    """Return an entry of the finals as plain data."""
+    plain = dataclasses.asdict(entry)
+    return {**plain, "program": pretty.pretty(entry.program)}
+
+
+def steps_of(data: report_data.RunData) -> list[dict[str, Any]]:
+    """Return the winner's lineage: what each mutation changed, and what it gained."""
+    start = data.reigns[0].fitness
+    found = lineage.steps(data.initial_program, data.initial_learning_rate, data.lineage, start)
+    return [
+        {
+            "proposal": step.ancestor.proposal,
+            "mutation": step.ancestor.mutation,
+            "neutral_steps_before": step.num_neutral,
+            "fitness": step.ancestor.fitness,
+            "gain": step.gain,
+            "removed": list(step.change.removed),
+            "added": list(step.change.added),
+            "settings": list(step.change.settings),
+        }
+        for step in found
+    ]
+
+
+def record(
+    data: report_data.RunData, found: best.Best, rows: dict[str, dict[str, Any]], suite: str
+) -> dict[str, Any]:
+    """Return all that is kept of where a rule comes from."""
+    tally = data.tally
+    return {
+        "learning_rate": found.learning_rate,
+        "provenance": dict(found.provenance),
+        "config": dict(data.config),
+        "store": {
+            "proposals": tally.num_told,
+            "sources": dict(tally.sources),
+            "statuses": dict(tally.statuses),
+            "challenges": tally.num_challenges,
+            "challenges_won": data.num_won,
+            "search_s": data.search_s,
+            "spent": [dataclasses.asdict(one) for one in data.spent],
+            "schema": data.schema_version,
+            "versions": dict(data.versions),
+        },
+        "lineage": steps_of(data),
+        "finals": [finals_row(entry) for entry in data.entries],
+        "benchmark": {"suite": suite, "rows": rows},
+    }
+
+
+def main() -> None:
+    """Score, print, write, and ship where asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--suite", default="small")
+    parser.add_argument("--ship", action="store_true")
+    args = parser.parse_args()
+    if not args.name.isidentifier() or args.name in rules.RULE_NAMES:
+        parser.error(f"{args.name!r} cannot name a new rule")
+    data = report_data.read_run(args.run_dir)
+    winner = next((entry for entry in data.entries if entry.winner), None)
+    if winner is None:
+        parser.error(f"the search in {args.run_dir} has played no finals, or nobody won them")
+    found = best.read_best(args.run_dir)
+    candidates = [candidate_of(winner, args.name, found.proxies)]
+    candidates += [
+        candidate_of(entry, f"{entry.label}_tuned", found.proxies)
+        for entry in data.entries
+        if entry.candidate < 0
+    ]
+    results = veldt.evaluate(
+        candidates, args.suite, out=Path("runs") / f"evaluate_{args.name}", step_times=False
+    )
+    rows = {one.name: table_row(row_of(results, one.name)) for one in candidates}
+    for name, row in rows.items():
+        speed, test = row["speedup"], row["test_ratio"]
+        print(
+            f"{name:20} speed-up {speed['value']:.2f} [{speed['low']:.2f}, {speed['high']:.2f}]  "
+            f"test loss {test['value']:.2f} [{test['low']:.2f}, {test['high']:.2f}]"
+        )
+    whole = record(data, found, rows, args.suite)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"discovered_{args.name}.json").write_text(
+        json.dumps({"command": f"benchmarks/discovered.py RUN {args.name}", **whole["benchmark"]})
+        + "\n"
+    )
+    if args.ship:
+        FOLDER.mkdir(exist_ok=True)
+        program = dataclasses.replace(
+            found.program, name=args.name, doc=description(whole, args.name)
+        )
+        (FOLDER / f"{args.name}.py").write_text(pretty.pretty(program))
+        (FOLDER / f"{args.name}.json").write_text(json.dumps(whole, indent=1) + "\n")
+        print(f"shipped as {args.name}; name it in DISCOVERED of search/rules/__init__.py")
+
+
+def description(whole: dict[str, Any], name: str) -> str:
+    """Return the rule file's docstring."""
+    lines = [
+        f"{row}: {one['speedup']['value']:.2f} "
+        f"[{one['speedup']['low']:.2f}, {one['speedup']['high']:.2f}]"
+        for row, one in whole["benchmark"]["rows"].items()
+    ]
+    return "\n".join(
+        [
+            "Found by a search of veldt's from AdamW.",
+            "",
+            f"Its learning rate there was {whole['learning_rate']:.3g}. Speed-up over tuned Adam's",
+            f"envelope on the suite {whole['benchmark']['suite']}, with 95% intervals:",
+            *lines,
+            f"Config, seed, lineage, store and finals: {name}.json beside this file.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
