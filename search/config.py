@@ -1,7 +1,7 @@
 """What a search is: `SearchConfig`, filled in from a YAML file in `configs/` or by the user."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
 
 from veldt.search import objectives
@@ -10,6 +10,7 @@ from veldt.search.encode import Capacity
 from veldt.search.evaluator import EvaluatorConfig, ProxyConfig
 from veldt.search.mutation import MutationConfig
 from veldt.search.program import MAX_SLOTS
+from veldt.search.racing import RacingConfig
 from veldt.tasks.pool_config import PoolConfig
 
 
@@ -74,6 +75,8 @@ class FinalsConfig:
       stages: what rules have to pass, in order: only those that beat every baseline there go on.
       choose_by: what the winner is best at among the rules that got furthest: "proxies", on the
         selection seeds, or "meta_validation".
+      meta_rate_factors: learning rates tried on the meta-validation tasks, relative to the one that
+        each rule comes with; the best counts, for baselines alike.
     """
 
     baselines: tuple[str, ...] = ("adamw", "lion")
@@ -86,6 +89,7 @@ class FinalsConfig:
     tuning: TuningConfig = field(default_factory=TuningConfig)
     stages: tuple[StageConfig, ...] = ()
     choose_by: Literal["proxies", "meta_validation"] = "proxies"
+    meta_rate_factors: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -95,6 +99,8 @@ class FinalsConfig:
         for name in ("max_entries", "num_rates", "select_seeds", "final_seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.meta_rate_factors or not all(f > 0 for f in self.meta_rate_factors):
+            raise ValueError("meta_rate_factors must be numbers above 0")
         if not (self.lowest_rate > 0 and self.rate_factor > 1):
             raise ValueError("lowest_rate must be above 0 and rate_factor above 1")
 
@@ -103,6 +109,7 @@ class FinalsConfig:
         """Makes the config that JSON was made of."""
         parts = {
             "baselines": tuple(data["baselines"]),
+            "meta_rate_factors": tuple(data.get("meta_rate_factors", (1.0,))),
             # Stores of earlier versions have none of these.
             "tuning": TuningConfig(**data.get("tuning", {})),
             "stages": tuple(map(StageConfig.from_plain, data.get("stages", ()))),
@@ -170,11 +177,16 @@ class SearchConfig:
         the best so far; null never restarts.
       hurdle: how much worse than the initial rule, in log loss, a candidate may be at any check of
         any run before it is rejected; .inf sets none.
+      racing: which candidates are rejected besides, with a stated chance to lose a good one; none
+        by default.
       fresh_seeds: seeds on which a challenger and the incumbent are compared before the best is
         replaced; new ones each time.
       meta_seeds: seeds of each meta-validation task.
       window: proposals asked before the first of them is told; part of the experiment, unlike the
         number of workers.
+      lanes: candidates trained side by side in one call, for accelerators (`lanes.py`), by as many
+        threads or more of this process: `pool.num_workers` (by default as many as lanes) and
+        `window` must be at least as large. Part of the experiment: last bits may differ.
       mutation: how children are made.
       finals: how finalists and baselines are compared at the end.
       pool: where the work is done.
@@ -199,9 +211,11 @@ class SearchConfig:
     niche_size: int | None = None
     restart_after: int | None = None
     hurdle: float = 0.5
+    racing: RacingConfig = field(default_factory=RacingConfig)
     fresh_seeds: int = 8
     meta_seeds: int = 2
     window: int = 16
+    lanes: int = 1
     mutation: MutationConfig = field(default_factory=MutationConfig)
     finals: FinalsConfig = field(default_factory=FinalsConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
@@ -210,6 +224,7 @@ class SearchConfig:
         if not self.tasks:
             raise ValueError("tasks is empty; a search needs at least one proxy task")
         objectives.check_name(self.objective)
+        self.finals.tuning.check_objective(self.objective)
         names = [proxy.task for proxy in (*self.tasks, *self.meta_validation)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -224,6 +239,7 @@ class SearchConfig:
             "islands",
             "meta_seeds",
             "window",
+            "lanes",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -232,6 +248,7 @@ class SearchConfig:
                 f"a population of {self.population_size} cannot be split into {self.islands} equal "
                 "islands"
             )
+        self._check_lanes()
         if not 0 <= self.migration <= 1:
             raise ValueError(f"migration is {self.migration}; it is a probability")
         if not 0 <= self.num_slots <= MAX_SLOTS:
@@ -244,6 +261,12 @@ class SearchConfig:
             )
         if not (self.learning_rate is None or self.learning_rate > 0) or not self.hurdle > 0:
             raise ValueError("learning_rate and hurdle must be above 0")
+        num_checks = self.seeds_per_task * sum(proxy.num_chunks for proxy in self.tasks)
+        if self.racing.enabled and num_checks == 1:
+            raise ValueError(
+                "racing needs more than one check before a candidate's end: more tasks, "
+                "seeds_per_task or num_chunks"
+            )
         for name in ("niche_size", "restart_after"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
@@ -255,6 +278,30 @@ class SearchConfig:
             )
         if self.time_limit_s is not None and not self.time_limit_s > 0:
             raise ValueError(f"time_limit_s is {self.time_limit_s}; it must be above 0")
+
+    def _check_lanes(self) -> None:
+        if self.lanes == 1:
+            return
+        given = {"window": self.window, "pool.num_workers": self.workers.num_workers}
+        for name, value in given.items():
+            if value is not None and value < self.lanes:
+                raise ValueError(
+                    f"{name} is {value}; with {self.lanes} lanes it must be at least that, or "
+                    "lanes would stay empty"
+                )
+        if self.pool.backend == "ray" or self.pool.ray.address is not None:
+            raise ValueError(
+                f"lanes is {self.lanes} and the pool is Ray's, whose workers have one job at a "
+                "time; lanes need threads: take pool.backend: inline, or lanes: 1"
+            )
+
+    @property
+    def workers(self) -> PoolConfig:
+        """The pool that does the work: `pool`, but for lanes threads of this process."""
+        if self.lanes == 1:
+            return self.pool
+        num_workers = self.pool.num_workers or self.lanes
+        return replace(self.pool, backend="inline", num_workers=num_workers)
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> "SearchConfig":
@@ -275,6 +322,7 @@ class SearchConfig:
             "mutation": MutationConfig(**mutation),
             # Stores of earlier versions have none.
             "founders": tuple(FounderConfig(**one) for one in data.get("founders", ())),
+            "racing": RacingConfig(**data.get("racing", {})),
             "finals": FinalsConfig.from_plain(data["finals"]),
             "pool": PoolConfig(),
         }
@@ -289,4 +337,5 @@ class SearchConfig:
             seed=self.seed,
             capacity=Capacity().with_ops(self.mutation.instructions),
             objective=self.objective,
+            lanes=self.lanes,
         )

@@ -30,7 +30,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from veldt.search import dataflow, encode, objectives, paths
+from veldt.search import constant_gradients, dataflow, encode, lane_interpreter, objectives, paths
+from veldt.search import lanes as lanes_lib
+from veldt.search.constant_gradients import Gradient, GradientJob
 from veldt.search.mutation import Genotype
 from veldt.search.objectives import Objective, Training
 from veldt.search.program import Program
@@ -91,6 +93,8 @@ class EvalJob:
       runs: the training runs, in order; the first one that fails ends the job.
       hurdle: for each run, the log losses at its chunks that the candidate must not exceed; empty
         for no hurdle.
+      race: likewise, the running totals that it must not exceed: the final log losses of the runs
+        that have ended plus the check's own (`racing.py`); empty for no race.
       candidate: whose job it is, as the store counts; the result does not depend on it.
       purpose: what it is for, as the store names it; the result does not depend on it.
     """
@@ -100,6 +104,20 @@ class EvalJob:
     hurdle: tuple[tuple[float, ...], ...] = ()
     candidate: int = 0
     purpose: str = "fitness"
+    race: tuple[tuple[float, ...], ...] = ()
+
+    def limits(self, position: int, ended: float) -> tuple[float, ...]:
+        """What a run's checks must not exceed: of hurdle and race, the lower; empty for neither.
+
+        Args:
+          position: of the run.
+          ended: the sum of the final log losses of the runs before it.
+        """
+        hurdle = self.hurdle[position] if self.hurdle else ()
+        if not self.race:
+            return hurdle
+        left = tuple(level - ended for level in self.race[position])
+        return tuple(map(min, zip(hurdle, left, strict=True))) if hurdle else left
 
 
 @final
@@ -161,12 +179,15 @@ class EvaluatorConfig:
       seed: the search's seed; runs' keys are folded from it.
       capacity: of the interpreter; programs beyond it are compiled, each by itself.
       objective: what runs are scored by, as `objectives.load` takes it.
+      lanes: interpreted runs trained in one call, which as many threads share (`lanes.py`); 1
+        trains each by itself.
     """
 
     proxies: tuple[ProxyConfig, ...]
     seed: int = 0
     capacity: encode.Capacity = field(default_factory=encode.Capacity)
     objective: str = objectives.DEFAULT
+    lanes: int = 1
 
 
 # The program's data, learning rate, seed; start, advance.
@@ -194,10 +215,16 @@ class ProxyLoop:
     """The training loop of one proxy, compiled; shared by the threads of a process."""
 
     def __init__(
-        self, config: ProxyConfig, capacity: encode.Capacity, seed: int, objective: Objective
+        self,
+        config: ProxyConfig,
+        capacity: encode.Capacity,
+        seed: int,
+        objective: Objective,
+        lanes: int = 1,
     ):
         self.config = config
         self.capacity = capacity
+        self.lanes = lanes
         self._seed = seed
         self._objective = objective
         self.task = flat.FlatTask(registry.load_task(config.task))
@@ -206,10 +233,18 @@ class ProxyLoop:
 
     def _compile(self, path: paths.AbstractPath, rate: Any, seed: Any) -> tuple[Any, Any]:
         """`start(data, rate, seed)` and `advance(data, rate, state)`, from example arguments."""
+        in_lanes = self.lanes > 1 and isinstance(path, paths.Interpreted)
+
+        def transform(data: Any) -> optax.GradientTransformationExtraArgs:
+            if not in_lanes:
+                return path.transform(data)
+            encoded, of_all = data
+            layout, capacity = self.task.layout, self.capacity
+            return lane_interpreter.interpret(encoded, of_all, layout, capacity=capacity)
 
         def make_tx(data: Any, rate: Any) -> optax.GradientTransformationExtraArgs:
             return optax.with_extra_args_support(
-                optax.chain(path.transform(data), optax.scale_by_learning_rate(rate))
+                optax.chain(transform(data), optax.scale_by_learning_rate(rate))
             )
 
         def start(task: Any, data: Any, rate: Any, seed: Any) -> unroll.UnrollState:
@@ -230,6 +265,15 @@ class ProxyLoop:
             report = jnp.stack([loss, task.normalizer(loss), finite, train, task.normalizer(train)])
             return state, report
 
+        if in_lanes:
+            return lanes_lib.compile_loop(
+                start,
+                advance,
+                self.task,
+                (path.data, rate, seed),
+                lanes=self.lanes,
+                capacity=self.capacity,
+            )
         options = compiling.options()
         args = (self.task, path.data, rate, seed)
         started = jax.jit(start).lower(*args).compile(options)
@@ -330,10 +374,16 @@ class ProxyLoop:
         done = (chunk + 1) * num_steps // num_chunks
         return _Trained(status, tuple(curve), done, loss, measured)
 
+    def gradient(self, job: GradientJob) -> Gradient:
+        """Differentiates the score of runs by a rule's numbers; the objective is a loss."""
+        of_training = isinstance(self._objective, objectives.TrainLoss)
+        window = self.config.num_steps // self.config.num_chunks if of_training else None
+        return constant_gradients.take(job, self.task, self.config.num_steps, window, self._seed)
+
 
 @final
 class Evaluator:
-    """The pool's worker: `EvalJob -> Outcome`."""
+    """The pool's worker: `EvalJob -> Outcome`, and `GradientJob -> Gradient`."""
 
     def __init__(self, loops: Mapping[int, ProxyLoop] | Sequence[ProxyLoop]):
         self._loops = loops
@@ -348,15 +398,17 @@ class Evaluator:
         for loop in loops:
             loop.prepare(flow, 0.0, 0)
 
-    def __call__(self, payload: object) -> Outcome:
-        """Train a job's runs in order; stop at the first that is not ok. The payload: `EvalJob`."""
+    def __call__(self, payload: object) -> Outcome | Gradient:
+        """Train an `EvalJob`'s runs in order, to the first that is not ok; or a `GradientJob`."""
+        if isinstance(payload, GradientJob):
+            return self._loops[payload.proxy].gradient(payload)
         job = payload
         assert isinstance(job, EvalJob)
         flow = dataflow.lower(job.genotype.program, fold=True)
         results: list[RunResult] = []
         for position, run in enumerate(job.runs):
-            hurdle = job.hurdle[position] if job.hurdle else ()
-            result = self._loops[run.proxy].run(flow, job.genotype.learning_rate, run, hurdle)
+            limits = job.limits(position, sum(result.log_losses[-1] for result in results))
+            result = self._loops[run.proxy].run(flow, job.genotype.learning_rate, run, limits)
             results.append(result)
             if result.status is not Status.OK:
                 break
@@ -380,7 +432,13 @@ class EvaluatorFactory:
             if self._loops is None:
                 objective = objectives.load(self.config.objective)
                 self._loops = [
-                    ProxyLoop(proxy, self.config.capacity, self.config.seed, objective)
+                    ProxyLoop(
+                        proxy,
+                        self.config.capacity,
+                        self.config.seed,
+                        objective,
+                        self.config.lanes,
+                    )
                     for proxy in self.config.proxies
                 ]
             return Evaluator(self._loops)

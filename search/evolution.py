@@ -6,7 +6,8 @@ A population of fixed size, warm-started as the initial rule (and further founde
 names any); each child is a mutation of the best of a random tournament; the oldest dies. Before any
 training a child is looked up twice
 (`seen.py`): by its structural hash, then by what it does on a probe (`fingerprint.py`). Only new
-behaviour is trained, and only past the hurdle to the end.
+behaviour is trained, and only past the hurdle, and the race if there is one (`racing.py`), to the
+end.
 
 The search's own score favours luck: thousands of candidates meet the same seeds. So a candidate
 that beats the incumbent there must beat it again, on seeds that are new each time, by more than one
@@ -31,7 +32,16 @@ from typing import Final, final
 import numpy as np
 
 from veldt.search import challenge as challenge_lib
-from veldt.search import dataflow, fingerprint, mutation, niches, records, simplify, step_size
+from veldt.search import (
+    dataflow,
+    fingerprint,
+    mutation,
+    niches,
+    racing,
+    records,
+    simplify,
+    step_size,
+)
 from veldt.search import founders as founders_lib
 from veldt.search.challenge import Arena, Challenge, Incumbent
 from veldt.search.config import SearchConfig
@@ -40,6 +50,7 @@ from veldt.search.evaluator import EvalJob, Outcome, Run, Status
 from veldt.search.mutation import Genotype
 from veldt.search.population import INITIAL, Member, Population
 from veldt.search.program import Program
+from veldt.search.racing import Race, Role
 from veldt.search.records import Record
 from veldt.search.seen import Seen
 from veldt.search.store import Store
@@ -63,6 +74,8 @@ class _Asked:
     behaviour: str
     live: Genotype
     length: int
+    job: EvalJob | None = None  # Where it is trained; made once, since the race's levels move on.
+    role: Role = Role.RACED
 
 
 @final
@@ -80,6 +93,7 @@ class Evolution:
         self._asked: dict[int, _Asked] = {}
         self._seen: Seen
         self._hurdle: tuple[tuple[float, ...], ...] = ()
+        self._race: Race
         self._runs = tuple(
             Run(proxy, seed)
             for seed in range(config.seeds_per_task)
@@ -167,6 +181,8 @@ class Evolution:
         self.num_invalid, self.num_statements = sums["invalid"], sums["statements"]
         self.num_live, self.seconds_before = sums["live"], sums["seconds"]
         self._rebuild_population()
+        most = self.config.racing.memory + self.config.window
+        self._race = Race(self.config.racing, self.config.window, racing.read_controls(store, most))
         self.num_asked_evaluations = self.sources["evaluated"]
         won = store.rows(
             "SELECT challenger, meta_fitness FROM challenge WHERE won = 1 ORDER BY id DESC LIMIT 1"
@@ -227,17 +243,26 @@ class Evolution:
             return driver.Stop()
         parent, child = self._child(index)
         asked = self._look_up(child, parent if parent >= 0 else None)
+        if asked.source == "evaluated":
+            asked = self._enter(asked, index)
         self._asked[index] = asked
         self._seen.ask(asked.structure, asked.candidate, asked.behaviour)
-        if asked.source in ("structure", "behaviour"):
-            return driver.Ready(None)
-        if asked.source == "probe":
-            return driver.Ready(Outcome(Status.DIVERGED, None))
+        if asked.job is None:
+            known = asked.source in ("structure", "behaviour")
+            return driver.Ready(None if known else Outcome(Status.DIVERGED, None))
         self.num_asked_evaluations += 1
-        return records.as_run(config, self._job(asked), f"candidate {asked.candidate}")
+        return records.as_run(config, asked.job, f"candidate {asked.candidate}")
 
-    def _job(self, asked: _Asked) -> EvalJob:
-        return EvalJob(asked.live, self._runs, self._hurdle, asked.candidate, "fitness")
+    def _enter(self, asked: _Asked, index: int) -> _Asked:
+        """A proposal that is trained, with its job and its role in the race."""
+        config = self.config
+        if index < len(self.founders) - 1:
+            role = Role.FOUNDER
+        else:
+            role = racing.draw_role(config.racing, config.seed, index)
+        levels = self._race.levels(index - config.window) if role is Role.RACED else ()
+        job = EvalJob(asked.live, self._runs, self._hurdle, asked.candidate, "fitness", levels)
+        return replace(asked, job=job, role=role)
 
     def _child(self, index: int) -> tuple[int, mutation.Child]:
         """A proposal's parent and what is proposed: a mutation of it, or one of the founders."""
@@ -277,8 +302,9 @@ class Evolution:
         asked = self._asked.pop(index)
         source, runs = asked.source, tuple[Record, ...]()
         if isinstance(result, JobResult):
+            assert asked.job is not None
             outcome: Outcome | None = records.outcome_of(result)
-            runs = records.records_of(self._job(asked), result)
+            runs = records.records_of(asked.job, result)
         else:
             outcome = result.value if isinstance(result.value, Outcome) else None
         challenge: Challenge | None = None
@@ -315,6 +341,8 @@ class Evolution:
                 candidate=asked.candidate,
                 told_s=now,
             )
+            if outcome is not None and asked.job is not None and self.config.racing.enabled:
+                self._tell_race(index, asked.role, asked.job, outcome)
         self._seen.tell(asked.structure, asked.behaviour)
         if outcome is not None:
             self.statuses[outcome.status.value] += 1
@@ -342,6 +370,15 @@ class Evolution:
             self.incumbent = replace(self.incumbent, fresh=fresh)
 
     # ------------------------------------------------------------------ storing
+
+    def _tell_race(self, index: int, role: Role, job: EvalJob, outcome: Outcome) -> None:
+        curves = tuple(run.log_losses for run in outcome.runs)
+        rejected = outcome.status is Status.REJECTED
+        dropped_at = racing.where_dropped(job.race, curves) if rejected else None
+        racing.insert(self._store, index, role, curves, dropped_at=dropped_at)
+        if role.is_control:
+            fitness = challenge_lib.rank(outcome.fitness)
+            self._race.add(racing.Control(index, role, fitness, curves))
 
     def _insert_candidate(
         self,

@@ -1,24 +1,35 @@
-"""Training runs that the finals ask for: made once, looked up after that.
+"""Training runs and metagradients that the finals ask for: made once, looked up after that.
 
 Finals that were interrupted go on where they stopped, and no run is made twice, because whoever
 wants runs names them (whose, what for, at which learning rate, which tasks and seeds) and only
 those that the store lacks are made.
+
+A metagradient is stored among the runs, for it is made of runs: one row for each task, under the
+last of its seeds and the learning rate that it was taken at. Its status is ok where it passed its
+verdict; then its score is the runs' and its message holds it as JSON. As steps, it counts as
+`constant_gradients.PRICE` runs on each seed; its seconds are with compiling.
 """
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, Final, final
 
 import numpy as np
 
-from veldt.search import records
+from veldt.search import constant_gradients, records
 from veldt.search.config import SearchConfig
-from veldt.search.evaluator import EvalJob, Run, Status
+from veldt.search.constant_gradients import Gradient, GradientJob
+from veldt.search.evaluator import EvalJob, Outcome, Run, Status
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.search.store import Store
 from veldt.tasks import driver
+from veldt.tasks.pool import JobResult
+
+GRADIENT: Final = "gradient"
+"""What the store calls metagradients."""
 
 
 @final
@@ -91,6 +102,44 @@ class Runs:
         query = "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND learning_rate = ?"
         return self._store.rows(query, (candidate, purpose, rate))
 
+    def gradient(
+        self, each: Contender, start: Program, genotype: Genotype, runs: Sequence[Run]
+    ) -> tuple[float, ...] | None:
+        """The gradient of the mean score of runs by the coordinates of a rule's numbers.
+
+        Args:
+          each: whose.
+          start: the program with the constants that tuning began with.
+          genotype: where it is taken.
+          runs: tasks by seeds, all of them of one weight.
+
+        Returns:
+          By number, the learning rate first; None where the verdict on one task's is against it.
+        """
+        seeds: dict[int, list[int]] = {}
+        for run in runs:
+            seeds.setdefault(run.proxy, []).append(run.seed)
+        jobs = [
+            GradientJob(start, genotype, proxy, tuple(of), each.candidate)
+            for proxy, of in seeds.items()
+        ]
+        config = self._config
+        missing = [job for job in jobs if stored_gradient(self._store, config, job) is None]
+        named = [
+            driver.Run(job, f"{GRADIENT}, {each.label}: {config.evaluator.proxies[job.proxy].task}")
+            for job in missing
+        ]
+        for job, result in zip(missing, self._run_now(named), strict=True):
+            with self._store.transaction():
+                _insert_gradient(self._store, config, job, result)
+        values = []
+        for job in jobs:
+            found = stored_gradient(self._store, config, job)
+            if not isinstance(found, Gradient) or found.values is None:
+                return None
+            values.append(found.values)
+        return tuple(float(x) for x in np.mean(values, axis=0))
+
     def best_rate(
         self, candidate: int, purpose: str, rates: Sequence[float], runs: Sequence[Run]
     ) -> tuple[float | None, float | None]:
@@ -125,6 +174,61 @@ class Runs:
         means = [float(np.mean(losses)) for losses in per_seed.values()]
         error = float(np.std(means, ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None
         return float(np.mean(means)), error
+
+
+def stored_gradient(
+    store: Store, config: SearchConfig, job: GradientJob
+) -> Gradient | Outcome | None:
+    """What a metagradient's job came to: an `Outcome` if its worker failed, None if it is to do."""
+    query = (
+        "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND task = ? AND seed = ? "
+        "AND learning_rate = ?"
+    )
+    rows = store.rows(query, tuple(_gradient_key(config, job).values()))
+    if not rows:
+        return None
+    status, message = Status(rows[0]["status"]), rows[0]["message"]
+    if status is Status.REJECTED:
+        return Gradient(None, None, message)
+    if status is not Status.OK:
+        return Outcome(status, None, message=message)
+    told = json.loads(message)
+    values = tuple(float(x) for x in told["gradient"])
+    return Gradient(values, rows[0]["log_loss"], told["verdict"])
+
+
+def _gradient_key(config: SearchConfig, job: GradientJob) -> dict[str, Any]:
+    """What tells a stored metagradient from others. Seeds count up: the last says how many."""
+    return {
+        "candidate": job.candidate,
+        "purpose": GRADIENT,
+        "task": config.evaluator.proxies[job.proxy].task,
+        "seed": job.seeds[-1],
+        "learning_rate": job.genotype.learning_rate,
+    }
+
+
+def _insert_gradient(
+    store: Store, config: SearchConfig, job: GradientJob, result: JobResult
+) -> None:
+    found, status = result.value, Status.OK
+    if not isinstance(found, Gradient):  # Its worker raised, took too long or died.
+        outcome = records.outcome_of(result)
+        found, status = Gradient(None, None, outcome.message), outcome.status
+    elif found.values is None:
+        status = Status.REJECTED
+    told = {"gradient": found.values, "verdict": found.verdict}
+    num_steps = config.evaluator.proxies[job.proxy].num_steps
+    store.insert(
+        "evaluation",
+        **_gradient_key(config, job),
+        status=status.value,
+        loss=None,
+        log_loss=found.score,
+        num_steps=constant_gradients.PRICE * num_steps * len(job.seeds),
+        wall_s=result.wall_s,
+        message=found.verdict if found.values is None else json.dumps(told),
+    )
 
 
 def each_seed(proxies: range, first_seed: int, num_seeds: int) -> tuple[Run, ...]:

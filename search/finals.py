@@ -134,10 +134,14 @@ class Finals:
         contenders = funnel.play(config, contenders, self._runs, report)
         placed = [(each, each.learning_rate) for each in contenders]
         wanted = [
-            (each, rate, purpose, runs)
-            for purpose, runs in (("final", final_), ("meta-final", meta))
+            (each, rate * factor, purpose, runs)
+            for purpose, runs, factors in (
+                ("final", final_, (1.0,)),
+                ("meta-final", meta, config.finals.meta_rate_factors),
+            )
             for each, rate in placed
             if rate is not None and runs
+            for factor in factors
         ]
         self._runs.complete(wanted, lambda done, total: report("final seeds", done, total))
         entries = [self._entry(each, final_, meta) for each in contenders]
@@ -179,6 +183,9 @@ class Finals:
             scores = (self._runs.score(each.candidate, "tuning", w[1], select)[0] for w in wanted)
             return [math.inf if value is None else value for value in scores]
 
+        def differentiate(start: Program, genotype: Genotype) -> Sequence[float] | None:
+            return self._runs.gradient(each, start, genotype, select)
+
         rng = np.random.default_rng((self._config.seed, each.candidate % (1 << 32)))
         tuned = constants.tune(
             Genotype(each.program, each.learning_rate),
@@ -186,6 +193,7 @@ class Finals:
             config,
             int(rng.integers(1 << 31)),
             lambda done, total: report(f"constants of {each.label}", done, total),
+            differentiate,
         )
         if not math.isfinite(tuned.score):
             return each
@@ -209,9 +217,15 @@ class Finals:
             select=each.select,
             final=final_score,
             final_error=error,
-            meta=self._runs.score(each.candidate, "meta-final", rate, meta)[0] if meta else None,
+            meta=self._meta(each, meta),
             stages=each.stages,
         )
+
+    def _meta(self, each: Contender, runs: Sequence[Run]) -> float | None:
+        if each.learning_rate is None or not runs:
+            return None
+        rates = [each.learning_rate * factor for factor in self._config.finals.meta_rate_factors]
+        return self._runs.best_rate(each.candidate, "meta-final", rates, runs)[1]
 
     def _winner(self, entries: Sequence[Entry]) -> Entry | None:
         """The best of those that got furthest; None where nothing could be trained."""

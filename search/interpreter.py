@@ -118,7 +118,7 @@ def interpret(
         largest_block = BLOCK if jax.default_backend() == "cpu" else num_params
     blocks = Blocks.of(num_params, largest_block)
     of_blocks = _block_branches(capacity.ops, blocks.size)
-    of_rows = _row_branches(layout, capacity.ops, roles or Roles())
+    of_rows = row_branches(layout, capacity.ops, roles or Roles())
     instructions, branch_of, run_end = _plan(encoded, [*of_blocks], [*of_rows])
 
     def init_fn(params: jax.Array) -> InterpreterState:
@@ -253,8 +253,17 @@ def _block_branches(ops: Sequence[str], size: int) -> dict[int, Branch]:
     return {LOAD_SCHEDULE: load_schedule, MOVE: move, **branches}
 
 
-def _row_branches(layout: Layout, ops: Sequence[str], roles: Roles) -> dict[int, Branch]:
-    """By opcode, what sees whole rows [D]."""
+def row_branches(layout: Layout, ops: Sequence[str], roles: Roles) -> dict[int, Branch]:
+    """By opcode, what sees whole rows.
+
+    Args:
+      layout: of the parameters, D in all.
+      ops: of the capacity.
+      roles: of the parameters.
+
+    Returns:
+      `branch(registers, instruction, now, start)`, which gives a row [D].
+    """
     like = [jax.ShapeDtypeStruct(shape, float) for shape in layout.shapes]
     by_tensor = roles.of(layout.treedef.unflatten(like))
 

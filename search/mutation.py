@@ -47,7 +47,7 @@ class MutationConfig:
       new_constant: probability that a redrawn argument is a new constant and not a variable.
       max_statements: longest genotype, dead statements included; nothing is inserted at the limit.
       ops: the instructions to insert, by name or by part of the instruction set (`ops.OP_SETS`:
-        base, periodic, axes, quantiles, spectral, products); empty for "base".
+        base, published, periodic, axes, quantiles, spectral, products); empty for "base".
       reads: which of `step` and the parameters' roles (ndim, fan_in, fan_out, is_last,
         is_embedding) may be drawn as arguments.
       repeat: probability of a further mutation on top of one (geometric).

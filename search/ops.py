@@ -265,10 +265,42 @@ INFIX: dict[str, Op] = {op.symbol: op for op in _ROWS if op.symbol is not None}
 # What the interpreter can run: every value fits a register of one number per parameter.
 INTERPRETED: Final[tuple[str, ...]] = tuple(op.name for op in _ROWS if op.scope != "shape")
 # The instruction set in parts, by which a search names what it uses (`expand`). "base" is
-# Lion's with comparison and `where`; "products" cannot be interpreted.
+# Lion's with comparison and `where`; "products" cannot be interpreted. Parts may share some.
 OP_SETS: Final[dict[str, tuple[str, ...]]] = {
     "base": tuple(
         op.name for op in _ROWS if op.scope not in ("matrix", "shape") and op.name != "every"
+    ),
+    # What the shipped rules are made of: no trigonometry, few elementary functions.
+    "published": (
+        "add",
+        "subtract",
+        "multiply",
+        "divide",
+        "power",
+        "max",
+        "min",
+        "negative",
+        "abs",
+        "sign",
+        "square",
+        "sqrt",
+        "cbrt",
+        "exp",
+        "less",
+        "less_equal",
+        "equal",
+        "where",
+        "interp",
+        "every",
+        "norm",
+        "mean",
+        "amax",
+        "dot",
+        "global_norm",
+        "row_mean",
+        "column_mean",
+        "column_norm",
+        "orthogonalize",
     ),
     "periodic": ("every",),
     "axes": (

@@ -92,7 +92,7 @@ def run_search(
     view = view if view is not None else display.Silent()
     with _open_store(config, run_dir, start, resume=resume) as store:
         with (
-            pool_config.make_pool(config.pool, factory) as workers,
+            pool_config.make_pool(config.workers, factory) as workers,
             Sitting(store, workers, view.work) as sitting,
         ):
             entries = _search(config, run_dir, store, workers, sitting, view)

@@ -8,8 +8,8 @@ which no search ever reads and no two runs share.
 import sqlite3
 from typing import Final
 
-SCHEMA_VERSION: Final = 3
-READABLE: Final = (1, 2, 3)
+SCHEMA_VERSION: Final = 4
+READABLE: Final = (1, 2, 3, 4)
 
 MACHINE_TABLES: Final = ("sitting", "worker", "pool_event")
 
@@ -106,6 +106,16 @@ CREATE TABLE finals (
 );
 CREATE INDEX proposal_structure ON proposal(structure);
 """
+# What version 4 added.
+_RACE: Final = """
+-- One row per program that was trained in a search that races (`racing.py`).
+CREATE TABLE race (
+  proposal INTEGER PRIMARY KEY REFERENCES proposal(id),
+  role TEXT NOT NULL,             -- by lot: raced | calibrates | shapes; or founder
+  dropped_at INTEGER,             -- rung, from 0 over all runs; NULL: the race dropped it not
+  curves TEXT NOT NULL            -- by run, log losses at the checks made: JSON
+);
+"""
 _MACHINES: Final = """
 -- One row per process that worked on the run. Seconds are worker-seconds but for `elapsed_s`.
 CREATE TABLE sitting (
@@ -153,7 +163,7 @@ CREATE TABLE pool_event (
 
 def create(connection: sqlite3.Connection) -> None:
     """Makes the tables of a new store."""
-    connection.executescript(_SEARCH + _PLAYED + _MACHINES)
+    connection.executescript(_SEARCH + _PLAYED + _RACE + _MACHINES)
     connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
     connection.commit()
 
@@ -167,6 +177,8 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
     if version < 3:
         for table, column in _OF_VERSION_3:
             connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+    if version < 4:
+        connection.execute(_RACE)
     connection.execute(
         "UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),)
     )

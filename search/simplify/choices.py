@@ -262,10 +262,10 @@ def values_of(
                 assert found is not None, "the program's own values always fit"
                 of[index] = found
             case Constant(value=number, name=name):
-                known = algebra.number(number) if name is None else inputs.get(name)
+                known = None if name is None else inputs.get(name)
                 key = name or number
                 if key not in leaves:
-                    leaves[key] = values.leaf(known or algebra.number(number), key)
+                    leaves[key] = values.leaf(known or _number(algebra, number), key)
                 of[index] = leaves[key]
             case Node() as node:
                 if index in opaque:
@@ -280,6 +280,22 @@ def values_of(
                 else:
                     of[index] = added(form, node.op, args)
     return values, of
+
+
+def _number(algebra: Algebra, number: float) -> Form:
+    """A constant; one that is too large or too small for the algebra is known by its digits."""
+    try:
+        return algebra.number(number)
+    except FormError:
+        atom = Atom(
+            "constant",
+            label=repr(number),
+            kind="scalar",
+            bounds=(number, number),
+            uniform=True,
+            constant=True,
+        )
+        return algebra.atom(atom)
 
 
 def input_atom(value: Input) -> Atom:

@@ -36,7 +36,7 @@ _MAX_TERMS: Final = 24
 
 
 class FormError(Exception):
-    """A form that is too long, or a coefficient that overflows; the value becomes an atom."""
+    """A form too long, or a coefficient that over- or underflows; the value becomes an atom."""
 
 
 @final
@@ -103,12 +103,12 @@ def form_of(terms: Iterable[tuple[Monomial, float]]) -> Form:
     """
     sums: dict[Monomial, float] = {}
     for monomial, coefficient in terms:
+        if not coefficient:
+            raise FormError  # It has underflowed: nobody makes a term of 0.
         before = sums.get(monomial)
         if before is not None:
             total = before + coefficient
-            if abs(total) <= 1e-13 * abs(coefficient):
-                total = 0.0
-            coefficient = total
+            coefficient = 0.0 if abs(total) <= 1e-13 * abs(coefficient) else total
         sums[monomial] = coefficient
     kept = sorted([(m, c) for m, c in sums.items() if c])
     if len(kept) > _MAX_TERMS or not all(1e-200 < abs(c) < 1e200 for _, c in kept):

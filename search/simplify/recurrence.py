@@ -7,9 +7,11 @@ not follow is dropped, and the rest is tried again without it.
 
 Found this way: slots that stay zero, slots that are a multiple of another, slots that are never
 negative (averages of squares, whose |v| is then v). A slot may also be kept at another scale:
-m = 0.1 * g + 0.9 * m, read as 10 * m, is m = g + 0.9 * m.
+m = 0.1 * g + 0.9 * m, read as 10 * m, is m = g + 0.9 * m. But not at one so far off that it, its
+square (the slot's may be taken) or its inverse is no normal float32.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +19,16 @@ from typing import Final, TypeAlias, final
 
 import numpy as np
 
-from veldt.search.dataflow import Dataflow, Input
+from veldt.search.dataflow import Constant, Dataflow, Input
 from veldt.search.simplify import choices
 from veldt.search.simplify.choices import Values
-from veldt.search.simplify.forms import Algebra, Form, form_of
+from veldt.search.simplify.forms import SUM, Algebra, Form, FormError, Monomial, form_of
 from veldt.search.simplify.verification import Trace
 
 _MAX_SCALES: Final = 4
+# A scale between these, its square and its inverse are all within float32's normal range.
+_LEAST_SCALE: Final = 2.0**-63
+_LARGEST_SCALE: Final = 2.0**63
 # Lowers a program, given the forms of its slots.
 Lower: TypeAlias = Callable[[Algebra, Mapping[str, Form]], tuple[Values, dict[int, int]]]
 
@@ -75,7 +80,7 @@ def find(flow: Dataflow, seen: Trace, lower: Lower) -> Facts:
         multiples = {
             name: (source, factor)
             for name, (source, factor) in facts.multiples.items()
-            if news[name] == algebra.scale(news[source], factor)
+            if _is_multiple(algebra, news[name], news[source], factor)
         }
         nonnegative = frozenset(n for n in facts.nonnegative if algebra.bounds(news[n])[0] >= 0.0)
         proved = Facts(multiples, nonnegative)
@@ -83,6 +88,13 @@ def find(flow: Dataflow, seen: Trace, lower: Lower) -> Facts:
             return facts
         facts = proved
     return facts
+
+
+def _is_multiple(algebra: Algebra, form: Form, source: Form, factor: float) -> bool:
+    try:
+        return form == algebra.scale(source, factor)
+    except FormError:
+        return False
 
 
 def _guess(slots: Sequence[str], seen: Trace) -> Facts:
@@ -98,8 +110,11 @@ def _guess(slots: Sequence[str], seen: Trace) -> Facts:
                 break
             other = rows[source]
             if source not in multiples and other.any() and other.shape == row.shape:
-                factor = float(row @ other / (other @ other))
-                if np.allclose(row, factor * other, rtol=1e-9, atol=0.0):
+                with np.errstate(all="ignore"):  # Squares may overflow, or underflow to 0.
+                    factor = float(row @ other / (other @ other))
+                if 1e-100 < abs(factor) < 1e100 and np.allclose(
+                    row, factor * other, rtol=1e-9, atol=0.0
+                ):
                     multiples[name] = (source, choices.shortest(factor, 1e-13))
                     break
     nonnegative = {n for n, row in rows.items() if n not in multiples and np.all(row >= 0.0)}
@@ -112,6 +127,7 @@ def scales(values: Values, flow: Dataflow, of: Mapping[int, int]) -> list[tuple[
     They are those at which the slot or its new value is read, and that of what enters it.
     """
     algebra = values.algebra
+    defaults = {c.name: c.value for c in flow.values if isinstance(c, Constant) and c.name}
     found: dict[tuple[str, Form], None] = {}
     for name in flow.live_slots:
         old = values.forms[of[flow.input_index(name)]]
@@ -123,14 +139,38 @@ def scales(values: Values, flow: Dataflow, of: Mapping[int, int]) -> list[tuple[
             for value in set(of.values()):
                 other, same = _constant_factor(algebra, values.forms[value])
                 if same == rest and other != factor and other.terms:
-                    inverse = algebra.power(other, -1.0, odd=True)
-                    found[name, algebra.multiply(factor, inverse)] = None
+                    with contextlib.suppress(FormError):
+                        inverse = algebra.power(other, -1.0, odd=True)
+                        found[name, algebra.multiply(factor, inverse)] = None
         entering = {c for m, c in new.terms if not any(term[0] == m for term in old.terms)}
         total = sum(c for _, c in new.terms)
         if len(entering) == 1 and abs(total - 1.0) > 1e-9 and entering != {1.0}:
             found[name, algebra.number(entering.pop())] = None
-    safe = [key for key in found if _is_nonzero(algebra, key[1]) and key[1].number != 1.0]
+    safe = [
+        key
+        for key in found
+        if _is_nonzero(algebra, key[1])
+        and key[1].number != 1.0
+        and _LEAST_SCALE <= _size(algebra, key[1], defaults) <= _LARGEST_SCALE
+    ]
     return safe[:_MAX_SCALES]
+
+
+def _size(algebra: Algebra, form: Form, defaults: Mapping[str, float]) -> float:
+    """The size of a form of constants, at their defaults."""
+    return abs(sum(c * _product(algebra, m, defaults) for m, c in form.terms))
+
+
+def _product(algebra: Algebra, monomial: Monomial, defaults: Mapping[str, float]) -> float:
+    product = 1.0
+    for index, _, exponent in monomial:
+        atom = algebra.atoms[index]
+        if atom.op == SUM:
+            base = _size(algebra, atom.args[0], defaults)
+        else:  # What other functions make of constants is taken to be of ordinary size.
+            base = abs(defaults.get(atom.label, 1.0))
+        product *= math.pow(base, exponent) if base else 1.0
+    return product
 
 
 def _constant_factor(algebra: Algebra, form: Form) -> tuple[Form, Form]:

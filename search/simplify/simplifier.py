@@ -65,7 +65,8 @@ def _shorten(program: Program, reference: verification.Reference, fold: bool) ->
     def rewritten(opaque: frozenset[int]) -> Program:
         try:
             return _rewrite(program, flow, opaque, fold)
-        except LoweringError:  # a slot whose kind was known by what it was given
+        # A slot whose kind was known by what it was given, or a number of no ordinary size.
+        except (LoweringError, FormError):
             return program
 
     for _ in range(_MAX_BLAMED):

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veldt.search import constants
+from tests.search import fakes
+from veldt.search import constants, coordinates
+from veldt.search.config import FinalsConfig
+from veldt.search.constant_gradients import PRICE
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 
@@ -101,7 +104,7 @@ numbers = st.one_of(
 @given(st.lists(numbers, min_size=4, max_size=4), st.floats(1e-6, 10.0))
 def test_a_rule_has_its_own_numbers_at_its_own_coordinates(values, rate):
     program = RULE.with_constants(**dict(zip(("b1", "gain", "shift", "wd"), values, strict=True)))
-    again = constants.decode(program, constants.encode(Genotype(program, rate)))
+    again = coordinates.decode(program, coordinates.encode(program, Genotype(program, rate)))
     assert again.learning_rate == pytest.approx(rate, rel=1e-9)
     for (_, right), (_, value) in zip(program.constants, again.program.constants, strict=True):
         assert value == pytest.approx(right, rel=1e-6, abs=1e-12)
@@ -110,9 +113,9 @@ def test_a_rule_has_its_own_numbers_at_its_own_coordinates(values, rate):
 @given(st.lists(numbers, min_size=4, max_size=4), st.lists(st.floats(-50, 50), min_size=5))
 def test_numbers_stay_of_their_kind_wherever_the_search_goes(values, steps):
     program = RULE.with_constants(**dict(zip(("b1", "gain", "shift", "wd"), values, strict=True)))
-    point = constants.encode(Genotype(program, 1e-3)) + np.array(steps[:5])
+    point = coordinates.encode(program, Genotype(program, 1e-3)) + np.array(steps[:5])
     for (_, start), (_, value) in zip(
-        program.constants, constants.decode(program, point).program.constants, strict=True
+        program.constants, coordinates.decode(program, point).program.constants, strict=True
     ):
         assert math.isfinite(value)
         if 0 < start < 1:
@@ -121,10 +124,149 @@ def test_numbers_stay_of_their_kind_wherever_the_search_goes(values, steps):
             assert math.copysign(1, value) == math.copysign(1, start)
 
 
+# ------------------------------------------------------------------------------ metagradients
+
+FLAT = Program.parse("def rule(w, g, *, a=0.5, b=2.0):\n    return a * g + b * w\n")
+
+
+def slope_of(score):
+    """A function that differentiates a score by differences, and counts."""
+    calls = []
+
+    def differentiate(start, genotype):
+        calls.append(genotype)
+        point = coordinates.encode(start, genotype)
+        steps = 1e-5 * np.eye(len(point))
+        at = [score(coordinates.decode(start, point + step)) for step in (*steps, *-steps)]
+        return tuple(np.subtract(*np.split(np.array(at), 2)) / 2e-5)
+
+    return differentiate, calls
+
+
+def counted(score):
+    asked = []
+
+    def score_all(genotypes):
+        asked.append(list(genotypes))
+        return [score(genotype) for genotype in genotypes]
+
+    return score_all, asked
+
+
+@pytest.mark.parametrize("method", ["metagradient", "both"])
+@pytest.mark.parametrize("budget", [30, 61, 121])
+def test_metagradients_are_paid_for_and_the_budget_holds(method, budget):
+    differentiate, calls = slope_of(misfit)
+    score_all, asked = counted(misfit)
+    told = []
+    config = constants.TuningConfig(budget=budget, method=method)
+    found = constants.tune(
+        Genotype(RULE, 1e-3), score_all, config, 0, lambda *done: told.append(done), differentiate
+    )
+    num_scored = sum(len(generation) for generation in asked)
+    assert found.num_gradients == len(calls) > 0
+    assert found.num_evaluations == num_scored + PRICE * len(calls) <= budget
+    assert told[-1] == (found.num_evaluations, budget)
+    assert found.score == misfit(found.genotype) < 0.7 * found.start_score
+
+
+def test_gradients_find_in_few_evaluations_what_cma_es_does_not():
+    differentiate, _ = slope_of(misfit)
+    plain, led = (
+        constants.tune(
+            Genotype(RULE, 1e-3),
+            score_all,
+            constants.TuningConfig(budget=121, method=method),
+            0,
+            differentiate=differentiate,
+        )
+        for method in ("cma_es", "metagradient")
+    )
+    assert led.score < 0.2 * plain.score
+
+
+@pytest.mark.parametrize("gradient", [None, (0.0,) * 6])
+def test_without_a_gradient_the_rest_is_cma_es_from_the_best(gradient):
+    score_all, asked = counted(misfit)
+    config = constants.TuningConfig(budget=121, method="metagradient")
+    found = constants.tune(
+        Genotype(RULE, 1e-3), score_all, config, 0, differentiate=lambda *_: gradient
+    )
+    assert [len(generation) for generation in asked] == [1, *[12] * ((120 - PRICE) // 12)]
+    assert found.num_gradients == 1 and found.score < found.start_score
+
+
+def test_where_no_step_along_a_gradient_is_better_cma_es_goes_on():
+    differentiate, calls = slope_of(lambda genotype: -misfit(genotype))  # It points uphill.
+    score_all, asked = counted(misfit)
+    config = constants.TuningConfig(budget=121, method="metagradient")
+    found = constants.tune(Genotype(RULE, 1e-3), score_all, config, 0, differentiate=differentiate)
+    sizes = [len(generation) for generation in asked]
+    assert len(calls) == 1
+    assert sizes == [1, *[4] * sizes.count(4), *[12] * sizes.count(12)] and sizes.count(12) >= 7
+    assert found.score < found.start_score
+
+
+def test_both_begins_as_cma_es_and_goes_on_from_its_best():
+    differentiate, calls = slope_of(misfit)
+    score_all, asked = counted(misfit)
+    config = constants.TuningConfig(budget=121, method="both")
+    constants.tune(Genotype(RULE, 1e-3), score_all, config, 0, differentiate=differentiate)
+    alone, generations = counted(misfit)
+    half = constants.tune(Genotype(RULE, 1e-3), alone, constants.TuningConfig(budget=60), 0)
+    assert asked[: len(generations)] == generations
+    assert calls[0] == half.genotype
+
+
+def test_no_gradient_is_taken_of_a_start_that_fails():
+    config = constants.TuningConfig(budget=61, method="metagradient")
+    found = constants.tune(
+        Genotype(RULE, 1e-3), lambda g: [math.inf] * len(g), config, 0, differentiate=never
+    )
+    assert found.num_gradients == 0 and found.score == math.inf
+
+
+def never(start, genotype):
+    raise AssertionError("a gradient was taken")
+
+
+def test_steps_that_leave_the_learning_rate_have_one_each_all_the_same():
+    def by_constants(genotype):
+        return sum((math.log(value) - 1) ** 2 for _, value in genotype.program.constants)
+
+    differentiate, _ = slope_of(by_constants)
+    score_all, asked = counted(by_constants)
+    config = constants.TuningConfig(budget=61, method="metagradient")
+    constants.tune(Genotype(FLAT, 1e-3), score_all, config, 0, differentiate=differentiate)
+    rates = [genotype.learning_rate for generation in asked for genotype in generation]
+    assert len(set(rates)) == len(rates)
+    steps = [rate for generation in asked if len(generation) == 4 for rate in generation]
+    assert all(g.learning_rate == pytest.approx(1e-3, rel=1e-6) for g in steps)
+
+
+def test_metagradients_need_someone_who_takes_them():
+    config = constants.TuningConfig(budget=61, method="metagradient")
+    with pytest.raises(ValueError, match="needs a function that takes metagradients"):
+        constants.tune(Genotype(RULE, 1e-3), score_all, config, 0)
+
+
+@pytest.mark.parametrize("objective", ["lr_robustness", "my.module:score"])
+def test_what_has_no_derivative_is_refused_before_the_search(objective):
+    tuning = constants.TuningConfig(budget=61, method="both")
+    with pytest.raises(ValueError, match=f"method is both.*{objective}.*held_out_loss"):
+        fakes.small_config(finals=FinalsConfig(tuning=tuning), objective=objective)
+    for allowed in ("held_out_loss", "train_loss"):
+        fakes.small_config(finals=FinalsConfig(tuning=tuning), objective=allowed)
+    fakes.small_config(objective=objective)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"budget": -1}, "budget is -1"),
+        ({"method": "metagradients"}, "did you mean 'metagradient'"),
+        ({"budget": 13 + PRICE + 3, "method": "both"}, f"needs {13 + PRICE + 4}"),
+        ({"budget": 12, "generation": 4, "method": "metagradient"}, f"needs {PRICE + 5}"),
         ({"budget": 12}, "not one generation"),
         ({"generation": 3}, "at least 4"),
         ({"spread": 0.0}, "above 0"),

@@ -144,7 +144,8 @@ def test_a_run_of_an_earlier_version_may_be_resumed(tmp_path):
     with sqlite3.connect(tmp_path / FILE_NAME) as connection:
         ((text,),) = connection.execute("SELECT value FROM meta WHERE key = 'config'")
         config = json.loads(text)
-        del config["parents"], config["finals"]["tuning"], config["finals"]["stages"]
+        del config["parents"], config["racing"]
+        del config["finals"]["tuning"], config["finals"]["stages"]
         connection.execute("UPDATE meta SET value = ? WHERE key = 'config'", (json.dumps(config),))
     connection.close()
     search(tmp_path, max_evaluations=30, resume=True)

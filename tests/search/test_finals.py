@@ -423,6 +423,31 @@ def test_the_winner_may_be_chosen_by_meta_validation(store):
     assert [entry.label for entry in play(store, Trainer(loss)) if entry.winner] == ["#2"]
 
 
+def test_meta_validation_may_have_learning_rates_of_its_own(store):
+    """The rules are best there at four times the rate that is best on the proxies."""
+    factors = (0.25, 1.0, 4.0, 16.0)
+
+    def loss(genotype, run):
+        best = 0.8 if run.proxy >= len(CONFIG.tasks) else 0.2
+        return abs(float(np.log(genotype.learning_rate / best)))
+
+    config = replace(CONFIG, finals=replace(CONFIG.finals, meta_rate_factors=factors))
+    trainer = Trainer(loss)
+    entries = play(store, trainer, config=config)
+    assert all(entry.learning_rate == 0.2 for entry in entries)
+    assert all(entry.meta == pytest.approx(0.0) for entry in entries)
+    tried = {job.genotype.learning_rate for job in trainer.jobs if job.purpose == "meta-final"}
+    assert tried == {0.2 * factor for factor in factors}
+    own = play(store, Trainer(loss))
+    assert all(entry.meta == pytest.approx(np.log(4)) for entry in own)
+
+
+@pytest.mark.parametrize("factors", [(), (1.0, -1.0)])
+def test_learning_rates_of_meta_validation_are_checked(factors):
+    with pytest.raises(ValueError, match="meta_rate_factors"):
+        FinalsConfig(meta_rate_factors=factors)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

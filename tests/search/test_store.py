@@ -269,6 +269,19 @@ def test_a_store_of_version_1_is_brought_up_to_date_when_opened_for_writing(vers
         assert store.first("SELECT COUNT(*) FROM candidate") == 2
 
 
+def test_a_store_of_version_3_is_brought_up_to_date(tmp_path):
+    with Store.create(tmp_path) as store, store.transaction():
+        new = shape(store)
+        add(store, 0)
+        store.execute("DROP TABLE race")
+        store.set_meta("schema_version", "3")
+    with Store.open(tmp_path, read_only=True) as store:
+        assert store.version == 3
+    with Store.open(tmp_path) as store:
+        assert store.version == schema.SCHEMA_VERSION and shape(store) == new
+        assert store.first("SELECT COUNT(*) FROM candidate") == 1
+
+
 def test_a_store_of_version_1_is_read_as_it_is(version_1):
     before = (version_1 / FILE_NAME).read_bytes()
     with Store.open(version_1, read_only=True) as store:

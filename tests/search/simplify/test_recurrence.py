@@ -4,6 +4,7 @@ import pytest
 
 from veldt.search.program import Program
 from veldt.search.simplify import choices, recurrence, verification
+from veldt.search.simplify.forms import Algebra, Atom, FormError
 
 
 def facts(body, slots):
@@ -48,3 +49,46 @@ def test_multiples_of_other_slots(body, multiples):
 def test_slots_that_are_never_negative(new, nonnegative):
     found = facts(f"m = {new}\n    u = m", "m")
     assert (found.nonnegative == {"m"}) == nonnegative
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(
+    ("constant", "is_offered"),
+    [("0.1", True), ("1e-10", True), ("1e12", True), ("1e-25", False), ("1e25", False)],
+)
+def test_a_slot_is_not_kept_at_a_scale_whose_square_is_no_float32(constant, is_offered, named):
+    c, parameters = ("c", f", *, c={constant}") if named else (constant, "")
+    flow = Program.parse(
+        f"def f(w, g, m{parameters}):\n    m = {c} * interp(g, m, 0.9)\n    return m / {c}, m\n"
+    ).lower()
+    algebra = Algebra()
+    atom = Atom("constant", label="c", kind="scalar", bounds=(1e-99, 1e99), constant=True)
+    named_c = algebra.atom(atom)
+    values, of = choices.values_of(algebra, flow, {"c": named_c}, frozenset())
+    scales = [scale for _, scale in recurrence.scales(values, flow, of)]
+    wanted = named_c if named else algebra.number(float(constant))
+    assert (wanted in scales) == bool(scales) == is_offered
+
+
+@pytest.mark.parametrize("number", [1e-205, 1e-320, 1e-170, 1e205, -1e-205])
+def test_numbers_beyond_the_algebra_stay_as_they_are(number):
+    program = Program.parse(
+        "def f(w, g, m, v):\n"
+        f"    m = {number} * g + 0.9 * m\n"
+        f"    v = 0.9 * v + g\n"
+        f"    x = square({number} * g)\n"
+        "    return m + v + x + -(-w), m, v\n"
+    )
+    found = program.simplify()
+    assert len(found.statements) <= len(program.statements) - 2  # The rest is simplified.
+    assert verification.Reference(program, fold=False).agrees(found)
+
+
+def test_a_product_that_underflows_is_no_zero():
+    algebra = Algebra()
+    tiny = algebra.number(1e-170)
+    with pytest.raises(FormError):
+        algebra.multiply(tiny, tiny)
+    with pytest.raises(FormError):
+        algebra.power(tiny, 2.0, odd=False)
+    assert algebra.subtract(tiny, tiny) == algebra.zero
