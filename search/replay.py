@@ -46,8 +46,10 @@ class _Recorded:
         self._store = store
         self._proxies = config.evaluator.proxies
         self._num_tasks = len(config.tasks)
-        # The initial rule's losses along the way make the hurdle; of others the last one is enough.
+        # The initial rule's losses along the way make the hurdle, and a race has those of all. Of
+        # others the last one is enough.
         self._initial_curves = json.loads(store.meta()["initial_curves"])
+        self._races = config.racing.enabled
 
     def __call__(self, payload: object) -> Outcome:
         job = payload
@@ -55,23 +57,36 @@ class _Recorded:
         query = "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND learning_rate = ?"
         key = (job.candidate, job.purpose, job.genotype.learning_rate)
         rows = {(row["task"], row["seed"]): row for row in self._store.rows(query, key)}
+        curves = self._curves(job)
         results: list[RunResult] = []
-        for run in job.runs:
+        for position, run in enumerate(job.runs):
             row = rows.get((self._proxies[run.proxy].task, run.seed))
             if row is None:
                 raise _NotStored(f"{job.purpose} of candidate {job.candidate}, seed {run.seed}")
             status = Status(row["status"])
             if status in _WITHOUT_RUNS:
                 return Outcome(status, None, message=row["message"])
-            log_losses = (row["log_loss"],) if status is Status.OK else ()
+            log_losses: tuple[float, ...] = (row["log_loss"],) if status is Status.OK else ()
             if job.candidate == 0 and job.purpose == "fitness":
                 log_losses = tuple(self._initial_curves[run.seed * self._num_tasks + run.proxy])
+            elif curves:
+                log_losses = tuple(curves[position])
             results.append(
                 RunResult(run, status, row["loss"], log_losses, row["num_steps"], row["wall_s"])
             )
             if status is not Status.OK:
                 break
         return Outcome.of(results)
+
+    def _curves(self, job: EvalJob) -> list[list[float]]:
+        """The log losses at all checks of each run made; empty where they are not stored."""
+        if not self._races or job.purpose != "fitness" or job.candidate == 0:
+            return []
+        query = (
+            "SELECT r.curves FROM race r JOIN proposal p ON p.id = r.proposal WHERE p.candidate = ?"
+        )
+        found: list[list[float]] = json.loads(self._store.first(query, (job.candidate,)) or "[]")
+        return found
 
 
 def replay(run_dir: Path, into: Path) -> list[str]:
@@ -146,6 +161,12 @@ def differences(old: Store, new: Store) -> list[str]:
       For each table that differs, a sentence with its first different row.
     """
     names = [_tables(store) for store in (old, new)]
+    if old.version < new.version:  # What it could not have, the new one has no rows of.
+        names[1] = [
+            name
+            for name in names[1]
+            if name in names[0] or new.first(f"SELECT COUNT(*) FROM {name}")
+        ]
     if names[0] != names[1]:
         return [f"the tables differ: {', '.join(names[0])} and {', '.join(names[1])}"]
     found = []
@@ -165,4 +186,5 @@ def _tables(store: Store) -> list[str]:
 def _rows(store: Store, table: str) -> Iterator[dict[str, Any]]:
     columns = store.rows("SELECT name FROM pragma_table_info(?)", (table,))
     names = ", ".join(row["name"] for row in columns if not row["name"].endswith("_s"))
-    return store.iterate(f"SELECT {names} FROM {table} ORDER BY {names}")
+    searched = "WHERE key <> 'schema_version' " if table == "meta" else ""
+    return store.iterate(f"SELECT {names} FROM {table} {searched}ORDER BY {names}")

@@ -58,7 +58,7 @@ def search_levels(data: RunData) -> tuple[Level, ...]:
         Level(
             "trained to the end",
             statuses["ok"],
-            f"{rejected:,} rejected at a hurdle, {max(diverged, 0):,} diverged, {failed:,} failed",
+            f"{rejected:,} rejected before their end, {max(diverged, 0):,} diverged, {failed:,} failed",
         ),
         Level(
             "fitter than the incumbent",

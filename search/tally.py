@@ -68,7 +68,7 @@ def counts(tally: Tally) -> dict[str, str]:
         ),
         "dead statements": share(tally.num_statements - tally.num_live, tally.num_statements),
         "invalid draws": share(tally.num_invalid, drawn),
-        "rejected": f"{share(statuses['rejected'], trained)} of the trained, at a hurdle",
+        "rejected": f"{share(statuses['rejected'], trained)} of the trained, before their end",
         "diverged": (
             f"{share(diverged, trained)} of the trained; {sources['probe']:,} already on the probe"
         ),

@@ -1,6 +1,8 @@
 """Replay: a search is found again from its stored results, however it went, and no other is."""
 
 import collections
+import dataclasses
+import json
 import sqlite3
 
 import pytest
@@ -9,7 +11,9 @@ from tests.search import fakes
 from veldt.search import replay, run
 from veldt.search.config import FinalsConfig, SearchConfig
 from veldt.search.errors import StoreError
+from veldt.search.evaluator import Outcome, Status
 from veldt.search.mutation import MutationConfig
+from veldt.search.racing import RacingConfig
 from veldt.search.store import FILE_NAME, Store
 from veldt.tasks.pool_config import PoolConfig
 
@@ -30,6 +34,24 @@ def query(directory, statement):
     finally:
         connection.close()
     return found
+
+
+class RacedWorker:
+    """Scores like `TroubledWorker`, and stops where the race's level is."""
+
+    def __init__(self):
+        self.worker = fakes.TroubledWorker()
+
+    def __call__(self, payload):
+        outcome = self.worker(payload)
+        ended = 0.0
+        for position, run_ in enumerate(outcome.runs):
+            limits = payload.limits(position, ended) if payload.race else ()
+            if run_.log_losses and limits and run_.log_losses[0] > limits[0]:
+                last = dataclasses.replace(run_, status=Status.REJECTED)
+                return Outcome.of([*outcome.runs[:position], last])
+            ended += run_.log_losses[-1] if run_.log_losses else 0.0
+        return outcome
 
 
 class Stop(fakes.View):
@@ -131,14 +153,34 @@ def test_what_holds_too_little_is_refused(tmp_path, troubled):
 
 
 def test_a_stored_config_is_the_config(tmp_path):
-    import dataclasses
-    import json
-
     config = fakes.small_config(
         mutation=MutationConfig(ops=("sign", "exp")), finals=FinalsConfig(baselines=("sgd",))
     )
     plain = json.loads(json.dumps(dataclasses.asdict(config)))
     assert SearchConfig.from_plain(plain) == config
+
+
+def test_a_run_of_the_store_version_before_is_found_again(troubled, tmp_path):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    with sqlite3.connect(troubled / FILE_NAME) as old, sqlite3.connect(directory / FILE_NAME) as to:
+        old.backup(to)
+    old.close(), to.close()
+    query(directory, "DROP TABLE race")
+    query(directory, "UPDATE meta SET value = '3' WHERE key = 'schema_version'")
+    assert replay.replay(directory, tmp_path / "again") == []
+
+
+def test_a_race_is_found_again(tmp_path):
+    """One check of two runs each: raced at the first one."""
+    racing = RacingConfig(chance=0.4, control=0.6, top=0.6, memory=40)
+    search(tmp_path / "run", worker=lambda: RacedWorker(), racing=racing, max_evaluations=90)
+    statement = "SELECT role, COUNT(*) FROM race WHERE dropped_at IS NOT NULL GROUP BY role"
+    ((role, count),) = query(tmp_path / "run", statement)
+    assert role == "raced" and count > 2
+    assert replay.replay(tmp_path / "run", tmp_path / "again") == []
+    query(tmp_path / "run", "UPDATE race SET role = 'calibrates' WHERE role = 'raced'")
+    assert [text for text in replay.replay(tmp_path / "run", tmp_path / "other") if "race" in text]
 
 
 def test_a_search_that_trained_is_found_again(finished_run, tmp_path):
