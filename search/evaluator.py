@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, final, overload
 
 import jax
 import jax.numpy as jnp
@@ -397,6 +397,15 @@ class Evaluator:
         loops = self._loops.values() if isinstance(self._loops, Mapping) else self._loops
         for loop in loops:
             loop.prepare(flow, 0.0, 0)
+
+    @overload
+    def __call__(self, payload: EvalJob) -> Outcome: ...
+
+    @overload
+    def __call__(self, payload: GradientJob) -> Gradient: ...
+
+    @overload
+    def __call__(self, payload: object) -> Outcome | Gradient: ...
 
     def __call__(self, payload: object) -> Outcome | Gradient:
         """Train an `EvalJob`'s runs in order, to the first that is not ok; or a `GradientJob`."""

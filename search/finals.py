@@ -23,7 +23,7 @@ from typing import final
 import numpy as np
 
 from veldt.search import constants, dataflow, final_runs, funnel, records, rules, simplify
-from veldt.search.config import SearchConfig
+from veldt.search.config import FinalsConfig, SearchConfig
 from veldt.search.evaluator import Run
 from veldt.search.final_runs import Contender, Runs
 from veldt.search.mutation import Genotype
@@ -276,11 +276,14 @@ class Finals:
     def _note(self) -> None:
         """Store that finals are played of this search, where they are not those begun before."""
         told = self._store.first("SELECT COUNT(*) FROM proposal")
-        config = json.dumps(asdict(self._config.finals))
+        config = self._config.finals
         last = self._store.rows("SELECT told, config FROM finals ORDER BY id DESC LIMIT 1")
-        if last != [{"told": told, "config": config}]:
+        # Read, and not compared as text: those of older versions have fewer settings.
+        if [(r["told"], FinalsConfig.from_plain(json.loads(r["config"]))) for r in last] != [
+            (told, config)
+        ]:
             with self._store.transaction():
-                self._store.insert("finals", told=told, config=config)
+                self._store.insert("finals", told=told, config=json.dumps(asdict(config)))
                 self._store.execute("DELETE FROM hall_of_fame")
 
     def _store_entries(self, entries: Iterable[Entry]) -> None:

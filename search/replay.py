@@ -15,12 +15,13 @@ import contextlib
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, final
 
-from veldt.search import founders
+from veldt.search import final_runs, founders
 from veldt.search.config import FinalsConfig, SearchConfig
+from veldt.search.constant_gradients import Gradient, GradientJob
 from veldt.search.errors import StoreError
 from veldt.search.evaluator import EvalJob, Outcome, RunResult, Status
 from veldt.search.evolution import Evolution
@@ -44,6 +45,7 @@ class _Recorded:
 
     def __init__(self, store: Store, config: SearchConfig):
         self._store = store
+        self._config = config
         self._proxies = config.evaluator.proxies
         self._num_tasks = len(config.tasks)
         # The initial rule's losses along the way make the hurdle, and a race has those of all. Of
@@ -51,7 +53,12 @@ class _Recorded:
         self._initial_curves = json.loads(store.meta()["initial_curves"])
         self._races = config.racing.enabled
 
-    def __call__(self, payload: object) -> Outcome:
+    def __call__(self, payload: object) -> Outcome | Gradient:
+        if isinstance(payload, GradientJob):
+            found = final_runs.stored_gradient(self._store, self._config, payload)
+            if found is None:
+                raise _NotStored(f"a gradient of candidate {payload.candidate}")
+            return found
         job = payload
         assert isinstance(job, EvalJob)
         query = "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND learning_rate = ?"
@@ -172,10 +179,21 @@ def differences(old: Store, new: Store) -> list[str]:
     found = []
     for table in names[0]:
         for ours, theirs in itertools.zip_longest(_rows(old, table), _rows(new, table)):
+            if table == "finals" and ours and theirs and _same_finals(ours, theirs):
+                continue
             if ours != theirs:
                 found.append(f"{table}: {ours} became {theirs}")
                 break
     return found
+
+
+def _same_finals(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether two rows say the same finals: those of older versions have fewer settings."""
+    first, second = (
+        {**row, "config": asdict(FinalsConfig.from_plain(json.loads(row["config"])))}
+        for row in (ours, theirs)
+    )
+    return first == second
 
 
 def _tables(store: Store) -> list[str]:

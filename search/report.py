@@ -45,6 +45,7 @@ _PURPOSES: Final = {
     "meta": "search: meta-validation of each best",
     "select": "finals: learning rates, selection seeds",
     "tuning": "finals: constants, selection seeds",
+    "gradient": "finals: metagradients of constants",
     "final": "finals: final seeds",
     "meta-final": "finals: meta-validation",
 }

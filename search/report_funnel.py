@@ -58,7 +58,8 @@ def search_levels(data: RunData) -> tuple[Level, ...]:
         Level(
             "trained to the end",
             statuses["ok"],
-            f"{rejected:,} rejected before their end, {max(diverged, 0):,} diverged, {failed:,} failed",
+            f"{rejected:,} rejected before their end, {max(diverged, 0):,} diverged, "
+            f"{failed:,} failed",
         ),
         Level(
             "fitter than the incumbent",

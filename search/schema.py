@@ -49,7 +49,7 @@ CREATE TABLE proposal (
 -- died) has one row, for the first run that it should have made.
 CREATE TABLE evaluation (
   candidate INTEGER NOT NULL REFERENCES candidate(id),
-  -- fitness | fresh | meta | select | tuning | stage NAME | final | meta-final
+  -- fitness | fresh | meta | select | tuning | gradient | stage NAME | final | meta-final
   purpose TEXT NOT NULL,
   task TEXT NOT NULL,
   seed INTEGER NOT NULL,

@@ -1,6 +1,7 @@
 """The finals: who takes part, that all are treated alike, and that nothing is run twice."""
 
 import collections
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -466,3 +467,19 @@ def test_stages_that_cannot_be_are_refused(settings, words):
 def test_two_stages_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two stages are named B"):
         FinalsConfig(stages=(STAGES[0], STAGES[0]))
+
+
+def test_finals_noted_by_an_older_version_are_the_same_finals(store):
+    """Which had fewer settings: its text differs, what it says does not."""
+    play(store, Trainer(hashed))
+    (row,) = store.rows("SELECT config FROM finals")
+    older = json.loads(row["config"])
+    del older["meta_rate_factors"], older["tuning"]["method"]
+    with store.transaction():
+        store.execute("UPDATE finals SET config = ?", (json.dumps(older),))
+    entries = play(store, Trainer(hashed))
+    assert finals.read_entries(store) == entries
+    assert store.first("SELECT COUNT(*) FROM finals") == 1
+    other = replace(CONFIG, finals=replace(CONFIG.finals, final_seeds=5))
+    play(store, Trainer(hashed), config=other)
+    assert store.first("SELECT COUNT(*) FROM finals") == 2
