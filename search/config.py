@@ -329,11 +329,16 @@ class SearchConfig:
         return cls(**{**data, **parts})
 
     @property
-    def evaluator(self) -> EvaluatorConfig:
-        """What workers are built from: proxies, meta-validation, then the stages, in order."""
+    def proxies(self) -> tuple[ProxyConfig, ...]:
+        """All tasks, in the order in which `Run.proxy` counts: meta-validation, stages last."""
         stages = (proxy for stage in self.finals.stages for proxy in stage.tasks)
+        return (*self.tasks, *self.meta_validation, *stages)
+
+    @property
+    def evaluator(self) -> EvaluatorConfig:
+        """What workers are built from."""
         return EvaluatorConfig(
-            proxies=(*self.tasks, *self.meta_validation, *stages),
+            proxies=self.proxies,
             seed=self.seed,
             capacity=Capacity().with_ops(self.mutation.instructions),
             objective=self.objective,

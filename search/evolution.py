@@ -255,10 +255,10 @@ class Evolution:
 
     def _enter(self, asked: _Asked, index: int) -> _Asked:
         """A proposal that is trained, with its job and its role in the race."""
-        config = self.config
+        config, role = self.config, Role.RACED
         if index < len(self.founders) - 1:
             role = Role.FOUNDER
-        else:
+        elif config.racing.enabled:
             role = racing.draw_role(config.racing, config.seed, index)
         levels = self._race.levels(index - config.window) if role is Role.RACED else ()
         job = EvalJob(asked.live, self._runs, self._hurdle, asked.candidate, "fitness", levels)

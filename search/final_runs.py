@@ -94,7 +94,7 @@ class Runs:
         rows = self._rows(candidate, purpose, rate)
         if any(row["status"] != Status.OK for row in rows):
             return ()
-        proxies = self._config.evaluator.proxies
+        proxies = self._config.proxies
         made = {(row["task"], row["seed"]) for row in rows}
         return tuple(run for run in runs if (proxies[run.proxy].task, run.seed) not in made)
 
@@ -126,7 +126,7 @@ class Runs:
         config = self._config
         missing = [job for job in jobs if stored_gradient(self._store, config, job) is None]
         named = [
-            driver.Run(job, f"{GRADIENT}, {each.label}: {config.evaluator.proxies[job.proxy].task}")
+            driver.Run(job, f"{GRADIENT}, {each.label}: {config.proxies[job.proxy].task}")
             for job in missing
         ]
         for job, result in zip(missing, self._run_now(named), strict=True):
@@ -160,7 +160,7 @@ class Runs:
         """Mean log loss, and its standard error over seeds; None where a run failed."""
         if rate is None:
             return None, None
-        proxies = self._config.evaluator.proxies
+        proxies = self._config.proxies
         by_run = {
             (row["task"], row["seed"]): row["log_loss"]
             for row in self._rows(candidate, purpose, rate)
@@ -202,7 +202,7 @@ def _gradient_key(config: SearchConfig, job: GradientJob) -> dict[str, Any]:
     return {
         "candidate": job.candidate,
         "purpose": GRADIENT,
-        "task": config.evaluator.proxies[job.proxy].task,
+        "task": config.proxies[job.proxy].task,
         "seed": job.seeds[-1],
         "learning_rate": job.genotype.learning_rate,
     }
@@ -218,7 +218,7 @@ def _insert_gradient(
     elif found.values is None:
         status = Status.REJECTED
     told = {"gradient": found.values, "verdict": found.verdict}
-    num_steps = config.evaluator.proxies[job.proxy].num_steps
+    num_steps = config.proxies[job.proxy].num_steps
     store.insert(
         "evaluation",
         **_gradient_key(config, job),

@@ -38,7 +38,7 @@ class Record:
 
 def as_run(config: SearchConfig, job: EvalJob, name: str) -> driver.Run:
     """A job for the pool, labelled with its name and its tasks: "candidate 8: digits_mlp"."""
-    proxies = config.evaluator.proxies
+    proxies = config.proxies
     tasks = ", ".join(dict.fromkeys(proxies[run.proxy].task for run in job.runs))
     num_seeds = len({run.seed for run in job.runs})
     seeds = f" x{num_seeds} seeds" if num_seeds > 1 else ""
@@ -70,7 +70,7 @@ def insert(store: Store, config: SearchConfig, records: Iterable[Record]) -> Non
             "evaluation",
             candidate=job.candidate,
             purpose=job.purpose,
-            task=config.evaluator.proxies[run.run.proxy].task,
+            task=config.proxies[run.run.proxy].task,
             seed=run.run.seed,
             learning_rate=job.genotype.learning_rate,
             status=run.status.value,

@@ -46,7 +46,7 @@ class _Recorded:
     def __init__(self, store: Store, config: SearchConfig):
         self._store = store
         self._config = config
-        self._proxies = config.evaluator.proxies
+        self._proxies = config.proxies
         self._num_tasks = len(config.tasks)
         # The initial rule's losses along the way make the hurdle, and a race has those of all. Of
         # others the last one is enough.
