@@ -109,8 +109,8 @@ class FinalsConfig:
         """Makes the config that JSON was made of."""
         parts = {
             "baselines": tuple(data["baselines"]),
-            "meta_rate_factors": tuple(data.get("meta_rate_factors", (1.0,))),
             # Stores of earlier versions have none of these.
+            "meta_rate_factors": tuple(data.get("meta_rate_factors", (1.0,))),
             "tuning": TuningConfig(**data.get("tuning", {})),
             "stages": tuple(map(StageConfig.from_plain, data.get("stages", ()))),
         }
