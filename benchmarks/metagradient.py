@@ -159,6 +159,22 @@ def plans_for(num_steps: int, state_bytes: int) -> list[plans.Plan]:
     return found
 
 
+def rerun_shares(num_steps: int) -> dict[str, float]:
+    """Return the steps that binomial schedules re-run over REPLAY's, in as many states.
+
+    Counted. `binomial` has leaves of one step, `chosen` is the plan with the least work, in which
+    a leaf's call costs as much as a few steps.
+    """
+    shares = {}
+    for arity in (4, 8):
+        replay = plans.kary(num_steps, arity)
+        binomial = plans.binomial(num_steps, 1, replay.memory_states - 1)
+        chosen = plans.within(num_steps, replay.memory_states)
+        for name, plan in (("binomial", binomial), ("chosen", chosen)):
+            shares[f"{name}, k = {arity}"] = plan.rerun_steps / replay.rerun_steps
+    return shares
+
+
 def measure_length(
     num_steps: int, width: int, repeats: int, chosen: list[plans.Plan] | None = None
 ) -> dict[str, Any]:
@@ -185,6 +201,8 @@ def measure_length(
             f"{row['states_in_theory']:7,} {row['bytes'] / 1e6:8.1f}",
             flush=True,
         )
+    shares = (f"{share:.2f} ({name})" for name, share in rerun_shares(num_steps).items())
+    print(f"steps re-run, over REPLAY's in as many states: {', '.join(shares)}")
     same = all(row["gradient"] == rows[0]["gradient"] for row in rows)
     finite = all(math.isfinite(g) for row in rows for g in row["gradient"].values())
     print(
@@ -197,6 +215,7 @@ def measure_length(
         "state_bytes": spec.num_bytes,
         "run_s": run_s,
         "repeats": repeats,
+        "rerun_shares": rerun_shares(num_steps),
         "same_bits": same,
         "finite": finite,
         "plans": rows,

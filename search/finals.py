@@ -222,6 +222,7 @@ class Finals:
         )
 
     def _meta(self, each: Contender, runs: Sequence[Run]) -> float | None:
+        """Its score on the meta-validation tasks, at the best of the rates tried there."""
         if each.learning_rate is None or not runs:
             return None
         rates = [each.learning_rate * factor for factor in self._config.finals.meta_rate_factors]
