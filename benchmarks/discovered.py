@@ -25,7 +25,7 @@ from veldt.search.finals import Entry
 from veldt.tasks.benchmark.candidates import rate_grid
 from veldt.tasks.benchmark.results import Results, Row
 
-FOLDER: Final = Path(rules.__file__).parent / "discovered"
+FOLDER: Final = rules.DISCOVERED_FOLDER
 RESULTS: Final = Path(__file__).parent / "results"
 
 
@@ -168,10 +168,10 @@ def description(whole: dict[str, Any], name: str) -> str:
     ]
     return "\n".join(
         [
-            "Found by a search of veldt's from AdamW.",
+            f"Found by a search of veldt's from AdamW; learning rate {whole['learning_rate']:.3g}.",
             "",
-            f"Its learning rate there was {whole['learning_rate']:.3g}. Speed-up over tuned Adam's",
-            f"envelope on the suite {whole['benchmark']['suite']}, with 95% intervals:",
+            "Speed-up over tuned Adam's envelope on the suite "
+            f"{whole['benchmark']['suite']}, with 95% intervals:",
             *lines,
             f"Config, seed, lineage, store and finals: {name}.json beside this file.",
         ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
-from veldt.search import files, pretty, simplify
+from veldt.search import files, pretty, rules, simplify
 from veldt.search.errors import SearchError
 from veldt.search.program import Program
 
@@ -95,19 +95,32 @@ def read_best(directory: Path) -> Best:
     Raises:
       SearchError: the directory holds none, or its files are damaged.
     """
+    return _read(directory, RULE_FILE, PROVENANCE_FILE)
+
+
+def read_discovered(name: str) -> Best:
+    """Reads a shipped rule that a search of veldt's found: one of `rules.DISCOVERED`.
+
+    Raises:
+      SearchError: its files are damaged.
+    """
+    return _read(rules.DISCOVERED_FOLDER, f"{name}.py", f"{name}.json")
+
+
+def _read(directory: Path, rule_file: str, provenance_file: str) -> Best:
     try:
-        text = (directory / RULE_FILE).read_text(encoding="utf-8")
-        data = json.loads((directory / PROVENANCE_FILE).read_text(encoding="utf-8"))
+        text = (directory / rule_file).read_text(encoding="utf-8")
+        data = json.loads((directory / provenance_file).read_text(encoding="utf-8"))
         rate, provenance = float(data["learning_rate"]), dict(data["provenance"])
         if not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"the learning rate is {rate}")
     except FileNotFoundError:
         raise SearchError(
-            f"{directory} holds no best rule (no {RULE_FILE} in it): has a search run there?"
+            f"{directory} holds no best rule (no {rule_file} in it): has a search run there?"
         ) from None
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
         raise SearchError(
-            f"{directory}: {RULE_FILE} or {PROVENANCE_FILE} is damaged: {error}"
+            f"{directory}: {rule_file} or {provenance_file} is damaged: {error}"
         ) from None
     program = replace(Program.parse(text), doc="")
     return Best(program, rate, {str(key): str(value) for key, value in provenance.items()})

@@ -104,14 +104,13 @@ def load_candidate(source: str | Path) -> Candidate:
     if path.suffix == shipped.SUFFIX or (path / shipped.RUN_FILE).is_file():
         return _load_learned(path)
     if path.is_dir():
-        found = best.read_best(path)
-        name = path.resolve().name
-        rates = rate_grid(found.learning_rate)
-        return candidate.ProgramCandidate(name, found.program, rates, found.proxies)
+        return _found_candidate(path.resolve().name, best.read_best(path))
     if path.suffix == ".py":
         return candidate.ProgramCandidate(path.stem, rules.load_rule(text))
     if text in baselines.BASELINES:
         return baselines.BASELINES[text]
+    if text in rules.DISCOVERED:
+        return _found_candidate(text, best.read_discovered(text))
     if text in rules.RULE_NAMES:
         return candidate.ProgramCandidate(text, rules.load_rule(text))
     if text in shipped.names():
@@ -156,6 +155,12 @@ def write_results(results: Results, folder: Path) -> Sequence[Path]:
     page.write_page(results, html)
     figures_lib.write_figures(results, folder)
     return data, html
+
+
+def _found_candidate(name: str, found: best.Best) -> Candidate:
+    """Return what a search found, with rates around its own, and without the tasks it has seen."""
+    rates = rate_grid(found.learning_rate)
+    return candidate.ProgramCandidate(name, found.program, rates, found.proxies)
 
 
 def _load_learned(source: str | Path) -> Candidate:

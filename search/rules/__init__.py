@@ -5,6 +5,9 @@ imported. Where Optax has the rule, it equals Optax's function, with its default
 rounding, and else its paper's formula; each docstring says which, and where it departs.
 `tests/search/test_rules.py` and `test_paper_rules.py` hold all of them to it.
 
+`discovered/` holds rules that veldt's own searches found, each with a record of where it comes from
+and how it did (`<name>.json`, written by `benchmarks/discovered.py`).
+
 Under another name in Optax: momentum and nesterov are `optax.sgd`, signsgd is `optax.sign_sgd`;
 adopt, ademamix, dog, madgrad, muon and sophia are in `optax.contrib`. Not in Optax: adabound,
 adamp, came, cautious_adamw, cautious_lion, diffgrad, exadam, grams, gravity, mars, scale.
@@ -32,7 +35,8 @@ from veldt.search.errors import ProgramError, ProgramSyntaxError, UnknownRuleErr
 from veldt.search.parse import MAX_TEXT_BYTES
 from veldt.search.program import COPY, Program
 
-RULE_NAMES: Final[tuple[str, ...]] = (
+# Optax's, or of a paper.
+PUBLISHED: Final[tuple[str, ...]] = (
     "adabelief",
     "adabound",
     "adadelta",
@@ -74,11 +78,15 @@ RULE_NAMES: Final[tuple[str, ...]] = (
     "sophia",
     "yogi",
 )
+# Found by a search of veldt's.
+DISCOVERED: Final[tuple[str, ...]] = ()
+RULE_NAMES: Final[tuple[str, ...]] = tuple(sorted((*PUBLISHED, *DISCOVERED)))
 
 # What a search writes its best program to, in its run directory.
 BEST_FILE: Final = "best.py"
 
 _FOLDER: Final = Path(__file__).parent
+DISCOVERED_FOLDER: Final = _FOLDER / "discovered"
 
 
 @final
@@ -112,7 +120,8 @@ def load_rule(source: str | Path) -> Program:
       ProgramError: the file is not a program; says file, line and column.
     """
     if source in RULE_NAMES:
-        return _read(_FOLDER / f"{source}.py")
+        folder = DISCOVERED_FOLDER if source in DISCOVERED else _FOLDER
+        return _read(folder / f"{source}.py")
     path = Path(source)
     # `os.path`, because pathlib's own tests raise on names that the file system cannot have.
     if os.path.isdir(path):

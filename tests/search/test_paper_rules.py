@@ -201,4 +201,4 @@ def test_equals_the_papers_formula(name: str) -> None:
 def test_every_rule_has_a_formula_or_is_in_optax() -> None:
     from tests.search.test_rules import OPTAX_RULES
 
-    assert sorted([*FORMULAS, *OPTAX_RULES]) == list(rules.RULE_NAMES)
+    assert sorted([*FORMULAS, *OPTAX_RULES]) == list(rules.PUBLISHED)

@@ -42,7 +42,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
 NOT_RULES = ("scale",)  # a building block's name in Optax
 OPTAX_RULES = [
     name
-    for name in rules.RULE_NAMES
+    for name in rules.PUBLISHED
     if name in ORACLES or (hasattr(optax, name) and name not in NOT_RULES)
 ]
 # Of those, the ones whose learning rate Optax keeps inside the state.
@@ -182,8 +182,9 @@ def test_has_no_slot_to_spare(name: str) -> None:
 
 def test_names_are_the_files() -> None:
     folder = Path(rules.__file__).parent
-    assert {path.stem for path in folder.glob("[!_]*.py")} == set(rules.RULE_NAMES)
-    assert list(rules.RULE_NAMES) == sorted(rules.RULE_NAMES)
+    assert {path.stem for path in folder.glob("[!_]*.py")} == set(rules.PUBLISHED)
+    for names in (rules.PUBLISHED, rules.DISCOVERED, rules.RULE_NAMES):
+        assert list(names) == sorted(set(names))
 
 
 def test_rows() -> None:
