@@ -79,7 +79,7 @@ PUBLISHED: Final[tuple[str, ...]] = (
     "yogi",
 )
 # Found by a search of veldt's.
-DISCOVERED: Final[tuple[str, ...]] = ()
+DISCOVERED: Final[tuple[str, ...]] = ("carom",)
 RULE_NAMES: Final[tuple[str, ...]] = tuple(sorted((*PUBLISHED, *DISCOVERED)))
 
 # What a search writes its best program to, in its run directory.
