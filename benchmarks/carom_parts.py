@@ -2,7 +2,7 @@
 
     python benchmarks/carom_parts.py
 
-The rule without either of its two terms, on the suite `small`, with the learning rates that the rule
+The rule without either of its two terms, on the suite `small`, at the learning rates that the rule
 itself is tried at; and the rule with warm-up and linear decay. All of it was looked at after the
 rule was chosen and scored, so that it explains and selects nothing. What was trained is kept in
 `runs/carom_parts`, and a second call goes on there.
@@ -60,6 +60,7 @@ def main() -> None:
                 "speedup": dataclasses.asdict(row.speedup),
                 "test_ratio": dataclasses.asdict(row.test_ratio),
                 "untuned_speedup": dataclasses.asdict(row.untuned_speedup),
+                "won": row.won,
                 "diverged": row.diverged,
                 "tasks": {one.task: one.speedup for one in row.tasks},
             }
