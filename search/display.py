@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TextIO, final
 from veldt.search import objectives, pretty, verdict
 from veldt.search import tally as tally_lib
 from veldt.search import work as work_lib
+from veldt.search.config import SearchConfig
 from veldt.search.evolution import Evolution
 from veldt.search.finals import Entry
 from veldt.tasks.pool import PoolEvent, PoolStats
@@ -185,7 +186,7 @@ def print_results(
     run_dir: Path,
     stream: TextIO | None = None,
     *,
-    objective: str | None = None,
+    config: SearchConfig | None = None,
 ) -> None:
     """Prints the finals' table, what it means, and the winner's source.
 
@@ -193,14 +194,14 @@ def print_results(
       entries: the table's.
       run_dir: the run's directory.
       stream: where it is printed; standard output if None.
-      objective: the config's; None where the caller does not know it.
+      config: the run's; None where the caller does not know it.
     """
     from rich.console import Console
     from rich.syntax import Syntax
 
     stream = sys.stdout if stream is None else stream
-    scale = objectives.describe(objective or objectives.DEFAULT)
-    if objective is None:
+    scale = objectives.describe(config.objective if config else objectives.DEFAULT)
+    if config is None:
         scale = f"the config's objective, by default {scale}"
     # Away from a terminal rich would fold the table at 80 columns; below that, columns vanish.
     width = max(Console(file=stream).width, 80) if stream.isatty() else 120
@@ -212,7 +213,7 @@ def print_results(
         "that nothing was selected on, ± one standard error.",
         style="dim",
     )
-    console.print(verdict.verdict(entries))
+    console.print(verdict.verdict(entries, config.finals if config else None))
     winner = verdict.find_winner(entries)
     if winner is not None:
         console.print()

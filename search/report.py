@@ -183,11 +183,19 @@ def _hall_of_fame(data: RunData) -> Html:
             f"the baselines. Scores are {objectives.describe(data.settings.objective)}: lower is "
             "better, 0.1 less is about 10% less loss. The search fitness flatters, since it was "
             "selected on; “proxies” is the same tasks on seeds that nothing was selected on. The "
-            "winner is chosen on other runs than those shown, so it need not lead here. Stages are "
-            "those of the funnel that a rule passed, out of all there are."),
+            f"winner is the best {_chosen(data)}. Stages are those of the funnel that a rule "
+            "passed, out of all there are."),
         table(_HEADS, rows, numbers=range(1, len(_HEADS))),
         *sources,
     )  # fmt: skip
+
+
+def _chosen(data: RunData) -> str:
+    config = data.settings.finals
+    among = " of those that passed the most stages" if config.stages else ""
+    if config.choose_by == "meta_validation":
+        return f"on meta-validation{among}"
+    return f"on runs that are not shown{among}, so it need not lead here"
 
 
 def _stages(entry: Entry, data: RunData) -> str:

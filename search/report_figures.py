@@ -111,7 +111,7 @@ def track(reigns: Sequence[Reign], end: int, onset: Onset | None = None) -> Html
     for kind, text, scores in (
         ("fitness", "fitness: same tasks, the seeds searched on", [r.fitness for r in reigns]),
         ("fresh", "same tasks, fresh seeds", [r.fresh for r in reigns]),
-        ("meta", "meta-validation: other tasks, which decide nothing", [r.meta for r in reigns]),
+        ("meta", "meta-validation: other tasks, not searched on", [r.meta for r in reigns]),
     ):
         start = scores[0]
         if start is not None:

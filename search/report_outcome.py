@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from veldt.search import display, objectives, verdict
+from veldt.search.config import FinalsConfig
 from veldt.search.evaluator import ProxyConfig
 from veldt.search.report_data import RunData
 from veldt.tasks.html.markup import Html, join, table, tag
@@ -21,7 +22,9 @@ def headline(data: RunData, run_dir: Path) -> Html:
         f"Scores: {objectives.describe(data.settings.objective)}."
     )
     if data.finished:
-        outcome: list[object] = [tag("p", verdict.verdict(data.entries), class_="outcome")]
+        outcome: list[object] = [
+            tag("p", verdict.verdict(data.entries, data.settings.finals), class_="outcome")
+        ]
         outcome += [_comparisons(data)]
     else:
         outcome = [_unfinished(data, run_dir)]
@@ -85,15 +88,32 @@ def _comparisons(data: RunData) -> Html:
         f"Differences below 0 are in favour of {winner.label}. Every rule had the same "
         f"{config.num_rates} learning rates to choose from, on {config.select_seeds} seeds "
         f"of their own; the figures are from {config.final_seeds} further seeds, ± one standard "
-        "error over seeds. The baselines' other constants are their defaults, while the search "
-        "tuned the winner's. Meta-validation has "
-        f"{data.settings.meta_seeds} seeds and no part in any choice. Standard errors count "
-        "seeds, not tasks: they do not say how the rule does elsewhere."
+        f"error over seeds. {_tuned(config)} Meta-validation has {data.settings.meta_seeds} seeds "
+        f"and {_part_of_meta(config)}. Standard errors count seeds, not tasks: they do not say how "
+        "the rule does elsewhere."
     )
     edge = _edge(data)
     return join(
         [table(heads, rows, numbers=(1, 2, 3, 5)), tag("p", note, class_="soft"), *edge],
     )
+
+
+def _tuned(config: FinalsConfig) -> str:
+    if not config.tuning.budget:
+        return (
+            "The baselines' other constants are their defaults, while the search tuned the "
+            "winner's."
+        )
+    return (
+        f"All constants of every rule, the baselines' too, had {config.tuning.budget} trials of "
+        "tuning from there."
+    )
+
+
+def _part_of_meta(config: FinalsConfig) -> str:
+    if config.choose_by == "meta_validation":
+        return "chose the winner among the finalists, which flatters it there"
+    return "no part in any choice"
 
 
 def _judgement(comparison: verdict.Comparison) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
+from veldt.search.config import FinalsConfig
 from veldt.search.finals import Entry
 
 SIGNIFICANT: Final = 2.0  # standard errors
@@ -78,8 +79,13 @@ def compare(entries: Sequence[Entry]) -> tuple[Comparison, ...]:
     )
 
 
-def verdict(entries: Sequence[Entry]) -> str:
-    """The outcome in a sentence or two; empty before the finals have been played."""
+def verdict(entries: Sequence[Entry], finals: FinalsConfig | None = None) -> str:
+    """The outcome in a sentence or two; empty before the finals have been played.
+
+    Args:
+      entries: of the finals.
+      finals: how they were played; by default, with a winner that meta-validation did not choose.
+    """
     if not entries:
         return ""
     winner = find_winner(entries)
@@ -123,7 +129,9 @@ def verdict(entries: Sequence[Entry]) -> str:
         if (gap := c.meta_difference) is not None
     ]
     if elsewhere:
-        sentences.append(f"On the meta-validation tasks it is {_join(elsewhere)}.")
+        chose = finals is not None and finals.choose_by == "meta_validation"
+        tasks = "meta-validation tasks, which chose it," if chose else "meta-validation tasks"
+        sentences.append(f"On the {tasks} it is {_join(elsewhere)}.")
     return " ".join(sentences)
 
 

@@ -185,7 +185,7 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         raise
     finally:
         view.close()
-    display.print_results(result.entries, run_dir, objective=settings.objective)
+    display.print_results(result.entries, run_dir, config=settings)
 
 
 def _leave_accelerators_to_workers(settings: "pool_config.PoolConfig") -> None:

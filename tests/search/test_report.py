@@ -1,5 +1,6 @@
 """The report: true to the store, whole in one file, and harmless whatever the store holds."""
 
+import html
 import json
 import math
 import re
@@ -8,6 +9,7 @@ import shutil
 import sqlite3
 import xml.etree.ElementTree as ET
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,10 +23,13 @@ from veldt.search import (
     report_data,
     report_funnel,
     report_labels,
+    report_outcome,
     run,
     tally,
     verdict,
 )
+from veldt.search.config import FinalsConfig
+from veldt.search.constants import TuningConfig
 from veldt.search.errors import SearchError, StoreError
 from veldt.search.finals import Entry
 from veldt.search.program import Program
@@ -458,7 +463,29 @@ def test_failed_or_absent_winners_are_told():
 def test_meta_validation_is_told_with_its_sign():
     ours = entry("#7", 7, -1, 0.1, meta=-1.0, winner=True)
     theirs = [entry("a", -1, -1, 0.1, meta=-1.5), entry("b", -2, -1, 0.1, meta=-0.9)]
-    assert "0.500 behind a and 0.100 ahead of b" in verdict.verdict([ours, *theirs])
+    told = "0.500 behind a and 0.100 ahead of b"
+    assert f"On the meta-validation tasks it is {told}" in verdict.verdict([ours, *theirs])
+    chosen = FinalsConfig(choose_by="meta_validation")
+    assert f"which chose it, it is {told}" in verdict.verdict([ours, *theirs], chosen)
+
+
+@pytest.mark.parametrize(
+    ("finals", "said"),
+    [
+        (FinalsConfig(), ("constants are their defaults", "no part in any choice", "not shown")),
+        (
+            FinalsConfig(tuning=TuningConfig(budget=25), choose_by="meta_validation"),
+            ("25 trials of tuning", "which flatters it there", "best on meta-validation."),
+        ),
+    ],
+)
+def test_a_report_says_how_the_finals_were_played(run_copy, finals, said):
+    data = report_data.read_run(run_copy)
+    data = replace(data, settings=replace(data.settings, finals=finals))
+    words = html.unescape(str(report_outcome.headline(data, run_copy)))
+    words += html.unescape(str(report._hall_of_fame(data)))
+    for one in said:
+        assert one in words
 
 
 # ----------------------------------------------------------------------------------- the machinery
