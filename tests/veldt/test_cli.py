@@ -19,6 +19,7 @@ from veldt import cli
 from veldt import search as search_room
 from veldt.search import display  # noqa: F401 (before its neighbours are replaced)
 from veldt.search import errors as search_errors
+from veldt.search.config import FinalsConfig
 from veldt.tasks import errors as task_errors
 from veldt.tasks import pool as pool_lib
 from veldt.tasks import pool_config
@@ -32,11 +33,13 @@ class SearchConfig:
         seed: Of everything.
         pool: Where.
         objective: What counts.
+        finals: How it ends.
     """
 
     seed: int = 0
     pool: pool_config.PoolConfig = dataclasses.field(default_factory=pool_config.PoolConfig)
     objective: str = "held_out_loss"
+    finals: FinalsConfig = dataclasses.field(default_factory=FinalsConfig)
 
 
 @dataclasses.dataclass(frozen=True)
