@@ -8,10 +8,11 @@ rule was chosen and scored, so that it explains and selects nothing. What was tr
 `runs/carom_parts`, and a second call goes on there.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Final
+
+import discovered
 
 import veldt
 from veldt.search.best import read_discovered
@@ -55,17 +56,7 @@ def main() -> None:
         "warmup_linear": score([whole], "warmup_linear"),
     }
     kept = {
-        schedule: {
-            name: {
-                "speedup": dataclasses.asdict(row.speedup),
-                "test_ratio": dataclasses.asdict(row.test_ratio),
-                "untuned_speedup": dataclasses.asdict(row.untuned_speedup),
-                "won": row.won,
-                "diverged": row.diverged,
-                "tasks": {one.task: one.speedup for one in row.tasks},
-            }
-            for name, row in rows.items()
-        }
+        schedule: {name: discovered.table_row(row) for name, row in rows.items()}
         for schedule, rows in found.items()
     }
     for schedule, rows in kept.items():
