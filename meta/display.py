@@ -142,7 +142,11 @@ def check_line(progress: training.Progress, figures: Mapping[str, Any]) -> str:
     """Say what a look at meta-validation saw."""
     tasks = ", ".join(f"{name} {value:+.3f}" for name, value in figures["tasks"].items())
     best = " (best)" if figures["score"] <= progress.best_score else ""
-    return f"meta-validation after {progress.update:,}: {figures['score']:+.4f}{best}; {tasks}"
+    num_hollow = figures.get("num_hollow", 0)
+    lost = f"; {num_hollow} hollow runs, counted as the worst" if num_hollow else ""
+    return (
+        f"meta-validation after {progress.update:,}: {figures['score']:+.4f}{best}; {tasks}{lost}"
+    )
 
 
 def duration(seconds: float) -> str:

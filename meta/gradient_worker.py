@@ -16,7 +16,7 @@ import numpy as np
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import build, config, outer, plain
-from veldt.tasks import base, compiling, registry, types, unroll
+from veldt.tasks import base, compiling, hollow, registry, types, unroll
 from veldt.tasks.families import distribution
 
 # Streams of a run's key; 0 draws the first meta-parameters (see `veldt.meta.training`).
@@ -87,6 +87,20 @@ class CheckJob:
 
 @final
 @dataclasses.dataclass(frozen=True)
+class Check:
+    """What became of a look.
+
+    Attributes:
+      losses: Normalised, by seed; that of a hollow run is as bad as can be.
+      num_hollow: Runs whose loss is the arithmetic's doing (`veldt.tasks.hollow`).
+    """
+
+    losses: tuple[float, ...]
+    num_hollow: int = 0
+
+
+@final
+@dataclasses.dataclass(frozen=True)
 class GradientWorkerFactory:
     """Makes workers, here or in another process."""
 
@@ -98,7 +112,7 @@ class GradientWorkerFactory:
 
 @final
 class GradientWorker:
-    """Runs `GradientJob`s to `Gradient`s, and `CheckJob`s to normalised losses, tuple[float]."""
+    """Runs `GradientJob`s to `Gradient`s, and `CheckJob`s to `Check`s."""
 
     def __init__(self, settings: config.MetaTrainConfig):
         """Draw the families and load the tasks of meta-validation.
@@ -152,14 +166,17 @@ class GradientWorker:
             )
         return self._shapes[place]
 
-    def _check(self, job: CheckJob) -> tuple[float, ...]:
+    def _check(self, job: CheckJob) -> Check:
         rule = build.architecture(self._config, self._config.phases[job.phase])
         check = self._config.meta_validation[job.check]
         keys = jax.random.split(self._key(CHECK, job.check), self._config.validation_seeds)
-        losses = train_and_validate(
+        ended = train_and_validate(
             self._tasks[job.check], build.MakeTx(rule), job.meta_params, keys, check.num_steps
         )
-        return tuple(float(loss) for loss in losses)
+        losses, *measured = np.asarray(ended).T
+        is_hollow = hollow.judge(losses, *measured) > 0
+        losses = np.where(is_hollow, base.MAX_NORMALIZED_LOSS, losses)
+        return Check(tuple(float(loss) for loss in losses), int(is_hollow.sum()))
 
     def _key(self, *numbers: int) -> types.Key:
         return functools.reduce(jax.random.fold_in, numbers, jax.random.key(self._config.seed))
@@ -169,7 +186,10 @@ class GradientWorker:
 def train_and_validate(
     task: base.Task, make_tx: Any, meta_params: MetaParams, keys: types.Key, num_steps: int
 ) -> jax.Array:
-    """Train a task once for each key; returns its normalised validation losses at the end, [S].
+    """Train a task once for each key, and measure the ends.
+
+    Returns:
+      For each run its normalised validation loss, then what `hollow.judge` needs beside it, [S, 4].
 
     Args:
       task: What is trained.
@@ -180,8 +200,12 @@ def train_and_validate(
     """
     tx = make_tx(meta_params, num_steps)
 
-    def run(key: types.Key) -> types.Scalar:
-        state, _ = unroll.unroll(task, tx, unroll.init(task, tx, key), num_steps=num_steps)
-        return task.normalizer(unroll.evaluate(task, state.params, state.key, "valid"))
+    def run(key: types.Key) -> jax.Array:
+        start = unroll.init(task, tx, key)
+        start_size = hollow.size(start.params)
+        state, _ = unroll.unroll(task, tx, start, num_steps=num_steps)
+        loss = task.normalizer(unroll.evaluate(task, state.params, state.key, "valid"))
+        again = hollow.recheck(task, state.params, state.key)
+        return jnp.stack([loss, again.jittered, start_size, again.size])
 
     return jnp.asarray(jax.lax.map(run, keys))

@@ -11,7 +11,7 @@ import optax
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import inner, pytree
-from veldt.tasks import base, types, unroll
+from veldt.tasks import base, hollow, types, unroll
 
 MakeTx: TypeAlias = Callable[[MetaParams, types.Scalar], optax.GradientTransformation]
 """`(meta_params, num_steps) -> transform`; `num_steps` is int32 [] and traced.
@@ -62,7 +62,8 @@ class TaskProblem(inner.InnerProblem):
     """Train tasks, each run for a length of its own; made by `of`.
 
     The loss of a step is that of its training batch before the update. The final loss is the mean
-    over fresh training batches, as VeLO's meta-training has it.
+    over fresh training batches, as VeLO's meta-training has it, at parameters moved by their last
+    bits (`hollow.jitter`): a loss that only the arithmetic gives is not worth moving towards.
 
     Attributes:
       tasks: Where tasks come from; a task's or a family's arrays are leaves.
@@ -168,10 +169,11 @@ class TaskProblem(inner.InnerProblem):
         key: types.Key,
     ) -> types.Scalar:
         del meta_params
+        params = hollow.jitter(state.params)
 
         def batch_loss(key: types.Key) -> types.Scalar:
             key_batch, key_loss = jax.random.split(key)
-            return instance.loss(state.params, key_loss, instance.train_batch(key_batch))[0]
+            return instance.loss(params, key_loss, instance.train_batch(key_batch))[0]
 
         # One batch after another: side by side they would take the memory of as many steps.
         losses = jax.lax.map(batch_loss, jax.random.split(key, self.num_final_batches))

@@ -27,7 +27,8 @@ import numpy as np
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import build, checkpoint, config, errors, gradient_worker, outer, plain
-from veldt.meta.gradient_worker import CheckJob, Gradient, GradientJob
+from veldt.meta.gradient_worker import Check, CheckJob, Gradient, GradientJob
+from veldt.tasks import hollow
 from veldt.tasks import pool as pool_lib
 
 # Shapes: E families, s staleness.
@@ -229,8 +230,10 @@ class Training:
         for number, job_id in enumerate(ids):
             job = CheckJob(phase, number, self.progress.meta_params)
             self._workers.submit(pool_lib.Job(job_id, job, f"check {checks[number].task}"))
-        losses = [self._await(job_id).value for job_id in ids]
-        means = [float(np.mean(np.log(np.maximum(each, 1e-6)))) for each in losses]
+        ended = [cast(Check, self._await(job_id).value) for job_id in ids]
+        means = [
+            float(np.mean(np.log(np.maximum(each.losses, hollow.MIN_NORMALIZED)))) for each in ended
+        ]
         score = float(np.mean(means))
         progress = dataclasses.replace(self.progress, looked_at=update)
         if score < progress.best_score:
@@ -238,6 +241,7 @@ class Training:
         figures = {
             "score": score,
             "tasks": {check.task: mean for check, mean in zip(checks, means, strict=True)},
+            "num_hollow": sum(each.num_hollow for each in ended),
         }
         self._watcher.checked(progress, figures)
         self.progress = progress

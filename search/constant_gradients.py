@@ -26,7 +26,7 @@ from veldt.meta.replay import training as training_lib
 from veldt.search import coordinates, objectives, transform
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
-from veldt.tasks import base, flat, types, unroll
+from veldt.tasks import base, flat, hollow, types, unroll
 
 # Shapes: N numbers of a rule, its learning rate first; S seeds.
 
@@ -153,7 +153,7 @@ class _Scored(training_lib.Training):
         def score(params: types.Params, key: types.Key, window_loss: jax.Array | None) -> jax.Array:
             held_out = window_loss is None
             loss = unroll.evaluate(task, params, key, "valid") if held_out else window_loss
-            return jnp.log(jnp.maximum(task.normalizer(loss), objectives.MIN_NORMALIZED))
+            return jnp.log(jnp.maximum(task.normalizer(loss), hollow.MIN_NORMALIZED))
 
         return jnp.mean(jax.vmap(score)(state.params, self.inner.keys, state.window_loss))
 

@@ -16,6 +16,7 @@ from veldt.search import work as work_lib
 from veldt.search.config import SearchConfig
 from veldt.search.evolution import Evolution
 from veldt.search.finals import Entry
+from veldt.tasks import spread
 from veldt.tasks.pool import PoolEvent, PoolStats
 
 if TYPE_CHECKING:
@@ -260,7 +261,5 @@ def results_table(entries: Sequence[Entry]) -> "Table":
 
 def score_with_error(entry: Entry) -> str:
     """A finalist's score on the final seeds, with its standard error where there is one."""
-    error = (
-        "" if entry.final_error is None or entry.final is None else f" ± {entry.final_error:.3f}"
-    )
+    error = "" if entry.final is None else spread.plus_minus(entry.final_error)
     return number(entry.final) + error

@@ -23,12 +23,13 @@ import threading
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, final, overload
+from typing import Any, Final, NamedTuple, TypeAlias, final, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from numpy.typing import NDArray
 
 from veldt.search import constant_gradients, dataflow, encode, lane_interpreter, objectives, paths
 from veldt.search import lanes as lanes_lib
@@ -36,7 +37,7 @@ from veldt.search.constant_gradients import Gradient, GradientJob
 from veldt.search.mutation import Genotype
 from veldt.search.objectives import Objective, Training
 from veldt.search.program import Program
-from veldt.tasks import compiling, flat, registry, unroll
+from veldt.tasks import compiling, flat, hollow, registry, unroll
 
 
 @final
@@ -46,6 +47,7 @@ class Status(enum.StrEnum):
     OK = "ok"
     REJECTED = "rejected"  # worse than the hurdle allows; not trained to the end
     DIVERGED = "diverged"  # a loss, an update or a user's score was NaN or infinite
+    HOLLOW = "hollow"  # its loss is the arithmetic's doing, or its update ignores the gradient
     TIMEOUT = "timeout"
     KILLED = "killed"  # its workers died under it, each time it was tried
     ERROR = "error"
@@ -127,12 +129,13 @@ class RunResult:
 
     Attributes:
       run: which.
-      status: ok, rejected or diverged.
+      status: ok, rejected, diverged or hollow.
       loss: validation loss at the last check in the task's own units; None where it is not finite.
       log_losses: what stands against the hurdle at each check made, finite; where the run is ok,
         the last one is its score.
       num_steps: training steps done, at all learning rates of the objective.
       wall_s: seconds, without compiling.
+      message: why it is hollow.
     """
 
     run: Run
@@ -141,6 +144,7 @@ class RunResult:
     log_losses: tuple[float, ...]
     num_steps: int
     wall_s: float
+    message: str = ""
 
 
 @final
@@ -164,7 +168,7 @@ class Outcome:
     def of(cls, runs: Sequence[RunResult]) -> "Outcome":
         """What runs come to, of which only the last may have failed."""
         if runs[-1].status is not Status.OK:
-            return cls(runs[-1].status, None, tuple(runs))
+            return cls(runs[-1].status, None, tuple(runs), runs[-1].message)
         mean = np.mean([run.log_losses[-1] for run in runs])
         return cls(Status.OK, float(mean), tuple(runs))
 
@@ -190,8 +194,8 @@ class EvaluatorConfig:
     lanes: int = 1
 
 
-# The program's data, learning rate, seed; start, advance.
-_Prepared: TypeAlias = tuple[Any, np.float32, np.uint32, Any, Any]
+# The program's data, learning rate, seed; start, advance, recheck.
+_Prepared: TypeAlias = tuple[Any, np.float32, np.uint32, Any, Any, Any]
 
 # Most loops that a proxy keeps compiled: the interpreter's, and those of the last programs that
 # had one of their own.
@@ -208,6 +212,14 @@ class _Trained:
     num_steps: int
     loss: float  # on the validation split, at the last check
     measured: Training
+    message: str = ""  # why it is hollow
+
+
+class _State(NamedTuple):
+    """A training run between two calls: the inner loop's state and how large it began."""
+
+    training: unroll.UnrollState
+    start_size: jax.Array
 
 
 @final
@@ -229,10 +241,16 @@ class ProxyLoop:
         self._objective = objective
         self.task = flat.FlatTask(registry.load_task(config.task))
         self._lock = threading.Lock()
-        self._compiled: dict[Hashable, tuple[Any, Any]] = {}
+        self._compiled: dict[Hashable, tuple[Any, Any, Any]] = {}
 
-    def _compile(self, path: paths.AbstractPath, rate: Any, seed: Any) -> tuple[Any, Any]:
-        """`start(data, rate, seed)` and `advance(data, rate, state)`, from example arguments."""
+    def _compile(self, path: paths.AbstractPath, rate: Any, seed: Any) -> tuple[Any, Any, Any]:
+        """Compile a training loop from example arguments.
+
+        Returns:
+          `start(data, rate, seed) -> state`, `advance(data, rate, state) -> (state, report)`, and
+          `recheck(state)`, which measures what `hollow.judge` needs: the normalised loss at
+          jittered parameters, the largest parameter at the start, at the end and on the way.
+        """
         in_lanes = self.lanes > 1 and isinstance(path, paths.Interpreted)
 
         def transform(data: Any) -> optax.GradientTransformationExtraArgs:
@@ -243,32 +261,46 @@ class ProxyLoop:
             return lane_interpreter.interpret(encoded, of_all, layout, capacity=capacity)
 
         def make_tx(data: Any, rate: Any) -> optax.GradientTransformationExtraArgs:
-            return optax.with_extra_args_support(
-                optax.chain(transform(data), optax.scale_by_learning_rate(rate))
-            )
+            parts = [transform(data), optax.scale_by_learning_rate(rate)]
+            if self._objective.scores_training:
+                parts.append(hollow.track_peak())
+            return optax.with_extra_args_support(optax.chain(*parts))
 
-        def start(task: Any, data: Any, rate: Any, seed: Any) -> unroll.UnrollState:
+        def start(task: Any, data: Any, rate: Any, seed: Any) -> _State:
             key = jax.random.fold_in(jax.random.key(self._seed), seed)
-            return unroll.init(task, make_tx(data, rate), key)
+            training = unroll.init(task, make_tx(data, rate), key)
+            return _State(training, hollow.size(training.params))
 
         def advance(task: Any, data: Any, rate: Any, state: Any) -> tuple[Any, ...]:
-            state, losses = unroll.unroll(
+            training, losses = unroll.unroll(
                 task,
                 make_tx(data, rate),
-                state,
+                state.training,
                 num_steps=self.config.num_steps // self.config.num_chunks,
             )
-            loss = unroll.evaluate(task, state.params, state.key, "valid")
+            loss = unroll.evaluate(task, training.params, training.key, "valid")
             # One array, so that one transfer brings everything back.
             finite = jnp.isfinite(losses).all().astype(loss.dtype)
             train = losses.mean().astype(loss.dtype)
             report = jnp.stack([loss, task.normalizer(loss), finite, train, task.normalizer(train)])
-            return state, report
+            return _State(training, state.start_size), report
+
+        def recheck(task: Any, state: Any) -> jax.Array:
+            training = state.training
+            found = hollow.recheck(task, training.params, training.key)
+            peak = hollow.peak_of(training.opt_state)
+            return jnp.stack(
+                [
+                    x.astype(jnp.float32)
+                    for x in (found.jittered, state.start_size, found.size, peak)
+                ]
+            )
 
         if in_lanes:
             return lanes_lib.compile_loop(
                 start,
                 advance,
+                recheck,
                 self.task,
                 (path.data, rate, seed),
                 lanes=self.lanes,
@@ -279,7 +311,12 @@ class ProxyLoop:
         started = jax.jit(start).lower(*args).compile(options)
         state = jax.eval_shape(start, *args)
         advanced = jax.jit(advance, donate_argnums=3).lower(*args[:3], state).compile(options)
-        return functools.partial(started, self.task), functools.partial(advanced, self.task)
+        rechecked = jax.jit(recheck).lower(self.task, state).compile(options)
+        return (
+            functools.partial(started, self.task),
+            functools.partial(advanced, self.task),
+            functools.partial(rechecked, self.task),
+        )
 
     def prepare(self, flow: dataflow.Dataflow, learning_rate: float, seed: int) -> _Prepared:
         """A program and a run's settings as the loop takes them, and the loop, compiled.
@@ -335,13 +372,14 @@ class ProxyLoop:
             log_losses=log_losses,
             num_steps=num_steps,
             wall_s=time.perf_counter() - began,
+            message=own.message,
         )
 
     def _train(
         self, flow: dataflow.Dataflow, learning_rate: float, run_seed: int, hurdle: Sequence[float]
     ) -> _Trained:
         """Trains once, to the end or to the first check that fails."""
-        data, rate, seed, start, advance = self.prepare(flow, learning_rate, run_seed)
+        data, rate, seed, start, advance, recheck = self.prepare(flow, learning_rate, run_seed)
         num_chunks, num_steps = self.config.num_chunks, self.config.num_steps
         state = start(data, rate, seed)
         status, loss, curve, chunk = Status.OK, math.nan, [], 0
@@ -351,7 +389,7 @@ class ProxyLoop:
             loss, normalized, finite, train, train_normalized = (
                 float(x) for x in np.asarray(report)
             )
-            if not (finite and math.isfinite(loss)):
+            if not (finite and math.isfinite(loss) and math.isfinite(normalized)):
                 status = Status.DIVERGED
                 break
             reports.append((train, loss, train_normalized, normalized))
@@ -359,6 +397,10 @@ class ProxyLoop:
             if chunk < len(hurdle) and curve[-1] > hurdle[chunk]:
                 status = Status.REJECTED
                 break
+        message = ""
+        if status is Status.OK:
+            message = _why_hollow(np.asarray(recheck(state)), reports)
+            status = Status.HOLLOW if message else Status.OK
         columns = tuple(zip(*reports, strict=True)) or ((), (), (), ())
         measured = Training(
             task=self.config.task,
@@ -372,13 +414,32 @@ class ProxyLoop:
             valid=columns[3],
         )
         done = (chunk + 1) * num_steps // num_chunks
-        return _Trained(status, tuple(curve), done, loss, measured)
+        return _Trained(status, tuple(curve), done, loss, measured, message)
 
     def gradient(self, job: GradientJob) -> Gradient:
         """Differentiates the score of runs by a rule's numbers; the objective is a loss."""
         of_training = isinstance(self._objective, objectives.TrainLoss)
         window = self.config.num_steps // self.config.num_chunks if of_training else None
         return constant_gradients.take(job, self.task, self.config.num_steps, window, self._seed)
+
+
+def _why_hollow(found: NDArray[Any], reports: Sequence[tuple[float, ...]]) -> str:
+    """Why a run that came to its end is hollow; empty for an honest one.
+
+    Args:
+      found: by `recheck`.
+      reports: by check: training and validation loss, then both normalised.
+    """
+    jittered, start_size, end_size, peak_size = (float(x) for x in found)
+    code = hollow.judge(
+        reports[-1][3],
+        jittered,
+        start_size,
+        end_size,
+        peak_size=peak_size,
+        train=(reports[0][2], reports[-1][2]) if len(reports) > 1 else None,
+    )
+    return hollow.REASONS[int(code)]
 
 
 @final

@@ -37,6 +37,7 @@ from veldt.search import (
     fingerprint,
     mutation,
     niches,
+    probe,
     racing,
     records,
     simplify,
@@ -57,6 +58,7 @@ from veldt.search.store import Store
 from veldt.tasks import driver
 from veldt.tasks.pool import JobResult
 
+IGNORES_GRADIENT: Final = "its update does not depend on the gradient"
 # A search that proposes this many children for each evaluation has nothing new left to find.
 MAX_PROPOSALS_PER_EVALUATION: Final = 200
 
@@ -76,6 +78,7 @@ class _Asked:
     length: int
     job: EvalJob | None = None  # Where it is trained; made once, since the race's levels move on.
     role: Role = Role.RACED
+    failed: Outcome | None = None  # What the probe has against it; then it is not trained.
 
 
 @final
@@ -128,6 +131,10 @@ class Evolution:
 
     def _begin(self) -> None:
         genotype = self.initial.genotype
+        if probe.ignores_gradient(dataflow.lower(genotype.program, fold=True)):
+            raise SearchError(
+                f"the initial rule {self.config.initial_rule} trains nothing: {IGNORES_GRADIENT}"
+            )
         # One job per proxy, so that the loops compile side by side.
         jobs = [
             EvalJob(genotype, tuple(r for r in self._runs if r.proxy == p))
@@ -248,8 +255,7 @@ class Evolution:
         self._asked[index] = asked
         self._seen.ask(asked.structure, asked.candidate, asked.behaviour)
         if asked.job is None:
-            known = asked.source in ("structure", "behaviour")
-            return driver.Ready(None if known else Outcome(Status.DIVERGED, None))
+            return driver.Ready(asked.failed)
         self.num_asked_evaluations += 1
         return records.as_run(config, asked.job, f"candidate {asked.candidate}")
 
@@ -283,17 +289,36 @@ class Evolution:
         structure = f"{flow.structural_hash}:{genotype.learning_rate!r}"
         length = len(flow.live_nodes)
 
-        def asked(source: str, candidate: int, behaviour: str, live: Genotype) -> _Asked:
-            return _Asked(child, parent, structure, source, candidate, behaviour, live, length)
+        def asked(
+            source: str,
+            candidate: int,
+            behaviour: str,
+            live: Genotype,
+            failed: Outcome | None = None,
+        ) -> _Asked:
+            return _Asked(
+                child,
+                parent,
+                structure,
+                source,
+                candidate,
+                behaviour,
+                live,
+                length,
+                failed=failed,
+            )
 
         if (known := self._seen.by_structure(structure)) is not None:
             return asked("structure", known, "", genotype)
         print_ = fingerprint.fingerprint(flow, genotype.learning_rate)
         if (known := self._seen.by_behaviour(print_.digest)) is not None:
             return asked("behaviour", known, "", genotype)
-        new = self._seen.num_candidates
-        source = "evaluated" if print_.finite else "probe"
-        return asked(source, new, print_.digest, _live(genotype))
+        source, failed = "evaluated", None
+        if not print_.finite:
+            source, failed = "probe", Outcome(Status.DIVERGED, None)
+        elif probe.ignores_gradient(flow):
+            source, failed = "hollow", Outcome(Status.HOLLOW, None, message=IGNORES_GRADIENT)
+        return asked(source, self._seen.num_candidates, print_.digest, _live(genotype), failed)
 
     # ------------------------------------------------------------------ learning
 

@@ -16,19 +16,66 @@ stopped.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, final
 
 import numpy as np
 
 from veldt.search import constants, dataflow, final_runs, funnel, records, rules, simplify
 from veldt.search.config import FinalsConfig, SearchConfig
-from veldt.search.evaluator import Run
+from veldt.search.evaluator import Run, Status
 from veldt.search.final_runs import Contender, Runs
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.search.store import Store
+from veldt.tasks import hollow
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a rule's last runs ended, as far as scores do not say.
+
+    Attributes:
+      failure: what the first of its runs on the final seeds that failed came to; empty if none did.
+      at_floor: tasks where half of these runs or more are at the floor, below which nothing can be
+        told apart.
+      meta_at_floor: likewise, of meta-validation.
+    """
+
+    failure: str = ""
+    at_floor: tuple[str, ...] = ()
+    meta_at_floor: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, store: Store, candidate: int, learning_rate: float | None) -> "End":
+        """What the store says of a rule at the learning rate that it was judged at."""
+        if learning_rate is None:
+            return cls()
+        query = (
+            "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND learning_rate = ? "
+            "ORDER BY task, seed"
+        )
+        rows = store.rows(query, (candidate, "final", learning_rate))
+        failures = [row for row in rows if row["status"] != Status.OK]
+        failure = ""
+        if failures:
+            said = failures[0].get("message")
+            failure = f"{failures[0]['status']} on {failures[0]['task']}" + (
+                f": {said}" if said else ""
+            )
+        meta = store.rows(query, (candidate, "meta-final", learning_rate))
+        return cls(failure, _at_floor(rows), _at_floor(meta))
+
+
+def _at_floor(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Tasks where half of the runs or more are at the floor."""
+    by_task: dict[str, list[bool]] = {}
+    for row in rows:
+        if row["log_loss"] is not None:
+            by_task.setdefault(row["task"], []).append(hollow.at_floor(row["log_loss"]))
+    return tuple(task for task, floored in by_task.items() if 2 * sum(floored) >= len(floored))
 
 
 @final
@@ -49,6 +96,7 @@ class Entry:
       meta: mean log loss on the meta-validation tasks; None where a run failed or there are none.
       winner: True for the one that the run hands over.
       stages: of the funnel, that it passed; a baseline passes none.
+      end: how its runs on the final seeds ended.
     """
 
     label: str
@@ -63,6 +111,7 @@ class Entry:
     meta: float | None
     winner: bool = False
     stages: int = 0
+    end: End = field(default_factory=End)
 
 
 def hall_of_fame(store: Store, config: SearchConfig, incumbent: int) -> list[int]:
@@ -219,6 +268,7 @@ class Finals:
             final_error=error,
             meta=self._meta(each, meta),
             stages=each.stages,
+            end=End.read(self._store, each.candidate, rate),
         )
 
     def _meta(self, each: Contender, runs: Sequence[Run]) -> float | None:
@@ -334,6 +384,7 @@ def read_entries(store: Store) -> list[Entry]:
             meta=row["meta"],
             winner=bool(row["winner"]),
             stages=row["stages"],
+            end=End.read(store, row["candidate"], row["learning_rate"]),
         )
         for row in rows
     ]

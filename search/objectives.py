@@ -22,9 +22,8 @@ from typing import Final, final
 
 from veldt.search.errors import SearchError
 from veldt.tasks import errors, imports
+from veldt.tasks.hollow import MIN_NORMALIZED
 
-# Below this, a normalised loss counts as perfect.
-MIN_NORMALIZED: Final = 1e-6
 MIN_LOG_LOSS: Final = math.log(MIN_NORMALIZED)
 # A log loss that says that nothing was learnt; beyond it all is alike.
 NOTHING_LEARNT: Final = 0.0
@@ -71,11 +70,13 @@ class Objective(abc.ABC):
         first. Only training at that one has to pass the hurdle and may not diverge.
       is_last_check: whether a run's score is what its last check holds against the hurdle; else the
         score is held against the initial rule's by itself.
+      scores_training: whether losses along the way count, so that `hollow` has to watch them.
     """
 
     description: str
     rate_factors: tuple[float, ...]
     is_last_check: bool
+    scores_training: bool = False
 
     @abc.abstractmethod
     def checked(self, train: float, valid: float) -> float:
@@ -113,6 +114,7 @@ class TrainLoss(Objective):
     description = "mean log normalised training loss since the last check"
     rate_factors = (1.0,)
     is_last_check = True
+    scores_training = True
 
     def checked(self, train: float, valid: float) -> float:
         return log_loss(train)
@@ -146,6 +148,7 @@ class UserObjective(Objective):
 
     rate_factors = (1.0,)
     is_last_check = False
+    scores_training = True  # What a function reads is its own business.
 
     def __init__(self, name: str, function: Callable[[Training], float]):
         """A function under the name that it was given by."""

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias, final
 import numpy as np
 
 from veldt.search.report_data import Reign
+from veldt.tasks import spread
 
 SIGNIFICANT: Final = 2.0  # standard errors
 
@@ -85,7 +86,7 @@ def describe(found: Onset, num_trained: int, name: str) -> str:
       name: the best incumbent's, for people.
     """
     share = found.since / max(num_trained, 1)
-    error = "" if found.error is None else f" ± {found.error:.3f}"
+    error = spread.plus_minus(found.error)
     if found.significant:
         judgement = "meta-overfitting set in there"
     else:

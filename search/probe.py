@@ -28,6 +28,7 @@ from veldt.search.roles import EMBEDDING, LAST, of_shape
 NUM_STEPS: Final = 6
 SHAPES: Final = ((3, 4), (5,))
 _SCALES: Final = (0.5, 2e-3)
+_OTHER_GRADIENTS: Final = 20261130  # A seed: to see whether anything depends on them.
 # Each tensor's entries in a row, and how many entries a row has.
 _TENSORS: Final = (slice(0, 12), slice(12, 17))
 _WIDTH: Final = 17
@@ -46,9 +47,9 @@ class Inputs(NamedTuple):
 
 
 @functools.cache
-def inputs() -> Inputs:
+def inputs(seed: int = 20230213) -> Inputs:
     """The parameters and gradients of the probe; they do not depend on the program."""
-    rng = np.random.default_rng(20230213)
+    rng = np.random.default_rng(seed)
     params, grads = [], []
     for _ in range(NUM_STEPS):
         params.append(_row([rng.normal(size=shape) for shape in SHAPES]))
@@ -61,21 +62,23 @@ def inputs() -> Inputs:
     return Inputs(np.stack(params), np.stack(grads))
 
 
-def run(flow: Dataflow) -> NDArray[np.float64]:
+def run(flow: Dataflow, given: Inputs | None = None) -> NDArray[np.float64]:
     """The updates of a program's first steps, in float64.
 
     Args:
       flow: a lowered program; its constants count with their defaults.
+      given: what it reads; by default `inputs()`.
 
     Returns:
       [NUM_STEPS, entries]: the update of all entries of the probe's tensors.
     """
+    given = inputs() if given is None else given
     if not flow.fits_registers:
-        return run_step_by_step(flow)
+        return run_step_by_step(flow, given)
     # By value: [steps or 1, entries or 1], or a number; 1 where all entries are equal.
     values: dict[int, Any] = {
-        flow.input_index("w"): inputs().params,
-        flow.input_index("g"): inputs().grads,
+        flow.input_index("w"): given.params,
+        flow.input_index("g"): given.grads,
         flow.input_index(STEP): np.arange(1.0, NUM_STEPS + 1)[:, None],
     }
     for index, value in enumerate(flow.values):
@@ -92,8 +95,25 @@ def run(flow: Dataflow) -> NDArray[np.float64]:
     return np.broadcast_to(values[flow.update], (NUM_STEPS, _WIDTH))
 
 
-def run_step_by_step(flow: Dataflow) -> NDArray[np.float64]:
+def ignores_gradient(flow: Dataflow) -> bool:
+    """Return whether a program's updates do not depend on the gradient.
+
+    Either nothing that the update needs reads it, or other gradients on the probe leave every
+    update as it was (`g * 0`). A program that reads `step` as well gets the benefit of the doubt:
+    it may look at the gradient later.
+    """
+    if flow.input_index("g") not in flow.live:
+        return True
+    if flow.input_index(STEP) in flow.live:
+        return False
+    grads = inputs(seed=_OTHER_GRADIENTS).grads
+    updates, others = run(flow), run(flow, inputs()._replace(grads=grads))
+    return np.array_equal(updates, others, equal_nan=True)
+
+
+def run_step_by_step(flow: Dataflow, given: Inputs | None = None) -> NDArray[np.float64]:
     """What `run` gives, by `execute.execute`, for any program: slower."""
+    given = inputs() if given is None else given
     fixed: dict[str, Sequence[Any]] = {
         name: [of[name] for _, of in _TENSOR_ROLES] for name in flow.live_roles
     }
@@ -101,7 +121,7 @@ def run_step_by_step(flow: Dataflow) -> NDArray[np.float64]:
     state = {name: [np.zeros(shape) for shape in slot] for name, slot in shapes.items()}
     updates = []
     with np.errstate(all="ignore"):
-        for step, (params, grads) in enumerate(zip(*inputs(), strict=True), 1):
+        for step, (params, grads) in enumerate(zip(*given, strict=True), 1):
             read = fixed | {"w": _leaves(params), "g": _leaves(grads), **state}
             update, slots = execute.execute(flow, np, read, [np.float64(step)] * len(SHAPES), {})
             state = dict(zip(flow.live_slots, slots, strict=True))

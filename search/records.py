@@ -57,7 +57,7 @@ def records_of(job: EvalJob, result: JobResult) -> tuple[Record, ...]:
     """What a job's result is stored as: its runs, or its first run with what went wrong."""
     outcome = outcome_of(result)
     if outcome.runs:
-        return tuple(Record(job, run) for run in outcome.runs)
+        return tuple(Record(job, run, run.message) for run in outcome.runs)
     failed = RunResult(job.runs[0], outcome.status, None, (), 0, result.wall_s)
     return (Record(job, failed, outcome.message),)
 

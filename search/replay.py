@@ -79,7 +79,15 @@ class _Recorded:
             elif curves:
                 log_losses = tuple(curves[position])
             results.append(
-                RunResult(run, status, row["loss"], log_losses, row["num_steps"], row["wall_s"])
+                RunResult(
+                    run,
+                    status,
+                    row["loss"],
+                    log_losses,
+                    row["num_steps"],
+                    row["wall_s"],
+                    row["message"],
+                )
             )
             if status is not Status.OK:
                 break

@@ -48,18 +48,21 @@ def search_levels(data: RunData) -> tuple[Level, ...]:
     new_behaviour = new_structure - sources["behaviour"]
     trained = sources["evaluated"]
     rejected, diverged = statuses["rejected"], statuses["diverged"] - sources["probe"]
+    hollow = statuses["hollow"] - sources["hollow"]
     failed = statuses["timeout"] + statuses["killed"] + statuses["error"]
     return (
         Level("drawn", tally.num_told + tally.num_invalid, ""),
         Level("well formed", tally.num_told, "not well formed"),
         Level("of new structure", new_structure, "known by structure"),
         Level("of new behaviour", new_behaviour, "known by behaviour"),
-        Level("finite on the probe: trained", trained, "not finite on the probe"),
+        Level(
+            "sound on the probe: trained", trained, "not finite, or blind to the gradient, there"
+        ),
         Level(
             "trained to the end",
             statuses["ok"],
             f"{rejected:,} rejected before their end, {max(diverged, 0):,} diverged, "
-            f"{failed:,} failed",
+            f"{hollow:,} hollow, {failed:,} failed",
         ),
         Level(
             "fitter than the incumbent",

@@ -10,6 +10,7 @@ from typing import Final
 
 from veldt.search import display, lineage
 from veldt.search.report_data import Duel, RunData
+from veldt.tasks import spread
 from veldt.tasks.html.markup import Html, join, table, tag
 
 _HEADS: Final = ("proposal", "mutation", "fitness", "gain", "", "fresh seeds", "what changed")
@@ -101,7 +102,7 @@ def _duel(duel: Duel | None) -> str:
     outcome = "won" if duel.won else "lost"
     if duel.difference is None:
         return f"{'the other' if duel.won else 'it'} failed, {outcome}"
-    error = f" ± {duel.standard_error:.3f}" if duel.standard_error else ""
+    error = spread.plus_minus(duel.standard_error)
     return f"{display.number(duel.difference)}{error}, {outcome}"
 
 

@@ -117,6 +117,8 @@ def _part_of_meta(config: FinalsConfig) -> str:
 
 
 def _judgement(comparison: verdict.Comparison) -> str:
+    if comparison.floor:
+        return "at the floor"
     if not comparison.significant:
         return "not significant"
     return "better" if comparison.difference < 0 else "worse"

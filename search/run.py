@@ -36,7 +36,7 @@ from veldt.search.founders import Founder
 from veldt.search.program import COPY
 from veldt.search.sitting import Sitting
 from veldt.search.store import FILE_NAME, Store
-from veldt.tasks import driver, pool, pool_config, versions
+from veldt.tasks import driver, pool, pool_config, spread, versions
 from veldt.tasks.pool import JobResult
 
 CONFIG_FILE: Final = "config.yaml"
@@ -254,7 +254,7 @@ def _scale(config: SearchConfig) -> str:
 
 
 def _provenance(run_dir: Path, config: SearchConfig, winner: Entry) -> dict[str, str]:
-    error = "" if winner.final_error is None else f" +- {winner.final_error:.4f}"
+    error = spread.plus_minus(winner.final_error, 4, "+-")
     return {
         **_origin(run_dir, config),
         "proxies": f"{winner.final:.4f}{error} over {config.finals.final_seeds} seeds that nothing "

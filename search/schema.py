@@ -39,8 +39,8 @@ CREATE TABLE proposal (
   statements INTEGER NOT NULL,    -- of the genotype
   live INTEGER NOT NULL,          -- of them, those that matter
   invalid INTEGER NOT NULL,       -- draws thrown away before it
-  -- evaluated | probe | capacity (by older versions), or the cache that had it: structure |
-  -- behaviour
+  -- evaluated | probe | hollow | capacity (by older versions), or the cache that had it:
+  -- structure | behaviour
   source TEXT NOT NULL,
   candidate INTEGER NOT NULL REFERENCES candidate(id),
   told_s REAL NOT NULL            -- seconds of search when it was told
@@ -59,7 +59,7 @@ CREATE TABLE evaluation (
   log_loss REAL,                  -- log normalised validation loss at the end
   num_steps INTEGER NOT NULL,
   wall_s REAL NOT NULL,
-  message TEXT NOT NULL DEFAULT '',  -- of a job without runs
+  message TEXT NOT NULL DEFAULT '',  -- of a job without runs, or why a run is hollow
   PRIMARY KEY (candidate, purpose, task, seed, learning_rate)
 ) WITHOUT ROWID;
 -- One row per challenge of the incumbent, won or lost.

@@ -1,7 +1,7 @@
 """A search's counts, the same whether it runs or is read from its store.
 
 Distinct programs are those that were trained: proposals that a cache answered, that diverged on the
-probe, or that the interpreter has no room for, cost no training.
+probe or ignored the gradient there, or that the interpreter has no room for, cost no training.
 """
 
 from collections import Counter
@@ -71,6 +71,10 @@ def counts(tally: Tally) -> dict[str, str]:
         "rejected": f"{share(statuses['rejected'], trained)} of the trained, before their end",
         "diverged": (
             f"{share(diverged, trained)} of the trained; {sources['probe']:,} already on the probe"
+        ),
+        "hollow": (
+            f"{share(statuses['hollow'] - sources['hollow'], trained)} of the trained; "
+            f"{sources['hollow']:,} ignored the gradient"
         ),
         "failed": (
             f"{statuses['timeout']:,} out of time, {statuses['killed']:,} killed their workers, "

@@ -157,6 +157,10 @@ def explanation(results: Results) -> list[str]:
     limits: tuple[tuple[str, Callable[[Row], int]], ...] = (
         (f"where the speed-up is cut off at {results.horizon:g}", lambda row: row.num_capped),
         ("where the best rate is the lowest or highest tried", lambda row: row.num_at_edge),
+        (
+            "with a loss at the floor, below which none can be told apart",
+            lambda row: row.num_at_floor,
+        ),
         ("where an exception ended it, which counts as diverged", lambda row: row.num_failed),
         ("on which the rule was selected, which are left out", lambda row: row.num_selected),
     )
@@ -165,6 +169,12 @@ def explanation(results: Results) -> list[str]:
         counts = [f"{row.label} {count(row)}" for row in here if count(row)]
         if counts:
             lines.append(f"tasks {what}: {', '.join(counts)}.")
+    hollow = [f"{row.label} {row.hollow:.0%}" for row in results.rows if row.hollow]
+    if hollow:
+        lines.append(
+            "hollow runs, whose low loss is the arithmetic's doing and not training's, count as "
+            f"diverged ones do: {', '.join(hollow)}."
+        )
     untuned = [row.label for row in here if row.num_rates == 1]
     if untuned and results.rates_per_candidate > 1:
         lines.append(f"not tuned, one learning rate for everything: {', '.join(untuned)}.")

@@ -6,7 +6,6 @@ candidate costs that candidate's runs and nothing else. Where the archive has no
 suite of one's own, a task that has changed since), Adam is trained here first.
 """
 
-import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -304,7 +303,7 @@ def _as_contestant(reference: scoring.Reference, seeds: Sequence[int]) -> Sweep:
     where = [known.index(seed) for seed in seeds if seed in known]
     if len(where) < len(seeds):
         where = list(range(len(seeds)))
-    return dataclasses.replace(sweep, seeds=sweep.seeds[where], losses=sweep.losses[:, where])
+    return sweep.take(seeds=where)
 
 
 def _is_run_again(

@@ -195,6 +195,9 @@ def _reading(results: Results) -> Html:
         "mean over tasks": "The interquartile mean drops the lowest and the highest quarter of the "
         "tasks; for ratios it is that of their logarithms. A capped task can lie in the middle.",
         "at edge": edge,
+        "hollow": "The share of runs whose low loss is the arithmetic's doing and not training's: "
+        "parameters so large that all outputs round to the same number, say. It counts as a "
+        "diverged run does, with speed-up 0.",
         "diverged, failed": "Diverged is the share of all runs, at whatever rate, that ended "
         "without a finite loss. Failed is a task that an exception ended; it counts as diverged, "
         "with speed-up 0.",

@@ -129,7 +129,7 @@ def _cells(row: Row, results: Results) -> tuple[object, ...]:
         _faster(row.untuned_speedup),
         _lower(row.untuned_test_ratio),
         f"{row.won_untuned:.0%}",
-        f"{row.diverged:.0%}",
+        _lost(row.diverged, row.hollow),
         number(row.step_ratio),
         "-" if row.state_bytes is None else f"{row.state_bytes:.3g}",
     )
@@ -261,7 +261,7 @@ def task_details(row: Row) -> Html:
                 number(score.test_ratio),
                 number(score.untuned_speedup),
                 number(score.untuned_test_ratio),
-                f"{score.diverged:.0%}",
+                _lost(score.diverged, score.hollow),
                 number(score.step_ratio),
                 "-" if score.state_bytes is None else f"{score.state_bytes:.3g}",
             ),
@@ -276,6 +276,11 @@ def task_details(row: Row) -> Html:
             "div", table(heads, rows, numbers=range(1, len(heads)), groups=groups), class_="compact"
         ),
     )
+
+
+def _lost(diverged: float, hollow: float) -> str:
+    """The shares of runs that do not count."""
+    return f"{diverged:.0%}" + (f", {hollow:.0%} hollow" if hollow else "")
 
 
 def _loss(value: float) -> str:

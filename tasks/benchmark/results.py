@@ -6,6 +6,8 @@ Scores of one task:
 * `train`, `test`: final losses on the task's normalised scale (0 perfect, 1 knows nothing), and
   `train_ratio`, `test_ratio`: over tuned Adam's; below 1 is better than Adam.
 * `diverged`: the share of all runs, whatever their rate, that ended without a finite loss.
+* `hollow`: the share whose loss is the arithmetic's doing (`veldt.tasks.hollow`); it counts no more
+  than that of a diverged run.
 
 Over the suite: interquartile means (of the logarithm, for ratios) with 95% stratified bootstrap
 intervals. *Untuned* is with one rate for all tasks. `scoring` says how each is made.
@@ -42,6 +44,8 @@ class TaskScore:
       train_ratio: over tuned Adam's.
       test_ratio: likewise.
       diverged: share of all runs.
+      hollow: share of all runs.
+      at_floor: whether a loss is at the floor below which none can be told apart.
       untuned_speedup: at the one rate for all tasks.
       untuned_test_ratio: likewise, over Adam's at its one rate.
       step_ratio: see `Cost`; None where not measured.
@@ -64,6 +68,8 @@ class TaskScore:
     train_ratio: float
     test_ratio: float
     diverged: float
+    hollow: float
+    at_floor: bool
     untuned_speedup: float
     untuned_test_ratio: float
     step_ratio: float | None
@@ -90,8 +96,10 @@ class Row:
       won: share of tasks with a lower test loss than tuned Adam; an equal one counts half.
       won_untuned: likewise, both with one rate for all tasks.
       diverged: share of all runs.
+      hollow: share of all runs.
       num_capped: tasks whose speed-up is cut off at the horizon of Adam's curves.
       num_at_edge: tasks whose best rate is at the edge of those tried.
+      num_at_floor: tasks with a loss at the floor below which none can be told apart.
       num_failed: tasks ended by an exception.
       num_selected: tasks left out of all of these, since the candidate was selected on them.
       step_ratio: geometric mean over the tasks measured; None where none was.
@@ -112,8 +120,10 @@ class Row:
     won: float
     won_untuned: float
     diverged: float
+    hollow: float
     num_capped: int
     num_at_edge: int
+    num_at_floor: int
     num_failed: int
     num_selected: int
     step_ratio: float | None

@@ -48,7 +48,7 @@ class Speedup:
     """Steps that Adam needs over steps that the candidate took.
 
     Attributes:
-      value: 0 where the candidate diverged or never beat the start.
+      value: 0 where the candidate diverged, is hollow, or never beat the start.
       capped: whether Adam's curves end before they reach the loss: the true value is larger.
     """
 
@@ -109,17 +109,18 @@ def speedup(reference: Envelope, loss: float, num_steps: int) -> Speedup:
 def best_rate(sweep: Sweep, split: str) -> int:
     """The learning rate's position with the lowest seed-mean loss of a split at the end.
 
-    A rate at which a seed diverged is not chosen unless all have one; then the one with the fewest.
+    A rate at which a run was lost, diverged or hollow, is not chosen unless all have one; then the
+    one with the fewest.
     """
     finals = sweep.losses[:, :, -1, SPLITS.index(split)].astype(np.float64)  # [L, S]
-    diverged = sweep.diverged.sum(axis=1)
+    lost = sweep.lost.sum(axis=1)
     means = np.where(np.isfinite(finals), finals, 0.0).sum(axis=1) / np.maximum(
         np.isfinite(finals).sum(axis=1), 1
     )
-    # Fewest diverged first, then the lowest mean.
-    return int(np.lexsort((means, diverged))[0])
+    # Fewest lost first, then the lowest mean.
+    return int(np.lexsort((means, lost))[0])
 
 
 def final_losses(sweep: Sweep, rate: int, split: str) -> np.ndarray:
-    """The losses of each seed at the end, float64 [S]; infinite where it diverged."""
+    """The losses of each seed at the end, float64 [S]; infinite where the run was lost."""
     return sweep.losses[rate, :, -1, SPLITS.index(split)].astype(np.float64)

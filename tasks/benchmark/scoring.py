@@ -16,7 +16,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from typing import final
 
 import numpy as np
 
@@ -26,9 +26,7 @@ from veldt.tasks.benchmark.aggregate import Interval
 from veldt.tasks.benchmark.costs import Cost
 from veldt.tasks.benchmark.results import Row, TaskScore
 from veldt.tasks.benchmark.sweep import SPLITS, Sweep
-
-MIN_NORMALIZED: Final = 1e-6
-"""Below this a normalised loss counts as perfect: its logarithm must not decide by itself."""
+from veldt.tasks.hollow import MIN_NORMALIZED
 
 Normalizer = Callable[[np.ndarray], np.ndarray]
 
@@ -144,7 +142,7 @@ class _Adam:
         paired = set(sweep.seeds.tolist()) <= set(known)
         if paired:
             where = [known.index(seed) for seed in sweep.seeds.tolist()]
-            adam = dataclasses.replace(adam, seeds=adam.seeds[where], losses=adam.losses[:, where])
+            adam = adam.take(seeds=where)
         contest = _Tuned.of(contestant(adam, reference.num_steps), reference.normalizer)
         return cls(adam, contest, paired)
 
@@ -155,13 +153,7 @@ class _Adam:
 
 def contestant(adam: Sweep, num_steps: int) -> Sweep:
     """Adam's reference cut down to a contestant's budget of rates and steps."""
-    checks = int(np.flatnonzero(adam.steps == num_steps)[0]) + 1
-    return dataclasses.replace(
-        adam,
-        rates=adam.rates[1::2],
-        steps=adam.steps[:checks],
-        losses=adam.losses[1::2, :, :checks],
-    )
+    return adam.take(rates=slice(1, None, 2)).until(num_steps)
 
 
 @final
@@ -207,6 +199,8 @@ class _Scorer:
             won=float(np.mean([_win(task.test_ratio) for task in tasks])),
             won_untuned=float(np.mean([_win(task.untuned_test_ratio) for task in tasks])),
             diverged=float(np.mean([task.diverged for task in tasks])),
+            hollow=float(np.mean([task.hollow for task in tasks])),
+            num_at_floor=sum(task.at_floor for task in tasks),
             num_capped=sum(task.capped for task in tasks),
             num_at_edge=sum(task.at_edge for task in tasks),
             num_failed=sum(task.failed for task in tasks),
@@ -239,6 +233,11 @@ class _Scorer:
             train_ratio=math.exp(self._log_ratio("train", i, seeds)),
             test_ratio=math.exp(self._log_ratio("test", i, seeds)),
             diverged=float(sweep.diverged.mean()),
+            hollow=float(sweep.hollow_runs.mean()),
+            at_floor=min(
+                ours.normalized("train", rate, seeds), ours.normalized("test", valid_rate, seeds)
+            )
+            <= MIN_NORMALIZED,
             untuned_speedup=self._speedup_at(i, seeds, shared).value,
             untuned_test_ratio=math.exp(self._log_ratio("test", i, seeds, rate=shared)),
             step_ratio=cost.step_ratio if cost else None,

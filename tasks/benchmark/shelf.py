@@ -24,6 +24,7 @@ from veldt.tasks.benchmark.protocol import SweepPlan
 from veldt.tasks.benchmark.sweep import SPLITS, Sweep, check_steps
 
 _ARRAYS: Final = ("rates", "seeds", "steps", "losses", "compile_s", "run_s")
+_HOLLOW: Final = "hollow"  # What older versions wrote has none.
 
 
 @final
@@ -123,7 +124,7 @@ def write_sweeps(handle: BinaryIO, sweeps: Sequence[Sweep]) -> None:
     arrays = {
         f"{i}.{name}": np.asarray(getattr(sweep, name))
         for i, sweep in enumerate(sweeps)
-        for name in _ARRAYS
+        for name in (*_ARRAYS, *((_HOLLOW,) if sweep.hollow is not None else ()))
     }
     np.savez_compressed(handle, allow_pickle=False, **arrays)
 
@@ -141,6 +142,7 @@ def read_sweeps(path: Path) -> tuple[Sweep, ...]:
                 **{name: arrays[f"{i}.{name}"] for name in _ARRAYS[:4]},
                 compile_s=float(arrays[f"{i}.compile_s"]),
                 run_s=float(arrays[f"{i}.run_s"]),
+                hollow=arrays[f"{i}.{_HOLLOW}"] if f"{i}.{_HOLLOW}" in arrays.files else None,
             )
             for i in range(count)
         )

@@ -8,6 +8,7 @@ the learning rate; and `test`, which nothing is chosen by, is reported. (Taken a
 held-out losses made half of all the work on convolutions.)
 """
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ import numpy as np
 import optax
 from optax import contrib
 
-from veldt.tasks import base, compiling, types, unroll
+from veldt.tasks import base, compiling, hollow, types, unroll
 from veldt.tasks.benchmark import schedules as schedules_lib
 
 HELD_OUT: Final[tuple[types.Split, ...]] = ("valid", "test")
@@ -40,9 +41,12 @@ class Sweep:
       seeds: int64 [S].
       steps: steps done at each check, int64 [K]; the first is 0.
       losses: in the task's own units, float32 [L, S, K, 3] by `SPLITS`; infinite from where a run
-        diverged. Held-out losses are NaN at checks where they were not taken.
+        diverged, and at the end of one that is hollow. Held-out losses are NaN at checks where they
+        were not taken.
       compile_s: seconds of tracing and compiling, of this schedule's share.
       run_s: seconds of training and checking, of all its runs together.
+      hollow: which runs are hollow (`veldt.tasks.hollow`), bool [L, S]; none in what older versions
+        wrote.
     """
 
     rates: np.ndarray
@@ -51,11 +55,45 @@ class Sweep:
     losses: np.ndarray
     compile_s: float
     run_s: float
+    hollow: np.ndarray | None = None
+
+    @property
+    def hollow_runs(self) -> np.ndarray:
+        """Which runs are hollow, bool [L, S]."""
+        none = np.zeros(self.losses.shape[:2], bool)
+        return none if self.hollow is None else self.hollow
+
+    @property
+    def lost(self) -> np.ndarray:
+        """Which runs ended without a loss that counts: diverged or hollow, bool [L, S]."""
+        return ~np.isfinite(self.losses[:, :, -1]).all(-1)
 
     @property
     def diverged(self) -> np.ndarray:
         """Which runs ended without a finite loss, bool [L, S]."""
-        return ~np.isfinite(self.losses[:, :, -1]).all(-1)
+        return self.lost & ~self.hollow_runs
+
+    def take(self, rates: Any = slice(None), seeds: Any = slice(None)) -> "Sweep":
+        """Return a part of the runs; rates and seeds are indices or slices."""
+        return dataclasses.replace(
+            self,
+            rates=self.rates[rates],
+            seeds=self.seeds[seeds],
+            losses=self.losses[rates][:, seeds],
+            hollow=None if self.hollow is None else self.hollow[rates][:, seeds],
+        )
+
+    def until(self, num_steps: int) -> "Sweep":
+        """Return the first checks of all runs, to the one after `num_steps`.
+
+        Whether a run is hollow is known of its end alone.
+        """
+        checks = int(np.flatnonzero(self.steps == num_steps)[0]) + 1
+        if checks == len(self.steps):
+            return self
+        return dataclasses.replace(
+            self, steps=self.steps[:checks], losses=self.losses[:, :, :checks], hollow=None
+        )
 
 
 def check_steps(num_steps: int, num_checks: int) -> tuple[int, ...]:
@@ -119,9 +157,11 @@ def sweep(
     lowered = train.lower(task, run_schedules, run_rates, run_seeds)
     compiled = lowered.compile(compiler_options=compiling.options())
     compiled_at = time.perf_counter()
-    losses = np.asarray(compiled(task, run_schedules, run_rates, run_seeds))
+    losses, found = map(np.asarray, compiled(task, run_schedules, run_rates, run_seeds))
     ended = time.perf_counter()
     losses = _settle(losses.reshape(*shape, len(steps), len(SPLITS)), held_out_every)
+    is_hollow = np.isfinite(losses[..., -1, :]).all(-1) & _judge(found).reshape(shape)
+    losses[..., -1, :] = np.where(is_hollow[..., None], np.float32(np.inf), losses[..., -1, :])
     return tuple(
         Sweep(
             rates=np.asarray(rates, np.float64),
@@ -130,8 +170,9 @@ def sweep(
             losses=part,
             compile_s=(compiled_at - began) / len(schedules),
             run_s=(ended - compiled_at) / len(schedules),
+            hollow=hollow_part,
         )
-        for part in losses
+        for part, hollow_part in zip(losses, is_hollow, strict=True)
     )
 
 
@@ -163,11 +204,11 @@ def _train(
     run_schedules: jax.Array,
     run_rates: jax.Array,
     run_seeds: jax.Array,
-) -> jax.Array:
-    """Losses of runs, float32 [runs, K, 3]."""
+) -> tuple[jax.Array, jax.Array]:
+    """Losses of runs, float32 [runs, K, 3], and what `_judge` needs of each, [runs, 7]."""
     untaken = jnp.full((len(HELD_OUT),), jnp.nan)
 
-    def run(which: jax.Array, rate: jax.Array, seed: jax.Array) -> jax.Array:
+    def run(which: jax.Array, rate: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
         tx = make_tx(schedules_lib.scheduled(schedules, which, rate, num_steps), num_steps)
         state = unroll.init(task, tx, jax.random.key(seed))
 
@@ -189,10 +230,51 @@ def _train(
             return state, jnp.concatenate([losses(state, ("train",)), held_out])
 
         first = jnp.concatenate([losses(state, ("train",)), untaken])
-        _, rest = jax.lax.scan(advance, state, jnp.arange(1, num_checks + 1))
-        return jnp.concatenate([first[None], rest])
+        end, rest = jax.lax.scan(advance, state, jnp.arange(1, num_checks + 1))
+        return jnp.concatenate([first[None], rest]), _measure(task, state, first, end, rest[-1])
 
     return jax.vmap(run)(run_schedules, run_rates, run_seeds)
+
+
+def _measure(
+    task: base.Task,
+    start: unroll.UnrollState,
+    first: jax.Array,
+    end: unroll.UnrollState,
+    last: jax.Array,
+) -> jax.Array:
+    """What `_judge` needs of a run, float32 [7].
+
+    Args:
+      task: what was trained.
+      start: before the first step.
+      first: losses there, by `SPLITS`; held-out ones were not taken.
+      end: after the last step.
+      last: losses there.
+    """
+    params = eval_params(end.opt_state, end.params)
+    again = {split: hollow.recheck(task, params, end.key, split) for split in ("train", "valid")}
+    train, valid, _ = (task.normalizer(last[i]) for i in range(len(SPLITS)))
+    numbers = [
+        train,
+        again["train"].jittered,
+        valid,
+        again["valid"].jittered,
+        hollow.size(start.params),
+        again["train"].size,
+        task.normalizer(first[0]),
+    ]
+    return jnp.stack([jnp.asarray(number, jnp.float32) for number in numbers])
+
+
+def _judge(measured: np.ndarray) -> np.ndarray:
+    """Which runs are hollow, by what `_measure` made of each, [runs, 7]: bool [runs]."""
+    train, train_again, valid, valid_again, start, end, early = measured.T
+    found = [
+        hollow.judge(train, train_again, start, end),
+        hollow.judge(valid, valid_again, start, end, train=(early, train)),
+    ]
+    return np.any(found, axis=0)
 
 
 def _settle(losses: np.ndarray, held_out_every: int) -> np.ndarray:

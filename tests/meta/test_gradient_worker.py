@@ -91,9 +91,9 @@ def test_a_look_is_one_loss_for_each_seed():
     settings = toys.settings(meta_validation=(toys.CHECK,), validation_seeds=3)
     worker = gradient_worker.GradientWorker(settings)
     meta_params = training.begin(settings, None).meta_params
-    losses = worker(gradient_worker.CheckJob(0, 0, meta_params))
+    losses = worker(gradient_worker.CheckJob(0, 0, meta_params)).losses
     assert len(losses) == 3 == len(set(losses)) and all(type(loss) is float for loss in losses)
-    assert worker(gradient_worker.CheckJob(0, 0, meta_params)) == losses
+    assert worker(gradient_worker.CheckJob(0, 0, meta_params)).losses == losses
 
 
 def test_another_payload_is_refused():

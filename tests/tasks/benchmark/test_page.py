@@ -51,6 +51,7 @@ ROW = Row(
     untuned_speedup=around(0.6),
     untuned_test_ratio=around(1.4), won=0.5, won_untuned=0.25, diverged=0.125, num_capped=0,
     num_at_edge=0, num_failed=0, num_selected=0, step_ratio=1.25, state_bytes=8.0, tasks=(),
+    num_at_floor=0,
 )  # fmt: skip
 
 
