@@ -24,7 +24,7 @@ class _Rule:
     query: str
 
 
-_NEW: Final = "('evaluated', 'probe', 'capacity')"
+_NEW: Final = "('evaluated', 'probe', 'hollow', 'capacity')"
 _RULES: Final = (
     _Rule(
         "proposals are numbered from 0 without a gap; wrong from number",
@@ -53,7 +53,8 @@ _RULES: Final = (
         "WHERE id >= 0 AND COALESCE(n, 0) <> (id > 0)",
     ),
     _Rule(
-        "a source is evaluated, probe, capacity, structure or behaviour; not so of proposal",
+        "a source is evaluated, probe, hollow, capacity, structure or behaviour; not so of "
+        "proposal",
         f"SELECT id FROM proposal WHERE source NOT IN {_NEW} "
         "AND source NOT IN ('structure', 'behaviour')",
     ),

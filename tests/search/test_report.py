@@ -191,7 +191,7 @@ def test_the_funnel_narrows_from_children_drawn_to_new_incumbents(page, finished
     told, invalid = query(finished_run, "SELECT COUNT(*), SUM(invalid) FROM proposal")[0]
     assert counts["drawn"] == told + invalid and counts["well formed"] == told
     (trained,) = query(finished_run, "SELECT COUNT(*) FROM proposal WHERE source = 'evaluated'")[0]
-    assert counts["finite on the probe: trained"] == trained == 40
+    assert counts["sound on the probe: trained"] == trained == 40
     (fit,) = query(finished_run, "SELECT COUNT(*) FROM candidate WHERE id > 0 AND status = 'ok'")[0]
     assert counts["trained to the end"] == fit
     shown = next(e for e in main_element(page).iter("svg") if e.get("class") == "funnel")
