@@ -49,7 +49,7 @@ RULES = {
     "clock": "def rule(w, g, m, *, b=0.5):\n    m = interp(step, m, b)\n    return m * 1e8, m\n",
     "names_g": "def rule(w, g):\n    return g * 0.0 - 1e15\n",
     "swamped_g": "def rule(w, g):\n    return 1e9 + 1e-3 * g\n",
-    "grown_w": "def rule(w, g):\n    return g - 1e6 * abs(w) - 1e6\n",
+    "pulled_w": "def rule(w, g):\n    return 50.0 * (w - 1e9) + g\n",
 }
 RULE_TASKS = ("digits_mlp", "letters_mlp", "tempting_tasks:spiral")
 HONEST = ("quadratic_stiff", "letters_logistic", "breast_cancer_mlp", "digits_mlp", "digits_conv",
@@ -179,7 +179,8 @@ def accuracy(task: base.Task, params: Any) -> float | None:
         labels = rows[-1]
     else:
         return None
-    if outputs.ndim != 2 or outputs.shape[-1] <= int(labels.max()):
+    classes = labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer)
+    if not classes or outputs.shape[-1] <= int(labels.max()):
         return None  # Not one output for each class.
     return float((jnp.argmax(outputs, -1) == labels).mean())
 

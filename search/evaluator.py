@@ -282,7 +282,10 @@ class ProxyLoop:
             # One array, so that one transfer brings everything back.
             finite = jnp.isfinite(losses).all().astype(loss.dtype)
             train = losses.mean().astype(loss.dtype)
-            report = jnp.stack([loss, task.normalizer(loss), finite, train, task.normalizer(train)])
+            lowest = hollow.lowest_above_floor(task, losses).astype(loss.dtype)
+            report = jnp.stack(
+                [loss, task.normalizer(loss), finite, train, task.normalizer(train), lowest]
+            )
             return _State(training, state.start_size), report
 
         def recheck(task: Any, state: Any) -> jax.Array:
@@ -384,11 +387,13 @@ class ProxyLoop:
         state = start(data, rate, seed)
         status, loss, curve, chunk = Status.OK, math.nan, [], 0
         reports: list[tuple[float, ...]] = []
+        lowest = math.inf
         for chunk in range(num_chunks):
             state, report = advance(data, rate, state)
-            loss, normalized, finite, train, train_normalized = (
+            loss, normalized, finite, train, train_normalized, low = (
                 float(x) for x in np.asarray(report)
             )
+            lowest = min(lowest, low)
             if not (finite and math.isfinite(loss) and math.isfinite(normalized)):
                 status = Status.DIVERGED
                 break
@@ -399,7 +404,7 @@ class ProxyLoop:
                 break
         message = ""
         if status is Status.OK:
-            message = _why_hollow(np.asarray(recheck(state)), reports)
+            message = _why_hollow(np.asarray(recheck(state)), reports, lowest)
             status = Status.HOLLOW if message else Status.OK
         columns = tuple(zip(*reports, strict=True)) or ((), (), (), ())
         measured = Training(
@@ -423,12 +428,13 @@ class ProxyLoop:
         return constant_gradients.take(job, self.task, self.config.num_steps, window, self._seed)
 
 
-def _why_hollow(found: NDArray[Any], reports: Sequence[tuple[float, ...]]) -> str:
+def _why_hollow(found: NDArray[Any], reports: Sequence[tuple[float, ...]], lowest: float) -> str:
     """Why a run that came to its end is hollow; empty for an honest one.
 
     Args:
       found: by `recheck`.
       reports: by check: training and validation loss, then both normalised.
+      lowest: normalised training loss above the floor, of all steps.
     """
     jittered, start_size, end_size, peak_size = (float(x) for x in found)
     code = hollow.judge(
@@ -438,6 +444,7 @@ def _why_hollow(found: NDArray[Any], reports: Sequence[tuple[float, ...]]) -> st
         end_size,
         peak_size=peak_size,
         train=(reports[0][2], reports[-1][2]) if len(reports) > 1 else None,
+        lowest=lowest,
     )
     return hollow.REASONS[int(code)]
 

@@ -16,7 +16,11 @@ where one of these tests says so:
    16 times the jitter (`benchmarks/hollow.py`).
 4. *Unearned.* The loss on training batches ended where it began or higher, at "knows nothing" or
    worse, and yet the validation loss is below half of that.
-5. *Swing.* On the way the largest parameter was beyond `MAX_GROWTH_AT_FLOOR` times what it was at
+5. *Jump.* The loss is at the floor, and no step of training had one between the floor and
+   `JUMP`, a tenth of knowing nothing: it was not reached but met with. (So that even an infinity
+   that a task masks to 0 is seen. One step of Newton's method on a bowl looks the same, and such a
+   task tells nothing of optimizers.)
+6. *Swing.* On the way the largest parameter was beyond `MAX_GROWTH_AT_FLOOR` times what it was at
    both ends. Measured only where training losses are scored, since only there a run could profit.
 
 A run at the floor that passes is honest. But two losses at the floor cannot be told apart, and
@@ -40,6 +44,7 @@ MAX_GROWTH: Final = 2.0**24
 MAX_GROWTH_AT_FLOOR: Final = 2.0**10
 JITTER: Final = 2.0**-16
 TOLERANCE: Final = 0.05
+JUMP: Final = 0.1
 
 KNOWS_NOTHING: Final = 1.0  # On the normalised scale.
 HALF: Final = 0.5
@@ -50,6 +55,7 @@ REASONS: Final = (
     "its loss is at the floor, with parameters a thousand times as large as at the start",
     "its loss is lost when the parameters move by their last bits",
     "its validation loss fell and its training loss did not",
+    "its loss is at the floor, and no step had one on the way there",
     "its parameters were a thousand times as large on the way as at both ends",
 )
 """What each code of `judge` means, for people; the first is for an honest run."""
@@ -117,6 +123,7 @@ def judge(
     *,
     peak_size: ArrayLike = 0.0,
     train: tuple[ArrayLike, ArrayLike] | None = None,
+    lowest: ArrayLike | None = None,
 ) -> NDArray[np.int8]:
     """Judge runs that ended with finite losses; all arguments broadcast.
 
@@ -127,6 +134,8 @@ def judge(
       end_size: After the last.
       peak_size: On the way, where it was measured.
       train: Normalised training loss early and at the end, where both were taken.
+      lowest: The lowest normalised training loss of any step that was above the floor, by
+        `lowest_above_floor`, where it was taken.
 
     Returns:
       Codes, positions in `REASONS`: 0 for an honest run.
@@ -137,16 +146,28 @@ def judge(
         ends = np.maximum(np.maximum(np.asarray(start_size, float), end_size), 1.0)
         beyond = ~(growth <= MAX_GROWTH) | (np.asarray(peak_size, float) > MAX_GROWTH * ends)
         tests = [
-            (5, np.asarray(peak_size, float) > MAX_GROWTH_AT_FLOOR * ends),
+            (6, np.asarray(peak_size, float) > MAX_GROWTH_AT_FLOOR * ends),
+            (5, (loss <= MIN_NORMALIZED) & ~(_or(lowest, 0.0) < JUMP)),
             (4, _unearned(loss, train)),
-            (3, ~(np.log(jittered) - np.log(loss) <= TOLERANCE)),
             (2, (loss <= MIN_NORMALIZED) & ~(growth <= MAX_GROWTH_AT_FLOOR)),
+            (3, ~(np.log(jittered) - np.log(loss) <= TOLERANCE)),
             (1, beyond),
         ]
     code = np.zeros(np.broadcast_shapes(*(np.shape(found) for _, found in tests)), np.int8)
     for number, found in tests:
         code = np.where(found, np.int8(number), code)
     return code
+
+
+def lowest_above_floor(task: base.Task, losses: jax.Array) -> jax.Array:
+    """Return the lowest of some steps' normalised losses above the floor; infinite if none is.
+
+    Args:
+      task: What is trained.
+      losses: In the task's own units, [K].
+    """
+    normalized = jax.vmap(task.normalizer)(losses)
+    return jnp.min(jnp.where(normalized > MIN_NORMALIZED, normalized, jnp.inf))
 
 
 def at_floor(log_loss: float) -> bool:
@@ -158,6 +179,10 @@ def _floored(loss: ArrayLike) -> NDArray[np.float64]:
     """The loss as it is scored; what is not finite is as bad as can be."""
     values = np.asarray(loss, np.float64)
     return np.maximum(np.where(np.isfinite(values), values, np.inf), MIN_NORMALIZED)
+
+
+def _or(value: ArrayLike | None, default: float) -> NDArray[np.float64]:
+    return np.asarray(default if value is None else value, np.float64)
 
 
 def _unearned(

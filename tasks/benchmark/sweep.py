@@ -205,7 +205,7 @@ def _train(
     run_rates: jax.Array,
     run_seeds: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Losses of runs, float32 [runs, K, 3], and what `_judge` needs of each, [runs, 7]."""
+    """Losses of runs, float32 [runs, K, 3], and what `_judge` needs of each, [runs, 8]."""
     untaken = jnp.full((len(HELD_OUT),), jnp.nan)
 
     def run(which: jax.Array, rate: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -219,19 +219,22 @@ def _train(
 
         def advance(
             state: unroll.UnrollState, check: jax.Array
-        ) -> tuple[unroll.UnrollState, jax.Array]:
-            state, _ = unroll.unroll(task, tx, state, num_steps=num_steps // num_checks)
+        ) -> tuple[unroll.UnrollState, tuple[jax.Array, jax.Array]]:
+            state, steps = unroll.unroll(task, tx, state, num_steps=num_steps // num_checks)
             # All runs are at the same check, so that only one branch is computed.
             held_out = jax.lax.cond(
                 check % held_out_every == 0,
                 lambda: losses(state, HELD_OUT),
                 lambda: untaken,
             )
-            return state, jnp.concatenate([losses(state, ("train",)), held_out])
+            lowest = hollow.lowest_above_floor(task, steps).astype(jnp.float32)
+            return state, (jnp.concatenate([losses(state, ("train",)), held_out]), lowest)
 
         first = jnp.concatenate([losses(state, ("train",)), untaken])
-        end, rest = jax.lax.scan(advance, state, jnp.arange(1, num_checks + 1))
-        return jnp.concatenate([first[None], rest]), _measure(task, state, first, end, rest[-1])
+        end, (rest, lowest) = jax.lax.scan(advance, state, jnp.arange(1, num_checks + 1))
+        measured = _measure(task, state, first, end, rest[-1])
+        measured = jnp.append(measured, jnp.min(lowest))
+        return jnp.concatenate([first[None], rest]), measured
 
     return jax.vmap(run)(run_schedules, run_rates, run_seeds)
 
@@ -268,11 +271,11 @@ def _measure(
 
 
 def _judge(measured: np.ndarray) -> np.ndarray:
-    """Which runs are hollow, by what `_measure` made of each, [runs, 7]: bool [runs]."""
-    train, train_again, valid, valid_again, start, end, early = measured.T
+    """Which runs are hollow, bool [runs]; `measured` is [runs, 8], the last the lowest loss."""
+    train, train_again, valid, valid_again, start, end, early, lowest = measured.T
     found = [
-        hollow.judge(train, train_again, start, end),
-        hollow.judge(valid, valid_again, start, end, train=(early, train)),
+        hollow.judge(train, train_again, start, end, lowest=lowest),
+        hollow.judge(valid, valid_again, start, end, train=(early, train), lowest=lowest),
     ]
     return np.any(found, axis=0)
 

@@ -4,11 +4,12 @@ import math
 import pickle
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from veldt.search import dataflow, encode, evaluator, rules, transform
+from veldt.search import dataflow, encode, evaluator, objectives, rules, transform
 from veldt.search.evaluator import (
     EvalJob,
     EvaluatorConfig,
@@ -19,7 +20,7 @@ from veldt.search.evaluator import (
 )
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
-from veldt.tasks import pool, registry, unroll
+from veldt.tasks import base, pool, registry, unroll
 
 PROXY = ProxyConfig("quadratic", 60, 3)
 
@@ -220,3 +221,69 @@ def test_optax_itself_agrees_on_a_hand_written_loop(worker):
         state, _ = step(task, tx, state)
     loss = float(unroll.evaluate(task, state.params, key, "valid"))
     assert worker(job("adamw", 1e-2)).runs[0].loss == pytest.approx(loss, rel=1e-4)
+
+
+HOLLOW = {
+    "constant": "def rule(w, g):\n    update = 1e8\n    return update\n",
+    "modest": "def rule(w, g):\n    update = 1e6 * (1.0 + 1e-6 * g)\n    return update\n",
+    "clock": "def rule(w, g, m, *, b=0.5):\n    m = interp(step, m, b)\n    return m / 1e-8, m\n",
+    "swamped": "def rule(w, g):\n    update = 1e9 + 1e-3 * sign(g)\n    return update\n",
+    "pulled": "def rule(w, g):\n    update = 50.0 * (w - 1e9) + g\n    return update\n",
+}
+
+
+@pytest.fixture(scope="module")
+def classifiers():
+    proxies = (ProxyConfig("digits_mlp", 20, 2),)
+    return {
+        objective: EvaluatorFactory(EvaluatorConfig(proxies, objective=objective))()
+        for objective in objectives.OBJECTIVES
+    }
+
+
+@pytest.mark.parametrize("objective", objectives.OBJECTIVES)
+@pytest.mark.parametrize("rule", HOLLOW)
+def test_a_loss_that_training_did_not_earn_is_hollow_and_no_fitness(classifiers, rule, objective):
+    outcome = classifiers[objective](job(HOLLOW[rule], 1e-2))
+    assert outcome.status is Status.HOLLOW and outcome.fitness is None
+    assert outcome.message and outcome.runs[-1].message == outcome.message
+    assert classifiers[objective](job("adamw", 1e-2)).status is Status.OK
+
+
+def test_parameters_that_swing_out_and_back_earn_no_training_loss(classifiers):
+    # Every other step all logits are equal at a size where their gaps round away, and the training
+    # loss is nothing; when training ends the parameters are where they should be.
+    swing = "2e5 * (2.0 * every(step, 2.0) - 1.0)"
+    update = f"{swing} + where(every(step, 2.0), 0.0, g)"
+    text = f"def rule(w, g):\n    update = {update}\n    return update\n"
+    outcome = classifiers["train_loss"](job(text, 1.0))
+    assert outcome.status is Status.HOLLOW
+    assert "on the way" in outcome.message
+
+
+class Unbounded(base.Task):
+    """The normalizer of a task that forgets to cut off what is not finite."""
+
+    name = "unbounded"
+
+    def init(self, key):
+        return {"w": jnp.ones(3)}
+
+    def loss(self, params, key, batch):
+        return jnp.sum(params["w"] ** 2), {}
+
+    def train_batch(self, key):
+        return ()
+
+    def eval_batch(self, split):
+        return ()
+
+    def normalizer(self, loss):
+        return jnp.log(loss - 2.9)
+
+
+def test_a_normalizer_that_is_not_finite_is_a_divergence(monkeypatch):
+    monkeypatch.setitem(registry.TASKS, "unbounded", Unbounded)
+    worker = EvaluatorFactory(EvaluatorConfig((ProxyConfig("unbounded", 4, 2),)))()
+    outcome = worker(job("sgd", 1e-1))
+    assert outcome.status is Status.DIVERGED and outcome.fitness is None

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import math
 import os
 import random
 import re
@@ -18,9 +19,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.search import fakes
-from veldt.search import dataflow, fingerprint, records, run
+from veldt.search import dataflow, fingerprint, records, replay, report_data, run, tally
+from veldt.search.config import FinalsConfig, FounderConfig, SearchConfig
 from veldt.search.errors import SearchError, StoreError
-from veldt.search.evaluator import EvalJob, Outcome, Status
+from veldt.search.evaluator import EvalJob, Outcome, ProxyConfig, Status
 from veldt.search.program import Program
 from veldt.search.store import FILE_NAME, MACHINE_TABLES, Store
 from veldt.tasks import inline_pool
@@ -384,6 +386,62 @@ def test_a_misspelt_task_or_rule_leaves_no_run_behind(tmp_path):
     with pytest.raises(SearchError, match="adamw"):
         search(tmp_path / "run", initial_rule="adamww")
     assert not (tmp_path / "run").exists()
+
+
+HOLLOW_RULES = {
+    "constant": "def rule(w, g):\n    update = 1e8\n    return update\n",
+    "names_g": "def rule(w, g):\n    return g * 0.0 - 1e15\n",
+    "swamped": "def rule(w, g):\n    return 1e15 + 1e8 * sign(g)\n",
+}
+
+
+@pytest.fixture(scope="module")
+def tempted(tmp_path_factory):
+    """A search on classification alone, for real, whose founders take the loss for nothing."""
+    folder = tmp_path_factory.mktemp("tempted")
+    for name, text in HOLLOW_RULES.items():
+        (folder / f"{name}.py").write_text(text)
+    config = SearchConfig(
+        tasks=(ProxyConfig("digits_mlp", 20),),
+        meta_validation=(),
+        max_evaluations=12,
+        population_size=10,
+        fresh_seeds=4,
+        window=2,
+        founders=tuple(FounderConfig(str(folder / f"{name}.py")) for name in HOLLOW_RULES),
+        finals=FinalsConfig(num_rates=2, lowest_rate=1e-3, rate_factor=8.0, final_seeds=2),
+        pool=ONE,
+    )
+    return folder / "run", run.run_search(config, folder / "run")
+
+
+def test_hollow_founders_have_no_fitness_and_do_not_win(tempted):
+    directory, result = tempted
+    founders = {
+        row["mutation"]: row
+        for row in rows(
+            directory,
+            "SELECT p.mutation, p.source, c.status, c.fitness, c.message FROM proposal p "
+            "JOIN candidate c ON c.id = p.candidate WHERE p.mutation LIKE 'founder %'",
+        )
+    }
+    assert len(founders) == len(HOLLOW_RULES)
+    for name, row in founders.items():
+        assert row["status"] == "hollow" and row["fitness"] is None and row["message"], name
+        assert row["source"] == ("evaluated" if "swamped" in name else "hollow")
+    winner = next(each for each in result.entries if each.winner)
+    assert winner.final is not None and winner.final > math.log(1e-3)
+    counts = tally.counts(report_data.read_run(directory).tally)
+    (blind,) = rows(directory, "SELECT COUNT(*) AS n FROM proposal WHERE source = 'hollow'")
+    assert blind["n"] >= 2 and f"; {blind['n']} ignored the gradient" in counts["hollow"]
+    assert not replay.replay(directory, directory.with_name("again"))
+
+
+def test_an_initial_rule_that_ignores_the_gradient_is_an_error(tmp_path):
+    path = tmp_path / "decay.py"
+    path.write_text("def rule(w, g):\n    return 0.1 * w\n")
+    with pytest.raises(SearchError, match="does not depend on the gradient"):
+        search(tmp_path / "run", initial_rule=str(path))
 
 
 def test_an_initial_rule_that_fails_is_an_error(tmp_path):

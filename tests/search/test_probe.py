@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from tests.search import strategies
-from veldt.search import probe, rules
+from veldt.search import dataflow, probe, rules
 from veldt.search.ops import OPS
 from veldt.search.program import Program
 from veldt.search.simplify import prune
@@ -67,3 +67,27 @@ def test_inputs_show_guards_and_small_constants() -> None:
     assert np.all(grads[:, 0] == 0.0)  # a parameter that never gets a gradient
     assert np.any((grads == 0.0) & (grads[::-1] != 0.0))  # and zeros that come and go
     assert np.abs(grads[:, 12:]).max() < np.abs(grads[:, :12]).max() / 10
+
+
+@pytest.mark.parametrize(
+    ("text", "ignores"),
+    [
+        ("def f(w, g):\n    return 1e8\n", True),
+        ("def f(w, g):\n    return 0.1 * w\n", True),
+        ("def f(w, g, m):\n    m = interp(step, m, 0.5)\n    return m, m\n", True),
+        ("def f(w, g):\n    return g * 0.0 - 1e15\n", True),
+        ("def f(w, g, m):\n    m = m + g\n    t = m - m\n    return t + w, m\n", True),
+        ("def f(w, g):\n    return 1e9 + g\n", False),  # Training tells of this one.
+        ("def f(w, g, m):\n    update = sign(m)\n    m = m + g\n    return update, m\n", False),
+        # It may look at the gradient later.
+        ("def f(w, g):\n    return where(less(step, 10.0), w, g)\n", False),
+    ],
+)
+def test_what_ignores_the_gradient_is_seen(text: str, ignores: bool) -> None:
+    assert probe.ignores_gradient(dataflow.lower(Program.parse(text), fold=True)) is ignores
+
+
+@pytest.mark.parametrize("name", rules.RULE_NAMES)
+def test_every_shipped_rule_reads_the_gradient(name: str) -> None:
+    flow = dataflow.lower(rules.load_rule(name), fold=True)
+    assert not probe.ignores_gradient(flow)

@@ -17,6 +17,7 @@ import pytest
 from tests.search import fakes
 from tests.web import Page
 from veldt.search import (
+    finals,
     lineage,
     overfitting,
     report,
@@ -450,6 +451,32 @@ def test_mixed_outcomes_are_all_told():
     assert re.search(r"Against base2 .* not significant", told)
     assert "is worse than base3" in told
     assert "base4 failed" in told
+
+
+def test_at_a_floor_nothing_is_called_better():
+    floor = finals.End(at_floor=("digits_mlp",), meta_at_floor=("spiral",))
+    ours = replace(entry("#7", 7, -13.8, 0.01, meta=-13.8, winner=True), end=floor)
+    theirs = entry("adamw", -1, -2.0, 0.01, meta=-2.0)
+    told = verdict.verdict([ours, theirs])
+    assert "Against adamw nothing can be said" in told and "digits_mlp are at the floor" in told
+    assert "better" not in told and "ahead" not in told
+    assert not verdict.compare([ours, theirs])[0].significant
+    # Nor where it is the baseline that is at the floor.
+    told = verdict.verdict([replace(ours, end=finals.End()), replace(theirs, end=floor)])
+    assert "nothing can be said" in told and "better" not in told
+
+
+def test_a_spread_of_nothing_is_no_evidence():
+    told = say((-2.0, 0.0), (-1.0, 0.0))
+    assert "± 0.000" not in told and "(no spread)" in told
+    assert "not significant" in told and "no evidence" in told
+    assert "± 2e-05" in say((-2.0, 2e-5), (-1.0, 0.0))
+
+
+def test_a_winner_that_turns_out_hollow_says_so():
+    why = finals.End(failure="hollow on digits_mlp: its loss is lost")
+    told = verdict.verdict([replace(entry("#7", 7, None, None, winner=True), end=why)])
+    assert "failed on a final seed (hollow on digits_mlp: its loss is lost)" in told
 
 
 def test_failed_or_absent_winners_are_told():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from optax import contrib
 
 from veldt.tasks import base, registry, training, unroll
-from veldt.tasks.benchmark import aggregate, scores
+from veldt.tasks.benchmark import aggregate, scores, shelf
 from veldt.tasks.benchmark import sweep as sweep_lib
 
 
@@ -51,6 +51,37 @@ class Slope(base.Task):
 
 
 # ------------------------------------------------------------------ sweeping
+
+
+def test_hollow_runs_are_marked_and_their_losses_do_not_count(tmp_path):
+    task = registry.load_task("digits_mlp")
+
+    def add(updates, state, params=None):
+        return jax.tree.map(lambda update: update - state, updates), state
+
+    def make_tx(rate, num_steps):
+        push = optax.GradientTransformation(lambda params: 1e9 * (rate > 0.5), add)
+        return optax.chain(optax.sign_sgd(rate), push)
+
+    (found,) = sweep_lib.sweep(task, make_tx, [1e-2, 1.0], [0, 1], num_steps=4, num_checks=2)
+    assert found.hollow.tolist() == [[False, False], [True, True]]
+    assert np.isinf(found.losses[1, :, -1]).all() and np.isfinite(found.losses[0, :, -1]).all()
+    assert found.lost.tolist() == found.hollow.tolist() and not found.diverged.any()
+    assert scores.best_rate(found, "train") == scores.best_rate(found, "valid") == 0
+    part = found.take(rates=slice(1, None), seeds=[1])
+    assert part.hollow.tolist() == [[True]] and part.losses.shape == (1, 1, 3, 3)
+    assert not found.until(2).hollow_runs.any() and found.until(4) is found
+    with (tmp_path / "sweep.npz").open("wb") as handle:
+        shelf.write_sweeps(handle, [found])
+    (back,) = shelf.read_sweeps(tmp_path / "sweep.npz")
+    assert back.hollow.tolist() == found.hollow.tolist()
+
+
+def test_sweeps_of_older_versions_have_no_hollow_runs(tmp_path):
+    with (tmp_path / "sweep.npz").open("wb") as handle:
+        shelf.write_sweeps(handle, [make(np.ones((2, 3, 4)))])
+    (back,) = shelf.read_sweeps(tmp_path / "sweep.npz")
+    assert back.hollow is None and back.hollow_runs.shape == (2, 3)
 
 
 def optax_schedule(name, rate, num_steps):
