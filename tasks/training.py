@@ -5,10 +5,11 @@ import functools
 from typing import final
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from veldt.tasks import base, errors, types, unroll
+from veldt.tasks import base, errors, hollow, types, unroll
 
 
 @final
@@ -21,12 +22,15 @@ class Curve:
       valid_losses: Loss on the validation batch there, float [E].
       train_losses: Loss on each step's training batch before its update, float [T].
       params: The parameters after the last step.
+      hollow: Why the last loss is the arithmetic's doing and not training's (`veldt.tasks.hollow`);
+        empty where it is honest, or not finite.
     """
 
     steps: np.ndarray
     valid_losses: np.ndarray
     train_losses: np.ndarray
     params: types.Params
+    hollow: str = ""
 
     @property
     def final_valid_loss(self) -> float:
@@ -64,6 +68,7 @@ def train(
     if num_steps < 1 or eval_every < 1:
         raise ValueError(f"num_steps={num_steps} and eval_every={eval_every} must be at least 1.")
     state = _init(task, tx, jax.random.key(seed))
+    start_size = hollow.size(state.params)
     steps, train_losses, valid_losses = [0], [], [_validate(task, state)]
     while steps[-1] < num_steps:
         length = min(eval_every, num_steps - steps[-1])
@@ -71,11 +76,18 @@ def train(
         steps.append(steps[-1] + length)
         train_losses.append(losses)
         valid_losses.append(_validate(task, state))
+    train_loss = jnp.concatenate(train_losses)
+    why = ""
+    if np.isfinite(valid_losses[-1]):
+        loss, again, lowest = _recheck(task, state, valid_losses[-1], train_loss)
+        code = hollow.judge(loss, again.jittered, start_size, again.size, lowest=lowest)
+        why = hollow.REASONS[int(code)]
     return Curve(
         steps=np.asarray(steps),
         valid_losses=np.asarray(valid_losses),
-        train_losses=np.concatenate(train_losses),
+        train_losses=np.asarray(train_loss),
         params=state.params,
+        hollow=why,
     )
 
 
@@ -98,3 +110,11 @@ def _advance(
 @jax.jit
 def _validate(task: base.Task, state: unroll.UnrollState) -> types.Scalar:
     return unroll.evaluate(task, state.params, state.key, "valid")
+
+
+@jax.jit
+def _recheck(
+    task: base.Task, state: unroll.UnrollState, loss: types.Scalar, train_losses: jax.Array
+) -> tuple[types.Scalar, hollow.Recheck, types.Scalar]:
+    again = hollow.recheck(task, state.params, state.key)
+    return task.normalizer(loss), again, hollow.lowest_above_floor(task, train_losses)

@@ -264,9 +264,15 @@ def test_outcomes_are_those_of_single_runs():
         # Slots that change places and an update that is an input's row.
         job(SWAPPED, 1e-2, (3,)),
         job("def f(w, g):\n    return w\n", 1e-2, (3,)),
+        job("def f(w, g):\n    return 1e12 + g\n", 1e-2),
     ]
     alone, together = outcomes(1, jobs), outcomes(LANES, jobs)
-    assert {one.status for one in alone} == {Status.OK, Status.DIVERGED, Status.REJECTED}
+    assert {one.status for one in alone} == {
+        Status.OK,
+        Status.DIVERGED,
+        Status.REJECTED,
+        Status.HOLLOW,
+    }
     for one, other in zip(alone, together, strict=True):
         assert (one.status, one.fitness is None) == (other.status, other.fitness is None)
         for left, right in zip(one.runs, other.runs, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from veldt.tasks import errors, quadratic, training, unroll
+from veldt.tasks import errors, quadratic, registry, training, unroll
 
 TX = optax.sgd(0.3)
 
@@ -70,3 +70,13 @@ def test_wrong_arguments_are_named(bowl):
         training.train(bowl, 0.1)
     with pytest.raises(errors.TaskError, match=r"no veldt\.Task"):
         training.train("digits_mlp", TX)
+
+
+def test_a_curve_says_where_its_end_is_hollow(bowl):
+    assert training.train(bowl, TX, 25).hollow == ""
+    task = registry.load_task("digits_mlp")
+    push = optax.GradientTransformation(
+        lambda params: (), lambda g, s, p=None: (jax.tree.map(lambda x: 0 * x + 1e9, g), s)
+    )
+    curve = training.train(task, push, 3)
+    assert curve.final_valid_loss == 0.0 and "float32" in curve.hollow
