@@ -22,7 +22,16 @@ from typing import Any, final
 
 import numpy as np
 
-from veldt.search import constants, dataflow, final_runs, funnel, records, rules, simplify
+from veldt.search import (
+    constants,
+    dataflow,
+    final_runs,
+    funnel,
+    objectives,
+    records,
+    rules,
+    simplify,
+)
 from veldt.search.config import FinalsConfig, SearchConfig
 from veldt.search.evaluator import Run, Status
 from veldt.search.final_runs import Contender, Runs
@@ -65,8 +74,16 @@ class End:
             failure = f"{failures[0]['status']} on {failures[0]['task']}" + (
                 f": {said}" if said else ""
             )
+        if not _has_floor(store):
+            return cls(failure)
         meta = store.rows(query, (candidate, "meta-final", learning_rate))
         return cls(failure, _at_floor(rows), _at_floor(meta))
+
+
+def _has_floor(store: Store) -> bool:
+    """Whether scores are logarithms of losses, and no function of a user's."""
+    config = json.loads(store.meta().get("config", "{}"))
+    return config.get("objective", objectives.DEFAULT) in objectives.OBJECTIVES
 
 
 def _at_floor(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

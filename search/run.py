@@ -7,6 +7,7 @@ exports). Where it was killed, `resume=True` goes on.
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +37,11 @@ from veldt.search.founders import Founder
 from veldt.search.program import COPY
 from veldt.search.sitting import Sitting
 from veldt.search.store import FILE_NAME, Store
-from veldt.tasks import driver, pool, pool_config, spread, versions
+from veldt.tasks import driver, hollow, pool, pool_config, spread, versions
 from veldt.tasks.pool import JobResult
 
 CONFIG_FILE: Final = "config.yaml"
+_TELLS_HOLLOW: Final = (0, 2)  # The first version of veldt that does.
 # What may differ when a run is resumed: how long it goes on and where, not what it is.
 RESUMABLE: Final = ("max_evaluations", "time_limit_s", "pool", "finals")
 # With another one of these, finals that were played are not this run's.
@@ -146,6 +148,7 @@ def _search(
     evolution = Evolution(config, store, engine.run_now)
     view.phase("compiling the training loops and scoring the initial rule")
     evolution.start()
+    _note_limits(view, config, store)
     _write_incumbent(run_dir, config, evolution.incumbent)
     incumbent = evolution.incumbent.candidate
 
@@ -177,7 +180,38 @@ def _note_trouble(
     if isinstance(outcome, Outcome) and outcome.fitness is None:
         view.note(
             f"founder {founder.name} at learning rate {founder.genotype.learning_rate:.3g}: "
-            f"{outcome.status}, so it will have no descendants; another learning rate may do"
+            f"{outcome.status}{f' ({outcome.message})' if outcome.message else ''}, so it will "
+            "have no descendants; another learning rate may do"
+        )
+
+
+def _note_limits(view: display.Display, config: SearchConfig, store: Store) -> None:
+    """Say on which tasks nothing can be found, since the initial rule is at one end of the scale.
+
+    Also of a run begun before hollow runs were told: what it has is taken as it is.
+    """
+    meta = store.meta()
+    if config.objective in objectives.OBJECTIVES:
+        curves = json.loads(meta["initial_curves"]) if "initial_curves" in meta else []
+        for proxy, task in enumerate(config.tasks):
+            ends = [curve[-1] for curve in curves[proxy :: len(config.tasks)]]
+            if ends and all(hollow.at_floor(end) for end in ends):
+                view.note(
+                    f"{task.task}: the initial rule is at the floor already, below which no loss "
+                    "can be told from another, so nothing better can be found there; take a harder "
+                    "task, fewer steps, or a normalizer that has a bottom"
+                )
+            elif ends and all(end >= objectives.NOTHING_LEARNT for end in ends):
+                view.note(
+                    f"{task.task}: the initial rule has learnt nothing there at learning rate "
+                    f"{config.learning_rate:g}; another rate may do, or more steps"
+                )
+    begun_by = json.loads(meta.get("versions", "{}")).get("veldt", "0")
+    if tuple(int(part) for part in re.findall(r"\d+", begun_by)[:2]) < _TELLS_HOLLOW:
+        view.note(
+            f"this run was begun by veldt {begun_by}, which did not tell hollow runs (a low loss "
+            "that training did not earn): what it has trained counts as it did. The finals are "
+            "checked; if its best rule turns out hollow, begin a new run"
         )
 
 

@@ -2,14 +2,17 @@
 
 import importlib.metadata
 import platform
+import sys
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, veldt, JAX and Optax, by name."""
-    found = {"python": platform.python_version()}
-    for package in ("veldt", "jax", "jaxlib", "optax"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # veldt, run from a checkout's own folder
-            found[package] = "not installed"
-    return found
+    # What runs, and not what was installed: a checkout moves on without being installed again. The
+    # package is loaded, or this module would not be.
+    running = str(vars(sys.modules["veldt"])["__version__"])
+    packages = ("jax", "jaxlib", "optax")
+    return {
+        "python": platform.python_version(),
+        "veldt": running,
+        **{package: importlib.metadata.version(package) for package in packages},
+    }

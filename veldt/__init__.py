@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from veldt.tasks.registry import load_task
     from veldt.tasks.training import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "FunctionTraining",

@@ -1,5 +1,6 @@
 """A run's directory and its work: what is recorded, what is told, and disks that are full."""
 
+import dataclasses
 import json
 import resource
 import shutil
@@ -12,15 +13,16 @@ import pytest
 from tests.search import fakes
 from veldt.search import integrity, run, work
 from veldt.search.errors import SearchError
+from veldt.search.evaluator import Outcome
 from veldt.search.store import Store
 from veldt.tasks.pool_config import PoolConfig
 
 ROOT = Path(__file__).parents[2]
 
 
-def search(directory, *, view=None, resume=False, **changes):
+def search(directory, *, view=None, resume=False, factory=fakes.FakeWorker, **changes):
     config = fakes.small_config(**{"pool": PoolConfig(num_workers=1), **changes})
-    return run.run_search(config, directory, view=view, resume=resume, factory=fakes.FakeWorker)
+    return run.run_search(config, directory, view=view, resume=resume, factory=factory)
 
 
 def test_the_work_is_recorded_and_its_cost_told(tmp_path):
@@ -97,6 +99,7 @@ from pathlib import Path
 from tests.search import fakes
 from veldt.search import run
 from veldt.search.errors import SearchError
+from veldt.search.evaluator import Outcome
 from veldt.tasks.pool_config import PoolConfig
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
@@ -132,3 +135,26 @@ def test_a_full_disk_stops_a_run_that_then_goes_on(tmp_path):
             found.append((store.rows(query), store.rows("SELECT * FROM hall_of_fame")))
     assert found[0] == found[1]
     assert json.loads((directory / "best.json").read_text())["learning_rate"] > 0
+
+
+def test_a_run_begun_before_hollow_runs_were_told_says_so(tmp_path):
+    search(tmp_path, max_evaluations=10)
+    with Store.open(tmp_path) as store, store.transaction():
+        versions = json.loads(store.meta()["versions"])
+        store.set_meta("versions", json.dumps({**versions, "veldt": "0.1.0"}))
+    view = fakes.View()
+    search(tmp_path, view=view, max_evaluations=12, resume=True)
+    assert any("begun by veldt 0.1.0" in note and "hollow" in note for note in view.notes)
+
+
+@pytest.mark.parametrize(("end", "said"), [(-13.8155106, "at the floor"), (0.2, "learnt nothing")])
+def test_a_task_on_which_nothing_can_be_found_is_named(tmp_path, end, said):
+    class Flat(fakes.FakeWorker):
+        def __call__(self, payload):
+            outcome = super().__call__(payload)
+            runs = tuple(dataclasses.replace(run, log_losses=(end,)) for run in outcome.runs)
+            return Outcome.of(runs)
+
+    view = fakes.View()
+    search(tmp_path, view=view, factory=Flat, max_evaluations=5)
+    assert sum(said in note for note in view.notes) == len(fakes.small_config().tasks)
