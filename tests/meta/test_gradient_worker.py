@@ -4,12 +4,15 @@ import dataclasses
 import pickle
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.meta import toys
 from veldt.learned_opt import errors as learned_errors
-from veldt.meta import build, config, errors, gradient_worker, outer, training
+from veldt.meta import build, config, errors, gradient_worker, outer, task_problem, training
+from veldt.tasks import base, registry
 from veldt.tasks import errors as task_errors
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -173,3 +176,34 @@ def test_updates_are_counted_over_phases():
     assert [settings.phase_at(update) for update in range(5)] == [(0, 0)] * 3 + [(1, 3)] * 2
     with pytest.raises(ValueError, match="there is no update 5; the run has 5"):
         settings.phase_at(5)
+
+
+def push_away(meta_params, num_steps):
+    """A transform that makes all logits of a classifier equal and huge."""
+    del meta_params, num_steps
+    return optax.GradientTransformation(
+        lambda params: (), lambda g, s, p=None: (jax.tree.map(lambda x: 0 * x + 1e9, g), s)
+    )
+
+
+def test_a_hollow_run_of_a_look_counts_as_the_worst(monkeypatch):
+    settings = toys.settings(
+        meta_validation=(config.CheckConfig("digits_mlp", 2),), validation_seeds=2
+    )
+    worker = gradient_worker.GradientWorker(settings)
+    meta_params = training.begin(settings, None).meta_params
+    monkeypatch.setattr(build, "MakeTx", lambda rule: push_away)
+    found = worker(gradient_worker.CheckJob(0, 0, meta_params))
+    assert found.num_hollow == 2 and found.losses == (base.MAX_NORMALIZED_LOSS,) * 2
+
+
+def test_a_hollow_end_is_no_final_loss_to_move_towards():
+    task = registry.load_task("digits_mlp")
+    problem = task_problem.TaskProblem.of(task, push_away, lengths=(2, 2))
+    length = jnp.int32(2)
+    state = problem.init({}, task, jax.random.key(0), length)
+    for _ in range(2):
+        state, loss = problem.step({}, task, state, length)
+    assert float(loss) == 0.0  # The arithmetic's.
+    final = problem.final_loss({}, task, state, jax.random.key(1))
+    assert float(final) == base.MAX_NORMALIZED_LOSS
