@@ -19,7 +19,7 @@ where one of these tests says so:
 5. *Jump.* The loss is at the floor, and no step of training had one between the floor and
    `JUMP`, a tenth of knowing nothing: it was not reached but met with. (So that even an infinity
    that a task masks to 0 is seen. One step of Newton's method on a bowl looks the same, and such a
-   task tells nothing of optimizers.)
+   task tells nothing of optimizers. A loss below 0 has no floor there, and is not asked.)
 6. *Swing.* On the way the largest parameter was beyond `MAX_GROWTH_AT_FLOOR` times what it was at
    both ends. Measured only where training losses are scored, since only there a run could profit.
 
@@ -140,6 +140,7 @@ def judge(
     Returns:
       Codes, positions in `REASONS`: 0 for an honest run.
     """
+    below_zero = np.asarray(loss, np.float64) < 0
     loss, jittered = _floored(loss), _floored(jittered)
     with np.errstate(invalid="ignore", over="ignore"):
         growth = np.asarray(end_size, float) / np.maximum(np.asarray(start_size, float), 1.0)
@@ -147,7 +148,7 @@ def judge(
         beyond = ~(growth <= MAX_GROWTH) | (np.asarray(peak_size, float) > MAX_GROWTH * ends)
         tests = [
             (6, np.asarray(peak_size, float) > MAX_GROWTH_AT_FLOOR * ends),
-            (5, (loss <= MIN_NORMALIZED) & ~(_or(lowest, 0.0) < JUMP)),
+            (5, (loss <= MIN_NORMALIZED) & ~below_zero & ~(_or(lowest, 0.0) < JUMP)),
             (4, _unearned(loss, train)),
             (2, (loss <= MIN_NORMALIZED) & ~(growth <= MAX_GROWTH_AT_FLOOR)),
             (3, ~(np.log(jittered) - np.log(loss) <= TOLERANCE)),

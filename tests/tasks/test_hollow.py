@@ -111,6 +111,7 @@ GOOD = {"loss": 0.1, "jittered": 0.1, "start_size": 1.0, "end_size": 3.0}
         (5, {"loss": 0.0, "jittered": 0.0, "lowest": math.inf}),
         (0, {"loss": 0.0, "jittered": 0.0, "lowest": 1e-3}),  # It came by on its way down.
         (0, {"lowest": 0.5}),
+        (0, {"loss": -0.5, "jittered": -0.5, "lowest": 0.5}),  # A likelihood goes through 0.
         (6, {"peak_size": 5000.0}),
         (0, {"peak_size": 2500.0}),
     ],
