@@ -8,10 +8,16 @@ two largest dimensions. The functions take one tensor; none mixes tensors.
 The averages are float32 (float64 for float64 parameters) whatever the parameters are: the original
 keeps them in the parameters' dtype, in which `1 - 0.999` of a bfloat16 is lost in rounding.
 
+The functions of one tensor have `Moments` of arrays. A state has `Moments` of *trees* shaped as the
+parameters, with None where a tensor has no such average: other people's loops (flax.nnx, Orbax,
+`flax.serialization`) rebuild what stands in a tree's leaves as something else, and keep what trees
+stand in.
+
 Shapes: D decays, N... the tensor's own shape, of rank 1 or more.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,9 +109,42 @@ def init(tensor: jax.Array, decays: Decays) -> Moments:
     return Moments(zeros(decays.momentum, shape), rms, factored)
 
 
-def init_tree(params: types.Params, decays: Decays) -> types.OptState:
-    """Return a tree as the parameters, with `Moments` of zero for leaves."""
-    return jax.tree.map(lambda leaf: init(tensors.as_tensor(leaf), decays), params)
+def init_tree(params: types.Params, decays: Decays) -> Moments:
+    """Return averages of zero for a tree of parameters: a state's `Moments`, of trees."""
+    leaves, treedef = jax.tree.flatten(params)
+    return join(treedef, [init(tensors.as_tensor(leaf), decays) for leaf in leaves])
+
+
+def join(treedef: Any, moments: Sequence[Moments]) -> Moments:
+    """Return a state's `Moments`, of trees, from those of each tensor.
+
+    Args:
+      treedef: The parameters' structure.
+      moments: Of its leaves, in order.
+    """
+    if not moments:
+        nothing = treedef.unflatten([])
+        return Moments(nothing, nothing, Factored(nothing, nothing, nothing))
+    momentum, rms, row, col, full = (
+        treedef.unflatten(field) for field in zip(*map(_fields, moments), strict=True)
+    )
+    return Moments(momentum, rms, Factored(row, col, full))
+
+
+def split(treedef: Any, moments: Moments) -> list[Moments]:
+    """Return the `Moments` of each tensor; the inverse of `join`."""
+    by_tensor = zip(*(treedef.flatten_up_to(tree) for tree in _fields(moments)), strict=True)
+    return [_of_tensor(*fields) for fields in by_tensor]
+
+
+def _fields(moments: Moments) -> tuple[Any, Any, Any, Any, Any]:
+    factored = moments.factored or Factored(None, None, None)
+    return moments.momentum, moments.rms, factored.row, factored.col, factored.full
+
+
+def _of_tensor(momentum: Any, rms: Any, row: Any, col: Any, full: Any) -> Moments:
+    is_factored = row is not None or full is not None
+    return Moments(momentum, rms, Factored(row, col, full) if is_factored else None)
 
 
 def update(moments: Moments, grad: jax.Array, decays: Decays) -> Moments:

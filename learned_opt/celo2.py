@@ -33,7 +33,7 @@ from veldt.learned_opt import (
     reductions,
     tensors,
 )
-from veldt.tasks import types
+from veldt.tasks import trainable, types
 
 _EPS = 1e-9  # of the scaling of inputs and of the output
 _RMS_EPS = 1e-8
@@ -64,7 +64,7 @@ class ScaleByCelo2State(NamedTuple):
     """State of `scale_by_celo2`."""
 
     count: Any  # shape=(), dtype=jnp.int32; steps taken
-    moments: types.OptState  # as the parameters, `accumulators.Moments` for leaves
+    moments: accumulators.Moments  # of trees shaped as the parameters
 
 
 @final
@@ -159,7 +159,7 @@ class Celo2(base.LearnedOptimizer):
             "network": scale_by_celo2(meta_params, self),
             "adam": optax.chain(optax.scale_by_adam(*_ADAM_DECAYS), optax.scale(adam_rate)),
         }
-        return optax.with_extra_args_support(
+        return trainable.skip_untrainable(
             optax.chain(
                 optax.multi_transform(routes, self.routes), optax.scale_by_learning_rate(rate)
             )
@@ -236,9 +236,11 @@ def scale_by_celo2(
     ) -> tuple[types.Grads, ScaleByCelo2State]:
         del extra_args
         flat = tensors.flatten(updates, params, "celo2")
-        old = flat.split(state.moments)
+        old = accumulators.split(flat.treedef, state.moments)
         out = tensors.map_alike(step, list(zip(flat.grads, flat.params, old, strict=True)))
-        state = ScaleByCelo2State(optax.safe_increment(state.count), flat.join([m for _, m in out]))
+        state = ScaleByCelo2State(
+            optax.safe_increment(state.count), accumulators.join(flat.treedef, [m for _, m in out])
+        )
         return flat.restore([s for s, _ in out]), state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))
