@@ -52,10 +52,10 @@ def _restored(moved: Any, updates: Any, likes: Any) -> Any:
     """Return updates for all leaves: zeros where the pruned ones have None."""
 
     def restore(_: Any, like: Any, update: Any) -> Any:
-        if is_trainable(like):
+        if update is not None:
             return update
         # Where the parameters are not given, all that is known may be float0, which nothing takes.
-        is_number = jnp.issubdtype(jnp.result_type(like), jnp.number)
-        return jnp.zeros(jnp.shape(like), jnp.result_type(like) if is_number else bool)
+        dtype = jnp.result_type(like)
+        return jnp.zeros(jnp.shape(like), dtype if jnp.issubdtype(dtype, jnp.number) else bool)
 
     return jax.tree.map(restore, updates, likes, moved)
