@@ -17,7 +17,7 @@ Shapes: D decays, N... the tensor's own shape, of rank 1 or more.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from veldt.learned_opt import tensors
 from veldt.tasks import types
 
+_Leaf = TypeVar("_Leaf")
 _TINY_SQUARE = 1e-30  # keeps a factored square from zero where the gradient is
 _FLOOR = 1e-9
 
@@ -135,6 +136,30 @@ def split(treedef: Any, moments: Moments) -> list[Moments]:
     """Return the `Moments` of each tensor; the inverse of `join`."""
     by_tensor = zip(*(treedef.flatten_up_to(tree) for tree in _fields(moments)), strict=True)
     return [_of_tensor(*fields) for fields in by_tensor]
+
+
+def from_older_order(state: Any, leaves: Sequence[_Leaf]) -> tuple[_Leaf, ...]:
+    """Return a state's leaves in order, given in the order in which older versions had them.
+
+    There a state had a tree of `Moments`, so that a tensor's averages were next to each other.
+
+    Args:
+      state: A pytree of the same structure, which may hold states anywhere.
+      leaves: Of the state of an older version, as many.
+    """
+    structure = jax.tree.structure(state)
+
+    def older(node: Any) -> Any:
+        if not isinstance(node, Moments):
+            return node
+        treedef: Any = jax.tree.structure(node.momentum)
+        return treedef.unflatten(split(treedef, node))
+
+    numbered = structure.unflatten(range(structure.num_leaves))
+    places = jax.tree.leaves(
+        jax.tree.map(older, numbered, is_leaf=lambda node: isinstance(node, Moments))
+    )
+    return tuple(leaf for _, leaf in sorted(zip(places, leaves, strict=True), key=lambda x: x[0]))
 
 
 def _fields(moments: Moments) -> tuple[Any, Any, Any, Any, Any]:

@@ -16,7 +16,6 @@ that a run needs nothing but its length.
 
 import dataclasses
 import functools
-import re
 from typing import Any, Literal, NamedTuple, final
 
 import jax
@@ -26,9 +25,11 @@ import optax
 from veldt.learned_opt import (
     accumulators,
     base,
+    errors,
     features,
     matrices,
     newton_schulz,
+    path_pattern,
     perceptron,
     reductions,
     tensors,
@@ -83,7 +84,7 @@ class Celo2(base.LearnedOptimizer):
       newton_schulz_steps: 0 leaves the direction as it is: "celo2-base".
       vectors: What updates parameters of rank 0 and 1: Adam, or the network ("celo2-base"), which
         for them has no factored features.
-      adam_paths: A regular expression; parameters with a match in their path, such as
+      adam_paths: A pattern (`path_pattern`); parameters with a match in their path, such as
         "decoder/embedding/kernel", go to Adam too. Published runs use ".*bias.*|.*embed.*".
       start: What `init` returns: a random network and a constant rate ("random"), or Muon ("muon"):
         a network whose direction is the gradient averaged with the middle one of the momenta's
@@ -113,6 +114,12 @@ class Celo2(base.LearnedOptimizer):
     vector_ratio: float = 20.0
     learning_rate: float = 1e-3
     knots: int = 0
+
+    def __post_init__(self) -> None:
+        try:
+            path_pattern.check(self.adam_paths or "")
+        except ValueError as error:
+            raise errors.LearnedOptError(f"adam_paths: {error}") from None
 
     def init(self, key: types.Key) -> base.MetaParams:
         num_inputs = features.count(
@@ -180,7 +187,8 @@ class Celo2(base.LearnedOptimizer):
             if is_vector and self.vectors == "adam":
                 return "adam"
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            return "adam" if self.adam_paths and re.search(self.adam_paths, name) else "network"
+            is_named = self.adam_paths and path_pattern.matches(self.adam_paths, name)
+            return "adam" if is_named else "network"
 
         return jax.tree_util.tree_map_with_path(route, params)
 

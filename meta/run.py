@@ -14,7 +14,7 @@ from typing import Any, Final, final
 
 import jax
 
-from veldt.learned_opt import shipped, weights
+from veldt.learned_opt import accumulators, shipped, weights
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import (
     build,
@@ -87,7 +87,10 @@ def run_meta_training(
         if checkpoints.latest is None:
             progress = training.begin(settings, None if start is None else start.meta_params)
         else:
-            progress = training.restore(settings, checkpoints.restore())
+            stored = checkpoints.restore()
+            progress = training.restore(settings, stored)
+            if stored.form == 1:
+                progress = in_present_form(settings, progress, families)
             view.note(f"going on after update {progress.update:,}")
         logs = _open_logs(settings, run_dir, progress, stack)
         view.note(
@@ -110,6 +113,25 @@ def run_meta_training(
             if loop.progress.update > 0:
                 save(loop.progress)
         return MetaTrainResult(weights.read(run_dir / shipped.RUN_FILE), loop.progress)
+
+
+def in_present_form(
+    settings: config.MetaTrainConfig,
+    progress: training.Progress,
+    families: tuple[base.TaskFamily, ...],
+) -> training.Progress:
+    """Return the progress that a checkpoint of form 1 holds (`checkpoint.FORM`)."""
+    if not progress.streams:
+        return progress
+    index, _ = settings.phase_at(progress.update)
+    phase = settings.phases[index]
+    moving, frozen = build.split(progress.meta_params, phase.train)
+    streams = {}
+    for (stream, family), leaves in progress.streams.items():
+        each = build.make_estimator(settings, phase, families[family], frozen)
+        shapes = jax.eval_shape(each.init, moving, jax.random.key(0))
+        streams[stream, family] = accumulators.from_older_order(shapes, leaves)
+    return dataclasses.replace(progress, streams=streams)
 
 
 def write_weights(

@@ -228,7 +228,7 @@ def test_any_rule_name_will_do(name: str, folder: Path) -> None:
     text = export_optax(program)
     tree = ast.parse(text)
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    safe_divide, skip_untrainable, state, scale_by, rule = names
+    safe_divide, _skip, state, scale_by, rule = names
     assert safe_divide == "_safe_divide" and scale_by == f"scale_by_{rule}"
     assert state.startswith("ScaleBy") and state.endswith("State") and state != rule
     factory = getattr(load(text, folder), rule)
