@@ -147,7 +147,7 @@ def from_older_order(state: Any, leaves: Sequence[_Leaf]) -> tuple[_Leaf, ...]:
       state: A pytree of the same structure, which may hold states anywhere.
       leaves: Of the state of an older version, as many.
     """
-    structure = jax.tree.structure(state)
+    structure: Any = jax.tree.structure(state)
 
     def older(node: Any) -> Any:
         if not isinstance(node, Moments):
