@@ -30,7 +30,7 @@ import numpy as np
 import optax
 
 from veldt.learned_opt import base, errors, registry
-from veldt.tasks import files
+from veldt.tasks import files, npz
 
 FORMAT: Final = 1
 HEADER: Final = "header.json"
@@ -234,8 +234,7 @@ def _read_arrays(
         wanted = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
         if not wanted <= entry.file_size <= wanted + _MAX_ARRAY_HEADER_BYTES:
             raise errors.WeightsError(f"{name} is not of shape {spec.shape}, {spec.dtype}")
-        with archive.open(entry) as handle:
-            arrays[name] = np.lib.format.read_array(handle, allow_pickle=False)
+        arrays[name] = npz.array(archive.read(entry))
     wrong = _misfits(arrays, specs) or _not_finite(arrays)
     if wrong:
         raise errors.WeightsError(wrong)
