@@ -34,11 +34,13 @@ class Stored:
       arrays: By name.
       facts: Plain JSON values, by name.
       form: How states lie in the arrays; `FORM` unless an older version wrote them.
+      config: The run's, as JSON has it; None where an older version wrote the checkpoint.
     """
 
     arrays: Mapping[str, np.ndarray]
     facts: Mapping[str, Any]
     form: int = FORM
+    config: Mapping[str, Any] | None = None
 
 
 @final
@@ -87,7 +89,12 @@ class Checkpoints:
             for name, array in stored.arrays.items()
             if not array.size
         }
-        beside = {"facts": dict(stored.facts), "empty": empty, "form": FORM}
+        beside = {
+            "facts": dict(stored.facts),
+            "empty": empty,
+            "form": FORM,
+            "config": stored.config and dict(stored.config),
+        }
         beside["digest"] = _digest(full, beside)
         self._manager.save(
             update,
@@ -113,7 +120,8 @@ class Checkpoints:
                 raise ValueError("what it holds is not what was written (its digest is wrong)")
             for name, (dtype, shape) in plain["empty"].items():
                 arrays[name] = np.zeros(shape, dtype)
-            return Stored(arrays, dict(plain["facts"]), int(plain.get("form", 1)))
+            form, config = int(plain.get("form", 1)), plain.get("config")
+            return Stored(arrays, dict(plain["facts"]), form, config)
         except Exception as error:
             raise errors.MetaTrainError(
                 f"the checkpoint {self._folder / str(step)} cannot be read: "

@@ -8,7 +8,7 @@ killed, `resume=True` goes on, and on the CPU ends with the same weights, bit fo
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -82,12 +82,14 @@ def run_meta_training(
         log.summary_writer()
     view = display.Silent() if view is None else view
     with contextlib.ExitStack() as stack:
-        _open_run(settings, run_dir, stack, resume=resume)
+        check_same = _open_run(settings, run_dir, stack, resume=resume)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
         if checkpoints.latest is None:
             progress = training.begin(settings, None if start is None else start.meta_params)
         else:
             stored = checkpoints.restore()
+            if stored.config is not None:
+                check_same(stored.config)
             progress = training.restore(settings, stored)
             if stored.form == 1:
                 progress = in_present_form(settings, progress, families)
@@ -104,7 +106,8 @@ def run_meta_training(
         def save(progress: training.Progress) -> None:
             for each in logs:
                 each.flush()
-            checkpoints.save(progress.update, training.store(progress))
+            stored = dataclasses.replace(training.store(progress), config=described(settings))
+            checkpoints.save(progress.update, stored)
             write_weights(settings, run_dir, progress, families, start)
 
         try:
@@ -200,8 +203,11 @@ def _start(settings: config.MetaTrainConfig) -> weights.Weights | None:
 
 def _open_run(
     settings: config.MetaTrainConfig, run_dir: Path, stack: contextlib.ExitStack, *, resume: bool
-) -> None:
-    """Take the run directory and see that what it holds is this run."""
+) -> Callable[[Mapping[str, Any]], None]:
+    """Take the run directory and see that what it holds is this run; returns what sees to that.
+
+    The config is a file to be read, and perhaps edited; what a checkpoint holds of it is not.
+    """
     now = described(settings)
 
     def check_same(before: Mapping[str, Any]) -> None:
@@ -217,6 +223,7 @@ def _open_run(
                 raise directory.differs(run_dir, key, old, new, remark)
 
     directory.take(run_dir, now, stack, resume=resume, check_same=check_same)
+    return check_same
 
 
 def _open_logs(
