@@ -108,6 +108,8 @@ MAKERS: dict[str, tuple[Callable[[str, Path], Any], list[str]]] = {
 ALL = [(kind, name) for kind, (_, names) in MAKERS.items() for name in names]
 # What is traced in the fast tests: of many alike some, and those whose states are unlike others'.
 SOME = ("adafactor", "adam", "carom", "dog", "muon", "sgd")
+# Of the same classes as others.
+ALIKE = ("adafac_mlp_wide", "velo")
 # What is run there.
 RUN = (("rule", "muon"), ("rule", "carom"), ("export", "carom"))
 
@@ -117,6 +119,7 @@ def kinds() -> list[Any]:
     found: list[Any] = []
     for kind, (_, names) in MAKERS.items():
         some = [name for name in names if name in SOME] if len(names) > 12 else names
+        some = [name for name in some if name not in ALIKE]
         found.append(pytest.param(kind, some, id=kind))
         if len(some) < len(names):
             found.append(pytest.param(kind, names, id=f"all of {kind}", marks=pytest.mark.slow))

@@ -246,3 +246,35 @@ def test_a_field_that_is_newer_than_the_file_has_its_default():
         weights.to_bytes(make()), lambda h: h["architecture"]["fields"].pop("adam_paths")
     )
     assert_same(weights.from_bytes(content, "w"), make())
+
+
+# What a stranger's header may try, and no field of any architecture takes.
+TRAPS = (10**9, -1, 1e9 + 1, 1e300, 10**400, "(a+)+$", "x" * 10**6, [0.9] * 10**5, [[[]]], {}, None)
+
+
+@pytest.mark.parametrize("name", ["mlp", "adafac_mlp", "rnn_mlp", "velo_small", "celo", "celo2"])
+def test_no_field_of_a_header_is_a_trap(name):
+    """Refused, or harmless: the same arrays in the same sizes; never by allocating what it says."""
+    sizes = {"lstm_size": 2, "bank_size": 2} if name == "velo_small" else {}
+    wanted = make(name, **sizes)
+    content = weights.to_bytes(wanted)
+    shapes = jax.tree.map(np.shape, wanted.meta_params)
+    for field in dataclasses.fields(wanted.architecture):
+        for trap in TRAPS:
+
+            def change(header, field=field, trap=trap):
+                header["architecture"]["fields"][field.name] = trap
+
+            try:
+                found = weights.from_bytes(with_header(content, change), "some.npz")
+            except errors.WeightsError as error:
+                assert str(error).startswith("some.npz: ") and len(str(error)) < 2000
+                continue
+            assert jax.tree.map(np.shape, found.meta_params) == shapes
+
+
+def test_a_file_that_is_too_long_is_not_read(tmp_path, monkeypatch):
+    weights.write(tmp_path / "w.npz", make())
+    monkeypatch.setattr(weights, "_MAX_FILE_BYTES", 1000)
+    with pytest.raises(errors.WeightsError, match=r"w\.npz: longer than 1000 bytes"):
+        weights.read(tmp_path / "w.npz")
