@@ -8,10 +8,16 @@ two largest dimensions. The functions take one tensor; none mixes tensors.
 The averages are float32 (float64 for float64 parameters) whatever the parameters are: the original
 keeps them in the parameters' dtype, in which `1 - 0.999` of a bfloat16 is lost in rounding.
 
+The functions of one tensor have `Moments` of arrays. A state has `Moments` of *trees* shaped as the
+parameters, with None where a tensor has no such average: other people's loops (flax.nnx, Orbax,
+`flax.serialization`) rebuild what stands in a tree's leaves as something else, and keep what trees
+stand in.
+
 Shapes: D decays, N... the tensor's own shape, of rank 1 or more.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +25,7 @@ import jax.numpy as jnp
 from veldt.learned_opt import tensors
 from veldt.tasks import types
 
+_Leaf = TypeVar("_Leaf")
 _TINY_SQUARE = 1e-30  # keeps a factored square from zero where the gradient is
 _FLOOR = 1e-9
 
@@ -103,9 +110,66 @@ def init(tensor: jax.Array, decays: Decays) -> Moments:
     return Moments(zeros(decays.momentum, shape), rms, factored)
 
 
-def init_tree(params: types.Params, decays: Decays) -> types.OptState:
-    """Return a tree as the parameters, with `Moments` of zero for leaves."""
-    return jax.tree.map(lambda leaf: init(tensors.as_tensor(leaf), decays), params)
+def init_tree(params: types.Params, decays: Decays) -> Moments:
+    """Return averages of zero for a tree of parameters: a state's `Moments`, of trees."""
+    leaves, treedef = jax.tree.flatten(params)
+    return join(treedef, [init(tensors.as_tensor(leaf), decays) for leaf in leaves])
+
+
+def join(treedef: Any, moments: Sequence[Moments]) -> Moments:
+    """Return a state's `Moments`, of trees, from those of each tensor.
+
+    Args:
+      treedef: The parameters' structure.
+      moments: Of its leaves, in order.
+    """
+    if not moments:
+        nothing = treedef.unflatten([])
+        return Moments(nothing, nothing, Factored(nothing, nothing, nothing))
+    momentum, rms, row, col, full = (
+        treedef.unflatten(field) for field in zip(*map(_fields, moments), strict=True)
+    )
+    return Moments(momentum, rms, Factored(row, col, full))
+
+
+def split(treedef: Any, moments: Moments) -> list[Moments]:
+    """Return the `Moments` of each tensor; the inverse of `join`."""
+    by_tensor = zip(*(treedef.flatten_up_to(tree) for tree in _fields(moments)), strict=True)
+    return [_of_tensor(*fields) for fields in by_tensor]
+
+
+def from_older_order(state: Any, leaves: Sequence[_Leaf]) -> tuple[_Leaf, ...]:
+    """Return a state's leaves in order, given in the order in which older versions had them.
+
+    There a state had a tree of `Moments`, so that a tensor's averages were next to each other.
+
+    Args:
+      state: A pytree of the same structure, which may hold states anywhere.
+      leaves: Of the state of an older version, as many.
+    """
+    structure: Any = jax.tree.structure(state)
+
+    def older(node: Any) -> Any:
+        if not isinstance(node, Moments):
+            return node
+        treedef: Any = jax.tree.structure(node.momentum)
+        return treedef.unflatten(split(treedef, node))
+
+    numbered = structure.unflatten(range(structure.num_leaves))
+    places = jax.tree.leaves(
+        jax.tree.map(older, numbered, is_leaf=lambda node: isinstance(node, Moments))
+    )
+    return tuple(leaf for _, leaf in sorted(zip(places, leaves, strict=True), key=lambda x: x[0]))
+
+
+def _fields(moments: Moments) -> tuple[Any, Any, Any, Any, Any]:
+    factored = moments.factored or Factored(None, None, None)
+    return moments.momentum, moments.rms, factored.row, factored.col, factored.full
+
+
+def _of_tensor(momentum: Any, rms: Any, row: Any, col: Any, full: Any) -> Moments:
+    is_factored = row is not None or full is not None
+    return Moments(momentum, rms, Factored(row, col, full) if is_factored else None)
 
 
 def update(moments: Moments, grad: jax.Array, decays: Decays) -> Moments:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from veldt.learned_opt import accumulators, base, features, perceptron, progress, tensors
-from veldt.tasks import types
+from veldt.tasks import trainable, types
 
 _DECAY_RATE = 10.0  # how fast a decay moves with its meta-parameter
 
@@ -22,7 +22,7 @@ class AdafacMlpState(NamedTuple):
     """State of `AdafacMlp`."""
 
     count: Any  # shape=(), dtype=jnp.int32; steps taken
-    moments: types.OptState  # as the parameters, `accumulators.Moments` for leaves
+    moments: accumulators.Moments  # of trees shaped as the parameters
 
 
 @final
@@ -84,7 +84,7 @@ class AdafacMlp(base.LearnedOptimizer):
         ) -> tuple[types.Grads, AdafacMlpState]:
             del extra_args
             flat = tensors.flatten(updates, params, "adafac_mlp")
-            old = flat.split(state.moments)
+            old = accumulators.split(flat.treedef, state.moments)
             time = progress.tanh_of_step(state.count)
 
             def step(
@@ -100,11 +100,12 @@ class AdafacMlp(base.LearnedOptimizer):
 
             out = tensors.map_alike(step, list(zip(flat.grads, flat.params, old, strict=True)))
             state = AdafacMlpState(
-                optax.safe_increment(state.count), flat.join([m for _, m in out])
+                optax.safe_increment(state.count),
+                accumulators.join(flat.treedef, [m for _, m in out]),
             )
             return flat.restore([s for s, _ in out]), state
 
-        return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+        return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))
 
 
 def _moved(starts: tuple[float, ...], moves: jax.Array) -> jax.Array:

@@ -29,7 +29,7 @@ from veldt.learned_opt import (
     scheduler,
     tensors,
 )
-from veldt.tasks import types
+from veldt.tasks import trainable, types
 
 _FIRST_MOMENTUM = 3  # row of its feature
 _ADAM_STEP = 0.01  # relative to the parameters' size, at a rate of 1
@@ -42,7 +42,7 @@ class CeloState(NamedTuple):
     """State of `Celo`."""
 
     count: Any  # shape=(), dtype=jnp.int32; steps taken
-    moments: types.OptState  # as the parameters, `accumulators.Moments` for leaves
+    moments: accumulators.Moments  # of trees shaped as the parameters
     losses: loss_history.LossHistory
     lstm: recurrent.LstmState  # one row
 
@@ -134,7 +134,7 @@ class Celo(base.LearnedOptimizer):
             if value is None:
                 raise errors.MissingInputError.value("celo")
             flat = tensors.flatten(updates, params, "celo")
-            old = flat.split(state.moments)
+            old = accumulators.split(flat.treedef, state.moments)
             losses = loss_history.update(state.losses, jnp.asarray(value), loss_decays)
             fraction = progress.tanh_of_fraction(state.count, length)
             x = jnp.concatenate([fraction, loss_history.features(losses, loss_decays)])
@@ -157,13 +157,13 @@ class Celo(base.LearnedOptimizer):
             out = tensors.map_alike(step, list(zip(flat.grads, flat.params, old, strict=True)))
             state = CeloState(
                 optax.safe_increment(state.count),
-                flat.join([m for _, m in out]),
+                accumulators.join(flat.treedef, [m for _, m in out]),
                 losses,
                 lstm,
             )
             return flat.restore([s for s, _ in out]), state
 
-        return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+        return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))
 
 
 def size_of(param: jax.Array, min_scale: float) -> jax.Array:

@@ -16,7 +16,6 @@ that a run needs nothing but its length.
 
 import dataclasses
 import functools
-import re
 from typing import Any, Literal, NamedTuple, final
 
 import jax
@@ -26,14 +25,16 @@ import optax
 from veldt.learned_opt import (
     accumulators,
     base,
+    errors,
     features,
     matrices,
     newton_schulz,
+    path_pattern,
     perceptron,
     reductions,
     tensors,
 )
-from veldt.tasks import types
+from veldt.tasks import trainable, types
 
 _EPS = 1e-9  # of the scaling of inputs and of the output
 _RMS_EPS = 1e-8
@@ -64,7 +65,7 @@ class ScaleByCelo2State(NamedTuple):
     """State of `scale_by_celo2`."""
 
     count: Any  # shape=(), dtype=jnp.int32; steps taken
-    moments: types.OptState  # as the parameters, `accumulators.Moments` for leaves
+    moments: accumulators.Moments  # of trees shaped as the parameters
 
 
 @final
@@ -83,7 +84,7 @@ class Celo2(base.LearnedOptimizer):
       newton_schulz_steps: 0 leaves the direction as it is: "celo2-base".
       vectors: What updates parameters of rank 0 and 1: Adam, or the network ("celo2-base"), which
         for them has no factored features.
-      adam_paths: A regular expression; parameters with a match in their path, such as
+      adam_paths: A pattern (`path_pattern`); parameters with a match in their path, such as
         "decoder/embedding/kernel", go to Adam too. Published runs use ".*bias.*|.*embed.*".
       start: What `init` returns: a random network and a constant rate ("random"), or Muon ("muon"):
         a network whose direction is the gradient averaged with the middle one of the momenta's
@@ -113,6 +114,12 @@ class Celo2(base.LearnedOptimizer):
     vector_ratio: float = 20.0
     learning_rate: float = 1e-3
     knots: int = 0
+
+    def __post_init__(self) -> None:
+        try:
+            path_pattern.check(self.adam_paths or "")
+        except ValueError as error:
+            raise errors.LearnedOptError(f"adam_paths: {error}") from None
 
     def init(self, key: types.Key) -> base.MetaParams:
         num_inputs = features.count(
@@ -159,7 +166,7 @@ class Celo2(base.LearnedOptimizer):
             "network": scale_by_celo2(meta_params, self),
             "adam": optax.chain(optax.scale_by_adam(*_ADAM_DECAYS), optax.scale(adam_rate)),
         }
-        return optax.with_extra_args_support(
+        return trainable.skip_untrainable(
             optax.chain(
                 optax.multi_transform(routes, self.routes), optax.scale_by_learning_rate(rate)
             )
@@ -180,7 +187,8 @@ class Celo2(base.LearnedOptimizer):
             if is_vector and self.vectors == "adam":
                 return "adam"
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            return "adam" if self.adam_paths and re.search(self.adam_paths, name) else "network"
+            is_named = self.adam_paths and path_pattern.matches(self.adam_paths, name)
+            return "adam" if is_named else "network"
 
         return jax.tree_util.tree_map_with_path(route, params)
 
@@ -236,9 +244,11 @@ def scale_by_celo2(
     ) -> tuple[types.Grads, ScaleByCelo2State]:
         del extra_args
         flat = tensors.flatten(updates, params, "celo2")
-        old = flat.split(state.moments)
+        old = accumulators.split(flat.treedef, state.moments)
         out = tensors.map_alike(step, list(zip(flat.grads, flat.params, old, strict=True)))
-        state = ScaleByCelo2State(optax.safe_increment(state.count), flat.join([m for _, m in out]))
+        state = ScaleByCelo2State(
+            optax.safe_increment(state.count), accumulators.join(flat.treedef, [m for _, m in out])
+        )
         return flat.restore([s for s, _ in out]), state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))

@@ -57,7 +57,12 @@ class MissingInputError(LearnedOptError):
     @classmethod
     def value(cls, rule: str) -> "MissingInputError":
         """The loss was left out of `update`."""
-        return cls(f"{rule} reads the loss: call update(grads, state, params, value=loss)")
+        return cls(
+            f"{rule} reads the loss: call update(grads, state, params, value=loss). Where someone "
+            "else's loop calls update without it, such as TrainState.apply_gradients, wrap the "
+            "transform: veldt.loss_in_state(tx), and write the loss before each update: "
+            "opt_state = optax.tree.set(opt_state, loss=loss); see docs/loops.md"
+        )
 
     @classmethod
     def num_steps(cls, rule: str, given: object) -> "MissingInputError":

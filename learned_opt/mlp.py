@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from veldt.learned_opt import accumulators, base, features, perceptron, progress, tensors
-from veldt.tasks import types
+from veldt.tasks import trainable, types
 
 _BLOCKS: tuple[features.Block, ...] = (
     features.gradient,
@@ -25,7 +25,7 @@ class MlpState(NamedTuple):
     """State of `Mlp`."""
 
     count: Any  # shape=(), dtype=jnp.int32; steps taken
-    moments: types.OptState  # as the parameters, `accumulators.Moments` for leaves
+    moments: accumulators.Moments  # of trees shaped as the parameters
 
 
 @final
@@ -70,7 +70,7 @@ class Mlp(base.LearnedOptimizer):
         ) -> tuple[types.Grads, MlpState]:
             del extra_args
             flat = tensors.flatten(updates, params, "mlp")
-            old = flat.split(state.moments)
+            old = accumulators.split(flat.treedef, state.moments)
             time = progress.tanh_of_step(state.count)
 
             def step(
@@ -85,7 +85,10 @@ class Mlp(base.LearnedOptimizer):
                 return -self.step_size * direction * jnp.exp(self.exp_size * magnitude), moments
 
             out = tensors.map_alike(step, list(zip(flat.grads, flat.params, old, strict=True)))
-            state = MlpState(optax.safe_increment(state.count), flat.join([m for _, m in out]))
+            state = MlpState(
+                optax.safe_increment(state.count),
+                accumulators.join(flat.treedef, [m for _, m in out]),
+            )
             return flat.restore([s for s, _ in out]), state
 
-        return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+        return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))

@@ -37,7 +37,6 @@ the order of `features.VELO`; parts are joined by rows:
 An axis of length 1 that ours lacks (Celo's bank, the rows of the LSTM's start) is dropped.
 """
 
-import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,6 +47,7 @@ import numpy as np
 
 from veldt.learned_opt import base, celo, celo2, errors, velo
 from veldt.learned_opt import weights as weights_lib
+from veldt.tasks import npz
 
 _PERCEPTRON: Final = "ff_mod_stack/~/"
 _SCHEDULER: Final = {
@@ -94,8 +94,7 @@ def read(path: str | Path, architecture: base.LearnedOptimizer) -> base.MetaPara
 
 
 def _read_npz(content: bytes) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return {name: _as_float(name, arrays[name]) for name in arrays.files}
+    return {name: _as_float(name, array) for name, array in npz.read(content).items()}
 
 
 def _read_msgpack(content: bytes) -> dict[str, np.ndarray]:

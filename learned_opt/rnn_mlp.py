@@ -27,7 +27,7 @@ from veldt.learned_opt import (
     reductions,
     tensors,
 )
-from veldt.tasks import types
+from veldt.tasks import trainable, types
 
 _NUM_STATISTICS = 18
 _NUM_DIMS = 4
@@ -50,7 +50,7 @@ class RnnMlpState(NamedTuple):
     """State of `RnnMlp`."""
 
     count: Any  # shape=(), dtype=jnp.int32; steps taken
-    moments: types.OptState  # as the parameters, `accumulators.Moments` for leaves
+    moments: accumulators.Moments  # of trees shaped as the parameters
     lstm: recurrent.LstmState  # one row for each tensor, in the order of the leaves
     from_mlp: jax.Array  # [tensors, from_mlp_size]
     from_lstm: jax.Array  # [from_lstm_size]
@@ -139,7 +139,7 @@ class RnnMlp(base.LearnedOptimizer):
             flat = tensors.flatten(updates, params, "rnn_mlp")
             if not flat.grads:
                 return updates, state._replace(count=optax.safe_increment(state.count))
-            old = flat.split(state.moments)
+            old = accumulators.split(flat.treedef, state.moments)
 
             train = loss_scale.update(state.train_loss, jnp.asarray(value), _TRAIN_LOSS_DECAY)
             valid = state.valid_loss
@@ -204,7 +204,7 @@ class RnnMlp(base.LearnedOptimizer):
             )
             state = RnnMlpState(
                 optax.safe_increment(state.count),
-                flat.join(moments),
+                accumulators.join(flat.treedef, moments),
                 lstm,
                 jnp.stack([message for _, message in out]),
                 jnp.mean(recurrent.linear(meta_params["to_lstm"], lstm.hidden), axis=0),
@@ -214,7 +214,7 @@ class RnnMlp(base.LearnedOptimizer):
             )
             return flat.restore([s for s, _ in out]), state
 
-        return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+        return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))
 
 
 def _statistics(

@@ -28,7 +28,7 @@ from veldt.learned_opt import (
     tensor_statistics,
     tensors,
 )
-from veldt.tasks import types
+from veldt.tasks import trainable, types
 
 _NUM_OUTPUTS = 3  # the third is never read; published files have its weights
 
@@ -37,7 +37,7 @@ class VeloState(NamedTuple):
     """State of `Velo`."""
 
     count: Any  # shape=(), dtype=jnp.int32; steps taken
-    moments: types.OptState  # as the parameters, `accumulators.Moments` for leaves
+    moments: accumulators.Moments  # of trees shaped as the parameters
     losses: loss_history.LossHistory
     lstm: recurrent.LstmState  # one row for each tensor, in the order of the leaves
 
@@ -135,7 +135,7 @@ class Velo(base.LearnedOptimizer):
             if value is None:
                 raise errors.MissingInputError.value("velo")
             flat = tensors.flatten(updates, params, "velo")
-            old = flat.split(state.moments)
+            old = accumulators.split(flat.treedef, state.moments)
             losses = loss_history.update(state.losses, jnp.asarray(value), loss_decays)
             state = state._replace(count=optax.safe_increment(state.count), losses=losses)
             if not flat.grads:
@@ -172,12 +172,12 @@ class Velo(base.LearnedOptimizer):
             own = [jax.tree.map(lambda w, i=i: w[i], weights) for i in range(len(flat.grads))]
             items = list(zip(flat.grads, flat.params, old, own, list(lrs), strict=True))
             out = tensors.map_alike(step, items)
-            state = state._replace(moments=flat.join([m for _, m in out]))
+            state = state._replace(moments=accumulators.join(flat.treedef, [m for _, m in out]))
             if self.recurrence == "carried":
                 state = state._replace(lstm=lstm)
             return flat.restore([s for s, _ in out]), state
 
-        return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+        return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))
 
     def _own_weights(self, bank: perceptron.Weights, controls: jax.Array) -> perceptron.Weights:
         """Return every tensor's perceptron, stacked over tensors: a scaled mean of the bank."""

@@ -16,6 +16,8 @@ import inspect
 import io
 import json
 import math
+import reprlib
+import sys
 import types
 import typing
 import zipfile
@@ -28,7 +30,7 @@ import numpy as np
 import optax
 
 from veldt.learned_opt import base, errors, registry
-from veldt.tasks import files
+from veldt.tasks import files, npz
 
 FORMAT: Final = 1
 HEADER: Final = "header.json"
@@ -37,8 +39,16 @@ TASKS: Final = "tasks"
 
 _PREFIX: Final = "meta_params/"
 _SUFFIX: Final = ".npy"
+_MAX_FILE_BYTES: Final = 1 << 30
 _MAX_HEADER_BYTES: Final = 1 << 24
 _MAX_ARRAY_HEADER_BYTES: Final = 1 << 14
+# What a file may say of an architecture, far above what is published: more would be no rule but a
+# trap. Of whole numbers, which are sizes, those that time is spent on have bounds of their own.
+_MAX_SIZE: Final = 4096
+_MAX_SIZES: Final = {"hidden_layers": 16, "newton_schulz_steps": 32}
+_MAX_LENGTH: Final = 64  # of a list
+_MAX_NUMBER: Final = 1e9
+_MAX_TEXT: Final = 1000  # characters
 
 Record: TypeAlias = Mapping[str, Any]
 """What JSON can hold: the training config, seed, cost, scores, names of tasks."""
@@ -115,7 +125,11 @@ def read_bytes(path: str | Path) -> bytes:
       WeightsError: It cannot be read.
     """
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as handle:
+            content = handle.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
+            raise errors.WeightsError.of(path, f"longer than {_MAX_FILE_BYTES} bytes")
+        return content
     except OSError as error:
         raise errors.WeightsError.of(path, error.strerror or str(error)) from None
 
@@ -220,8 +234,7 @@ def _read_arrays(
         wanted = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
         if not wanted <= entry.file_size <= wanted + _MAX_ARRAY_HEADER_BYTES:
             raise errors.WeightsError(f"{name} is not of shape {spec.shape}, {spec.dtype}")
-        with archive.open(entry) as handle:
-            arrays[name] = np.lib.format.read_array(handle, allow_pickle=False)
+        arrays[name] = npz.array(archive.read(entry))
     wrong = _misfits(arrays, specs) or _not_finite(arrays)
     if wrong:
         raise errors.WeightsError(wrong)
@@ -297,6 +310,8 @@ def _architecture(described: Mapping[str, Any]) -> base.LearnedOptimizer:
       WeightsError: A field's value is of another type.
     """
     name, fields = described["name"], described["fields"]
+    if not isinstance(name, str) or not isinstance(fields, dict):
+        raise errors.WeightsError("its architecture has no name and fields")
     hints = typing.get_type_hints(type(registry.architecture(name)))
     values = {}
     for field, plain in fields.items():
@@ -305,8 +320,28 @@ def _architecture(described: Mapping[str, Any]) -> base.LearnedOptimizer:
         fits, values[field] = _typed(plain, hints[field])
         if not fits:
             wanted = inspect.formatannotation(hints[field])
-            raise errors.WeightsError(f"field {field} of {name} is {plain!r}, not {wanted}")
+            shown = reprlib.repr(plain)
+            raise errors.WeightsError(f"field {field} of {name} is {shown}, not {wanted}")
+        if bound := _beyond(field, values[field]):
+            shown = reprlib.repr(plain)
+            raise errors.WeightsError(f"field {field} of {name} is {shown}; it may be {bound}")
     return registry.architecture(name, **values)
+
+
+def _beyond(field: str, value: Any) -> str:
+    """What bound a field's value breaks; empty if none."""
+    if isinstance(value, tuple):
+        if len(value) > _MAX_LENGTH:
+            return f"a list of at most {_MAX_LENGTH}"
+        return next((found for item in value if (found := _beyond(field, item))), "")
+    if isinstance(value, str):
+        return f"a text of at most {_MAX_TEXT} characters" if len(value) > _MAX_TEXT else ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        most = _MAX_SIZES.get(field, _MAX_SIZE)
+        return "" if 0 <= value <= most else f"a whole number from 0 to {most}"
+    if isinstance(value, float):
+        return "" if abs(value) <= _MAX_NUMBER else f"a number within +-{_MAX_NUMBER:g}"
+    return ""
 
 
 def _typed(plain: Any, hint: Any) -> tuple[bool, Any]:
@@ -322,7 +357,9 @@ def _typed(plain: Any, hint: Any) -> tuple[bool, Any]:
         return fits, tuple(item for _, item in items)
     if hint is float:
         fits = isinstance(plain, int | float) and not isinstance(plain, bool)
-        return fits and math.isfinite(plain), float(plain) if fits else plain
+        # An int of a hundred digits is none: as a float it would be an exception.
+        fits = fits and abs(plain) <= sys.float_info.max and math.isfinite(plain)
+        return fits, float(plain) if fits else plain
     if hint is int:
         return isinstance(plain, int) and not isinstance(plain, bool), plain
     return isinstance(plain, hint), plain

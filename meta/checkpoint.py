@@ -2,9 +2,12 @@
 
 Orbax writes a step beside its place and moves it there when all of it is on disk. A checkpoint is
 a tree of plain arrays and text; the last two are kept, so that a damaged disk block costs a minute.
+A digest of all of it is kept beside it: what was not written is never gone on from. Checkpoints of
+older versions have none, and are checked by what Orbax checks alone.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +20,9 @@ from veldt.meta import errors
 
 FOLDER = "checkpoints"
 _KEPT = 2
+# How the states of learned optimizers lie in the arrays: 2 as `accumulators.Moments` of trees, 1 as
+# trees of `Moments`, which checkpoints without a form have.
+FORM = 2
 
 
 @final
@@ -27,10 +33,14 @@ class Stored:
     Attributes:
       arrays: By name.
       facts: Plain JSON values, by name.
+      form: How states lie in the arrays; `FORM` unless an older version wrote them.
+      config: The run's, as JSON has it; None where an older version wrote the checkpoint.
     """
 
     arrays: Mapping[str, np.ndarray]
     facts: Mapping[str, Any]
+    form: int = FORM
+    config: Mapping[str, Any] | None = None
 
 
 @final
@@ -79,12 +89,16 @@ class Checkpoints:
             for name, array in stored.arrays.items()
             if not array.size
         }
+        beside = {
+            "facts": dict(stored.facts),
+            "empty": empty,
+            "form": FORM,
+            "config": stored.config and dict(stored.config),
+        }
+        beside["digest"] = _digest(full, beside)
         self._manager.save(
             update,
-            args=args.Composite(
-                arrays=args.StandardSave(full),
-                facts=args.JsonSave({"facts": dict(stored.facts), "empty": empty}),
-            ),
+            args=args.Composite(arrays=args.StandardSave(full), facts=args.JsonSave(beside)),
         )
         self._manager.wait_until_finished()
 
@@ -99,13 +113,27 @@ class Checkpoints:
             found = self._manager.restore(
                 step, args=args.Composite(arrays=args.StandardRestore(), facts=args.JsonRestore())
             )
+            plain = json.loads(json.dumps(found["facts"]))
+            arrays = {name: np.asarray(array) for name, array in found["arrays"].items()}
+            wanted = plain.pop("digest", None)
+            if wanted is not None and wanted != _digest(arrays, plain):
+                raise ValueError("what it holds is not what was written (its digest is wrong)")
+            for name, (dtype, shape) in plain["empty"].items():
+                arrays[name] = np.zeros(shape, dtype)
+            form, config = int(plain.get("form", 1)), plain.get("config")
+            return Stored(arrays, dict(plain["facts"]), form, config)
         except Exception as error:
             raise errors.MetaTrainError(
                 f"the checkpoint {self._folder / str(step)} cannot be read: "
                 f"{type(error).__name__}: {error}; without its folder the one before is used"
             ) from error
-        plain = json.loads(json.dumps(found["facts"]))
-        arrays = {name: np.asarray(array) for name, array in found["arrays"].items()}
-        for name, (dtype, shape) in plain["empty"].items():
-            arrays[name] = np.zeros(shape, dtype)
-        return Stored(arrays, plain["facts"])
+
+
+def _digest(arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> str:
+    """Return a digest of what a checkpoint holds."""
+    found = hashlib.blake2b(json.dumps(beside, sort_keys=True).encode(), digest_size=16)
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        found.update(f"{name} {array.dtype.name} {arrays[name].shape}\n".encode())
+        found.update(array.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()

@@ -8,13 +8,13 @@ killed, `resume=True` goes on, and on the CPU ends with the same weights, bit fo
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, final
 
 import jax
 
-from veldt.learned_opt import shipped, weights
+from veldt.learned_opt import accumulators, shipped, weights
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import (
     build,
@@ -82,12 +82,17 @@ def run_meta_training(
         log.summary_writer()
     view = display.Silent() if view is None else view
     with contextlib.ExitStack() as stack:
-        _open_run(settings, run_dir, stack, resume=resume)
+        check_same = _open_run(settings, run_dir, stack, resume=resume)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
         if checkpoints.latest is None:
             progress = training.begin(settings, None if start is None else start.meta_params)
         else:
-            progress = training.restore(settings, checkpoints.restore())
+            stored = checkpoints.restore()
+            if stored.config is not None:
+                check_same(stored.config)
+            progress = training.restore(settings, stored)
+            if stored.form == 1:
+                progress = in_present_form(settings, progress, families)
             view.note(f"going on after update {progress.update:,}")
         logs = _open_logs(settings, run_dir, progress, stack)
         view.note(
@@ -101,7 +106,8 @@ def run_meta_training(
         def save(progress: training.Progress) -> None:
             for each in logs:
                 each.flush()
-            checkpoints.save(progress.update, training.store(progress))
+            stored = dataclasses.replace(training.store(progress), config=described(settings))
+            checkpoints.save(progress.update, stored)
             write_weights(settings, run_dir, progress, families, start)
 
         try:
@@ -110,6 +116,25 @@ def run_meta_training(
             if loop.progress.update > 0:
                 save(loop.progress)
         return MetaTrainResult(weights.read(run_dir / shipped.RUN_FILE), loop.progress)
+
+
+def in_present_form(
+    settings: config.MetaTrainConfig,
+    progress: training.Progress,
+    families: tuple[base.TaskFamily, ...],
+) -> training.Progress:
+    """Return the progress that a checkpoint of form 1 holds (`checkpoint.FORM`)."""
+    if not progress.streams:
+        return progress
+    index, _ = settings.phase_at(progress.update)
+    phase = settings.phases[index]
+    moving, frozen = build.split(progress.meta_params, phase.train)
+    streams = {}
+    for (stream, family), leaves in progress.streams.items():
+        each = build.make_estimator(settings, phase, families[family], frozen)
+        shapes = jax.eval_shape(each.init, moving, jax.random.key(0))
+        streams[stream, family] = accumulators.from_older_order(shapes, leaves)
+    return dataclasses.replace(progress, streams=streams)
 
 
 def write_weights(
@@ -178,8 +203,11 @@ def _start(settings: config.MetaTrainConfig) -> weights.Weights | None:
 
 def _open_run(
     settings: config.MetaTrainConfig, run_dir: Path, stack: contextlib.ExitStack, *, resume: bool
-) -> None:
-    """Take the run directory and see that what it holds is this run."""
+) -> Callable[[Mapping[str, Any]], None]:
+    """Take the run directory and see that what it holds is this run; returns what sees to that.
+
+    The config is a file to be read, and perhaps edited; what a checkpoint holds of it is not.
+    """
     now = described(settings)
 
     def check_same(before: Mapping[str, Any]) -> None:
@@ -195,6 +223,7 @@ def _open_run(
                 raise directory.differs(run_dir, key, old, new, remark)
 
     directory.take(run_dir, now, stack, resume=resume, check_same=check_same)
+    return check_same
 
 
 def _open_logs(

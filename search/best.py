@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Final, final
 
 from veldt.search import files, pretty, rules, simplify
-from veldt.search.errors import SearchError
+from veldt.search.errors import ProgramError, SearchError
 from veldt.search.program import Program
+from veldt.tasks import digest
 
-RULE_FILE: Final = "best.py"
-PROVENANCE_FILE: Final = "best.json"
+RULE_FILE: Final = rules.BEST_FILE
+PROVENANCE_FILE: Final = rules.ORIGIN_FILE
 TASKS: Final = "tasks"
 """The provenance's entry that names the tasks of the search."""
 # Numbers that are structure and not a choice: 1 - b, x / 2, squares.
@@ -84,9 +85,14 @@ def write_best(directory: Path, best: Best) -> None:
     """
     lines = [f"{key}: {value}" for key, value in best.provenance.items()]
     doc = "\n".join(["Found by veldt.", "", *lines, f"learning rate: {best.learning_rate:g}"])
-    files.write_text(directory / RULE_FILE, pretty.pretty(replace(best.program, doc=doc)))
-    data = {"learning_rate": best.learning_rate, "provenance": dict(best.provenance)}
-    files.write_text(directory / PROVENANCE_FILE, json.dumps(data, indent=2) + "\n")
+    text = pretty.pretty(replace(best.program, doc=doc))
+    files.write_text(directory / RULE_FILE, text)
+    data = {
+        "learning_rate": best.learning_rate,
+        "provenance": dict(best.provenance),
+        rules.RULE_DIGEST: digest.of(text.encode()),
+    }
+    files.write_text(directory / PROVENANCE_FILE, json.dumps(digest.signed(data), indent=2) + "\n")
 
 
 def read_best(directory: Path) -> Best:
@@ -109,8 +115,14 @@ def read_discovered(name: str) -> Best:
 
 def _read(directory: Path, rule_file: str, provenance_file: str) -> Best:
     try:
-        text = (directory / rule_file).read_text(encoding="utf-8")
-        data = json.loads((directory / provenance_file).read_text(encoding="utf-8"))
+        content = (directory / rule_file).read_bytes()
+        text = content.decode("utf-8")
+        data = digest.check(json.loads((directory / provenance_file).read_text(encoding="utf-8")))
+        if data.get(rules.RULE_DIGEST, digest.of(content)) != digest.of(content):
+            raise ValueError(
+                f"{rule_file} was changed after the search wrote it; a rule of your own is used by "
+                "naming its file"
+            )
         rate, provenance = float(data["learning_rate"]), dict(data["provenance"])
         if not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"the learning rate is {rate}")
@@ -122,7 +134,10 @@ def _read(directory: Path, rule_file: str, provenance_file: str) -> Best:
         raise SearchError(
             f"{directory}: {rule_file} or {provenance_file} is damaged: {error}"
         ) from None
-    program = replace(Program.parse(text), doc="")
+    try:
+        program = replace(Program.parse(text), doc="")
+    except ProgramError as error:
+        raise SearchError(f"{directory / rule_file} is damaged: {error}") from None
     return Best(program, rate, {str(key): str(value) for key, value in provenance.items()})
 
 

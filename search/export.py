@@ -32,7 +32,7 @@ _MAX_LOCAL_NAME: Final = 24
 _RESERVED: Final = frozenset((
     "NamedTuple", "ValueError", "count", "embedding_mask", "float", "init_fn", "jax", "jnp",
     "last_mask", "leaf", "learning_rate", "math", "optax", "outputs", "params", "pick", "re",
-    "square_sum", "squared", "squares", "state", "sum", "update_fn", "updates", "l", "I", "O",
+    "square_sum", "squared", "squares", "state", "sum", "tx", "update_fn", "updates", "l", "I", "O",
 ))
 # fmt: on
 # The parser's names for the parts of nested expressions: nobody chose them.
@@ -138,7 +138,7 @@ class _Module:
                 used += source
         masks = [inspect.getsource(mask).rstrip("\n") for mask in self.masks.values()]
         used = "\n".join([*masks, *helpers, code])
-        modules = [f"import {name}\n" for name in ("math", "re") if f"{name}." in used]
+        modules = [f"import {name}\n" for name in ("math", "re") if re.search(rf"\b{name}\.", used)]
         head = [self.docstring(), "".join(modules) + _IMPORTS]
         return "\n\n".join(head) + "\n\n\n" + "\n\n\n".join([*masks, *helpers, code]) + "\n"
 
@@ -204,9 +204,7 @@ class _Module:
         ]
         count = "count=jnp.zeros([], jnp.int32)"
         lines = [
-            *_call(
-                f"def scale_by_{self.rule}", parameters, ") -> optax.GradientTransformation:", ""
-            ),
+            *_call(f"def scale_by_{self.rule}", parameters, _RETURNS, ""),
             '    """Rescale gradients by the rule: its update, before the learning rate."""',
             "",
             "    def init_fn(params):",
@@ -226,7 +224,7 @@ class _Module:
         lines += self.leaf_functions()
         lines += [
             "",
-            "    return optax.GradientTransformation(init_fn, update_fn)",
+            "    return _skip_untrainable(optax.GradientTransformation(init_fn, update_fn))",
         ]
         return "\n".join(lines)
 
@@ -320,14 +318,14 @@ class _Module:
         ]
         passed = [f"{name}={name}" for name, _ in self.constants]
         inner = _call(f"        scale_by_{self.rule}", passed, "),", " " * 8)
-        returns = ") -> optax.GradientTransformationExtraArgs:"
         lines = [
-            *_call(f"def {self.rule}", parameters, returns, ""),
+            *_call(f"def {self.rule}", parameters, _RETURNS, ""),
             '    """Build the optimizer: the rule, times the negative learning rate."""',
-            "    return optax.chain(",
+            "    tx = optax.chain(",
             *inner,
             "        optax.scale_by_learning_rate(learning_rate),",
             "    )",
+            "    return _skip_untrainable(tx)",
         ]
         return "\n".join(lines)
 
@@ -341,6 +339,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax"""
+
+
+_RETURNS: Final = ") -> optax.GradientTransformationExtraArgs:"
 
 
 def _call(head: str, args: Sequence[str], tail: str, indent: str) -> list[str]:

@@ -264,7 +264,11 @@ def row_branches(layout: Layout, ops: Sequence[str], roles: Roles) -> dict[int, 
     Returns:
       `branch(registers, instruction, now, start)`, which gives a row [D].
     """
-    like = [jax.ShapeDtypeStruct(shape, float) for shape in layout.shapes]
+    # A tensor without entries has no part in the vector, and none in what is read off a tensor.
+    like = [
+        jax.ShapeDtypeStruct(shape, float) if size else None
+        for shape, size in zip(layout.shapes, layout.sizes, strict=True)
+    ]
     by_tensor = roles.of(layout.treedef.unflatten(like))
 
     def load_role(
@@ -273,11 +277,15 @@ def row_branches(layout: Layout, ops: Sequence[str], roles: Roles) -> dict[int, 
         del now, start
         numbers = jnp.array([[of[name] for of in by_tensor] for name in ROLES], registers.dtype)
         own = lax.dynamic_index_in_dim(numbers, instruction[1], keepdims=False)
-        return jnp.concatenate([jnp.full(n, own[i]) for i, n in enumerate(layout.sizes)])
+        sizes = [size for size in layout.sizes if size]
+        return jnp.concatenate([jnp.full(size, own[i]) for i, size in enumerate(sizes)])
 
     segments = [
         Segment(offset, int(shape["fan_in"]), int(shape["fan_out"]))
-        for offset, shape in zip(layout.offsets, map(of_shape, layout.shapes), strict=True)
+        for offset, size, shape in zip(
+            layout.offsets, layout.sizes, map(of_shape, layout.shapes), strict=True
+        )
+        if size
     ]
     branches = {
         code: _row_branch(OPS[name], segments, layout.num_params)

@@ -151,6 +151,36 @@ def _zeros(params, rows, columns):
     """Return zeros that broadcast to the parameters; they do not vary where told so."""
     return jax.tree.map(lambda p: jnp.zeros(_thin(p.shape, rows, columns), p.dtype), params)
 ''',
+    # What `tasks.trainable.skip_untrainable` does.
+    "_skip_untrainable": '''\
+def _skip_untrainable(tx):
+    """Take leaves that are empty, or no real numbers, for None, and leave them as they are."""
+    tx = optax.with_extra_args_support(tx)
+
+    def prune(tree, likes):
+        def keep(leaf, like):
+            is_real = jnp.issubdtype(jnp.result_type(like), jnp.inexact)
+            return leaf if is_real and jnp.size(like) else None
+
+        return jax.tree.map(keep, tree, likes)
+
+    def init_fn(params):
+        return tx.init(prune(params, params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        def restore(_, like, update):
+            if update is not None:
+                return update
+            dtype = jnp.result_type(like)  # float0, to which nothing can be added, or another
+            return jnp.zeros(jnp.shape(like), dtype if jnp.issubdtype(dtype, jnp.number) else bool)
+
+        likes = updates if params is None else params
+        kept = None if params is None else prune(params, params)
+        moved, state = tx.update(prune(updates, likes), state, kept, **extra_args)
+        return jax.tree.map(restore, updates, likes, moved), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+''',
 }
 
 # How tightly an expression binds, as in Python.

@@ -82,7 +82,7 @@ class Roles:
         leaves, treedef = flattened
         last = last_mask(params) if self.is_last is None else self.is_last
         embedding = embedding_mask(params) if self.is_embedding is None else self.is_embedding
-        masks = (treedef.flatten_up_to(mask) for mask in (last, embedding))
+        masks = (treedef.flatten_up_to(_like(params, mask)) for mask in (last, embedding))
         return [
             {
                 **of_shape(leaf.shape),
@@ -91,6 +91,13 @@ class Roles:
             }
             for leaf, is_last, is_embedding in zip(leaves, *masks, strict=True)
         ]
+
+
+def _like(params: Any, mask: Any) -> Any:
+    """A mask without the entries of what counts as no parameter here, which are None."""
+    return jax.tree.map(
+        lambda leaf, own: None if leaf is None else own, params, mask, is_leaf=lambda x: x is None
+    )
 
 
 def of_shape(shape: tuple[int, ...]) -> dict[str, float]:

@@ -8,10 +8,12 @@ which no search ever reads and no two runs share.
 import sqlite3
 from typing import Final
 
-SCHEMA_VERSION: Final = 4
-READABLE: Final = (1, 2, 3, 4)
+from veldt.search import checksums
 
-MACHINE_TABLES: Final = ("sitting", "worker", "pool_event")
+SCHEMA_VERSION: Final = 5
+READABLE: Final = (1, 2, 3, 4, 5)
+
+MACHINE_TABLES: Final = ("sitting", "worker", "pool_event", checksums.TABLE)
 
 _SEARCH: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -159,12 +161,21 @@ CREATE TABLE pool_event (
   message TEXT NOT NULL
 );
 """
+# What version 5 added; see `checksums.py`.
+_CHECKSUMS: Final = f"""
+CREATE TABLE {checksums.TABLE} (
+  name TEXT PRIMARY KEY,          -- of a table
+  num_rows INTEGER NOT NULL,
+  total TEXT NOT NULL             -- of its rows' hashes, in hexadecimal
+) WITHOUT ROWID;
+"""
 
 
 def create(connection: sqlite3.Connection) -> None:
     """Makes the tables of a new store."""
-    connection.executescript(_SEARCH + _PLAYED + _RACE + _MACHINES)
+    connection.executescript(_SEARCH + _PLAYED + _RACE + _MACHINES + _CHECKSUMS)
     connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
+    checksums.begin(connection)
     connection.commit()
 
 
@@ -179,6 +190,9 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
             connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
     if version < 4:
         connection.execute(_RACE)
+    if version < 5:
+        connection.execute(_CHECKSUMS)
     connection.execute(
         "UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),)
     )
+    checksums.begin(connection)

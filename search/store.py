@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO, final
 
-from veldt.search import schema
+from veldt.search import checksums, schema
 from veldt.search.errors import StoreError
 from veldt.tasks import errors as task_errors
 from veldt.tasks import files
@@ -43,6 +43,7 @@ class Store:
         self.version = version  # Of its tables: below the present one only where read-only.
         self._connection = connection
         self._lock = lock
+        self._checksums = checksums.Checksums(connection)
 
     @classmethod
     def create(cls, directory: Path) -> "Store":
@@ -94,28 +95,34 @@ class Store:
             try:
                 connection = _connect(path, read_only=read_only)
                 undo.callback(connection.close)
-                verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+                verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
                 if verdict != "ok":
                     raise StoreError(f"{path} is damaged ({verdict}); restore it from a copy")
                 found = dict(connection.execute("SELECT key, value FROM meta"))
-            except sqlite3.DatabaseError as error:
+                version = str(found.get("schema_version"))
+                # Of a version that has none, unless the version is what is damaged.
+                if checksums.has(connection) or version == str(schema.SCHEMA_VERSION):
+                    verdict = checksums.wrong(connection)
+            # What is no text or no number where SQLite or the checksums have one is a ValueError.
+            except (sqlite3.Error, ValueError, TypeError) as error:
                 raise StoreError(
                     f"{path} is damaged or no run's store ({error}); restore it from a copy"
                 ) from None
-            version = str(found.get("schema_version"))
             if version not in map(str, schema.READABLE):
                 raise StoreError(
                     f"{path} was written by another version of veldt (store version {version}, "
                     f"this one reads {' and '.join(map(str, schema.READABLE))}); use the veldt "
                     "that wrote it, or start a new run"
                 )
+            if verdict not in ("", "ok"):
+                raise StoreError(f"{path} is damaged ({verdict}); restore it from a copy")
             store = cls(path, connection, lock, int(version))
             if not read_only:
                 _check_space(directory)
             if not read_only and store.version < schema.SCHEMA_VERSION:
                 with store.transaction():
                     schema.migrate(connection, store.version)
-                store.version = schema.SCHEMA_VERSION
+                store = cls(path, connection, lock, schema.SCHEMA_VERSION)
             undo.pop_all()
             return store
 
@@ -139,6 +146,7 @@ class Store:
           StoreError: the disk is full or the file cannot be written; nothing of the transaction is
             kept.
         """
+        written = False
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -147,7 +155,9 @@ class Store:
                 if self._connection.in_transaction:  # A full disk may have ended it already.
                     self._connection.execute("ROLLBACK")
                 raise
+            self._checksums.write()
             self._connection.execute("COMMIT")
+            written = True
         except sqlite3.DatabaseError as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -158,6 +168,8 @@ class Store:
                 f"{self.path} cannot be written ({error}); what was told before is safe. "
                 "Once that is mended, --resume goes on"
             ) from error
+        finally:
+            self._checksums.forget(written=written)
 
     def insert(self, table: str, **values: Any) -> int:
         """Adds one row inside a transaction. Returns its row id.
@@ -169,19 +181,23 @@ class Store:
         cursor = self._connection.execute(
             f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values())
         )
-        return int(cursor.lastrowid or 0)
+        row_id = int(cursor.lastrowid or 0)
+        self._checksums.added(table, values, row_id)
+        return row_id
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
         """Runs one statement inside a transaction."""
         self._connection.execute(statement, tuple(parameters))
+        self._checksums.ran(statement)
 
     def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> None:
         """Runs one statement for each row of parameters, inside a transaction."""
         self._connection.executemany(statement, parameters)
+        self._checksums.ran(statement)
 
     def set_meta(self, key: str, value: str) -> None:
         """Sets one named text, inside a transaction."""
-        self._connection.execute(
+        self.execute(
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             (key, value),
         )

@@ -21,6 +21,7 @@ from veldt.search.dataflow import Dataflow
 from veldt.search.errors import ProgramError
 from veldt.search.program import Program
 from veldt.search.roles import EMBEDDING, LAST, Roles
+from veldt.tasks import trainable
 from veldt.tasks.flat import Layout
 
 
@@ -98,7 +99,7 @@ def scale_by_dataflow(
         }
         return treedef.unflatten(update), ScaleByProgramState(count, slots)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))
 
 
 def on_vector(
@@ -154,7 +155,7 @@ def optax_factory(program: Program) -> OptaxFactory:
     def factory(
         learning_rate: optax.ScalarOrSchedule, roles: Roles | None = None, **constants: Any
     ) -> optax.GradientTransformationExtraArgs:
-        return optax.with_extra_args_support(
+        return trainable.skip_untrainable(
             optax.chain(
                 scale_by_program(program, roles, **constants),
                 optax.scale_by_learning_rate(learning_rate),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from veldt.evaluation import evaluate
+    from veldt.learned_opt.loss_in_state import loss_in_state
     from veldt.learned_opt.shipped import learned_optimizer
     from veldt.meta.replay.api import metagradient
     from veldt.meta.replay.functions import FunctionTraining
@@ -42,6 +43,7 @@ __all__ = [
     "learned_optimizer",
     "load_rule",
     "load_task",
+    "loss_in_state",
     "metagradient",
     "train",
     "tune",
@@ -58,6 +60,7 @@ _HOMES = {
     "learned_optimizer": "veldt.learned_opt.shipped",
     "load_rule": "veldt.search.rules",
     "load_task": "veldt.tasks.registry",
+    "loss_in_state": "veldt.learned_opt.loss_in_state",
     "metagradient": "veldt.meta.replay.api",
     "train": "veldt.tasks.training",
     "tune": "veldt.meta.tune.descent",

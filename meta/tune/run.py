@@ -8,7 +8,7 @@ goes on, and on the CPU ends with the same numbers, bit for bit.
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -60,12 +60,15 @@ def run_tuning(
     subject = problem.Problem(settings)
     view = display.Silent() if view is None else view
     with contextlib.ExitStack() as stack:
-        _open_run(settings, run_dir, stack, resume=resume)
+        check_same = _open_run(settings, run_dir, stack, resume=resume)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
         if checkpoints.latest is None:
             progress = loop.Progress(0, subject.meta_params)
         else:
-            progress = loop.restore(checkpoints.restore())
+            stored = checkpoints.restore()
+            if stored.config is not None:
+                check_same(stored.config)
+            progress = loop.restore(stored)
             view.note(f"going on after update {progress.update:,}")
         last = {"update": progress.update, "check": progress.looked_at}
         lines = log.JsonLog(run_dir, last)
@@ -82,9 +85,8 @@ def run_tuning(
             if progress.best is not None:
                 _write_found(settings, subject, run_dir, progress)
             # A look after an update counts as a state of its own.
-            checkpoints.save(
-                2 * progress.update + (progress.looked_at == progress.update), loop.store(progress)
-            )
+            stored = dataclasses.replace(loop.store(progress), config=described(settings))
+            checkpoints.save(2 * progress.update + (progress.looked_at == progress.update), stored)
 
         journal = run_dir / JOURNAL_FOLDER if settings.journal else None
         progress = loop.run(
@@ -117,8 +119,11 @@ def described(settings: config.TuneConfig) -> dict[str, Any]:
 
 def _open_run(
     settings: config.TuneConfig, run_dir: Path, stack: contextlib.ExitStack, *, resume: bool
-) -> None:
-    """Take the run directory and see that what it holds is this run."""
+) -> Callable[[Mapping[str, Any]], None]:
+    """Take the run directory and see that what it holds is this run; returns what sees to that.
+
+    The config is a file to be read, and perhaps edited; what a checkpoint holds of it is not.
+    """
     now = described(settings)
 
     def check_same(before: Mapping[str, Any]) -> None:
@@ -127,6 +132,7 @@ def _open_run(
                 raise directory.differs(run_dir, key, before.get(key), new)
 
     directory.take(run_dir, now, stack, resume=resume, check_same=check_same)
+    return check_same
 
 
 @final

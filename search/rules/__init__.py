@@ -26,6 +26,7 @@ Not shipped, because a program cannot state them; the first four need the traine
 """
 
 import difflib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from typing import Final, final
 from veldt.search.errors import ProgramError, ProgramSyntaxError, UnknownRuleError
 from veldt.search.parse import MAX_TEXT_BYTES
 from veldt.search.program import COPY, Program
+from veldt.tasks import digest
 
 # Optax's, or of a paper.
 PUBLISHED: Final[tuple[str, ...]] = (
@@ -84,6 +86,9 @@ RULE_NAMES: Final[tuple[str, ...]] = tuple(sorted((*PUBLISHED, *DISCOVERED)))
 
 # What a search writes its best program to, in its run directory.
 BEST_FILE: Final = "best.py"
+# Where it comes from, with a digest of the program's text under this name.
+ORIGIN_FILE: Final = "best.json"
+RULE_DIGEST: Final = "rule_digest"
 
 _FOLDER: Final = Path(__file__).parent
 DISCOVERED_FOLDER: Final = _FOLDER / "discovered"
@@ -130,6 +135,7 @@ def load_rule(source: str | Path) -> Program:
                 f"{str(path)!r} is a directory without {BEST_FILE}: no run directory, or its "
                 "search has not scored a program yet"
             )
+        _check_unchanged(path)
         return _read(path / BEST_FILE)
     if os.path.isfile(path):
         return _read(path)
@@ -155,6 +161,20 @@ def _row(program: Program) -> RuleRow:
         constants=program.constants,
         description=program.doc.partition("\n")[0],
     )
+
+
+def _check_unchanged(directory: Path) -> None:
+    """See that a run's best rule is what the search wrote, as far as the run has its digest."""
+    try:
+        content = (directory / BEST_FILE).read_bytes()
+        wanted = json.loads((directory / ORIGIN_FILE).read_text(encoding="utf-8"))[RULE_DIGEST]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # Of an older version, or not needed to read the rule.
+    if wanted != digest.of(content):
+        raise ProgramError(
+            f"{directory / BEST_FILE} is damaged, or was changed after the search wrote it; a rule "
+            "of your own is used by naming its file"
+        )
 
 
 def _read(path: Path) -> Program:

@@ -16,7 +16,7 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from veldt.tasks import errors, files, fingerprint, pool_config, suites
+from veldt.tasks import errors, files, fingerprint, npz, pool_config, suites
 from veldt.tasks.benchmark import machine, protocol, runs
 from veldt.tasks.benchmark.candidates import Candidate
 from veldt.tasks.benchmark.costs import Cost
@@ -137,12 +137,12 @@ def read_archive(path: Path) -> Archive:
       TaskError: it cannot be read, or is no archive.
     """
     try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
-            header = json.loads(bytes(arrays["header"]).decode())
-            if header["format"] != FORMAT:
-                raise ValueError(f"its format is {header['format']}, not {FORMAT}")
-            fingerprints = header["fingerprints"]
-            records = tuple(_read_record(row, fingerprints, arrays) for row in header["records"])
+        arrays = npz.read(path.read_bytes())
+        header = json.loads(bytes(arrays["header"]).decode())
+        if header["format"] != FORMAT:
+            raise ValueError(f"its format is {header['format']}, not {FORMAT}")
+        fingerprints = header["fingerprints"]
+        records = tuple(_read_record(row, fingerprints, arrays) for row in header["records"])
         made = {str(key): str(value) for key, value in header["made"].items()}
     except Exception as error:  # A damaged zip or header raises many kinds.
         raise errors.TaskError(f"{path} is no archive of runs, or damaged: {error}") from error

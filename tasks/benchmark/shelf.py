@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, final
 
 import numpy as np
 
-from veldt.tasks import errors, files
+from veldt.tasks import digest, errors, files, npz
 from veldt.tasks.benchmark.candidates import Candidate
 from veldt.tasks.benchmark.costs import Cost
 from veldt.tasks.benchmark.protocol import SweepPlan
@@ -47,8 +47,8 @@ class Shelf:
         """Where a measured cost is kept."""
         rate = candidate.rates[len(candidate.rates) // 2]
         text = json.dumps([task, fingerprint, candidate.identity, f"{rate:.6e}"])
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return self.folder / f"{_file_name(task, candidate)}--{digest}.json"
+        place = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.folder / f"{_file_name(task, candidate)}--{place}.json"
 
     def find(self, plan: SweepPlan, fingerprint: str) -> tuple[Sweep, ...] | None:
         """A plan's sweeps, one per schedule; None if they are not here or cannot be read."""
@@ -80,7 +80,7 @@ class Shelf:
         """A measured cost; None if it is not here or cannot be read."""
         try:
             path = self._known_as(self.cost_path(task, candidate, fingerprint))
-            data = json.loads(path.read_bytes())
+            data = digest.check(json.loads(path.read_bytes()))
             cost = Cost(float(data["step_ratio"]), float(data["state_bytes"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -100,12 +100,12 @@ class Shelf:
         Raises:
           TaskError: it cannot be written.
         """
-        self._write(path, json.dumps(dataclasses.asdict(cost)).encode())
+        self._write(path, json.dumps(digest.signed(dataclasses.asdict(cost))).encode())
 
     def _known_as(self, path: Path) -> Path:
         """The file with this digest, whatever the candidate was called when it was written."""
-        digest = path.name.rpartition("--")[2]
-        return next(iter(self.folder.glob(f"*--{digest}")), path)
+        place = path.name.rpartition("--")[2]
+        return next(iter(self.folder.glob(f"*--{place}")), path)
 
     def _write(self, path: Path, content: bytes) -> None:
         try:
@@ -135,17 +135,17 @@ def read_sweeps(path: Path) -> tuple[Sweep, ...]:
     Raises:
       Exception: of many kinds, if it cannot be read or is something else.
     """
-    with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
-        count = len({key.partition(".")[0] for key in arrays.files})
-        return tuple(
-            Sweep(
-                **{name: arrays[f"{i}.{name}"] for name in _ARRAYS[:4]},
-                compile_s=float(arrays[f"{i}.compile_s"]),
-                run_s=float(arrays[f"{i}.run_s"]),
-                hollow=arrays[f"{i}.{_HOLLOW}"] if f"{i}.{_HOLLOW}" in arrays.files else None,
-            )
-            for i in range(count)
+    arrays = npz.read(path.read_bytes())
+    count = len({key.partition(".")[0] for key in arrays})
+    return tuple(
+        Sweep(
+            **{name: arrays[f"{i}.{name}"] for name in _ARRAYS[:4]},
+            compile_s=float(arrays[f"{i}.compile_s"]),
+            run_s=float(arrays[f"{i}.run_s"]),
+            hollow=arrays.get(f"{i}.{_HOLLOW}"),
         )
+        for i in range(count)
+    )
 
 
 def _fits(sweeps: Sequence[Sweep], plan: SweepPlan) -> bool:
@@ -154,6 +154,7 @@ def _fits(sweeps: Sequence[Sweep], plan: SweepPlan) -> bool:
     return len(sweeps) == len(plan.schedules) and all(
         sweep.losses.shape == shape
         and sweep.losses.dtype == np.float32
+        and (sweep.hollow is None or (sweep.hollow.shape, sweep.hollow.dtype) == (shape[:2], bool))
         and np.array_equal(sweep.steps, steps)
         and np.array_equal(sweep.seeds, plan.seeds)
         and np.allclose(sweep.rates, plan.candidate.rates, rtol=1e-6)

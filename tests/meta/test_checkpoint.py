@@ -1,12 +1,16 @@
 """Checkpoints: whole or not there, and what is damaged is named."""
 
+import dataclasses
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from tests.meta import toys
-from veldt.meta import checkpoint, errors
+from veldt.learned_opt import accumulators
+from veldt.meta import build, checkpoint, errors, run, training
+from veldt.tasks import base
 
 ARRAYS = {
     "meta_params.0": np.float32(0.1),
@@ -100,3 +104,101 @@ def test_damaged_content_is_named(tmp_path):
             path.write_bytes(b"\x00" * (path.stat().st_size // 2))
     with pytest.raises(errors.MetaTrainError, match=r"checkpoints/2 cannot be read"):
         restore(tmp_path)
+
+
+# ------------------------------------------------------------------------------ older versions
+
+
+def as_written_before(settings, form_2):
+    """Progress as a checkpoint of form 1 had it: a tensor's averages next to each other."""
+    index, _ = settings.phase_at(form_2.update)
+    phase = settings.phases[index]
+    moving, frozen = build.split(form_2.meta_params, phase.train)
+    each = build.make_estimator(settings, phase, FAMILY, frozen)
+    shapes = jax.eval_shape(each.init, moving, jax.random.key(0))
+
+    def before(node):
+        if not isinstance(node, accumulators.Moments):
+            return node
+        parts = (node.momentum, node.rms, *node.factored)
+        tensors = {
+            name: [part[name] for part in parts if part[name] is not None] for name in node.momentum
+        }
+        return tensors  # In the order of the fields, as a named tuple's leaves are.
+
+    def old_leaves(leaves):
+        state = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+        is_moments = lambda node: isinstance(node, accumulators.Moments)  # noqa: E731
+        return tuple(jax.tree.leaves(jax.tree.map(before, state, is_leaf=is_moments)))
+
+    streams = {place: old_leaves(leaves) for place, leaves in form_2.streams.items()}
+    return dataclasses.replace(form_2, streams=streams)
+
+
+def numbered(settings):
+    """Progress in the middle of a phase, each array of its states another number."""
+    rule = build.architecture(settings)
+    meta_params = jax.tree.map(np.asarray, rule.init(jax.random.key(0)))
+    phase = settings.phases[0]
+    moving, frozen = build.split(meta_params, phase.train)
+    each = build.make_estimator(settings, phase, FAMILY, frozen)
+    shapes = jax.eval_shape(each.init, moving, jax.random.key(0))
+    leaves = tuple(np.full((), number) for number in range(len(jax.tree.leaves(shapes))))
+    return training.Progress(1, meta_params, streams={(0, 0): leaves})
+
+
+class Layers(base.Task):
+    """Two tensors, of two ranks: so that the order of their averages shows."""
+
+    name = "layers"
+
+    def init(self, key):
+        return {"kernel": jax.random.normal(key, (3, 2)), "bias": jax.numpy.zeros(2)}
+
+    def loss(self, params, key, batch):
+        return jax.numpy.mean((batch @ params["kernel"] + params["bias"]) ** 2), {}
+
+    def train_batch(self, key):
+        return jax.random.normal(key, (4, 3))
+
+    def eval_batch(self, split):
+        return jax.numpy.ones((4, 3))
+
+    def normalizer(self, loss):
+        return loss
+
+
+@dataclasses.dataclass(frozen=True)
+class AllLayers(base.TaskFamily):
+    """One task."""
+
+    name: str = "all_layers"
+
+    def sample(self, key):
+        return jax.random.normal(key)
+
+    def task(self, cfg):
+        del cfg
+        return Layers()
+
+
+FAMILY = AllLayers()
+
+
+@pytest.mark.parametrize("kind", ["pes", "truncated_es"])
+def test_states_of_older_checkpoints_are_put_in_order(kind):
+    settings = dataclasses.replace(
+        toys.settings(toys.phase("first", 3, kind=kind)),
+        architecture="celo2",
+        fields={"vectors": "network"},
+    )
+    wanted = numbered(settings)
+    old = as_written_before(settings, wanted)
+    found = run.in_present_form(settings, old, (FAMILY,))
+    assert [int(x) for x in found.streams[0, 0]] == [int(x) for x in wanted.streams[0, 0]]
+
+
+def test_the_config_of_a_checkpoint_is_that_of_the_run(tmp_path):
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, dataclasses.replace(stored(1), config={"seed": 3}))
+    assert restore(tmp_path)[1].config == {"seed": 3}

@@ -19,7 +19,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.search import fakes
-from veldt.search import dataflow, fingerprint, records, replay, report_data, run, tally
+from veldt.search import checksums, dataflow, fingerprint, records, replay, report_data, run, tally
 from veldt.search.config import FinalsConfig, FounderConfig, SearchConfig
 from veldt.search.errors import SearchError, StoreError
 from veldt.search.evaluator import EvalJob, Outcome, ProxyConfig, Status
@@ -149,6 +149,7 @@ def test_a_run_of_an_earlier_version_may_be_resumed(tmp_path):
         del config["parents"], config["racing"]
         del config["finals"]["tuning"], config["finals"]["stages"]
         connection.execute("UPDATE meta SET value = ? WHERE key = 'config'", (json.dumps(config),))
+        checksums.begin(connection)
     connection.close()
     search(tmp_path, max_evaluations=30, resume=True)
     with pytest.raises(SearchError, match="parents"):

@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from tests.search import fakes
-from veldt.search import integrity, run
+from veldt.search import checksums, integrity, run
 from veldt.search.errors import StoreError
 from veldt.search.store import FILE_NAME, Store
 from veldt.tasks.pool_config import PoolConfig
@@ -32,6 +32,7 @@ def damage(directory, *changes):
     connection = sqlite3.connect(directory / FILE_NAME)
     for change in changes:
         assert connection.execute(change).rowcount > 0, change
+    checksums.begin(connection)
     connection.commit()
     connection.close()
 

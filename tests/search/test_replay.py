@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from tests.search import fakes
-from veldt.search import replay, run
+from veldt.search import checksums, replay, run
 from veldt.search.config import FinalsConfig, SearchConfig
 from veldt.search.errors import StoreError
 from veldt.search.evaluator import Outcome, Status
@@ -30,6 +30,8 @@ def query(directory, statement):
     connection = sqlite3.connect(directory / FILE_NAME)
     try:
         found = connection.execute(statement).fetchall()
+        if checksums.has(connection):
+            checksums.begin(connection)
         connection.commit()
     finally:
         connection.close()
@@ -166,6 +168,7 @@ def test_a_run_of_the_store_version_before_is_found_again(troubled, tmp_path):
     with sqlite3.connect(troubled / FILE_NAME) as old, sqlite3.connect(directory / FILE_NAME) as to:
         old.backup(to)
     old.close(), to.close()
+    query(directory, "DROP TABLE checksum")
     query(directory, "DROP TABLE race")
     query(directory, "UPDATE meta SET value = '3' WHERE key = 'schema_version'")
     assert replay.replay(directory, tmp_path / "again") == []

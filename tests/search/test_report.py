@@ -17,6 +17,7 @@ import pytest
 from tests.search import fakes
 from tests.web import Page
 from veldt.search import (
+    checksums,
     finals,
     lineage,
     overfitting,
@@ -48,6 +49,8 @@ def query(directory, statement, *parameters):
     connection = sqlite3.connect(directory / FILE_NAME)
     try:
         found = connection.execute(statement, parameters).fetchall()
+        if checksums.has(connection):
+            checksums.begin(connection)
         connection.commit()
     finally:
         connection.close()
@@ -354,7 +357,7 @@ def test_the_work_is_told_with_its_cost(run_copy):
 
 
 def test_a_run_of_version_1_has_a_report(run_copy):
-    for table in ("sitting", "worker", "pool_event", "finals"):
+    for table in ("checksum", "sitting", "worker", "pool_event", "finals"):
         query(run_copy, f"DROP TABLE {table}")
     query(run_copy, "DROP INDEX proposal_structure")
     query(run_copy, "ALTER TABLE evaluation DROP COLUMN message")

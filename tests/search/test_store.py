@@ -273,8 +273,12 @@ def test_a_store_of_version_3_is_brought_up_to_date(tmp_path):
     with Store.create(tmp_path) as store, store.transaction():
         new = shape(store)
         add(store, 0)
-        store.execute("DROP TABLE race")
-        store.set_meta("schema_version", "3")
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    connection.execute("DROP TABLE checksum")
+    connection.execute("DROP TABLE race")
+    connection.execute("UPDATE meta SET value = '3' WHERE key = 'schema_version'")
+    connection.commit()
+    connection.close()
     with Store.open(tmp_path, read_only=True) as store:
         assert store.version == 3
     with Store.open(tmp_path) as store:

@@ -1,0 +1,166 @@
+"""Whether a store's rows are those that were written: one number for each table.
+
+SQLite finds a damaged page where its structure breaks, and not where a digit of a fitness does. So
+each row has a hash, a table's checksum is the sum of its rows' (in any order, so that a row costs
+one hash when it is written, and nothing is read again), and the checksums are written in the
+transaction that they are of. They are verified when a store is opened. What is not covered: of a
+write-ahead log that is damaged, SQLite drops what follows, as after a power cut; what is left is
+whole.
+
+The hashes are no secret: this is for damage, not against forgery.
+"""
+
+import hashlib
+import re
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, final
+
+TABLE: Final = "checksum"
+_MODULUS: Final = 1 << 64
+_SCHEMA: Final = "sqlite_master"
+_NUM_READ: Final = 1000  # rows at a time
+# The table that a statement changes.
+_CHANGED: Final = re.compile(
+    r"\s*(?:INSERT\s+(?:OR\s+\w+\s+)?INTO|UPDATE|DELETE\s+FROM)\s+(\w+)", re.IGNORECASE
+)
+
+
+class _Column(NamedTuple):
+    """A column: its type as declared, and what a row has in it that does not say."""
+
+    type: str
+    default: Any
+
+    def stored(self, value: Any) -> Any:
+        """A value as it comes back: NaN is NULL to SQLite, and its columns make numbers theirs."""
+        if not isinstance(value, int | float):
+            return value
+        if value != value:
+            return None
+        if self.type == "REAL":
+            return float(value) + 0.0  # -0.0 comes back as 0.0
+        is_whole = isinstance(value, int) or (self.type == "INTEGER" and value.is_integer())
+        return int(value) if is_whole else float(value)
+
+
+@final
+class Checksums:
+    """Keeps the checksums of a store that is written to, by one writer."""
+
+    def __init__(self, connection: sqlite3.Connection):
+        self._connection = connection
+        self._columns = {table: _columns(connection, table) for table in _tables(connection)}
+        self._totals: dict[str, tuple[int, int]] = {}
+        self._added: dict[str, list[int]] = {}
+        self._changed: set[str] = set()
+
+    def added(self, table: str, values: Mapping[str, Any], row_id: int) -> None:
+        """A row was inserted; columns that are not named have their defaults."""
+        columns = self._columns[table].items()
+        row = {name: column.stored(values.get(name, column.default)) for name, column in columns}
+        if "id" in row and row["id"] is None:
+            row["id"] = row_id
+        self._added.setdefault(table, []).append(_hash(tuple(row.values())))
+
+    def ran(self, statement: str) -> None:
+        """Rows may have been changed by a statement: their table is read again at the end."""
+        if found := _CHANGED.match(statement):
+            self._changed.add(found.group(1))
+
+    def write(self) -> None:
+        """Write what a transaction changed, inside it."""
+        if not self._added and not self._changed:
+            return
+        if not self._totals:
+            self._totals = _stored(self._connection)
+        new = {table: _sum(self._connection, table) for table in self._changed}
+        for table in self._added.keys() - self._changed:
+            num_rows, total = self._totals[table]
+            hashes = self._added[table]
+            new[table] = num_rows + len(hashes), (total + sum(hashes)) % _MODULUS
+        _set(self._connection, new)
+        self._totals |= new
+
+    def forget(self, *, written: bool) -> None:
+        """The transaction is over: it was committed, or taken back."""
+        self._added.clear()
+        self._changed.clear()
+        if not written:
+            self._totals.clear()
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """Write the checksums of all tables, as they are."""
+    connection.execute(f"DELETE FROM {TABLE}")
+    tables = (*_tables(connection), _SCHEMA)
+    _set(connection, {table: _sum(connection, table) for table in tables})
+
+
+def has(connection: sqlite3.Connection) -> bool:
+    """Return whether a store has checksums: those of older versions have none."""
+    query = f"SELECT 1 FROM {_SCHEMA} WHERE name = ?"
+    return connection.execute(query, (TABLE,)).fetchone() is not None
+
+
+def wrong(connection: sqlite3.Connection) -> str:
+    """Return what is wrong with a store that has checksums; empty if nothing is.
+
+    Raises:
+      sqlite3.DatabaseError: It cannot even be read.
+    """
+    connection.execute("BEGIN")  # One snapshot, though a search may be writing.
+    try:
+        stored = _stored(connection)
+        tables = [*_tables(connection), _SCHEMA]
+        if set(stored) != set(tables):
+            return "tables or checksums are missing"
+        for table in tables:
+            if _sum(connection, table) != stored[table]:
+                return f"what the table {table} holds is not what was written"
+        return ""
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    query = f"SELECT name FROM {_SCHEMA} WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    return sorted(name for (name,) in connection.execute(query) if name != TABLE)
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> dict[str, _Column]:
+    """The columns of a table, in order."""
+    query = "SELECT name, type, dflt_value FROM pragma_table_info(?)"
+    rows = connection.execute(query, (table,)).fetchall()
+    return {
+        name: _Column(type_, default and connection.execute(f"SELECT {default}").fetchone()[0])
+        for name, type_, default in rows
+    }
+
+
+def _stored(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
+    rows = connection.execute(f"SELECT name, num_rows, total FROM {TABLE}")
+    return {name: (int(num_rows), int(total, 16)) for name, num_rows, total in rows}
+
+
+def _set(connection: sqlite3.Connection, sums: Mapping[str, tuple[int, int]]) -> None:
+    connection.executemany(
+        f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?, ?)",
+        [(table, num_rows, f"{total:016x}") for table, (num_rows, total) in sums.items()],
+    )
+
+
+def _sum(connection: sqlite3.Connection, table: str) -> tuple[int, int]:
+    """How many rows a table has, and the sum of their hashes."""
+    what = "type, name, tbl_name, sql" if table == _SCHEMA else "*"
+    cursor = connection.execute(f"SELECT {what} FROM {table}")
+    num_rows = total = 0
+    while rows := cursor.fetchmany(_NUM_READ):
+        num_rows += len(rows)
+        total += sum(map(_hash, rows))
+    return num_rows, total % _MODULUS
+
+
+def _hash(row: tuple[Any, ...]) -> int:
+    text = repr(row).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")

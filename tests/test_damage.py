@@ -1,0 +1,194 @@
+"""Files with single bytes changed, or cut short: each is found and named, or reads the same."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from tests.damage import damaged
+from veldt.learned_opt import errors as learned_errors
+from veldt.learned_opt import registry, weights
+from veldt.meta import checkpoint
+from veldt.meta import errors as meta_errors
+from veldt.meta.replay import errors as replay_errors
+from veldt.meta.replay import storage
+from veldt.search import best, rules
+from veldt.search.errors import SearchError
+from veldt.tasks import errors as task_errors
+from veldt.tasks.benchmark import archive, shelf
+from veldt.tasks.benchmark.costs import Cost
+from veldt.tasks.benchmark.sweep import SPLITS, Sweep
+
+NUM_FLIPS = 200
+REFUSED = (
+    SearchError,
+    learned_errors.LearnedOptError,
+    meta_errors.MetaTrainError,
+    replay_errors.ReplayError,
+    task_errors.TaskError,
+)
+
+
+def check(path: Path, read: Callable[[], Any], num_flips: int = NUM_FLIPS) -> None:
+    """Damages one file in every way and reads what it is part of."""
+    content, expected = path.read_bytes(), read()
+    num_found = 0
+    for broken in damaged(content, num_flips):
+        path.write_bytes(broken)
+        try:
+            found = read()
+        except REFUSED as error:
+            assert path.name in str(error) or path.parent.name in str(error), error
+            num_found += 1
+            continue
+        assert jax.tree.structure(found) == jax.tree.structure(expected)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    path.write_bytes(content)
+    assert num_found >= num_flips // 2
+
+
+def a_sweep() -> Sweep:
+    rng = np.random.default_rng(0)
+    rates, seeds, steps = np.array([0.1, 0.2]), np.arange(3), np.array([0, 5, 10])
+    losses = rng.random((2, 3, 3, len(SPLITS))).astype(np.float32)
+    return Sweep(rates, seeds, steps, losses, 1.5, 2.5)
+
+
+def plain_sweep(sweep: Sweep) -> Any:
+    return [getattr(sweep, name) for name in sweep.__dataclass_fields__]
+
+
+def test_weights(tmp_path: Path):
+    architecture = registry.architecture("celo2")
+    meta_params = architecture.init(jax.random.key(0))
+    path = tmp_path / "some.npz"
+    weights.write(path, weights.Weights("celo2", architecture, meta_params, {"seed": 3}))
+
+    def read() -> Any:
+        found = weights.read(path)
+        return found.name, repr(found.architecture), found.meta_params, json.dumps(found.record)
+
+    check(path, read)
+
+
+def test_an_archive_of_runs(tmp_path: Path):
+    path = tmp_path / "some.npz"
+    record = archive.Record(
+        "contest", "t", "f", 10, "adam", "optax.adam", "constant", a_sweep(), Cost(1.25, 8.0)
+    )
+    archive.write_archive(path, archive.Archive({"date": "today"}, (record,)))
+
+    def read() -> Any:
+        found = archive.read_archive(path)
+        (one,) = found.records
+        return (
+            dict(found.made),
+            plain_sweep(one.sweep),
+            one.identity,
+            one.cost and one.cost.step_ratio,
+        )
+
+    check(path, read)
+
+
+def test_finished_sweeps_and_costs(tmp_path: Path):
+    """What an evaluation finds damaged it makes again: here that is an error."""
+    kept = shelf.Shelf(tmp_path)
+    kept.write_sweeps(tmp_path / "a--0.npz", [a_sweep()])
+    kept.write_cost(tmp_path / "a--0.json", Cost(1.25, 8.0))
+
+    def sweeps() -> Any:
+        try:
+            return [plain_sweep(sweep) for sweep in shelf.read_sweeps(tmp_path / "a--0.npz")]
+        except Exception as error:
+            raise task_errors.TaskError(f"a--0.npz {error}") from error
+
+    check(tmp_path / "a--0.npz", sweeps)
+
+
+class Anyone:
+    """A candidate, as far as a file's name goes."""
+
+    rates, identity, name = (1.0,), "anyone", "anyone"
+
+
+def test_measured_costs(tmp_path: Path):
+    kept, who = shelf.Shelf(tmp_path), Anyone()
+    kept.keep_cost("task", who, "f", Cost(1.25, 8.0))  # type: ignore[arg-type]
+    path = kept.cost_path("task", who, "f")  # type: ignore[arg-type]
+
+    def read() -> Any:
+        found = kept.find_cost("task", who, "f")  # type: ignore[arg-type]
+        if found is None:
+            raise task_errors.TaskError(path.name)
+        return found.step_ratio, found.state_bytes
+
+    check(path, read)
+
+
+@pytest.mark.parametrize("name", [best.RULE_FILE, best.PROVENANCE_FILE])
+def test_a_best_rule(tmp_path: Path, name: str):
+    found = best.make_best(rules.load_rule("adamw"), 0.0125, "found", {"run": "a", "seed": "17"})
+    best.write_best(tmp_path, found)
+
+    def read() -> Any:
+        again = best.read_best(tmp_path)
+        return str(again.program), again.learning_rate, dict(again.provenance)
+
+    check(tmp_path / name, read)
+    if name == best.RULE_FILE:
+        check(tmp_path / name, lambda: str(rules.load_rule(tmp_path)))
+
+
+def test_states_of_a_metagradient(tmp_path: Path):
+    path = tmp_path / "state"
+    arrays = [np.arange(6, dtype=np.float32), np.array(3), np.zeros((0, 2))]
+    storage.write_arrays(path, arrays, {"step": 3})
+    check(path, lambda: storage.read_arrays(path))
+
+
+def checkpointed(folder: Path) -> list[Path]:
+    arrays = {"a.0": np.arange(2000, dtype=np.float32), "b.0": np.array([True, False])}
+    with checkpoint.Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, checkpoint.Stored(arrays, {"update": 1, "best": None}))
+    folder = folder / checkpoint.FOLDER / "1"
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def check_checkpoint(folder: Path, num_flips: int) -> None:
+    files = checkpointed(folder)
+    with checkpoint.Checkpoints(folder) as checkpoints:
+
+        def restore() -> Any:
+            found = checkpoints.restore()
+            return dict(found.arrays), json.dumps(found.facts), found.form
+
+        expected = restore()
+        num_found = 0
+        for path in files:
+            content = path.read_bytes()
+            for broken in damaged(content, num_flips, num_cuts=1):
+                path.write_bytes(broken)
+                try:
+                    found = restore()
+                except meta_errors.MetaTrainError as error:
+                    assert "checkpoints/1 cannot be read" in str(error)
+                    num_found += 1
+                    continue
+                assert jax.tree.structure(found) == jax.tree.structure(expected), path
+                jax.tree.map(np.testing.assert_array_equal, found, expected)
+            path.write_bytes(content)
+        assert num_found > 0
+
+
+def test_a_checkpoint(tmp_path: Path):
+    check_checkpoint(tmp_path, 2)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_often(tmp_path: Path):
+    check_checkpoint(tmp_path, 40)
