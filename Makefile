@@ -63,5 +63,5 @@ wheel: $(READY)  ## dist/veldt-*.whl, for the nodes of a cluster
 	@ls dist/*.whl
 
 clean:  ## Remove caches and build outputs; .venv and runs/ stay
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
