@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
-from veldt.search import files, pretty, rules, simplify
-from veldt.search.errors import SearchError
+from veldt.search import files, pretty, simplify
+from veldt.search.errors import SearchError, UnknownRuleError
 from veldt.search.program import Program
 
 RULE_FILE: Final = "best.py"
@@ -93,21 +93,19 @@ def read_best(directory: Path) -> Best:
     """Reads a run directory's best rule.
 
     Raises:
-      SearchError: the directory holds none, or its files are damaged.
-    """
-    return _read(directory, RULE_FILE, PROVENANCE_FILE)
-
-
-def read_discovered(name: str) -> Best:
-    """Reads a shipped rule that a search of veldt's found: one of `rules.DISCOVERED`.
-
-    Raises:
+      UnknownRuleError: the directory holds none.
       SearchError: its files are damaged.
     """
-    return _read(rules.DISCOVERED_FOLDER, f"{name}.py", f"{name}.json")
+    return read_files(directory, RULE_FILE, PROVENANCE_FILE)
 
 
-def _read(directory: Path, rule_file: str, provenance_file: str) -> Best:
+def read_files(directory: Path, rule_file: str, provenance_file: str) -> Best:
+    """Reads a rule that was found, and where it comes from, by the names of both files.
+
+    Raises:
+      UnknownRuleError: the directory holds none.
+      SearchError: its files are damaged.
+    """
     try:
         text = (directory / rule_file).read_text(encoding="utf-8")
         data = json.loads((directory / provenance_file).read_text(encoding="utf-8"))
@@ -115,7 +113,7 @@ def _read(directory: Path, rule_file: str, provenance_file: str) -> Best:
         if not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"the learning rate is {rate}")
     except FileNotFoundError:
-        raise SearchError(
+        raise UnknownRuleError(
             f"{directory} holds no best rule (no {rule_file} in it): has a search run there?"
         ) from None
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:

@@ -307,13 +307,18 @@ def _evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="a rule's name, a rule file, or a run")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a rule's name or file, a run directory (its best), or RUN#ID: any entry of its "
+        "hall of fame",
+    )
     parser.add_argument("--to", default="optax", metavar="FORMAT", help="optax")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
 
 
 def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from veldt.search import best, export
+    from veldt.search import export, rules
     from veldt.tasks import files
 
     writers = {"optax": export.export_optax}
@@ -322,8 +327,8 @@ def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         raise errors.UsageError(
             f"cannot export to {args.to!r}.{hint} Formats: {', '.join(writers)}"
         )
-    if Path(args.source).is_dir():
-        found = best.read_best(Path(args.source))
+    found = rules.read_found(args.source)
+    if found is not None:
         text = writers[args.to](
             found.program, learning_rate=found.learning_rate, provenance=found.provenance
         )

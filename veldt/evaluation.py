@@ -103,14 +103,14 @@ def load_candidate(source: str | Path) -> Candidate:
     text, path = str(source), Path(source)
     if path.suffix == shipped.SUFFIX or (path / shipped.RUN_FILE).is_file():
         return _load_learned(path)
-    if path.is_dir():
-        return _found_candidate(path.resolve().name, best.read_best(path))
+    if text not in rules.RULE_NAMES and (found := rules.read_found(source)) is not None:
+        return _found_candidate(path.resolve().name if path.is_dir() else path.stem, found)
     if path.suffix == ".py":
         return candidate.ProgramCandidate(path.stem, rules.load_rule(text))
     if text in baselines.BASELINES:
         return baselines.BASELINES[text]
     if text in rules.DISCOVERED:
-        return _found_candidate(text, best.read_discovered(text))
+        return _found_candidate(text, rules.read_discovered(text))
     if text in rules.RULE_NAMES:
         return candidate.ProgramCandidate(text, rules.load_rule(text))
     if text in shipped.names():
