@@ -2,7 +2,8 @@
 
 Each command is one handler that imports what it needs, so that `veldt --help` and `veldt list` do
 not wait for JAX. Exit codes: 0 success, 1 failure, 2 a command line or a config that cannot be
-used, 130 Ctrl-C. An expected failure is one line on stderr; VELDT_DEBUG=1 shows its traceback.
+used (a name that nothing has, for one), 130 Ctrl-C. An expected failure is one line on stderr;
+VELDT_DEBUG=1 shows its traceback.
 """
 
 import argparse
@@ -61,7 +62,16 @@ def _exit_code(error: Exception) -> int | None:
     from veldt.search import errors as search_errors
     from veldt.tasks import errors as task_errors
 
-    if isinstance(error, errors.ConfigError | errors.UsageError):
+    unusable = (
+        errors.ConfigError,
+        errors.UsageError,
+        task_errors.UnknownNameError,
+        learned_errors.UnknownArchitectureError,
+        learned_errors.UnknownWeightsError,
+        meta_errors.UnknownNameError,
+        search_errors.UnknownNameError,
+    )
+    if isinstance(error, unusable):
         return USAGE
     expected = (
         task_errors.TaskError,
@@ -340,20 +350,42 @@ def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run's directory")
+    parser.add_argument(
+        "run_dir",
+        metavar="RUN_DIR",
+        type=Path,
+        help="a run's or an evaluation's directory",
+    )
 
 
 def _report(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from veldt.meta import directory, log
-    from veldt.meta import report as meta_report
-    from veldt.meta.tune import report as tune_report
-    from veldt.search import report as search_report
+    run_dir: Path = args.run_dir
+    if not run_dir.is_dir():
+        beside = run_dir.parent.iterdir() if run_dir.parent.is_dir() else ()
+        hint = errors.did_you_mean(run_dir.name, (path.name for path in beside if path.is_dir()))
+        raise errors.UsageError(f"there is no run directory {str(run_dir)!r}.{hint}".rstrip("."))
+    print(f"wrote {_report_writer(run_dir)(run_dir)}")
 
-    write = search_report.write_report
-    if (args.run_dir / log.FILE_NAME).exists():
-        is_tuning = "tune" in directory.read_config(args.run_dir / directory.CONFIG_FILE)
-        write = tune_report.write_report if is_tuning else meta_report.write_report
-    print(f"wrote {write(args.run_dir)}")
+
+def _report_writer(run_dir: Path) -> Callable[[Path], Path]:
+    """What draws the report of the kind of run that a directory holds."""
+    if (run_dir / "results.json").exists():
+        from veldt import evaluation
+
+        return evaluation.write_report
+    from veldt.meta import directory, log
+
+    if not (run_dir / log.FILE_NAME).exists():
+        from veldt.search import report as search_report
+
+        return search_report.write_report
+    if "tune" in directory.read_config(run_dir / directory.CONFIG_FILE):
+        from veldt.meta.tune import report as tune_report
+
+        return tune_report.write_report
+    from veldt.meta import report as meta_report
+
+    return meta_report.write_report
 
 
 class _Row(Protocol):
@@ -452,7 +484,9 @@ COMMANDS: dict[str, _Command] = {
         _EVALUATE_OPTIONS,
     ),
     "export": _Command("write a rule as a stand-alone source file", _add_export, _export),
-    "report": _Command("write a run's report, one HTML page", _add_report, _report),
+    "report": _Command(
+        "write a run's or an evaluation's report, one HTML page", _add_report, _report
+    ),
     "list": _Command("list what there is", _add_list, _list),
 }
 

@@ -20,7 +20,7 @@ from veldt.search import best, candidate, rules
 from veldt.search.program import Program
 from veldt.tasks import errors as task_errors
 from veldt.tasks import files, imports, suites
-from veldt.tasks.benchmark import baselines, page, runs
+from veldt.tasks.benchmark import baselines, page, runs, stored
 from veldt.tasks.benchmark import evaluate as evaluate_lib
 from veldt.tasks.benchmark import figures as figures_lib
 from veldt.tasks.benchmark.candidates import (
@@ -139,7 +139,13 @@ def load_suite(source: str | Path) -> suites.Suite:
             raise errors.ConfigError(f"{path}: {error}") from None
     if ":" not in text:
         return suites.load_suite(text)
-    suite = imports.load_object("suite", text)()
+    factory = imports.load_object("suite", text)
+    try:
+        suite = factory()
+    except Exception as error:
+        raise task_errors.TaskError(
+            f"suite {text!r}: {text.partition(':')[2]}() failed: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(suite, suites.Suite):
         raise task_errors.TaskError(
             f"suite {text!r} returned {type(suite).__name__}, not a veldt.tasks.suites.Suite"
@@ -152,9 +158,23 @@ def write_results(results: Results, folder: Path) -> Sequence[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     data, html = folder / RESULTS_FILE, folder / PAGE_FILE
     files.write_bytes(data, results.to_json().encode())
-    page.write_page(results, html)
-    figures_lib.write_figures(results, folder)
+    _draw(results, folder)
     return data, html
+
+
+def write_report(folder: Path) -> Path:
+    """Draw an evaluation's page and figures again from what it stored. Returns the page.
+
+    Raises:
+      TaskError: What is stored is damaged, or of another version.
+    """
+    _draw(stored.read(folder / RESULTS_FILE), folder)
+    return folder / PAGE_FILE
+
+
+def _draw(results: Results, folder: Path) -> None:
+    page.write_page(results, folder / PAGE_FILE)
+    figures_lib.write_figures(results, folder)
 
 
 def _found_candidate(name: str, found: best.Best) -> Candidate:
@@ -166,6 +186,8 @@ def _found_candidate(name: str, found: best.Best) -> Candidate:
 def _load_learned(source: str | Path) -> Candidate:
     try:
         return learned_candidates.learned_candidate(source)
+    except learned_errors.UnknownWeightsError as error:
+        raise task_errors.UnknownNameError(str(error)) from None
     except learned_errors.LearnedOptError as error:
         raise task_errors.TaskError(str(error)) from None
 

@@ -135,7 +135,7 @@ def test_usage_errors_are_named_and_exit_2(searches, fake, capsys, words, messag
     "error",
     [
         search_errors.StoreError("the store is damaged"),
-        task_errors.UnknownTaskError("digit_mlp", ["digits_mlp"]),
+        task_errors.MissingDataError("Fashion-MNIST was not found"),
         pool_lib.PoolError("no worker can be made"),
         PermissionError("may not write there"),
     ],
@@ -183,7 +183,9 @@ def test_export_writes_what_the_exporter_returns(fake, capsys, tmp_path, monkeyp
     assert "file" in err
 
 
-def test_report_says_what_it_wrote(fake, capsys):
+def test_report_says_what_it_wrote(fake, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/my").mkdir(parents=True)
     fake("report", write_report=lambda run_dir: run_dir / "report.html")
     assert run(capsys, "report", "runs/my") == (0, "wrote runs/my/report.html\n", "")
 
