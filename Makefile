@@ -10,7 +10,7 @@ RUN_DIR ?= runs/quickstart
 TEST_JOBS ?= 2
 SUITE ?= small
 
-.PHONY: help setup quickstart test test-all test-newest lint format soak bench archive wheel clean
+.PHONY: help setup quickstart test test-all test-newest catalogue lint format soak bench archive wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -37,6 +37,9 @@ test: lint  ## Lint, types, and the tests that take seconds
 
 test-all: lint  ## Everything, the slow tests too
 	$(BIN)/pytest -q -n $(TEST_JOBS)
+
+catalogue: $(READY)  ## What `veldt list` and `--help` print, written down
+	$(BIN)/python -c "from veldt import catalogue, cli; catalogue.write(catalogue.make(cli.config_classes()))"
 
 test-newest: $(READY)  ## The language, the rules and the interpreter on this machine's newest Python, in .venv-newest
 	TEST_JOBS=$(TEST_JOBS) .ci/test_newest

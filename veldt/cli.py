@@ -13,11 +13,11 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 import veldt
+from veldt import catalogue, errors, fields
 from veldt import config as config_lib
-from veldt import errors
 
 if TYPE_CHECKING:
     from veldt.tasks import pool_config
@@ -109,7 +109,7 @@ def _dispatch(words: list[str]) -> None:
             subparser.add_argument(
                 *("-h", "--help"),
                 action=_HelpWithFields,
-                config_class=command.config_class,
+                command=name,
                 help="show this message and the config's fields",
             )
     if not words:
@@ -155,15 +155,15 @@ def _check_overrides(
     config_class: type, overrides: Iterable[str], own_options: Mapping[str, int]
 ) -> None:
     """Refuse what is a misspelt option of the command rather than a field of the config."""
-    fields = {field.name for field in dataclasses.fields(config_class)}
+    known_fields = {field.name for field in dataclasses.fields(config_class)}
     for word in overrides:
         name = word.partition("=")[0]
         field = name.removeprefix("--").partition(".")[0].replace("-", "_")
-        known = [*own_options, *("--" + field.replace("_", "-") for field in sorted(fields))]
+        known = [*own_options, *("--" + field.replace("_", "-") for field in sorted(known_fields))]
         hint = errors.did_you_mean(name, own_options)
         # Where a field is nearer, the config's own error names it.
         nearest = hint and hint == errors.did_you_mean(name, known)
-        if name.startswith("--") and field not in fields and nearest:
+        if name.startswith("--") and field not in known_fields and nearest:
             raise errors.UsageError(f"unknown option {name}.{hint}")
 
 
@@ -388,55 +388,16 @@ def _report_writer(run_dir: Path) -> Callable[[Path], Path]:
     return meta_report.write_report
 
 
-class _Row(Protocol):
-    """What a registry lists."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def description(self) -> str: ...
-
-
-def _list_rules() -> Sequence[_Row]:
-    from veldt.search import rules
-
-    return rules.list_rules()
-
-
-def _list_tasks() -> Sequence[_Row]:
-    from veldt.tasks import registry
-
-    return registry.list_tasks()
-
-
-def _list_suites() -> Sequence[_Row]:
-    from veldt.tasks import suites
-
-    return tuple(suites.SUITES.values())
-
-
-def _list_configs() -> Sequence[_Row]:
-    return config_lib.list_configs()
-
-
-LISTS: dict[str, Callable[[], Sequence[_Row]]] = {
-    "rules": _list_rules,
-    "tasks": _list_tasks,
-    "suites": _list_suites,
-    "configs": _list_configs,
-}
-
-
 def _add_list(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="WHAT", help=", ".join(LISTS))
+    parser.add_argument("what", metavar="WHAT", help=", ".join(catalogue.LISTS))
 
 
 def _list(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    if args.what not in LISTS:
-        hint = errors.did_you_mean(args.what, LISTS)
-        raise errors.UsageError(f"cannot list {args.what!r}.{hint} Lists: {', '.join(LISTS)}")
-    rows = LISTS[args.what]()
+    lists = catalogue.LISTS
+    if args.what not in lists:
+        hint = errors.did_you_mean(args.what, lists)
+        raise errors.UsageError(f"cannot list {args.what!r}.{hint} Lists: {', '.join(lists)}")
+    rows = lists[args.what]()
     width = max((len(row.name) for row in rows), default=0)
     for row in rows:
         print(f"{row.name:{width}}  {row.description}".rstrip())
@@ -491,6 +452,15 @@ COMMANDS: dict[str, _Command] = {
 }
 
 
+def config_classes() -> dict[str, type]:
+    """Return the class of each command's config, for those that take one."""
+    return {
+        name: command.config_class()
+        for name, command in COMMANDS.items()
+        if command.config_class is not None
+    }
+
+
 @final
 class _Parser(argparse.ArgumentParser):
     """Raises what argparse would print, so that all errors leave by one door."""
@@ -505,15 +475,12 @@ class _Parser(argparse.ArgumentParser):
 class _HelpWithFields(argparse.Action):
     """`--help` of a command with a config: argparse's text, then the config's fields."""
 
-    def __init__(self, *, config_class: Callable[[], type], **kwargs: Any):
+    def __init__(self, *, command: str, **kwargs: Any):
         super().__init__(nargs=0, **kwargs)
-        self._config_class = config_class
+        self._command = command
 
     def __call__(self, parser: argparse.ArgumentParser, *args: object) -> None:
         parser.print_help()
         print("\nfields of CONFIG:")
-        for field in config_lib.list_fields(self._config_class()):
-            print(f"  {field.option} ({field.kind}; {field.default})")
-            if field.description:
-                print(f"      {field.description}")
+        print("\n".join(fields.describe(catalogue.fields(self._command))))
         parser.exit()
