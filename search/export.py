@@ -20,6 +20,7 @@ from typing import Final
 
 from veldt.search import dataflow, exported, extents, leaf_code, leaf_ops, roles
 from veldt.search.dataflow import Constant, Input
+from veldt.search.errors import ProgramError
 from veldt.search.leaf_code import LINE_LENGTH, LeafWriter
 from veldt.search.program import ROLES, STEP, Program
 
@@ -141,9 +142,19 @@ class _Module:
         used = "\n".join([*masks, *helpers, code])
         modules = [f"import {name}\n" for name in ("math", "re") if f"{name}." in used]
         head = [self.docstring(), "".join(modules) + _IMPORTS]
-        carried = exported.constants(str(self.program), self.learning_rate, self.provenance)
-        parts = [*masks, *helpers, code, carried]
+        parts = [*masks, *helpers, code, *self.carried()]
         return "\n\n".join(head) + "\n\n\n" + "\n\n\n".join(parts) + "\n"
+
+    def carried(self) -> list[str]:
+        """What veldt reads of the module; nothing of a program whose names no text can have."""
+        text = str(self.program)
+        try:
+            readable = replace(Program.parse(text), doc="") == replace(self.program, doc="")
+        except ProgramError:
+            readable = False
+        if not readable:
+            return []
+        return [exported.constants(text, self.learning_rate, self.provenance)]
 
     def docstring(self) -> str:
         """The module's docstring: what it is, how to use it, the program, where it comes from."""

@@ -20,7 +20,7 @@ PROGRAM: Final = "VELDT_PROGRAM"
 ORIGIN: Final = "VELDT_ORIGIN"
 
 _COMMENT: Final = "# What veldt reads of this file: the program that it was written from."
-_PIECE: Final = 80  # With the constant's name and quotes, one piece fits a line.
+_PIECE: Final = 80
 # Imported by what makes an optimizer, and by no program.
 _LIBRARIES: Final = frozenset(("equinox", "flax", "jax", "numpy", "optax", "torch"))
 
@@ -135,9 +135,12 @@ def _constant(name: str, text: str) -> list[str]:
                 piece = ""
             piece += char
         pieces.append(piece)
-    whole = f'{name} = "{"".join(pieces)}"'
-    if len(whole) <= LINE_LENGTH:
-        return [whole]
+    # Formatters join pieces that fit a line.
+    joined = f'"{"".join(pieces)}"'
+    if len(name) + 3 + len(joined) <= LINE_LENGTH:
+        return [f"{name} = {joined}"]
+    if 4 + len(joined) <= LINE_LENGTH:
+        return [f"{name} = (", f"    {joined}", ")"]
     return [f"{name} = (", *(f'    "{piece}"' for piece in pieces), ")"]
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from tests.search.strategies import programs
 from tests.search.test_export import check_ruff
@@ -133,3 +134,21 @@ def test_a_mark_in_a_paths_name_is_a_part_of_it(finished_run, tmp_path):
         rules.load_rule(tmp_path / "nowhere#3")
     with pytest.raises(UnknownRuleError, match=r"no search's run directory \(no store.sqlite\)"):
         rules.load_rule(f"{tmp_path}#3")
+
+
+@hypothesis.settings(max_examples=20)
+@hypothesis.given(
+    text=st.text(st.characters() | st.sampled_from("\"'\\\n\r {}日"), max_size=400),
+    length=st.integers(60, 200),
+)
+def test_any_text_is_written_as_a_formatter_leaves_it_and_read_back(text, length, folder):
+    for program in (text, "x" * length, "y" * length + "\n" + text):
+        source = f'"""A module."""\n\n{exported.constants(program, 0.1, {text: text})}\n'
+        check_ruff(source, folder)
+        carried = exported.read(source)
+        assert (carried.program, carried.provenance) == (program, {text: text})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("exported")

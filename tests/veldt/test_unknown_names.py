@@ -73,6 +73,7 @@ CASES = {
     "meta-train task": (meta_train("meta-validation", task("digits_mpl")), "'digits_mlp'"),
     "meta-train start": (meta_train("start", "celo22"), "'celo2'"),
     "meta-train start's file": (meta_train("start", "no.npz"), "no.npz"),
+    "meta-train part": (meta_train("phases.0.train", "[schedulr]"), "'scheduler'"),
     "meta-train kind": (meta_train("tasks.kinds", "{perceptrn: 1}"), "'perceptron'"),
     "meta-train estimator": (meta_train("phases.0.estimator.kind", "imitatio"), "'imitation'"),
     "meta-train expert": (meta_train("phases.0.estimator.expert", "owm:factory"), "'own'"),
