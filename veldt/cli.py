@@ -11,13 +11,14 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, final
 
 import veldt
-from veldt import catalogue, errors, fields
+from veldt import catalogue, errors, linked
 from veldt import config as config_lib
+from veldt import words as words_lib
 
 if TYPE_CHECKING:
     from veldt.tasks import pool_config
@@ -87,7 +88,7 @@ def _exit_code(error: Exception) -> int | None:
 
 
 def _dispatch(words: list[str]) -> None:
-    parser = _Parser(
+    parser = words_lib.Parser(
         prog="veldt",
         description="Discover training algorithms.",
         epilog="`veldt COMMAND --help` says more. CONFIG is a YAML path or a name in `veldt list "
@@ -95,7 +96,7 @@ def _dispatch(words: list[str]) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"veldt {veldt.__version__}")
-    subparsers = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+    subparsers = parser.add_subparsers(metavar="COMMAND", parser_class=words_lib.Parser)
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(
             name,
@@ -108,7 +109,7 @@ def _dispatch(words: list[str]) -> None:
         if command.config_class is not None:
             subparser.add_argument(
                 *("-h", "--help"),
-                action=_HelpWithFields,
+                action=words_lib.HelpWithFields,
                 command=name,
                 help="show this message and the config's fields",
             )
@@ -123,53 +124,22 @@ def _dispatch(words: list[str]) -> None:
     chosen = COMMANDS.get(words[0])
     overrides: list[str] = []
     if chosen is not None and chosen.config_class is not None:
-        words, overrides = _split_overrides(words, chosen.own_options)
+        words, overrides = words_lib.split_overrides(words, chosen.own_options)
     args = parser.parse_args(words)
     if chosen is None:
         raise errors.UsageError(f"the command comes first. Commands: {', '.join(COMMANDS)}")
     if chosen.config_class is not None:
-        _check_overrides(chosen.config_class(), overrides, chosen.own_options)
+        words_lib.check_overrides(chosen.config_class(), overrides, chosen.own_options)
     chosen.run(args, overrides)
-
-
-def _split_overrides(
-    words: Sequence[str], own_options: Mapping[str, int]
-) -> tuple[list[str], list[str]]:
-    """Part a command's own words from its config's overrides, in whatever order they come."""
-    own: list[str] = []
-    overrides: list[str] = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        name, equals, _ = word.partition("=")
-        is_override = word.startswith("--") and name not in own_options
-        num_values = 0
-        if word.startswith("--") and not equals:
-            num_values = own_options.get(name, 1)
-        (overrides if is_override else own).extend([word, *rest[:num_values]])
-        del rest[:num_values]
-    return own, overrides
-
-
-def _check_overrides(
-    config_class: type, overrides: Iterable[str], own_options: Mapping[str, int]
-) -> None:
-    """Refuse what is a misspelt option of the command rather than a field of the config."""
-    known_fields = {field.name for field in dataclasses.fields(config_class)}
-    for word in overrides:
-        name = word.partition("=")[0]
-        field = name.removeprefix("--").partition(".")[0].replace("-", "_")
-        known = [*own_options, *("--" + field.replace("_", "-") for field in sorted(known_fields))]
-        hint = errors.did_you_mean(name, own_options)
-        # Where a field is nearer, the config's own error names it.
-        nearest = hint and hint == errors.did_you_mean(name, known)
-        if name.startswith("--") and field not in known_fields and nearest:
-            raise errors.UsageError(f"unknown option {name}.{hint}")
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="a YAML path or a shipped config's name")
-    parser.add_argument("--run-dir", type=Path, help="where the run is kept (runs/CONFIG)")
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        help="where the run is kept (runs/CONFIG, with the name of the tasks where they are given)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run kept there")
 
 
@@ -183,7 +153,7 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.search import config, display, run
 
     settings = config_lib.load_config(config.SearchConfig, args.config, overrides)
-    run_dir = args.run_dir or Path("runs") / Path(args.config).stem
+    run_dir = _place("search", settings, args, overrides)
     _leave_accelerators_to_workers(settings.pool)
     view = display.make_display()
     try:
@@ -196,6 +166,18 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     finally:
         view.close()
     display.print_results(result.entries, run_dir, config=settings)
+
+
+def _place(command: str, settings: Any, args: argparse.Namespace, overrides: Sequence[str]) -> Path:
+    """Where a run is kept. Says what a changed field leaves standing, and where that is kept."""
+    for line in linked.notes(command, settings, args.config, overrides):
+        print(line, file=sys.stderr)
+    if args.run_dir is not None:
+        return Path(args.run_dir)
+    run_dir = linked.run_dir(command, settings, args.config, overrides)
+    if run_dir.name != Path(args.config).stem:
+        print(f"note: the run is kept in {run_dir} (--run-dir changes it)", file=sys.stderr)
+    return run_dir
 
 
 def _leave_accelerators_to_workers(settings: "pool_config.PoolConfig") -> None:
@@ -222,7 +204,7 @@ def _meta_train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.tasks import compiling
 
     settings = config_lib.load_config(config.MetaTrainConfig, args.config, overrides)
-    run_dir = args.run_dir or Path("runs") / Path(args.config).stem
+    run_dir = _place("meta-train", settings, args, overrides)
     _leave_accelerators_to_workers(settings.pool)
     compiling.keep_compiled()
     view = display.make_display()
@@ -251,7 +233,7 @@ def _tune(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.tasks import compiling
 
     settings = config_lib.load_config(config.TuneConfig, args.config, overrides)
-    run_dir = args.run_dir or Path("runs") / Path(args.config).stem
+    run_dir = _place("tune", settings, args, overrides)
     compiling.keep_compiled()
     view = display.make_display()
     try:
@@ -459,28 +441,3 @@ def config_classes() -> dict[str, type]:
         for name, command in COMMANDS.items()
         if command.config_class is not None
     }
-
-
-@final
-class _Parser(argparse.ArgumentParser):
-    """Raises what argparse would print, so that all errors leave by one door."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise a usage error that says how the command is used."""
-        usage = " ".join(self.format_usage().split()).removeprefix("usage: ")
-        raise errors.UsageError(f"{message}\nusage: {usage}")
-
-
-@final
-class _HelpWithFields(argparse.Action):
-    """`--help` of a command with a config: argparse's text, then the config's fields."""
-
-    def __init__(self, *, command: str, **kwargs: Any):
-        super().__init__(nargs=0, **kwargs)
-        self._command = command
-
-    def __call__(self, parser: argparse.ArgumentParser, *args: object) -> None:
-        parser.print_help()
-        print("\nfields of CONFIG:")
-        print("\n".join(fields.describe(catalogue.fields(self._command))))
-        parser.exit()

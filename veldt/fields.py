@@ -79,7 +79,7 @@ def _field(cls: type, name: str, annotation: Any, option: str) -> FieldInfo:
     if dataclasses.is_dataclass(default) and not isinstance(default, type):
         text = ""
     else:
-        text = "required" if default is typed_yaml.MISSING else _one_line(default)
+        text = "required" if default is typed_yaml.MISSING else one_line(default)
     keys = () if inner is None else list_keys(inner)
     description = _attributes(cls).get(name, "")
     return FieldInfo(option, typed_yaml.spell(annotation), text, description, keys)
@@ -114,7 +114,8 @@ def _attributes(cls: type) -> Mapping[str, str]:
     return found
 
 
-def _one_line(value: object) -> str:
+def one_line(value: object) -> str:
+    """Return a config's value as YAML on one line."""
     text = yaml.safe_dump(
         yaml.safe_load(typed_yaml.dump(value)), default_flow_style=True, width=10**6
     )
