@@ -258,8 +258,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "rules",
         metavar="RULE",
         nargs="+",
-        help="a baseline's or a shipped rule's name, a rule file, a run directory, or "
-        "module:function that makes an Optax transform",
+        help="a baseline's or a shipped rule's name, a rule file or an export, a run directory "
+        "(RUN#ID: an entry of its hall of fame), or module:function that makes an Optax transform",
     )
     parser.add_argument(
         "--suite", default="small", help="a suite's name, a YAML file, or module:factory (small)"

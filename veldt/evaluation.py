@@ -1,8 +1,9 @@
 """Which candidates and suites a user's words stand for, and `veldt.evaluate`.
 
 A candidate may be named by anything that makes an optimizer: a baseline (`muon`), a shipped rule
-(`adabelief`) or learned optimizer, a rule file, a weight file (`.npz`), the run directory of a
-search or of meta-training, or `module:function`. A suite is a shipped one's name, a YAML file, or
+(`adabelief`) or learned optimizer, a rule file or an export of one, a weight file (`.npz`), the run
+directory of a search (`RUN#ID`: an entry of its hall of fame) or of meta-training, or
+`module:function`. A suite is a shipped one's name, a YAML file, or
 `module:factory`.
 """
 

@@ -1,5 +1,6 @@
 """Bad input at the command line: a clear error, the right exit code, nothing lost, nothing run."""
 
+import re
 import sqlite3
 
 import pytest
@@ -31,7 +32,8 @@ LINES = {
 def fails(capsys, words, code):
     """Runs a command that must fail. Returns what it said."""
     assert cli.main([str(word) for word in words]) == code
-    message = capsys.readouterr().err
+    # What the command line leaves standing of a config is noted first.
+    message = re.sub(r"\A(note: .*\n)*", "", capsys.readouterr().err)
     assert message.startswith("error: ") and "Traceback" not in message
     return message
 
