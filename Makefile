@@ -10,7 +10,7 @@ RUN_DIR ?= runs/quickstart
 TEST_JOBS ?= 2
 SUITE ?= small
 
-.PHONY: help setup quickstart test test-all lint format soak bench archive wheel clean
+.PHONY: help setup quickstart test test-all test-newest catalogue lint format soak bench archive wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -38,6 +38,12 @@ test: lint  ## Lint, types, and the tests that take seconds
 test-all: lint  ## Everything, the slow tests too
 	$(BIN)/pytest -q -n $(TEST_JOBS)
 
+catalogue: $(READY)  ## What `veldt list` and `--help` print, written down
+	$(BIN)/python -c "from veldt import catalogue, cli; catalogue.write(catalogue.make(cli.config_classes()))"
+
+test-newest: $(READY)  ## The language, the rules and the interpreter on this machine's newest Python, in .venv-newest
+	TEST_JOBS=$(TEST_JOBS) .ci/test_newest
+
 lint: $(READY)  ## ruff and mypy, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,6 +68,6 @@ wheel: $(READY)  ## dist/veldt-*.whl, for the nodes of a cluster
 	@rm -rf build
 	@ls dist/*.whl
 
-clean:  ## Remove caches and build outputs; .venv and runs/ stay
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+clean:  ## Remove caches and build outputs; .venv, .venv-newest and runs/ stay
+	rm -rf build dist *.egg-info src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path './$(VENV)*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

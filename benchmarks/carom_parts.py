@@ -15,9 +15,9 @@ from typing import Final
 import discovered
 
 import veldt
-from veldt.search.best import read_discovered
 from veldt.search.candidate import ProgramCandidate
 from veldt.search.program import Program
+from veldt.search.rules import read_discovered
 from veldt.tasks.benchmark.candidates import rate_grid
 from veldt.tasks.benchmark.results import Row
 

@@ -5,6 +5,7 @@ with its message, and these cross process boundaries.
 """
 
 from collections.abc import Iterable
+from typing import Self
 
 from veldt.tasks import errors as task_errors
 
@@ -41,9 +42,13 @@ class WeightsError(LearnedOptError):
     """Raised for a weight file that is not there, is damaged, or is something else."""
 
     @classmethod
-    def of(cls, source: object, why: str) -> "WeightsError":
+    def of(cls, source: object, why: str) -> Self:
         """Say which file, and what is wrong with it."""
         return cls(f"{source}: {why}")
+
+
+class UnknownWeightsError(WeightsError):
+    """Raised for weights that are not there: a name that nothing has, a path to nothing."""
 
 
 class MissingInputError(LearnedOptError):

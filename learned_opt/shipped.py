@@ -32,7 +32,7 @@ def find(source: str | Path, folder: Path = FOLDER) -> Path:
       folder: Where the shipped ones are.
 
     Raises:
-      WeightsError: There is none.
+      UnknownWeightsError: There is none.
     """
     known = names(folder)
     if source in known:
@@ -41,14 +41,16 @@ def find(source: str | Path, folder: Path = FOLDER) -> Path:
     # `os.path`, because pathlib's own tests raise on names that the file system cannot have.
     if os.path.isdir(path):
         if not os.path.isfile(path / RUN_FILE):
-            raise errors.WeightsError.of(
+            raise errors.UnknownWeightsError.of(
                 path, f"a directory without {RUN_FILE}; has a meta-training run there?"
             )
         return path / RUN_FILE
-    if path.suffix == SUFFIX or len(path.parts) > 1 or os.path.isfile(path):
+    if os.path.isfile(path):
         return path
+    if path.suffix == SUFFIX or len(path.parts) > 1:
+        raise errors.UnknownWeightsError.of(path, "there is no such weight file")
     near = task_errors.did_you_mean(str(source), known)
-    raise errors.WeightsError(
+    raise errors.UnknownWeightsError(
         f"there are no weights {str(source)!r}{near}. Shipped: {', '.join(known) or 'none'}; or "
         "give the path of a weight file (.npz) or of a meta-training run's directory."
     )

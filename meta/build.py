@@ -26,6 +26,7 @@ from veldt.meta import (
     truncated_es,
 )
 from veldt.tasks import base, imports
+from veldt.tasks import errors as task_errors
 
 _LOG_FLOOR = 1e-3  # of normalised losses, where 1 is to know nothing
 _OBJECTIVES: dict[str, meta_loss.MetaLoss] = {
@@ -79,12 +80,15 @@ def split(
       train: Names of those that move; empty for all.
 
     Raises:
-      MetaTrainError: A name is none of theirs.
+      UnknownNameError: A name is none of theirs.
     """
     for name in train:
         if name not in meta_params:
             known = ", ".join(sorted(meta_params))
-            raise errors.MetaTrainError(f"there is no part {name!r} to train; there are: {known}")
+            near = task_errors.did_you_mean(name, meta_params)
+            raise errors.UnknownNameError(
+                f"there is no part {name!r} to train{near}; there are: {known}"
+            )
     names = set(train) or set(meta_params)
     moving = {name: part for name, part in meta_params.items() if name in names}
     return moving, {name: part for name, part in meta_params.items() if name not in names}

@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
-from veldt.search import files, pretty, rules, simplify
-from veldt.search.errors import ProgramError, SearchError
+from veldt.search import files, pretty, simplify
+from veldt.search.errors import ProgramError, SearchError, UnknownRuleError
 from veldt.search.program import Program
 from veldt.tasks import digest
 
-RULE_FILE: Final = rules.BEST_FILE
-PROVENANCE_FILE: Final = rules.ORIGIN_FILE
+RULE_FILE: Final = "best.py"
+PROVENANCE_FILE: Final = "best.json"
+# The provenance's entry that holds a digest of the rule file.
+RULE_DIGEST: Final = "rule_digest"
 TASKS: Final = "tasks"
 """The provenance's entry that names the tasks of the search."""
 # Numbers that are structure and not a choice: 1 - b, x / 2, squares.
@@ -90,7 +92,7 @@ def write_best(directory: Path, best: Best) -> None:
     data = {
         "learning_rate": best.learning_rate,
         "provenance": dict(best.provenance),
-        rules.RULE_DIGEST: digest.of(text.encode()),
+        RULE_DIGEST: digest.of(text.encode()),
     }
     files.write_text(directory / PROVENANCE_FILE, json.dumps(digest.signed(data), indent=2) + "\n")
 
@@ -99,26 +101,24 @@ def read_best(directory: Path) -> Best:
     """Reads a run directory's best rule.
 
     Raises:
-      SearchError: the directory holds none, or its files are damaged.
-    """
-    return _read(directory, RULE_FILE, PROVENANCE_FILE)
-
-
-def read_discovered(name: str) -> Best:
-    """Reads a shipped rule that a search of veldt's found: one of `rules.DISCOVERED`.
-
-    Raises:
+      UnknownRuleError: the directory holds none.
       SearchError: its files are damaged.
     """
-    return _read(rules.DISCOVERED_FOLDER, f"{name}.py", f"{name}.json")
+    return read_files(directory, RULE_FILE, PROVENANCE_FILE)
 
 
-def _read(directory: Path, rule_file: str, provenance_file: str) -> Best:
+def read_files(directory: Path, rule_file: str, provenance_file: str) -> Best:
+    """Reads a rule that was found, and where it comes from, by the names of both files.
+
+    Raises:
+      UnknownRuleError: the directory holds none.
+      SearchError: its files are damaged.
+    """
     try:
         content = (directory / rule_file).read_bytes()
         text = content.decode("utf-8")
         data = digest.check(json.loads((directory / provenance_file).read_text(encoding="utf-8")))
-        if data.get(rules.RULE_DIGEST, digest.of(content)) != digest.of(content):
+        if data.get(RULE_DIGEST, digest.of(content)) != digest.of(content):
             raise ValueError(
                 f"{rule_file} was changed after the search wrote it; a rule of your own is used by "
                 "naming its file"
@@ -127,7 +127,7 @@ def _read(directory: Path, rule_file: str, provenance_file: str) -> Best:
         if not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"the learning rate is {rate}")
     except FileNotFoundError:
-        raise SearchError(
+        raise UnknownRuleError(
             f"{directory} holds no best rule (no {rule_file} in it): has a search run there?"
         ) from None
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:

@@ -128,7 +128,8 @@ class FounderConfig:
     """What the first population holds beside the initial rule.
 
     Attributes:
-      rule: a shipped rule, a rule file, or a run directory: all of its hall of fame.
+      rule: a shipped rule, a rule file or an export, "RUN#ID", an entry of a run's hall of fame, or
+        a run directory: all of them.
       learning_rate: its own; null takes what a run directory's rules came with, and the search's
         for others.
     """
@@ -153,9 +154,9 @@ class SearchConfig:
       meta_validation: other tasks, on which each new best is scored; they never decide anything
         during the search.
       seed: of everything random; the same seed and config give the same run.
-      initial_rule: what the population starts as: a shipped rule, a rule file or a run directory
-        (its best).
-      learning_rate: the initial rule's; null takes that of a run directory's best.
+      initial_rule: what the population starts as: a shipped rule, a rule file or an export, a run
+        directory (its best) or "RUN#ID", an entry of its hall of fame.
+      learning_rate: the initial rule's; null takes the one that a search found it with.
       founders: what the population starts as besides, in turn with the initial rule.
       num_slots: state slots that programs may use; the initial rule is given unused ones up to this
         number.

@@ -1,6 +1,7 @@
 """Errors of the search room.
 
-All derive from `SearchError`; the command line turns them into exit code 1.
+All derive from `SearchError`; the command line turns them into exit code 1, and a name that nothing
+has into 2.
 """
 
 
@@ -53,7 +54,11 @@ class CapacityError(SearchError):
     """
 
 
-class UnknownRuleError(SearchError):
+class UnknownNameError(SearchError):
+    """A name that nothing has. Exit code 2."""
+
+
+class UnknownRuleError(UnknownNameError):
     """A rule name that is neither shipped nor a file nor a run directory."""
 
 

@@ -18,8 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from veldt.search import dataflow, extents, leaf_code, leaf_ops, roles
+from veldt.search import dataflow, exported, extents, leaf_code, leaf_ops, roles
 from veldt.search.dataflow import Constant, Input
+from veldt.search.errors import ProgramError
 from veldt.search.leaf_code import LINE_LENGTH, LeafWriter
 from veldt.search.program import ROLES, STEP, Program
 
@@ -30,6 +31,7 @@ _MAX_LOCAL_NAME: Final = 24
 # Names that mean something in the exported module, and those that linters refuse.
 # fmt: off
 _RESERVED: Final = frozenset((
+    exported.PROGRAM, exported.ORIGIN,
     "NamedTuple", "ValueError", "count", "embedding_mask", "float", "init_fn", "jax", "jnp",
     "last_mask", "leaf", "learning_rate", "math", "optax", "outputs", "params", "pick", "re",
     "square_sum", "squared", "squares", "state", "sum", "tx", "update_fn", "updates", "l", "I", "O",
@@ -140,7 +142,19 @@ class _Module:
         used = "\n".join([*masks, *helpers, code])
         modules = [f"import {name}\n" for name in ("math", "re") if re.search(rf"\b{name}\.", used)]
         head = [self.docstring(), "".join(modules) + _IMPORTS]
-        return "\n\n".join(head) + "\n\n\n" + "\n\n\n".join([*masks, *helpers, code]) + "\n"
+        parts = [*masks, *helpers, code, *self.carried()]
+        return "\n\n".join(head) + "\n\n\n" + "\n\n\n".join(parts) + "\n"
+
+    def carried(self) -> list[str]:
+        """What veldt reads of the module; nothing of a program whose names no text can have."""
+        text = str(self.program)
+        try:
+            readable = replace(Program.parse(text), doc="") == replace(self.program, doc="")
+        except ProgramError:
+            readable = False
+        if not readable:
+            return []
+        return [exported.constants(text, self.learning_rate, self.provenance)]
 
     def docstring(self) -> str:
         """The module's docstring: what it is, how to use it, the program, where it comes from."""

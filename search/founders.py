@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
-from veldt.search import best, finals, rules
+from veldt.search import finals, rules
 from veldt.search.config import FounderConfig, SearchConfig
 from veldt.search.errors import SearchError
 from veldt.search.mutation import Genotype
@@ -93,7 +93,7 @@ def _of(config: SearchConfig, one: FounderConfig) -> list[Founder]:
     directory = Path(one.rule)
     if one.rule in rules.RULE_NAMES or not (directory / FILE_NAME).is_file():
         rate = one.learning_rate
-        if rate is None and not directory.is_dir():
+        if rate is None and rules.read_found(one.rule) is None:
             rate = config.learning_rate
         return [Founder(one.rule, _genotype(config, one.rule, rate))]
     with Store.open(directory, read_only=True) as store:
@@ -109,14 +109,15 @@ def _of(config: SearchConfig, one: FounderConfig) -> list[Founder]:
 
 
 def _genotype(config: SearchConfig, rule: str, learning_rate: float | None) -> Genotype:
-    """A rule at a learning rate; None is that of a run directory's best."""
+    """A rule at a learning rate; None is the one that a search found it with."""
     program = rules.load_rule(rule)
     if learning_rate is None:
-        if not (Path(rule) / best.PROVENANCE_FILE).is_file() or rule in rules.RULE_NAMES:
+        found = rules.read_found(rule)
+        if found is None:
             raise SearchError(
-                f"{rule} comes with no learning rate, as only a run directory's best does; set one"
+                f"{rule} comes with no learning rate, as only what a search found does; set one"
             )
-        learning_rate = best.read_best(Path(rule)).learning_rate
+        learning_rate = found.learning_rate
     return _padded(config, program, learning_rate)
 
 

@@ -223,7 +223,7 @@ CALLS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "tanh": ("jnp.tanh", ("{0}",)),
     "arcsinh": ("jnp.arcsinh", ("{0}",)),
     "arccosh": ("jnp.arccosh", ("jnp.maximum({0}, 1.0)",)),
-    "arctanh": ("jnp.arctanh", ("jnp.clip({0}, -0.999999, 0.999999)",)),
+    "arctanh": ("jnp.arctanh", ("jnp.clip({0}, -0.9999990463256836, 0.9999990463256836)",)),
     "invert": ("jnp.where", ("{0} > 0", "0.0", "1.0")),
     "where": ("jnp.where", ("{0} > 0", "{1}", "{2}")),
     "interp": ("_interp", ("{0}", "{1}", "{2}")),

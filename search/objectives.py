@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-from veldt.search.errors import SearchError
+from veldt.search.errors import SearchError, UnknownNameError
 from veldt.tasks import errors, imports
 from veldt.tasks.hollow import MIN_NORMALIZED
 
@@ -191,14 +191,17 @@ def load(name: str) -> Objective:
         installed packages.
 
     Raises:
-      SearchError: there is none, or the function cannot be imported.
+      UnknownNameError: there is none.
+      SearchError: the function cannot be imported.
     """
     try:
         check_name(name)
         if name in OBJECTIVES:
             return OBJECTIVES[name]()
         return UserObjective(name, imports.load_object("objective", name))
-    except (ValueError, errors.TaskError) as error:
+    except (ValueError, errors.UnknownNameError) as error:
+        raise UnknownNameError(str(error)) from error
+    except errors.TaskError as error:
         raise SearchError(str(error)) from error
 
 

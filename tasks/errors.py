@@ -13,7 +13,11 @@ class TaskError(Exception):
     """Root of the room's errors: a task is unknown, broken, or its data are missing."""
 
 
-class UnknownTaskError(TaskError):
+class UnknownNameError(TaskError):
+    """Raised for a name that nothing has: a module, a function, a candidate. Exit code 2."""
+
+
+class UnknownTaskError(UnknownNameError):
     """Raised by `registry.load_task` for a name that is no shipped task."""
 
     @classmethod
@@ -24,6 +28,10 @@ class UnknownTaskError(TaskError):
             f"unknown task {name!r}{did_you_mean(name, known)}. Known tasks: {', '.join(known)}; "
             'a task of your own is named "module:factory".'
         )
+
+
+class UnknownSuiteError(UnknownNameError):
+    """Raised by `suites.load_suite` for a name that is no shipped suite."""
 
 
 class MissingDataError(TaskError):

@@ -19,11 +19,12 @@ def load_object(kind: str, name: str) -> Callable[..., Any]:
       name: Module as in an import statement, colon, name.
 
     Raises:
-      TaskError: There is no such module or name, importing fails, or it cannot be called.
+      UnknownNameError: There is no such module, or nothing of this name in it.
+      TaskError: Importing fails, or what is found cannot be called.
     """
     module_name, _, object_name = name.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), object_name]):
-        raise errors.TaskError(
+        raise errors.UnknownNameError(
             f'{kind} {name!r}: write "module:factory", the module as in an import statement '
             "(no slashes, no .py) and the factory's name."
         )
@@ -32,9 +33,11 @@ def load_object(kind: str, name: str) -> Callable[..., Any]:
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
-            raise errors.TaskError(
-                f"{kind} {name!r}: {error}; looked in the current directory {Path.cwd()} and the "
-                "installed packages."
+            # Where the user's module is there, and one that it imports is not, that is a failure.
+            missing = f"{module_name}.".startswith(f"{error.name}.")
+            raise (errors.UnknownNameError if missing else errors.TaskError)(
+                f"{kind} {name!r}: {error}{_near(module_name) if missing else ''}; looked in the "
+                f"current directory {Path.cwd()} and the installed packages."
             ) from error
         except (Exception, SystemExit) as error:
             raise errors.TaskError(
@@ -43,7 +46,7 @@ def load_object(kind: str, name: str) -> Callable[..., Any]:
     found = getattr(module, object_name, None)
     if not callable(found):
         functions = [key for key, value in vars(module).items() if callable(value)]
-        raise errors.TaskError(
+        raise errors.UnknownNameError(
             f"{kind} {name!r}: {module_name} has no function or class {object_name!r}"
             f"{errors.did_you_mean(object_name, functions)}."
         )
@@ -60,6 +63,15 @@ def current_directory_importable() -> Iterator[None]:
         yield
     finally:
         sys.path.remove(here)
+
+
+def _near(module_name: str) -> str:
+    """Return the hint of a module in the current directory with nearly this name."""
+    folder = Path.cwd().joinpath(*module_name.split(".")[:-1])
+    prefix = module_name.rpartition(".")[0]
+    found = {path.stem for path in folder.glob("*.py")} if folder.is_dir() else set()
+    known = [f"{prefix}.{stem}" if prefix else stem for stem in sorted(found - {"__init__"})]
+    return errors.did_you_mean(module_name, known)
 
 
 def _forbid_second_copy(kind: str, name: str, module_name: str) -> None:

@@ -109,11 +109,21 @@ def load_task(name: str) -> base.Task:
       MissingDataError: The task's data are not on this machine.
       TaskError: The module or factory is missing or fails, or what it returns is no proper task.
     """
+    check_name(name)
+    return _load_own(name) if ":" in name else TASKS[name]()
+
+
+def check_name(name: str) -> None:
+    """See that a task has this name; nothing is built.
+
+    Raises:
+      UnknownNameError: None has.
+      TaskError: The module of the user's own cannot be imported.
+    """
     if ":" in name:
-        return _load_own(name)
-    if name not in TASKS:
+        imports.load_object("task", name)
+    elif name not in TASKS:
         raise errors.UnknownTaskError.of(name, TASKS)
-    return TASKS[name]()
 
 
 @final

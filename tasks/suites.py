@@ -131,9 +131,12 @@ def load_suite(name: str) -> Suite:
     """Return a shipped suite by its name.
 
     Raises:
-      TaskError: No shipped suite has the name.
+      UnknownSuiteError: No shipped suite has the name.
     """
     if name not in SUITES:
         hint = errors.did_you_mean(name, SUITES)
-        raise errors.TaskError(f"unknown suite {name!r}{hint}. Suites: {', '.join(SUITES)}.")
+        raise errors.UnknownSuiteError(
+            f"unknown suite {name!r}{hint}. Suites: {', '.join(SUITES)}; or give a YAML file or "
+            '"module:factory".'
+        )
     return SUITES[name]

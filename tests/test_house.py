@@ -144,3 +144,13 @@ def test_the_front_door_is_light():
 def test_unknown_names_are_attribute_errors():
     done = python("import veldt; assert not hasattr(veldt, 'x'); veldt.load_rules")
     assert "module 'veldt' has no attribute 'load_rules'; it has FunctionTraining" in done.stderr
+
+
+def test_the_front_door_shows_its_public_names_and_nothing_else():
+    done = python(
+        "import veldt; before = dir(veldt)\n"
+        "for name in veldt.__all__: getattr(veldt, name)\n"
+        "assert dir(veldt) == before == sorted(veldt.__all__), dir(veldt)\n"
+        "assert {'Any', 'importlib'}.isdisjoint(before)"
+    )
+    assert done.returncode == 0, done.stderr

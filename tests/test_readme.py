@@ -102,6 +102,13 @@ def test_shipped_configs_load(info):
     assert tasks.isdisjoint(proxy.task for proxy in settings.meta_validation)
 
 
+def test_a_program_and_an_export_have_different_names_and_veldt_gets_on_the_path():
+    exports = set(re.findall(r" -o (\S+)", TEXT))
+    programs = set(re.findall(r"(?:initial-rule|rule:) (\w+\.py)", TEXT))
+    assert exports and programs and exports.isdisjoint(programs)
+    assert "source .venv/bin/activate" in TEXT
+
+
 def test_pictures_are_there():
     for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", TEXT):
         assert (Path(__file__).parents[1] / path).is_file()

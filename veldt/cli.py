@@ -2,7 +2,8 @@
 
 Each command is one handler that imports what it needs, so that `veldt --help` and `veldt list` do
 not wait for JAX. Exit codes: 0 success, 1 failure, 2 a command line or a config that cannot be
-used, 130 Ctrl-C. An expected failure is one line on stderr; VELDT_DEBUG=1 shows its traceback.
+used (a name that nothing has, for one), 130 Ctrl-C. An expected failure is one line on stderr;
+VELDT_DEBUG=1 shows its traceback.
 """
 
 import argparse
@@ -10,13 +11,14 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, final
+from typing import TYPE_CHECKING, Any, final
 
 import veldt
+from veldt import catalogue, errors, linked
 from veldt import config as config_lib
-from veldt import errors
+from veldt import words as words_lib
 
 if TYPE_CHECKING:
     from veldt.tasks import pool_config
@@ -61,7 +63,16 @@ def _exit_code(error: Exception) -> int | None:
     from veldt.search import errors as search_errors
     from veldt.tasks import errors as task_errors
 
-    if isinstance(error, errors.ConfigError | errors.UsageError):
+    unusable = (
+        errors.ConfigError,
+        errors.UsageError,
+        task_errors.UnknownNameError,
+        learned_errors.UnknownArchitectureError,
+        learned_errors.UnknownWeightsError,
+        meta_errors.UnknownNameError,
+        search_errors.UnknownNameError,
+    )
+    if isinstance(error, unusable):
         return USAGE
     expected = (
         task_errors.TaskError,
@@ -77,7 +88,7 @@ def _exit_code(error: Exception) -> int | None:
 
 
 def _dispatch(words: list[str]) -> None:
-    parser = _Parser(
+    parser = words_lib.Parser(
         prog="veldt",
         description="Discover training algorithms.",
         epilog="`veldt COMMAND --help` says more. CONFIG is a YAML path or a name in `veldt list "
@@ -85,7 +96,7 @@ def _dispatch(words: list[str]) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"veldt {veldt.__version__}")
-    subparsers = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+    subparsers = parser.add_subparsers(metavar="COMMAND", parser_class=words_lib.Parser)
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(
             name,
@@ -98,8 +109,8 @@ def _dispatch(words: list[str]) -> None:
         if command.config_class is not None:
             subparser.add_argument(
                 *("-h", "--help"),
-                action=_HelpWithFields,
-                config_class=command.config_class,
+                action=words_lib.HelpWithFields,
+                command=name,
                 help="show this message and the config's fields",
             )
     if not words:
@@ -113,53 +124,22 @@ def _dispatch(words: list[str]) -> None:
     chosen = COMMANDS.get(words[0])
     overrides: list[str] = []
     if chosen is not None and chosen.config_class is not None:
-        words, overrides = _split_overrides(words, chosen.own_options)
+        words, overrides = words_lib.split_overrides(words, chosen.own_options)
     args = parser.parse_args(words)
     if chosen is None:
         raise errors.UsageError(f"the command comes first. Commands: {', '.join(COMMANDS)}")
     if chosen.config_class is not None:
-        _check_overrides(chosen.config_class(), overrides, chosen.own_options)
+        words_lib.check_overrides(chosen.config_class(), overrides, chosen.own_options)
     chosen.run(args, overrides)
-
-
-def _split_overrides(
-    words: Sequence[str], own_options: Mapping[str, int]
-) -> tuple[list[str], list[str]]:
-    """Part a command's own words from its config's overrides, in whatever order they come."""
-    own: list[str] = []
-    overrides: list[str] = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        name, equals, _ = word.partition("=")
-        is_override = word.startswith("--") and name not in own_options
-        num_values = 0
-        if word.startswith("--") and not equals:
-            num_values = own_options.get(name, 1)
-        (overrides if is_override else own).extend([word, *rest[:num_values]])
-        del rest[:num_values]
-    return own, overrides
-
-
-def _check_overrides(
-    config_class: type, overrides: Iterable[str], own_options: Mapping[str, int]
-) -> None:
-    """Refuse what is a misspelt option of the command rather than a field of the config."""
-    fields = {field.name for field in dataclasses.fields(config_class)}
-    for word in overrides:
-        name = word.partition("=")[0]
-        field = name.removeprefix("--").partition(".")[0].replace("-", "_")
-        known = [*own_options, *("--" + field.replace("_", "-") for field in sorted(fields))]
-        hint = errors.did_you_mean(name, own_options)
-        # Where a field is nearer, the config's own error names it.
-        nearest = hint and hint == errors.did_you_mean(name, known)
-        if name.startswith("--") and field not in fields and nearest:
-            raise errors.UsageError(f"unknown option {name}.{hint}")
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="a YAML path or a shipped config's name")
-    parser.add_argument("--run-dir", type=Path, help="where the run is kept (runs/CONFIG)")
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        help="where the run is kept (runs/CONFIG, with the name of the tasks where they are given)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run kept there")
 
 
@@ -173,7 +153,7 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.search import config, display, run
 
     settings = config_lib.load_config(config.SearchConfig, args.config, overrides)
-    run_dir = args.run_dir or Path("runs") / Path(args.config).stem
+    run_dir = _place("search", settings, args, overrides)
     _leave_accelerators_to_workers(settings.pool)
     view = display.make_display()
     try:
@@ -186,6 +166,18 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     finally:
         view.close()
     display.print_results(result.entries, run_dir, config=settings)
+
+
+def _place(command: str, settings: Any, args: argparse.Namespace, overrides: Sequence[str]) -> Path:
+    """Where a run is kept. Says what a changed field leaves standing, and where that is kept."""
+    for line in linked.notes(command, settings, args.config, overrides):
+        print(line, file=sys.stderr)
+    if args.run_dir is not None:
+        return Path(args.run_dir)
+    run_dir = linked.run_dir(command, settings, args.config, overrides)
+    if run_dir.name != Path(args.config).stem:
+        print(f"note: the run is kept in {run_dir} (--run-dir changes it)", file=sys.stderr)
+    return run_dir
 
 
 def _leave_accelerators_to_workers(settings: "pool_config.PoolConfig") -> None:
@@ -212,7 +204,7 @@ def _meta_train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.tasks import compiling
 
     settings = config_lib.load_config(config.MetaTrainConfig, args.config, overrides)
-    run_dir = args.run_dir or Path("runs") / Path(args.config).stem
+    run_dir = _place("meta-train", settings, args, overrides)
     _leave_accelerators_to_workers(settings.pool)
     compiling.keep_compiled()
     view = display.make_display()
@@ -241,7 +233,7 @@ def _tune(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.tasks import compiling
 
     settings = config_lib.load_config(config.TuneConfig, args.config, overrides)
-    run_dir = args.run_dir or Path("runs") / Path(args.config).stem
+    run_dir = _place("tune", settings, args, overrides)
     compiling.keep_compiled()
     view = display.make_display()
     try:
@@ -266,8 +258,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "rules",
         metavar="RULE",
         nargs="+",
-        help="a baseline's or a shipped rule's name, a rule file, a run directory, or "
-        "module:function that makes an Optax transform",
+        help="a baseline's or a shipped rule's name, a rule file or an export, a run directory "
+        "(RUN#ID: an entry of its hall of fame), or module:function that makes an Optax transform",
     )
     parser.add_argument(
         "--suite", default="small", help="a suite's name, a YAML file, or module:factory (small)"
@@ -307,13 +299,18 @@ def _evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="a rule's name, a rule file, or a run")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a rule's name or file, a run directory (its best), or RUN#ID: any entry of its "
+        "hall of fame",
+    )
     parser.add_argument("--to", default="optax", metavar="FORMAT", help="optax")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
 
 
 def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from veldt.search import best, export
+    from veldt.search import export, rules
     from veldt.tasks import files
 
     writers = {"optax": export.export_optax}
@@ -322,8 +319,8 @@ def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         raise errors.UsageError(
             f"cannot export to {args.to!r}.{hint} Formats: {', '.join(writers)}"
         )
-    if Path(args.source).is_dir():
-        found = best.read_best(Path(args.source))
+    found = rules.read_found(args.source)
+    if found is not None:
         text = writers[args.to](
             found.program, learning_rate=found.learning_rate, provenance=found.provenance
         )
@@ -335,71 +332,54 @@ def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run's directory")
+    parser.add_argument(
+        "run_dir",
+        metavar="RUN_DIR",
+        type=Path,
+        help="a run's or an evaluation's directory",
+    )
 
 
 def _report(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    run_dir: Path = args.run_dir
+    if not run_dir.is_dir():
+        beside = run_dir.parent.iterdir() if run_dir.parent.is_dir() else ()
+        hint = errors.did_you_mean(run_dir.name, (path.name for path in beside if path.is_dir()))
+        raise errors.UsageError(f"there is no run directory {str(run_dir)!r}.{hint}".rstrip("."))
+    print(f"wrote {_report_writer(run_dir)(run_dir)}")
+
+
+def _report_writer(run_dir: Path) -> Callable[[Path], Path]:
+    """What draws the report of the kind of run that a directory holds."""
+    if (run_dir / "results.json").exists():
+        from veldt import evaluation
+
+        return evaluation.write_report
     from veldt.meta import directory, log
+
+    if not (run_dir / log.FILE_NAME).exists():
+        from veldt.search import report as search_report
+
+        return search_report.write_report
+    if "tune" in directory.read_config(run_dir / directory.CONFIG_FILE):
+        from veldt.meta.tune import report as tune_report
+
+        return tune_report.write_report
     from veldt.meta import report as meta_report
-    from veldt.meta.tune import report as tune_report
-    from veldt.search import report as search_report
 
-    write = search_report.write_report
-    if (args.run_dir / log.FILE_NAME).exists():
-        is_tuning = "tune" in directory.read_config(args.run_dir / directory.CONFIG_FILE)
-        write = tune_report.write_report if is_tuning else meta_report.write_report
-    print(f"wrote {write(args.run_dir)}")
-
-
-class _Row(Protocol):
-    """What a registry lists."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def description(self) -> str: ...
-
-
-def _list_rules() -> Sequence[_Row]:
-    from veldt.search import rules
-
-    return rules.list_rules()
-
-
-def _list_tasks() -> Sequence[_Row]:
-    from veldt.tasks import registry
-
-    return registry.list_tasks()
-
-
-def _list_suites() -> Sequence[_Row]:
-    from veldt.tasks import suites
-
-    return tuple(suites.SUITES.values())
-
-
-def _list_configs() -> Sequence[_Row]:
-    return config_lib.list_configs()
-
-
-LISTS: dict[str, Callable[[], Sequence[_Row]]] = {
-    "rules": _list_rules,
-    "tasks": _list_tasks,
-    "suites": _list_suites,
-    "configs": _list_configs,
-}
+    return meta_report.write_report
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="WHAT", help=", ".join(LISTS))
+    parser.add_argument("what", metavar="WHAT", help=", ".join(catalogue.LISTS))
 
 
 def _list(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    if args.what not in LISTS:
-        hint = errors.did_you_mean(args.what, LISTS)
-        raise errors.UsageError(f"cannot list {args.what!r}.{hint} Lists: {', '.join(LISTS)}")
-    rows = LISTS[args.what]()
+    lists = catalogue.LISTS
+    if args.what not in lists:
+        hint = errors.did_you_mean(args.what, lists)
+        raise errors.UsageError(f"cannot list {args.what!r}.{hint} Lists: {', '.join(lists)}")
+    rows = lists[args.what]()
     width = max((len(row.name) for row in rows), default=0)
     for row in rows:
         print(f"{row.name:{width}}  {row.description}".rstrip())
@@ -447,34 +427,17 @@ COMMANDS: dict[str, _Command] = {
         _EVALUATE_OPTIONS,
     ),
     "export": _Command("write a rule as a stand-alone source file", _add_export, _export),
-    "report": _Command("write a run's report, one HTML page", _add_report, _report),
+    "report": _Command(
+        "write a run's or an evaluation's report, one HTML page", _add_report, _report
+    ),
     "list": _Command("list what there is", _add_list, _list),
 }
 
 
-@final
-class _Parser(argparse.ArgumentParser):
-    """Raises what argparse would print, so that all errors leave by one door."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise a usage error that says how the command is used."""
-        usage = " ".join(self.format_usage().split()).removeprefix("usage: ")
-        raise errors.UsageError(f"{message}\nusage: {usage}")
-
-
-@final
-class _HelpWithFields(argparse.Action):
-    """`--help` of a command with a config: argparse's text, then the config's fields."""
-
-    def __init__(self, *, config_class: Callable[[], type], **kwargs: Any):
-        super().__init__(nargs=0, **kwargs)
-        self._config_class = config_class
-
-    def __call__(self, parser: argparse.ArgumentParser, *args: object) -> None:
-        parser.print_help()
-        print("\nfields of CONFIG:")
-        for field in config_lib.list_fields(self._config_class()):
-            print(f"  {field.option} ({field.kind}; {field.default})")
-            if field.description:
-                print(f"      {field.description}")
-        parser.exit()
+def config_classes() -> dict[str, type]:
+    """Return the class of each command's config, for those that take one."""
+    return {
+        name: command.config_class()
+        for name, command in COMMANDS.items()
+        if command.config_class is not None
+    }

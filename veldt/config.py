@@ -11,11 +11,10 @@ tried for them: it fixes a list's length at the default's, takes no list or dict
 """
 
 import dataclasses
-import inspect
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -108,39 +107,6 @@ def list_configs(folder: Path = CONFIG_DIR) -> tuple[ConfigInfo, ...]:
     for path in sorted(folder.glob("*.yaml")):
         first = path.read_text(encoding="utf-8").partition("\n")[0]
         rows.append(ConfigInfo(path.stem, first.lstrip("# ") if first.startswith("#") else ""))
-    return tuple(rows)
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class FieldInfo:
-    """One field of a config, for `--help`.
-
-    Attributes:
-        option: How it is overridden: `--pool.num-workers`.
-        kind: What it takes, in words.
-        default: Its default as YAML on one line, or "required".
-        description: What the dataclass's docstring says of it under `Attributes:`.
-    """
-
-    option: str
-    kind: str
-    default: str
-    description: str
-
-
-def list_fields(cls: type, prefix: str = "--") -> tuple[FieldInfo, ...]:
-    """Return all fields of a config, those of nested dataclasses in place of the nest."""
-    described = _attributes(cls)
-    rows: list[FieldInfo] = []
-    for name, annotation in typed_yaml.hints(cls).items():
-        option = prefix + name.replace("_", "-")
-        if dataclasses.is_dataclass(annotation):
-            rows += list_fields(typing.cast(type, annotation), option + ".")
-            continue
-        default = typed_yaml.default_of(cls, name, None)
-        text = "required" if default is typed_yaml.MISSING else _one_line(default)
-        rows.append(FieldInfo(option, typed_yaml.spell(annotation), text, described.get(name, "")))
     return tuple(rows)
 
 
@@ -251,26 +217,3 @@ class _Override:
         if old is None:
             pairs.append((typed_yaml.string(key, self._source), new))
         return yaml.MappingNode(node.tag, pairs, node.start_mark, node.end_mark)
-
-
-def _attributes(cls: type) -> Mapping[str, str]:
-    """The `Attributes:` of a Google-style docstring, each joined to one line."""
-    _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
-    indent = re.match(r" *", section)
-    entry = re.compile(rf"{indent[0] if indent else ''}(\w+): (.*)")
-    found: dict[str, str] = {}
-    name = ""
-    for line in section.splitlines():
-        if match := entry.match(line):
-            name = match[1]
-            found[name] = match[2].strip()
-        elif name and line.strip():
-            found[name] += " " + line.strip()
-    return found
-
-
-def _one_line(value: object) -> str:
-    text = yaml.safe_dump(
-        yaml.safe_load(typed_yaml.dump(value)), default_flow_style=True, width=10**6
-    )
-    return text.removesuffix("...\n").strip()

@@ -1,8 +1,9 @@
 """Which candidates and suites a user's words stand for, and `veldt.evaluate`.
 
 A candidate may be named by anything that makes an optimizer: a baseline (`muon`), a shipped rule
-(`adabelief`) or learned optimizer, a rule file, a weight file (`.npz`), the run directory of a
-search or of meta-training, or `module:function`. A suite is a shipped one's name, a YAML file, or
+(`adabelief`) or learned optimizer, a rule file or an export of one, a weight file (`.npz`), the run
+directory of a search (`RUN#ID`: an entry of its hall of fame) or of meta-training, or
+`module:function`. A suite is a shipped one's name, a YAML file, or
 `module:factory`.
 """
 
@@ -20,7 +21,7 @@ from veldt.search import best, candidate, rules
 from veldt.search.program import Program
 from veldt.tasks import errors as task_errors
 from veldt.tasks import files, imports, suites
-from veldt.tasks.benchmark import baselines, page, runs
+from veldt.tasks.benchmark import baselines, page, runs, stored
 from veldt.tasks.benchmark import evaluate as evaluate_lib
 from veldt.tasks.benchmark import figures as figures_lib
 from veldt.tasks.benchmark.candidates import (
@@ -103,14 +104,14 @@ def load_candidate(source: str | Path) -> Candidate:
     text, path = str(source), Path(source)
     if path.suffix == shipped.SUFFIX or (path / shipped.RUN_FILE).is_file():
         return _load_learned(path)
-    if path.is_dir():
-        return _found_candidate(path.resolve().name, best.read_best(path))
+    if text not in rules.RULE_NAMES and (found := rules.read_found(source)) is not None:
+        return _found_candidate(path.resolve().name if path.is_dir() else path.stem, found)
     if path.suffix == ".py":
         return candidate.ProgramCandidate(path.stem, rules.load_rule(text))
     if text in baselines.BASELINES:
         return baselines.BASELINES[text]
     if text in rules.DISCOVERED:
-        return _found_candidate(text, best.read_discovered(text))
+        return _found_candidate(text, rules.read_discovered(text))
     if text in rules.RULE_NAMES:
         return candidate.ProgramCandidate(text, rules.load_rule(text))
     if text in shipped.names():
@@ -139,7 +140,13 @@ def load_suite(source: str | Path) -> suites.Suite:
             raise errors.ConfigError(f"{path}: {error}") from None
     if ":" not in text:
         return suites.load_suite(text)
-    suite = imports.load_object("suite", text)()
+    factory = imports.load_object("suite", text)
+    try:
+        suite = factory()
+    except Exception as error:
+        raise task_errors.TaskError(
+            f"suite {text!r}: {text.partition(':')[2]}() failed: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(suite, suites.Suite):
         raise task_errors.TaskError(
             f"suite {text!r} returned {type(suite).__name__}, not a veldt.tasks.suites.Suite"
@@ -152,9 +159,23 @@ def write_results(results: Results, folder: Path) -> Sequence[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     data, html = folder / RESULTS_FILE, folder / PAGE_FILE
     files.write_bytes(data, results.to_json().encode())
-    page.write_page(results, html)
-    figures_lib.write_figures(results, folder)
+    _draw(results, folder)
     return data, html
+
+
+def write_report(folder: Path) -> Path:
+    """Draw an evaluation's page and figures again from what it stored. Returns the page.
+
+    Raises:
+      TaskError: What is stored is damaged, or of another version.
+    """
+    _draw(stored.read(folder / RESULTS_FILE), folder)
+    return folder / PAGE_FILE
+
+
+def _draw(results: Results, folder: Path) -> None:
+    page.write_page(results, folder / PAGE_FILE)
+    figures_lib.write_figures(results, folder)
 
 
 def _found_candidate(name: str, found: best.Best) -> Candidate:
@@ -166,6 +187,8 @@ def _found_candidate(name: str, found: best.Best) -> Candidate:
 def _load_learned(source: str | Path) -> Candidate:
     try:
         return learned_candidates.learned_candidate(source)
+    except learned_errors.UnknownWeightsError as error:
+        raise task_errors.UnknownNameError(str(error)) from None
     except learned_errors.LearnedOptError as error:
         raise task_errors.TaskError(str(error)) from None
 

@@ -190,7 +190,9 @@ def spell(annotation: Annotation) -> str:
         return "one of " + ", ".join(map(str, choices))
     if origin is tuple:
         return f"a list (each {spell(args[0])})" if args[-1] is Ellipsis else "a list"
-    if dataclasses.is_dataclass(annotation) or origin in (dict, Mapping):
+    if origin in (dict, Mapping):
+        return f"a mapping (each {spell(args[1])})"
+    if dataclasses.is_dataclass(annotation):
         return "a mapping"
     words = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
     return words.get(annotation, "null" if annotation is type(None) else str(annotation))

@@ -83,14 +83,14 @@ def factory(name: str) -> Callable[..., optax.GradientTransformation]:
     """Return an optimizer's factory by its name, or "module:factory".
 
     Raises:
-      MetaTrainError: There is none.
+      UnknownNameError: There is none.
     """
     if ":" in name:
         found: Callable[..., optax.GradientTransformation] = imports.load_object("optimizer", name)
         return found
     if name not in FACTORIES:
         hint = task_errors.did_you_mean(name, FACTORIES)
-        raise errors.MetaTrainError(
+        raise errors.UnknownNameError(
             f"there is no optimizer {name!r} to tune{hint}; there are {', '.join(FACTORIES)}, and "
             '"module:factory"'
         )
@@ -101,7 +101,8 @@ def check_arguments(name: str, given: Mapping[str, Any]) -> None:
     """See that an optimizer takes these arguments and needs no others.
 
     Raises:
-      MetaTrainError: It does not.
+      UnknownNameError: It takes no argument of a name that is given.
+      MetaTrainError: It needs another.
     """
     parameters = inspect.signature(factory(name)).parameters
     known = [key for key, p in parameters.items() if p.kind is not p.VAR_KEYWORD]
@@ -109,7 +110,7 @@ def check_arguments(name: str, given: Mapping[str, Any]) -> None:
     for key in given:
         if key not in known and not takes_any:
             hint = task_errors.did_you_mean(key, known)
-            raise errors.MetaTrainError(
+            raise errors.UnknownNameError(
                 f"{name} has no argument {key!r}{hint}; it has {', '.join(known)}"
             )
     for key, parameter in parameters.items():

@@ -32,6 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
+from veldt.search import best, exported, hall
+from veldt.search.best import Best
 from veldt.search.errors import ProgramError, ProgramSyntaxError, UnknownRuleError
 from veldt.search.parse import MAX_TEXT_BYTES
 from veldt.search.program import COPY, Program
@@ -84,12 +86,8 @@ PUBLISHED: Final[tuple[str, ...]] = (
 DISCOVERED: Final[tuple[str, ...]] = ("carom",)
 RULE_NAMES: Final[tuple[str, ...]] = tuple(sorted((*PUBLISHED, *DISCOVERED)))
 
-# What a search writes its best program to, in its run directory.
-BEST_FILE: Final = "best.py"
-# Where it comes from, with a digest of the program's text under this name.
-ORIGIN_FILE: Final = "best.json"
-RULE_DIGEST: Final = "rule_digest"
-
+# An export is longer than the program that it carries, whose own limit is the parser's.
+_MAX_EXPORT_BYTES: Final = 10 * MAX_TEXT_BYTES
 _FOLDER: Final = Path(__file__).parent
 DISCOVERED_FOLDER: Final = _FOLDER / "discovered"
 
@@ -118,7 +116,8 @@ def load_rule(source: str | Path) -> Program:
     """Loads an update rule. The file is read as data and never run.
 
     Args:
-      source: a shipped rule's name, the path of a `.py` rule file, or a run directory (its best).
+      source: a shipped rule's name, the path of a `.py` rule file or of what `veldt export` wrote,
+        a run directory (its best), or "RUN#ID", any entry of its hall of fame.
 
     Raises:
       UnknownRuleError: no such rule, file or directory, or the directory holds no best rule.
@@ -130,15 +129,17 @@ def load_rule(source: str | Path) -> Program:
     path = Path(source)
     # `os.path`, because pathlib's own tests raise on names that the file system cannot have.
     if os.path.isdir(path):
-        if not (path / BEST_FILE).is_file():
+        if not (path / best.RULE_FILE).is_file():
             raise UnknownRuleError(
-                f"{str(path)!r} is a directory without {BEST_FILE}: no run directory, or its "
+                f"{str(path)!r} is a directory without {best.RULE_FILE}: no run directory, or its "
                 "search has not scored a program yet"
             )
         _check_unchanged(path)
-        return _read(path / BEST_FILE)
+        return _read(path / best.RULE_FILE)
     if os.path.isfile(path):
         return _read(path)
+    if (place := hall.split(path)) is not None:
+        return hall.read_entry(*place).program
     if path.suffix == ".py" or len(path.parts) > 1:
         raise UnknownRuleError(f"there is no rule file or run directory {str(path)!r}")
     close = difflib.get_close_matches(str(source), RULE_NAMES, n=3)
@@ -146,6 +147,42 @@ def load_rule(source: str | Path) -> Program:
     raise UnknownRuleError(
         f"unknown rule {str(source)!r}: no shipped rule, rule file (.py) or run directory; {hint}"
     )
+
+
+def read_found(source: str | Path) -> Best | None:
+    """Read a rule that a search found, with its learning rate and where it comes from.
+
+    Args:
+      source: as for `load_rule`.
+
+    Returns:
+      What a run directory, an entry of a hall of fame, an export of either or a name in
+      `DISCOVERED` stands for; None for any other source, `load_rule`'s own errors included.
+
+    Raises:
+      SearchError: it cannot be read, or the hall of fame has no such entry.
+    """
+    if source in RULE_NAMES:
+        return read_discovered(str(source)) if source in DISCOVERED else None
+    path = Path(source)
+    if os.path.isdir(path):
+        return best.read_best(path)
+    if os.path.isfile(path):
+        carried = exported.read(_text(path))
+        if carried is None or carried.learning_rate is None:
+            return None
+        return Best(_read(path), carried.learning_rate, carried.provenance)
+    place = hall.split(path)
+    return None if place is None else hall.read_entry(*place)
+
+
+def read_discovered(name: str) -> Best:
+    """Reads a shipped rule that a search of veldt's found: one of `DISCOVERED`.
+
+    Raises:
+      SearchError: its files are damaged.
+    """
+    return best.read_files(DISCOVERED_FOLDER, f"{name}.py", f"{name}.json")
 
 
 def list_rules() -> tuple[RuleRow, ...]:
@@ -166,30 +203,46 @@ def _row(program: Program) -> RuleRow:
 def _check_unchanged(directory: Path) -> None:
     """See that a run's best rule is what the search wrote, as far as the run has its digest."""
     try:
-        content = (directory / BEST_FILE).read_bytes()
-        wanted = json.loads((directory / ORIGIN_FILE).read_text(encoding="utf-8"))[RULE_DIGEST]
+        content = (directory / best.RULE_FILE).read_bytes()
+        wanted = json.loads((directory / best.PROVENANCE_FILE).read_text(encoding="utf-8"))[
+            best.RULE_DIGEST
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return  # Of an older version, or not needed to read the rule.
     if wanted != digest.of(content):
         raise ProgramError(
-            f"{directory / BEST_FILE} is damaged, or was changed after the search wrote it; a rule "
-            "of your own is used by naming its file"
+            f"{directory / best.RULE_FILE} is damaged, or was changed after the search wrote it; a "
+            "rule of your own is used by naming its file"
         )
 
 
 def _read(path: Path) -> Program:
-    """Parses one rule file; the errors name it."""
+    """Parses one rule file, or the program that an export carries; the errors name the file."""
+    text = _text(path)
+    try:
+        carried = exported.read(text)
+        if carried is None:
+            return Program.parse(text)
+    except ProgramError as error:
+        raise _named(error, str(path), exported.remedy(text, path.stem)) from None
+    try:
+        return Program.parse(carried.program)
+    except ProgramError as error:
+        raise _named(error, f"{path}: {exported.PROGRAM}") from None
+
+
+def _named(error: ProgramError, where: str, remedy: str = "") -> ProgramError:
+    named = type(error)(f"{where}: {error}{remedy}")
+    named.line, named.column = error.line, error.column
+    return named
+
+
+def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            # One byte past the parser's limit is enough for it to refuse the rest.
-            text = file.read(MAX_TEXT_BYTES + 1).decode("utf-8-sig")
+            # One byte past the limit is enough for the parser to refuse the rest.
+            return file.read(_MAX_EXPORT_BYTES + 1).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ProgramSyntaxError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise UnknownRuleError(f"cannot read {str(path)!r}: {error.strerror}") from None
-    try:
-        return Program.parse(text)
-    except ProgramError as error:
-        named = type(error)(f"{path}: {error}")
-        named.line, named.column = error.line, error.column
-        raise named from None

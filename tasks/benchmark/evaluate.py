@@ -209,6 +209,7 @@ def _check(suite: suites.Suite, candidates: Sequence[Candidate]) -> None:
         what = f"two are called {twice[0]!r}" if twice else "there is none"
         raise errors.TaskError(f"give one or more candidates with different names: {what}")
     for entry in suite.tasks:
+        registry.check_name(entry.task)
         if entry.num_steps % protocol.NUM_CHECKS:
             near = max(round(entry.num_steps / protocol.NUM_CHECKS), 1) * protocol.NUM_CHECKS
             raise errors.TaskError(

@@ -154,7 +154,10 @@ def _fits(sweeps: Sequence[Sweep], plan: SweepPlan) -> bool:
     return len(sweeps) == len(plan.schedules) and all(
         sweep.losses.shape == shape
         and sweep.losses.dtype == np.float32
-        and (sweep.hollow is None or (sweep.hollow.shape, sweep.hollow.dtype) == (shape[:2], bool))
+        and (
+            sweep.hollow is None
+            or (sweep.hollow.shape == shape[:2] and sweep.hollow.dtype == np.bool_)
+        )
         and np.array_equal(sweep.steps, steps)
         and np.array_equal(sweep.seeds, plan.seeds)
         and np.allclose(sweep.rates, plan.candidate.rates, rtol=1e-6)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from veldt import config as config_lib
-from veldt.search import best, rules
+from veldt.search import rules
 from veldt.search.config import SearchConfig
 from veldt.search.program import Program
 from veldt.tasks import suites
@@ -36,7 +36,7 @@ def test_names_are_the_files():
 @EACH
 def test_it_behaves_as_the_winner_of_its_finals(name, x64):
     (winner,) = (entry for entry in record_of(name)["finals"] if entry["winner"])
-    found = best.read_discovered(name)
+    found = rules.read_discovered(name)
     assert found.learning_rate == winner["learning_rate"]
     assert found.program == replace(rules.load_rule(name), doc="")
     with x64():
@@ -80,7 +80,7 @@ def test_nothing_of_its_benchmark_was_seen(name, tmp_path):
     seen = {one.task for one in (*config.tasks, *config.meta_validation, *stages)}
     suite = suites.load_suite(record["benchmark"]["suite"])
     assert not seen & {entry.task for entry in suite.tasks}
-    assert {one.task for one in config.tasks} == best.read_discovered(name).proxies
+    assert {one.task for one in config.tasks} == rules.read_discovered(name).proxies
 
 
 @EACH
@@ -118,7 +118,7 @@ def test_it_is_evaluated_at_rates_around_its_own_and_not_on_its_proxies(name):
     from veldt import evaluation
 
     candidate = evaluation.load_candidate(name)
-    found = best.read_discovered(name)
+    found = rules.read_discovered(name)
     assert candidate.name == name and candidate.selected_on == found.proxies
     rates = candidate.rates
     assert rates[len(rates) // 2] == pytest.approx(found.learning_rate)

@@ -1,5 +1,6 @@
 """The instruction set against formulas in plain `math`, NumPy against jax.numpy, and totality."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from veldt.search import rules
-from veldt.search.ops import INFIX, OP_SETS, OPS, expand
+from veldt.search.ops import FLOAT32_TOLERANCE, INFIX, OP_SETS, OPS, expand
 from veldt.search.program import COPY
 
 INF, NAN = math.inf, math.nan
@@ -77,7 +78,7 @@ UNARY: dict[str, Callable[[float], float]] = {
     "tanh": math.tanh,
     "arcsinh": math.asinh,
     "arccosh": lambda x: math.acosh(clip(x, 1.0, INF)),
-    "arctanh": lambda x: math.atanh(clip(x, -0.999999, 0.999999)),
+    "arctanh": lambda x: math.atanh(clip(x, 2.0**-20 - 1.0, 1.0 - 2.0**-20)),
     "invert": lambda x: 0.0 if x > 0 else 1.0,
 }
 
@@ -150,6 +151,22 @@ def test_binary(op: str) -> None:
     x, y = np.array(pairs).T
     expected = [BINARY[op](a, b) for a, b in pairs]
     np.testing.assert_allclose(both(op, x, y), expected, rtol=1e-11, atol=1e-15)
+
+
+@pytest.mark.parametrize("op", [*UNARY, *BINARY])
+def test_float32_is_as_near_to_float64_as_the_table_says(op: str) -> None:
+    """In NumPy and in the JAX that is installed: guards saturate at the same value in both."""
+    points = np.float32([x for x in POINTS if not 0 < abs(x) < TINY])
+    points = np.concatenate([points, np.nextafter(points, np.float32(0))])
+    points = points[(points == 0) | ~(np.abs(points) < TINY)]
+    args = [arg.ravel() for arg in np.meshgrid(*[points] * OPS[op].arity)]
+    with np.errstate(all="ignore"):
+        exact = np.asarray(OPS[op].fn(np, *map(np.float64, args)))
+        ours = np.float64(OPS[op].fn(np, *args))
+        exact = np.where(np.abs(exact) > np.finfo(np.float32).max, np.copysign(INF, exact), exact)
+    theirs = np.float64(jax.jit(functools.partial(OPS[op].fn, jnp))(*args))
+    for found in (ours, theirs):
+        np.testing.assert_allclose(found, exact, rtol=FLOAT32_TOLERANCE, atol=2 * TINY)
 
 
 def test_constants() -> None:

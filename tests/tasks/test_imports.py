@@ -59,7 +59,10 @@ def test_classes_and_installed_packages_are_found(own_folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("own_foundd:make", "No module named 'own_foundd'; looked in the current directory"),
+        (
+            "own_foundd:make",
+            r"No module named 'own_foundd' \(did you mean 'own_found'\?\); looked in the curr",
+        ),
         ("own_package.outer:make", "No module named 'own_package.outer'"),
         ("own_imports:make", "No module named 'a_package_that_nobody_has'"),
         ("own_found:mak", r"own_found has no function or class 'mak' \(did you mean 'make'\?\)"),

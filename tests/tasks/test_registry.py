@@ -91,7 +91,10 @@ def test_a_task_of_the_users_own_is_found_in_the_current_directory(own_folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("own_task:Line", r"No module named 'own_task'; looked in the current directory"),
+        (
+            "own_task:Line",
+            r"No module named 'own_task' \(did you mean 'own_tasks'\?\); looked in the current dir",
+        ),
         ("own_tasks:Lime", r"no function or class 'Lime' \(did you mean 'Line'\?\)"),
         ("own_tasks:NUMBER", "no function or class 'NUMBER'"),
         ("own_tasks:fails", r"fails\(\) failed: RuntimeError: no GPU for you"),

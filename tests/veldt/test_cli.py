@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 import veldt
-from veldt import cli
+from veldt import catalogue, cli
 from veldt import search as search_room
 from veldt.search import display  # noqa: F401 (before its neighbours are replaced)
 from veldt.search import errors as search_errors
@@ -135,7 +135,7 @@ def test_usage_errors_are_named_and_exit_2(searches, fake, capsys, words, messag
     "error",
     [
         search_errors.StoreError("the store is damaged"),
-        task_errors.UnknownTaskError("digit_mlp", ["digits_mlp"]),
+        task_errors.MissingDataError("Fashion-MNIST was not found"),
         pool_lib.PoolError("no worker can be made"),
         PermissionError("may not write there"),
     ],
@@ -183,17 +183,20 @@ def test_export_writes_what_the_exporter_returns(fake, capsys, tmp_path, monkeyp
     assert "file" in err
 
 
-def test_report_says_what_it_wrote(fake, capsys):
+def test_report_says_what_it_wrote(fake, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/my").mkdir(parents=True)
     fake("report", write_report=lambda run_dir: run_dir / "report.html")
     assert run(capsys, "report", "runs/my") == (0, "wrote runs/my/report.html\n", "")
 
 
-def test_list_prints_a_table(fake, capsys):
-    fake("rules", list_rules=lambda: (Row("adamw", "Adam with decay."), Row("sgd", "")))
+def test_list_prints_a_table(monkeypatch, capsys):
+    rows = (Row("adamw", "Adam with decay."), Row("sgd", ""))
+    monkeypatch.setattr(catalogue, "LISTS", {"rules": lambda: rows})
     assert run(capsys, "list", "rules") == (0, "adamw  Adam with decay.\nsgd\n", "")
 
 
-@pytest.mark.parametrize("what", sorted(cli.LISTS))
+@pytest.mark.parametrize("what", sorted(catalogue.LISTS))
 def test_every_list_has_names(capsys, what):
     code, out, err = run(capsys, "list", what)
     assert (code, err) == (0, "")
@@ -209,7 +212,7 @@ def test_help_and_version(searches, capsys):
     code, out, _ = run(capsys, "search", "--help")
     assert code == 0
     assert "--resume" in out
-    assert "  --seed (an integer; 0)\n      Of everything.\n" in out
+    assert "  --seed (an integer; 0)\n      of everything random;" in out
     assert "  --pool.num-workers (an integer or null; null)" in out
 
 
@@ -221,8 +224,8 @@ def test_as_a_process():
     assert done.stderr.startswith("error: there is no command 'serch'. Did you mean 'search'?")
     assert "Traceback" not in done.stderr
     code = (
-        "import sys; from veldt import cli; "
-        "cli.LISTS['rules'] = lambda: [cli.config_lib.ConfigInfo('x' * 999, '')] * 999; "
+        "import sys; from veldt import catalogue, cli; "
+        "catalogue.LISTS['rules'] = lambda: [catalogue.Row('x' * 999, '')] * 999; "
         "sys.exit(cli.main(['list', 'rules']))"
     )
     process = subprocess.Popen(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from veldt import config as config_lib
-from veldt import errors
+from veldt import errors, fields
 
 
 class Color(enum.StrEnum):
@@ -177,7 +177,7 @@ def test_values_read_as_written(load, text, field, value):
         ),
         ("seed: 1\nspan: [1]", "my.yaml:2: span: expected 2 values, not the 1 given"),
         ("seed: 1\nodds: {insert: x}", "my.yaml:2: odds.insert: expected a number, not the string"),
-        ("seed: 1\nodds: [1]", "my.yaml:2: odds: expected a mapping, not a list"),
+        ("seed: 1\nodds: [1]", "my.yaml:2: odds: expected a mapping (each a number), not a list"),
         ("seed: 1\nlr: 2\nseed: 3", "my.yaml:3: seed: this key is given twice"),
         (
             "seed: 1\npool: {backend: ray, backend: ray}",
@@ -331,12 +331,13 @@ def test_missing_files_are_named(tmp_path):
 
 
 def test_fields_are_listed_for_help():
-    rows = {row.option: row for row in config_lib.list_fields(Whole)}
+    rows = {row.option: row for row in fields.list_fields(Whole)}
     assert rows["--seed"].default == "required"
-    assert rows["--lr"] == config_lib.FieldInfo("--lr", "a number", "0.001", "")
+    assert rows["--lr"] == fields.FieldInfo("--lr", "a number", "0.001", "")
     assert rows["--pool.num-workers"].kind == "an integer or null"
     assert rows["--pool.num-workers"].default == "null"
     assert rows["--parts"].default == "[{name: a, weight: 1.0}, {name: b, weight: 2.0}]"
     assert "--pool" not in rows
-    parts = {row.option: row.description for row in config_lib.list_fields(Part)}
+    assert [key.option for key in rows["--parts"].keys] == ["name", "weight"]
+    parts = {row.option: row.description for row in fields.list_fields(Part)}
     assert parts == {"--name": "What it is called, on two lines.", "--weight": "In grams."}

@@ -173,6 +173,13 @@ def test_the_command_compares_and_writes_and_goes_on(here, capsys):
     assert cli.main(words) == cli.OK
     printed = capsys.readouterr()
     assert "rule" in printed.out
+    # `veldt report` draws the same page again, from what is stored.
+    page = here / "out" / evaluation.PAGE_FILE
+    drawn = page.read_text(encoding="utf-8")
+    page.unlink()
+    assert cli.main(["report", "out"]) == cli.OK
+    assert capsys.readouterr().out == f"wrote {page.relative_to(here)}\n"
+    assert page.read_text(encoding="utf-8") == drawn
     assert "there is no archive of evaluated_task:Line" in printed.err
     data = json.loads((here / "out" / "results.json").read_text())
     assert data["suite"] == "mine"

@@ -74,7 +74,7 @@ def test_a_source_is_a_shipped_name_a_file_or_a_run_directory(here, shelf):
 def test_sources_without_weights_say_what_there_is(here, shelf):
     with pytest.raises(errors.WeightsError, match=r"you mean 'my_celo2'\?\)\. Shipped: my_celo2"):
         veldt.learned_optimizer("my_celo")
-    with pytest.raises(errors.WeightsError, match=r"my_celo\.npz: No such file"):
+    with pytest.raises(errors.WeightsError, match=r"my_celo\.npz: there is no such weight file"):
         veldt.learned_optimizer("my_celo.npz")
     (here / "empty").mkdir()
     with pytest.raises(errors.WeightsError, match=r"empty: a directory without weights\.npz"):

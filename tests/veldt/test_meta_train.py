@@ -89,11 +89,11 @@ def test_its_own_config_goes_on_with_it(capsys):
         (
             {"architecture": "celo3"},
             [],
-            1,
+            2,
             "unknown learned optimizer 'celo3' (did you mean 'celo'?)",
         ),
-        ({"fields": {"scal": 1.0}}, [], 1, "unknown field of rate 'scal' (did you mean 'scale'?)"),
-        ({"meta_validation": [{"task": "digit_mlp", "num_steps": 3}]}, [], 1, "'digit_mlp'"),
+        ({"fields": {"scal": 1.0}}, [], 2, "unknown field of rate 'scal' (did you mean 'scale'?)"),
+        ({"meta_validation": [{"task": "digit_mlp", "num_steps": 3}]}, [], 2, "'digit_mlp'"),
         ({"tasks": {"kinds": {"perceptrn": 1.0}}}, [], 2, "perceptrn"),
         ({}, ["--seed", "one"], 2, "--seed: expected an integer"),
         ({}, ["--sed", "1"], 2, "--sed: unknown option. Did you mean 'seed'?"),
@@ -101,8 +101,8 @@ def test_its_own_config_goes_on_with_it(capsys):
         (
             {"phases": [{"name": "a", "num_updates": 1, "train": ["rat"]}]},
             [],
-            1,
-            "there is no part 'rat' to train; there are: momentum, rate",
+            2,
+            "there is no part 'rat' to train (did you mean 'rate'?); there are: momentum, rate",
         ),
         (
             {"phases": [{"name": "a", "num_updates": 1, "lengths": [5, 9]}]},
@@ -117,7 +117,7 @@ def test_its_own_config_goes_on_with_it(capsys):
             "psa",
         ),
         ({"phases": [{"name": "a"}]}, [], 2, "num_updates"),
-        ({"start": "nowhere"}, [], 1, "there are no weights 'nowhere'"),
+        ({"start": "nowhere"}, [], 2, "there are no weights 'nowhere'"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_leaves_no_run(capsys, changes, words, code, message):

@@ -1,0 +1,122 @@
+"""The fields of a config for people: what `--help` says of each, drawn from the dataclasses."""
+
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, final
+
+import yaml
+
+from veldt import typed_yaml
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class FieldInfo:
+    """One field of a config.
+
+    Attributes:
+        option: How it is overridden (`--pool.num-workers`), or its key inside an item of a list.
+        kind: What it takes, in words.
+        default: Its default as YAML on one line, "required", or nothing where its keys have theirs.
+        description: What the dataclass's docstring says of it under `Attributes:`.
+        keys: Of each item of a list or a mapping of mappings, or of a mapping inside one.
+    """
+
+    option: str
+    kind: str
+    default: str
+    description: str
+    keys: tuple["FieldInfo", ...] = ()
+
+
+def list_fields(cls: type, prefix: str = "--") -> tuple[FieldInfo, ...]:
+    """Return all fields of a config, those of nested dataclasses in place of the nest."""
+    rows: list[FieldInfo] = []
+    for name, annotation in typed_yaml.hints(cls).items():
+        option = prefix + name.replace("_", "-")
+        if dataclasses.is_dataclass(annotation):
+            rows += list_fields(typing.cast(type, annotation), option + ".")
+        else:
+            rows.append(_field(cls, name, annotation, option))
+    return tuple(rows)
+
+
+def list_keys(cls: type) -> tuple[FieldInfo, ...]:
+    """Return the keys of a mapping that stands for a dataclass, as a YAML file has them."""
+    return tuple(_field(cls, name, kind, name) for name, kind in typed_yaml.hints(cls).items())
+
+
+def describe(rows: typing.Iterable[FieldInfo], indent: int = 2) -> list[str]:
+    """Return the lines of `--help`; keys that were shown before are not shown again."""
+    return _lines(rows, " " * indent, {})
+
+
+def _lines(
+    rows: typing.Iterable[FieldInfo], indent: str, shown: dict[tuple[FieldInfo, ...], str]
+) -> list[str]:
+    lines = []
+    for row in rows:
+        default = f"; {row.default}" if row.default else ""
+        lines.append(f"{indent}{row.option} ({row.kind}{default})")
+        if row.description:
+            lines.append(f"{indent}    {row.description}")
+        keys = "keys of each" if "(each" in row.kind else "keys"
+        if row.keys in shown:
+            lines.append(f"{indent}    {keys}: those of {shown[row.keys]}")
+        elif row.keys:
+            shown[row.keys] = row.option
+            lines += [f"{indent}    {keys}:", *_lines(row.keys, indent + "      ", shown)]
+    return lines
+
+
+def _field(cls: type, name: str, annotation: Any, option: str) -> FieldInfo:
+    inner = _inner(annotation)
+    default = typed_yaml.default_of(cls, name, None)
+    if dataclasses.is_dataclass(default) and not isinstance(default, type):
+        text = ""
+    else:
+        text = "required" if default is typed_yaml.MISSING else one_line(default)
+    keys = () if inner is None else list_keys(inner)
+    description = _attributes(cls).get(name, "")
+    return FieldInfo(option, typed_yaml.spell(annotation), text, description, keys)
+
+
+def _inner(annotation: Any) -> type | None:
+    """The dataclass that is annotated, or that the items of a list or mapping are."""
+    if dataclasses.is_dataclass(annotation):
+        return typing.cast(type, annotation)
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is tuple or origin in (typing.Union, types.UnionType):
+        found = [inner for arg in args if (inner := _inner(arg)) is not None]
+        return found[0] if found else None
+    if origin in (dict, Mapping):
+        return _inner(args[1])
+    return None
+
+
+def _attributes(cls: type) -> Mapping[str, str]:
+    """The `Attributes:` of a Google-style docstring, each joined to one line."""
+    _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+    indent = re.match(r" *", section)
+    entry = re.compile(rf"{indent[0] if indent else ''}(\w+): (.*)")
+    found: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        if match := entry.match(line):
+            name = match[1]
+            found[name] = match[2].strip()
+        elif name and line.strip():
+            found[name] += " " + line.strip()
+    return found
+
+
+def one_line(value: object) -> str:
+    """Return a config's value as YAML on one line."""
+    text = yaml.safe_dump(
+        yaml.safe_load(typed_yaml.dump(value)), default_flow_style=True, width=10**6
+    )
+    return text.removesuffix("...\n").strip()

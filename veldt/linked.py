@@ -1,0 +1,100 @@
+"""What a changed field of a named config leaves standing, and where such a run is kept.
+
+`veldt search quickstart --tasks ...` is the quickstart on other tasks: its meta-validation tasks,
+chosen for the quickstart's own, stay. That may be meant, and is said.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from veldt import config as config_lib
+from veldt import fields
+
+LINKED: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "search": {
+        "tasks": ("meta_validation", "finals.stages"),
+        "initial_rule": ("learning_rate",),
+    },
+    "meta-train": {"architecture": ("fields", "start"), "tasks": ("meta_validation",)},
+    "tune": {"task": ("num_steps", "tune"), "optimizer": ("tune", "fixed")},
+}
+"""By command: a field, and those that were chosen for the value that it had in the config."""
+
+SUBJECTS: Final[Mapping[str, str]] = {
+    "search": "tasks",
+    "meta-train": "architecture",
+    "tune": "task",
+}
+"""By command: the field that says what a run is of."""
+
+_MAX_NAMES: Final = 3  # In a directory's name.
+
+
+def notes(command: str, settings: Any, source: str, overrides: Sequence[str]) -> list[str]:
+    """Return what to tell a user whose command line changes a field and leaves linked ones.
+
+    Args:
+        command: The command's name.
+        settings: Its config, overrides in place.
+        source: The config's name or path, as given.
+        overrides: The command line's.
+    """
+    given = _given(overrides)
+    lines = []
+    for field, linked in LINKED.get(command, {}).items():
+        if not any(_within(option, field) for option in given):
+            continue
+        for other in linked:
+            value = _value(settings, other)
+            if value in (None, (), {}) or any(_within(option, other) for option in given):
+                continue
+            option = "--" + other.replace("_", "-")
+            lines.append(
+                f"note: --{field.replace('_', '-')} is changed; {other} stays as in {source}: "
+                f"{fields.one_line(value)} ({option} changes it)"
+            )
+    return lines
+
+
+def run_dir(command: str, settings: Any, source: str, overrides: Sequence[str]) -> Path:
+    """Return where a run is kept if the user does not say: `runs/CONFIG`.
+
+    Where the command line says what the run is of, the name says it too, so that it is no longer
+    that of the config's own run: `runs/quickstart_Spiral`.
+
+    Args:
+        command: The command's name.
+        settings: Its config, overrides in place.
+        source: The config's name or path, as given.
+        overrides: The command line's.
+    """
+    stem = Path(source).stem
+    subject = SUBJECTS.get(command, "")
+    # `--tasks`, `--tasks.0.task`; the number of steps, say, leaves the name.
+    if not any(
+        re.fullmatch(rf"{subject}(\.[0-9]+\.task)?", option) for option in _given(overrides)
+    ):
+        return Path("runs") / stem
+    value = _value(settings, subject)
+    names = [value] if isinstance(value, str) else [proxy.task for proxy in value]
+    words = [re.sub(r"\W+", "_", name.rpartition(":")[2]) for name in names]
+    if len(words) > _MAX_NAMES:
+        words = [words[0], f"and_{len(words) - 1}_more"]
+    return Path("runs") / "_".join([stem, *words])
+
+
+def _given(overrides: Sequence[str]) -> list[str]:
+    """The fields that the command line sets, as the dataclasses spell them."""
+    return [option.replace("-", "_") for option, _ in config_lib.parse_overrides(overrides)]
+
+
+def _within(option: str, field: str) -> bool:
+    return f"{option}.".startswith(f"{field}.")
+
+
+def _value(settings: Any, field: str) -> Any:
+    for name in field.split("."):
+        settings = getattr(settings, name)
+    return settings

@@ -1,0 +1,80 @@
+"""A command line's words: which are the command's own, which its config's; usage errors; help."""
+
+import argparse
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn, final
+
+from veldt import catalogue, errors, fields
+
+
+def split_overrides(
+    words: Sequence[str], own_options: Mapping[str, int]
+) -> tuple[list[str], list[str]]:
+    """Part a command's own words from its config's overrides, in whatever order they come.
+
+    Args:
+        words: All after the command's name, and the name.
+        own_options: The command's options, each with how many words follow it.
+
+    Returns:
+        The command's own words, and the overrides.
+    """
+    own: list[str] = []
+    overrides: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, _ = word.partition("=")
+        is_override = word.startswith("--") and name not in own_options
+        num_values = 0
+        if word.startswith("--") and not equals:
+            num_values = own_options.get(name, 1)
+        (overrides if is_override else own).extend([word, *rest[:num_values]])
+        del rest[:num_values]
+    return own, overrides
+
+
+def check_overrides(
+    config_class: type, overrides: Iterable[str], own_options: Mapping[str, int]
+) -> None:
+    """Refuse what is a misspelt option of the command rather than a field of the config.
+
+    Raises:
+        UsageError: There is one; the message names the option that was meant.
+    """
+    known_fields = {field.name for field in dataclasses.fields(config_class)}
+    for word in overrides:
+        name = word.partition("=")[0]
+        field = name.removeprefix("--").partition(".")[0].replace("-", "_")
+        known = [*own_options, *("--" + field.replace("_", "-") for field in sorted(known_fields))]
+        hint = errors.did_you_mean(name, own_options)
+        # Where a field is nearer, the config's own error names it.
+        nearest = hint and hint == errors.did_you_mean(name, known)
+        if name.startswith("--") and field not in known_fields and nearest:
+            raise errors.UsageError(f"unknown option {name}.{hint}")
+
+
+@final
+class Parser(argparse.ArgumentParser):
+    """Raises what argparse would print, so that all errors leave by one door."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a usage error that says how the command is used."""
+        usage = " ".join(self.format_usage().split()).removeprefix("usage: ")
+        raise errors.UsageError(f"{message}\nusage: {usage}")
+
+
+@final
+class HelpWithFields(argparse.Action):
+    """`--help` of a command with a config: argparse's text, then the config's fields."""
+
+    def __init__(self, *, command: str, **kwargs: Any):
+        super().__init__(nargs=0, **kwargs)
+        self._command = command
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: object) -> None:
+        parser.print_help()
+        print("\nfields of CONFIG:")
+        print("\n".join(fields.describe(catalogue.fields(self._command))))
+        parser.exit()
