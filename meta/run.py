@@ -27,7 +27,7 @@ from veldt.meta import (
     log,
     training,
 )
-from veldt.tasks import base, pool_config, versions
+from veldt.tasks import base, pool_config, stopping, versions
 
 LAST_FILE: Final = "last.npz"
 # What may differ when a run is resumed: where it goes on and how it is kept, not what it is. To
@@ -99,10 +99,11 @@ def run_meta_training(
         loop = training.Training(settings, progress, workers, len(families), watcher)
 
         def save(progress: training.Progress) -> None:
-            for each in logs:
-                each.flush()
-            checkpoints.save(progress.update, training.store(progress))
-            write_weights(settings, run_dir, progress, families, start)
+            with stopping.hold(firmly=True):
+                for each in logs:
+                    each.flush()
+                checkpoints.save(progress.update, training.store(progress))
+                write_weights(settings, run_dir, progress, families, start)
 
         try:
             loop.run(save)

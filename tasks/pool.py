@@ -206,7 +206,8 @@ class Pool(abc.ABC):
       raised in the caller. Only when no worker can be made (the factory raised) or workers cannot
       be reached any more does `next_result` raise `PoolError`, since then no job can ever run.
     * `next_result` can be interrupted (Ctrl-C on the main thread) while it waits.
-    * `close` drops jobs that have not started, and returns soon after the running ones end.
+    * `close` drops jobs that have not started, and returns soon after the running ones end; after a
+      Ctrl-C a block that the pool was opened for does not wait for those.
     * A pool serves one driver: all methods are called from one thread. Workers run anywhere.
     * Memory is bounded by the jobs in flight and the workers, however many jobs there were.
     """
@@ -258,6 +259,10 @@ class Pool(abc.ABC):
     def close(self) -> None:
         """Give the workers back. May be called twice."""
 
+    def abandon(self) -> None:
+        """Give the workers back without waiting for jobs whose results no one will take."""
+        self.close()
+
     @final
     def results(self) -> Iterator[JobResult]:
         """Yield results as they come, until nothing is in flight."""
@@ -275,7 +280,10 @@ class Pool(abc.ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.abandon()
+        else:
+            self.close()
 
 
 def run_job(worker: Worker, job: Job, *, timeout_s: float | None, name: str) -> JobResult:

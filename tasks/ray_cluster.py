@@ -19,6 +19,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, Final, final
 
+from veldt.tasks import stopping
 from veldt.tasks.pool import PoolError
 from veldt.tasks.pool_config import PoolConfig, RayConfig, num_usable_cores
 
@@ -168,8 +169,14 @@ def connect(config: PoolConfig) -> Cluster:
         if address == "local":
             _keep_to_loopback()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with stopping.kept():  # Ray would exit on SIGTERM itself, past all that has to be stored.
+        return _connect(config, address)
+
+
+def _connect(config: PoolConfig, address: str) -> Cluster:
     import ray
 
+    settings = config.ray
     if ray.is_initialized():
         return Cluster(config, owned=False, local=False)
     _check_reachable(address)

@@ -16,6 +16,7 @@ import numpy as np
 
 from veldt.meta import checkpoint, directory, log
 from veldt.meta.tune import config, display, loop, problem, schedule_file
+from veldt.tasks import stopping
 
 JOURNAL_FOLDER: Final = "backward"
 
@@ -78,13 +79,13 @@ def run_tuning(
         )
 
         def save(progress: loop.Progress) -> None:
-            lines.flush()
-            if progress.best is not None:
-                _write_found(settings, subject, run_dir, progress)
-            # A look after an update counts as a state of its own.
-            checkpoints.save(
-                2 * progress.update + (progress.looked_at == progress.update), loop.store(progress)
-            )
+            with stopping.hold(firmly=True):
+                lines.flush()
+                if progress.best is not None:
+                    _write_found(settings, subject, run_dir, progress)
+                # A look after an update counts as a state of its own.
+                looked = progress.looked_at == progress.update
+                checkpoints.save(2 * progress.update + looked, loop.store(progress))
 
         journal = run_dir / JOURNAL_FOLDER if settings.journal else None
         progress = loop.run(

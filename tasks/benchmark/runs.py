@@ -7,6 +7,7 @@ before the next is asked for: an evaluation that is stopped loses what was runni
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Protocol, final
 
 from veldt.tasks import errors, pool_config
@@ -61,8 +62,15 @@ class Runner:
     def __enter__(self) -> "Runner":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pool is not None:
+            self._pool.__exit__(kind, error, trace)
+            self._pool = None
 
     def _close(self) -> None:
         if self._pool is not None:
