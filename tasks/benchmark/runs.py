@@ -8,7 +8,7 @@ before the next is asked for: an evaluation that is stopped loses what was runni
 import dataclasses
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Protocol, final
+from typing import Protocol, TextIO, final
 
 from veldt.tasks import errors, pool_config
 from veldt.tasks import pool as pool_lib
@@ -47,6 +47,8 @@ class Silent:
 class Runner:
     """Runs jobs of the benchmark through one pool; a context manager, as the pool is.
 
+    While it is open, the shelf is this process's alone.
+
     Args:
       config: where the work is done.
       shelf: where sweeps are kept.
@@ -58,8 +60,10 @@ class Runner:
         self._shelf = shelf
         self._watcher = watcher
         self._pool: pool_lib.Pool | None = None
+        self._lock: TextIO | None = None
 
     def __enter__(self) -> "Runner":
+        self._lock = self._shelf.take()
         return self
 
     def __exit__(
@@ -71,6 +75,8 @@ class Runner:
         if self._pool is not None:
             self._pool.__exit__(kind, error, trace)
             self._pool = None
+        if self._lock is not None:
+            self._lock.close()
 
     def _close(self) -> None:
         if self._pool is not None:
