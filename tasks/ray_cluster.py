@@ -6,6 +6,7 @@ has its token can run any code on it, so nothing is left open by default. A clus
 already is used as it is; its security is its owner's (README, "Cluster").
 """
 
+import contextlib
 import logging
 import math
 import os
@@ -25,6 +26,10 @@ from veldt.tasks.pool_config import PoolConfig, RayConfig, num_usable_cores
 
 HEAD_CHECK_S: Final = 2.0
 CONNECT_S: Final = 10.0
+ANSWER_S: Final = 3.0  # For the first bytes of whatever listens at an address.
+_HTTP2_GREETING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+_HTTP2_HEADER: Final = 9  # bytes of a frame's; the fourth says its kind
+_HTTP2_SETTINGS: Final = 4
 # Ray itself ends a process whose head has been away for a minute; a run stops before, cleanly.
 HEAD_TIMEOUT_S: Final = 30.0
 
@@ -211,14 +216,42 @@ def _connect(config: PoolConfig, address: str) -> Cluster:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray ends the whole process where it cannot connect; so a look first."""
+    """Ray tries for minutes, then ends the whole process; so a look first, for seconds.
+
+    Ray speaks HTTP/2, where a server begins with a frame of settings whoever asks.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():  # "local", "auto", an own scheme.
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
-    except OSError as error:
+        connection = socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S)
+    except (OSError, OverflowError) as error:
         raise PoolError(f"cannot connect to the Ray cluster at {address}: {error}") from error
+    with connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return  # What listens would answer a greeting of TLS alone.
+        answer = _greet(connection)
+    if len(answer) < _HTTP2_HEADER or answer[3] != _HTTP2_SETTINGS:
+        said = f"it answers {answer!r}" if answer else "it does not answer as Ray does"
+        raise PoolError(
+            f"there is no Ray cluster at {address}: something else listens there ({said}). Give "
+            "the address that `ray start` printed, with its port (6379 by default; 8265 is the "
+            "dashboard's)"
+        )
+
+
+def _greet(connection: socket.socket) -> bytes:
+    """Return the first bytes that a server says to a greeting of HTTP/2."""
+    answer = b""
+    deadline = time.monotonic() + ANSWER_S
+    with contextlib.suppress(OSError):
+        connection.sendall(_HTTP2_GREETING)
+        while len(answer) < _HTTP2_HEADER and (left_s := deadline - time.monotonic()) > 0:
+            connection.settimeout(left_s)
+            if not (more := connection.recv(_HTTP2_HEADER)):
+                break
+            answer += more
+    return answer
 
 
 def _local_cpus(config: PoolConfig) -> int:

@@ -122,7 +122,7 @@ class Host:
         while (used := resident_bytes()) <= limit:
             time.sleep(MEMORY_CHECK_S)
         self._last_words = (
-            f"it held {used / 2**30:.2f} GiB; memory_limit_gib is {limit / 2**30:.2f}"
+            f"it held {used / 2**30:.2f} GiB; pool.ray.memory_limit_gib is {limit / 2**30:.2f}"
         )
         LOGGER.error("%s: %s: %s", self._name, self._job and self._job.label, self._last_words)
         self._ending.set()

@@ -159,8 +159,38 @@ def test_a_worker_that_grows_past_its_memory_limit_is_ended_and_says_so(make):
     with make(max_tries=1, memory_limit_gib=1.0) as pool:
         results = run(pool, 1, "grow", 2)
     assert results[1].status is JobStatus.KILLED
-    assert re.search(r"it held 1\.\d\d GiB; memory_limit_gib is 1\.00", results[1].message)
+    said = r"it held 1\.\d\d GiB; pool\.ray\.memory_limit_gib is 1\.00"
+    assert re.search(said, results[1].message)
+        r"it held 1\.\d\d GiB; pool\.ray\.memory_limit_gib is 1\.00", results[1].message
+    )
     assert [results[0].value, results[2].value] == [1, 4]
+
+
+def test_a_memory_limit_that_no_worker_can_start_under_is_an_error(make):
+    """Not workers for ever."""
+    with (
+        make(num_workers=1, memory_limit_gib=0.02) as pool,
+        pytest.raises(pool_lib.PoolError, match=r"no worker can be made: it held 0\.\d\d GiB"),
+    ):
+        run(pool, 1)
+    assert pool.stats().num_lost_workers <= ray_pool.MAX_FAILED_STARTS
+
+
+def test_workers_that_die_before_their_first_job_are_an_error(make):
+    class Idler:
+        def __call__(self, payload):
+            time.sleep(60)
+
+    with make(num_workers=1, factory=Idler) as pool, pytest.raises(pool_lib.PoolError) as caught:
+        for _ in range(1000):
+            for worker in pool.stats().workers:
+                os.kill(int(worker.place.rpartition(" ")[2]), signal.SIGKILL)
+            pool._hear(0.1)
+    assert "no worker can be made" in str(caught.value)
+
+
+def test_the_head_is_known_by_its_greeting(cluster):
+    ray_cluster._check_reachable(cluster.address)
 
 
 def test_workers_killed_from_outside_cost_tries_of_nobody_else(make):
