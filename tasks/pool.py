@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self, final, runtime_checkable
 
-from veldt.tasks import errors
+from veldt.tasks import blame, errors
 
 POLL_S = 0.1  # How long a wait sleeps between looks at Ctrl-C and at dead workers.
 MAX_MESSAGE_CHARS = 2000
@@ -315,7 +315,14 @@ def over_limit(wall_s: float, timeout_s: float) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """One line that says what was raised, then the last frames, cut to a bounded length."""
+    """One line that says what was raised, cut to a bounded length.
+
+    With the place in the user's file, where it was raised there; else followed by the last frames.
+    """
+    if (theirs := blame.describe(error)) is not None:
+        return theirs[:MAX_MESSAGE_CHARS]
+    if isinstance(error, errors.TaskError):  # It says all.
+        return f"{type(error).__name__}: {error}"[:MAX_MESSAGE_CHARS]
     frames = "".join(traceback.format_tb(error.__traceback__, limit=-3))
     text = f"{type(error).__name__}: {error}"
     return f"{text[:MAX_MESSAGE_CHARS]}\n{frames[-MAX_MESSAGE_CHARS:]}".rstrip()

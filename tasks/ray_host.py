@@ -24,6 +24,7 @@ from veldt.tasks.pool import Job, JobResult, JobStatus, WarmWorker, Worker, Work
 
 LOGGER: Final = logging.getLogger("veldt.pool")
 MEMORY_CHECK_S: Final = 0.1
+_END_PROCESS: Final = os._exit  # While a stranger's code runs it is another (`imports.no_exit`).
 MAX_FORGOTTEN: Final = 256
 LAST_WORDS_S: Final = 0.3  # For the reason to reach the driver, which ends this process at once.
 
@@ -127,7 +128,7 @@ class Host:
         LOGGER.error("%s: %s: %s", self._name, self._job and self._job.label, self._last_words)
         self._ending.set()
         time.sleep(LAST_WORDS_S)
-        os._exit(137)  # As by the system's own memory killer.
+        _END_PROCESS(137)  # As by the system's own memory killer.
 
 
 def resident_bytes() -> int:

@@ -25,6 +25,7 @@ NAMES: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHU
 AGAIN_S: Final = 0.5  # From when on a signal after another is another request.
 # Schedulers kill 30 s after SIGTERM, which no one would see the line of.
 TERM_S: Final = 20.0
+end_process: Final = os._exit  # While a stranger's code runs it is another (`imports.no_exit`).
 STUCK_S: Final = 1.0  # After a second request, where the main thread has not even seen the first.
 ENDING_S: Final = 10.0  # After a second request, where it is ending.
 
@@ -177,7 +178,7 @@ class Stopper:
             if sys.stderr.isatty():
                 sys.stderr.write("\r\x1b[J\x1b[?25h")  # A live view leaves no cursor.
             print(self.line("stopped at once"), file=sys.stderr, flush=True)
-        os._exit(self.exit_code)
+        end_process(self.exit_code)
 
     def _tell(self, text: str) -> None:
         with contextlib.suppress(Exception):  # A closed terminal takes no lines.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, final
 import veldt
 from veldt import config as config_lib
 from veldt import errors
-from veldt.tasks import stopping
+from veldt.tasks import blame, stopping
 
 if TYPE_CHECKING:
     from veldt.tasks import pool_config
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sys.stdout.flush()
             code = stopper.exit_code
             if argv is None:  # Threads that still compile are not waited for.
-                os._exit(code)
+                stopping.end_process(code)
     return code
 
 
@@ -58,14 +58,19 @@ def _run(words: list[str], stopper: stopping.Stopper) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except SystemExit as error:  # argparse, after printing help or the version.
+        if (theirs := blame.describe(error)) is not None:
+            print(f"error: your code raised {theirs}", file=sys.stderr)
+            return FAILURE
         return error.code if isinstance(error.code, int) else FAILURE
     except Exception as error:
         if stopper.signum is not None and isinstance(error, _pool_error()):
             raise KeyboardInterrupt from error  # The cluster was asked to end as well.
-        code = _exit_code(error)
+        code, text = _exit_code(error), f"{error}"
+        if code is None and (theirs := blame.describe(error)) is not None:
+            code, text = FAILURE, f"your code raised {theirs}"
         if code is None or os.environ.get("VELDT_DEBUG") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {text}", file=sys.stderr)
         return code
 
 

@@ -139,7 +139,7 @@ def load_suite(source: str | Path) -> suites.Suite:
             raise errors.ConfigError(f"{path}: {error}") from None
     if ":" not in text:
         return suites.load_suite(text)
-    suite = imports.load_object("suite", text)()
+    suite = imports.call("suite", text, imports.load_object("suite", text))
     if not isinstance(suite, suites.Suite):
         raise task_errors.TaskError(
             f"suite {text!r} returned {type(suite).__name__}, not a veldt.tasks.suites.Suite"
