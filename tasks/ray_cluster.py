@@ -20,7 +20,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, Final, final
 
-from veldt.tasks import stopping
+from veldt.tasks import errors, private, stopping
 from veldt.tasks.pool import PoolError
 from veldt.tasks.pool_config import PoolConfig, RayConfig, num_usable_cores
 
@@ -54,7 +54,7 @@ class Cluster:
         self._config = config
         self._owned = owned
         self.local = local
-        self._session_dir = session_dir
+        self.session = "" if session_dir is None else Path(session_dir).name
         address = ray.get_runtime_context().gcs_address
         host, _, port = address.rpartition(":")
         self._head = (host.strip("[]"), int(port))
@@ -85,11 +85,6 @@ class Cluster:
         if 0 < gpus < 1:
             # JAX would take three quarters of the GPU for the first worker on it.
             variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * gpus:.3f}"
-        if self._session_dir is not None:
-            # A worker that replaces another need not compile again what some worker of its node
-            # has. In Ray's own folder, since what lies in there is run.
-            variables["JAX_COMPILATION_CACHE_DIR"] = f"{self._session_dir}/veldt_compiled"
-            variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
         return {
             name: value
             for name, value in variables.items()
@@ -191,7 +186,10 @@ def _connect(config: PoolConfig, address: str) -> Cluster:
             # Ray counts cores to place workers; those wanted must fit, whatever they share.
             "num_cpus": _local_cpus(config),
             "include_dashboard": False,
+            "_temp_dir": str(_private_folder() / "ray"),  # Ray lets everyone write to that.
         }
+    elif address == "auto":
+        _check_whose()
     try:
         # Ray has a copy of what is in the folder when `init` returns.
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -213,6 +211,28 @@ def _connect(config: PoolConfig, address: str) -> Cluster:
     return Cluster(
         config, owned=True, local=address == "local", session_dir=about.get("session_dir")
     )
+
+
+def _private_folder() -> Path:
+    """Where a Ray started here keeps sockets, logs and what it unpacks: out of others' reach."""
+    try:
+        return private.temporary()
+    except (errors.TaskError, OSError) as error:
+        raise PoolError(f"no Ray cluster can be started here: {error}") from error
+
+
+def _check_whose() -> None:
+    """Refuse the cluster of another user, whom "auto" would have run code here.
+
+    Ray notes the cluster of a machine in a folder that every user can write to.
+    """
+    base = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    note = Path(base) / "ray" / "ray_current_cluster"
+    if os.path.lexists(note) and not private.is_safe_file(note):
+        raise PoolError(
+            f'pool.ray.address: "auto" would take the cluster that {note} names, which user '
+            f"{note.lstat().st_uid} wrote; give its address (HOST:PORT) if that is the one you mean"
+        )
 
 
 def _check_reachable(address: str) -> None:

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple, final
 
 import ray
 
+from veldt.tasks import compiling, errors
 from veldt.tasks.pool import Job, JobResult, JobStatus, WarmWorker, Worker, WorkerFactory, run_job
 
 LOGGER: Final = logging.getLogger("veldt.pool")
@@ -51,14 +52,18 @@ class Doing(NamedTuple):
 class Host:
     """The actor's class; `ray_pool` wraps it."""
 
-    def __init__(self, name: str, timeout_s: float | None, memory_limit_gib: float | None):
+    def __init__(
+        self, name: str, timeout_s: float | None, memory_limit_gib: float | None, session: str
+    ):
         """Wait for `start`.
 
         Args:
             name: The pool's name for this worker.
             timeout_s: A job's limit; the driver enforces it, this side reports it.
             memory_limit_gib: This process ends itself when it grows past it; None: no limit.
+            session: The name of the cluster's present life; empty if it is not known.
         """
+        self._session = session
         self._name = name
         self._timeout_s = timeout_s
         self._worker: Worker | None = None
@@ -81,6 +86,12 @@ class Host:
     def start(self, factory: WorkerFactory) -> float:
         """Make the worker and warm it up. Returns the seconds that took."""
         began = time.perf_counter()
+        if self._session:
+            # A worker that replaces another need not compile again what one of its node has.
+            try:
+                compiling.keep_compiled_for(self._session)
+            except errors.TaskError as error:
+                LOGGER.error("%s: nothing compiled is kept: %s", self._name, error)
         self._worker = factory()
         if isinstance(self._worker, WarmWorker):
             self._worker.warm_up()

@@ -322,7 +322,8 @@ class RayPool(Pool):
             name = f"worker-{self._num_started}"
             self._num_started += 1
             config = self._config
-            arguments = (name, config.timeout_s, config.ray.memory_limit_gib)
+            limit = config.ray.memory_limit_gib
+            arguments = (name, config.timeout_s, limit, self._cluster.session)
             actor = self._actor_class.remote(*arguments)
             self._slots[name] = _Slot(actor, time.monotonic())
             self._call(actor.where.remote(), self._placed, name)

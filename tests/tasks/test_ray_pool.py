@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from veldt.tasks import pool as pool_lib
-from veldt.tasks import pool_config, ray_cluster, ray_metrics, ray_pool
+from veldt.tasks import pool_config, private, ray_cluster, ray_metrics, ray_pool
 from veldt.tasks.pool import EventKind, Job, JobStatus
 
 pytestmark = pytest.mark.ray
@@ -54,6 +55,10 @@ class Mischief:
                     time.sleep(0.005)
             case "where":
                 return os.getpid()
+            case "cache":
+                import jax
+
+                return jax.config.jax_compilation_cache_dir
             case "unpicklable":
                 return socket.socket()
             case ("sleep", seconds):
@@ -355,12 +360,24 @@ def test_workers_that_share_a_gpu_share_its_memory(cluster, gpus, mine, fraction
     assert variables.get("XLA_PYTHON_CLIENT_MEM_FRACTION") == fraction
 
 
-def test_workers_share_what_they_compile_unless_told_otherwise(cluster, monkeypatch):
-    config = pool_config.PoolConfig("ray")
-    connection = ray_cluster.Cluster(config, owned=False, local=False, session_dir="/its/own")
-    assert connection.env_vars()["JAX_COMPILATION_CACHE_DIR"].startswith("/its/own/")
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/mine")
-    assert "JAX_COMPILATION_CACHE_DIR" not in connection.env_vars()
+def test_workers_share_what_they_compile_in_a_folder_of_this_user_alone(make, cluster, monkeypatch):
+    config = pool_config.PoolConfig("ray", 1)
+    known = ray_cluster.Cluster(
+        config, owned=False, local=False, session_dir=f"x/{cluster.session}"
+    )
+    monkeypatch.setattr(ray_cluster, "connect", lambda config: known)
+    with make(num_workers=1) as pool:
+        (result,) = run(pool, "cache")
+    assert cluster.session.startswith("session_")
+    folder = private.temporary() / "compiled" / cluster.session
+    assert result.value == str(folder)
+    for path in (folder, private.temporary()):
+        assert path.stat().st_mode & 0o777 == 0o700 and path.stat().st_uid == os.getuid()
+    # Sockets, logs and what Ray unpacks lie there too.
+    import ray
+
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    assert private.temporary() in session.parents
 
 
 def test_metrics_count_up_and_forget_lost_workers(cluster, monkeypatch):
