@@ -71,6 +71,8 @@ def run_meta_training(
       KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` goes on.
     """
     # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
+    view = display.Silent() if view is None else view
+    view.doing("loading tasks and drawing task families")
     factory = gradient_worker.GradientWorkerFactory(settings)
     families = factory().families
     shapes = jax.eval_shape(build.architecture(settings).init, jax.random.key(0))
@@ -80,7 +82,6 @@ def run_meta_training(
     start = _start(settings)
     if settings.tensorboard:
         log.summary_writer()
-    view = display.Silent() if view is None else view
     with contextlib.ExitStack() as stack:
         _open_run(settings, run_dir, stack, resume=resume)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
@@ -96,6 +97,7 @@ def run_meta_training(
         )
         workers = stack.enter_context(pool_config.make_pool(settings.pool, factory))
         watcher = _Watcher(settings, view, logs)
+        view.doing("compiling")
         loop = training.Training(settings, progress, workers, len(families), watcher)
 
         def save(progress: training.Progress) -> None:
@@ -238,5 +240,5 @@ class _Watcher:
             each.write("check", progress.update, figures)
         self._view.checked(progress, figures)
 
-    def waiting(self, progress: training.Progress) -> None:
-        self._view.waiting(self._config, progress)
+    def waiting(self, progress: training.Progress, what: str, done: int, total: int) -> None:
+        self._view.doing(f"compiling and running {what}: {done} of {total} done")

@@ -16,6 +16,7 @@ from veldt.search import work as work_lib
 from veldt.search.config import SearchConfig
 from veldt.search.evolution import Evolution
 from veldt.search.finals import Entry
+from veldt.tasks import clock
 from veldt.tasks.pool import PoolEvent, PoolStats
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL_S: Final = 5.0
 WORK_INTERVAL_S: Final = 60.0
+WAITING_INTERVAL_S: Final = 10.0
 MAX_TROUBLE_LINES: Final = 5  # At a time; the store has them all.
 
 
@@ -133,12 +135,17 @@ class PlainDisplay:
     def __init__(self, stream: TextIO):
         self._stream = stream
         self._last = self._last_work = time.monotonic()
+        self._doing = clock.Doing()
+        self._ticker = clock.Ticker(self._tick, WAITING_INTERVAL_S)
 
     def phase(self, text: str, done: int = 0, total: int = 0) -> None:
+        self._doing.begin(f"{text}: {done} of {total}" if total else text)
+        self._ticker.start()
         if done in (0, total) or self._due():
             self._print(f"{text}: {done} of {total}" if total else text)
 
     def update(self, evolution: Evolution) -> None:
+        self._doing.end()
         # The first few proposals say nothing about the rate.
         if self._due() and evolution.num_told > evolution.config.window:
             tally = tally_lib.of(evolution)
@@ -171,7 +178,12 @@ class PlainDisplay:
         self._print(text)
 
     def close(self) -> None:
+        self._ticker.close()
         self._stream.flush()
+
+    def _tick(self) -> None:
+        if line := self._doing.line():
+            print(line, file=self._stream, flush=True)
 
     def _due(self) -> bool:
         return time.monotonic() - self._last >= PLAIN_INTERVAL_S

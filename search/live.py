@@ -10,11 +10,13 @@ from veldt.search import display, pretty
 from veldt.search import tally as tally_lib
 from veldt.search import work as work_lib
 from veldt.search.evolution import Evolution
+from veldt.tasks import clock
 from veldt.tasks.pool import PoolEvent, PoolStats
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 LIVE_INTERVAL_S: Final = 0.5
 MIN_RULE_LINES: Final = 3
@@ -36,13 +38,18 @@ class LiveDisplay:
         self._phase: tuple[str, int, int] | None = None
         self._evolution: Evolution | None = None
         self._stats: PoolStats | None = None
+        self._doing = clock.Doing()
+        self._ticker = clock.Ticker(self._live.refresh, LIVE_INTERVAL_S)
 
     def phase(self, text: str, done: int = 0, total: int = 0) -> None:
         self._phase = (text, done, total)
+        self._doing.begin(f"{text}, {done}")
+        self._ticker.start()
         self._draw(force=done in (0, total))
 
     def update(self, evolution: Evolution) -> None:
         self._evolution, self._phase = evolution, None
+        self._doing.end()
         self._draw(force=False)
 
     def best(self, evolution: Evolution) -> None:
@@ -62,6 +69,7 @@ class LiveDisplay:
         if self._closed:
             return
         self._closed = True
+        self._ticker.close()
         self._phase = None  # What it was doing is over, or was broken off.
         self._draw(force=True)
         self._live.stop()
@@ -83,11 +91,24 @@ class LiveDisplay:
         elif self._stats is not None and self._stats.num_ready < self._stats.num_workers:
             parts.append(Text(f"workers: {work_lib.figures(self._stats)['workers']}"))
         if self._phase is not None:
-            parts.append(_phase_view(*self._phase))
+            parts.append(_phase_view(*self._phase, _Clock(self._doing)))
         return Group(*parts)
 
 
-def _phase_view(text: str, done: int, total: int) -> "Table":
+@final
+class _Clock:
+    """The time of what is being done, whenever it is drawn."""
+
+    def __init__(self, doing: clock.Doing):
+        self._doing = doing
+
+    def __rich__(self) -> "Text":
+        from rich.text import Text
+
+        return Text(self._doing.clock())
+
+
+def _phase_view(text: str, done: int, total: int, clock: _Clock) -> "Table":
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
@@ -95,10 +116,11 @@ def _phase_view(text: str, done: int, total: int) -> "Table":
     line.add_column(no_wrap=True)
     line.add_column(ratio=1)
     line.add_column(no_wrap=True)
+    line.add_column(no_wrap=True)
     if total:
-        line.add_row(text, ProgressBar(total=total, completed=done), f"{done} of {total}")
+        line.add_row(text, ProgressBar(total=total, completed=done), f"{done} of {total}", clock)
     else:
-        line.add_row(text, "", "")
+        line.add_row(text, "", "", clock)
     return line
 
 

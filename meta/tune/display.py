@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TextIO, final
+from typing import Any, Final, Protocol, TextIO, final
 
 import numpy as np
 
 from veldt.meta.display import duration
 from veldt.meta.tune import config, loop, schedule_file
+from veldt.tasks import clock
+
+PLAIN_INTERVAL_S: Final = 10.0
 
 
 class Display(Protocol):
@@ -24,6 +27,10 @@ class Display(Protocol):
         self, settings: config.TuneConfig, progress: loop.Progress, figures: Mapping[str, Any]
     ) -> None:
         """A look was taken."""
+        ...
+
+    def doing(self, text: str) -> None:
+        """What is done until something new comes: shown with a clock."""
         ...
 
     def note(self, text: str) -> None:
@@ -97,6 +104,9 @@ class Silent:
     ) -> None:
         pass
 
+    def doing(self, text: str) -> None:
+        pass
+
     def note(self, text: str) -> None:
         pass
 
@@ -110,6 +120,8 @@ class PlainDisplay:
 
     def __init__(self, stream: TextIO):
         self._stream = stream
+        self._doing = clock.Doing()
+        self._ticker = clock.Ticker(self._tick, PLAIN_INTERVAL_S)
 
     def updated(
         self, settings: config.TuneConfig, progress: loop.Progress, figures: Mapping[str, Any]
@@ -121,10 +133,19 @@ class PlainDisplay:
     ) -> None:
         self.note(check_line(progress, figures))
 
+    def doing(self, text: str) -> None:
+        self._doing.begin(text)
+        self._ticker.start()
+
+    def _tick(self) -> None:
+        if line := self._doing.line():
+            self.note(line)
+
     def note(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
+        self._ticker.close()
         self._stream.flush()
 
 
@@ -134,13 +155,25 @@ class LiveDisplay:
 
     def __init__(self, stream: TextIO):
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+        from rich.text import Text
+
+        doing = self._doing = clock.Doing()
+
+        class Now(ProgressColumn):
+            """What is being done, with its time."""
+
+            def render(self, task: Task) -> Text:
+                return Text(doing.line())
 
         self._console = Console(file=stream)
         self._bar = Progress(
-            BarColumn(40), TextColumn("{task.description}", markup=False), console=self._console
+            BarColumn(40),
+            TextColumn("{task.description}", markup=False),
+            Now(),
+            console=self._console,
         )
-        self._task = self._bar.add_task("compiling", total=None)
+        self._task = self._bar.add_task("", total=None)
         self._bar.start()
 
     def updated(
@@ -157,6 +190,9 @@ class LiveDisplay:
         self, settings: config.TuneConfig, progress: loop.Progress, figures: Mapping[str, Any]
     ) -> None:
         self.note(check_line(progress, figures))
+
+    def doing(self, text: str) -> None:
+        self._doing.begin(text)
 
     def note(self, text: str) -> None:
         from rich.text import Text

@@ -58,8 +58,9 @@ def run_tuning(
     """
     # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
     schedule_file.check_names(settings)
-    subject = problem.Problem(settings)
     view = display.Silent() if view is None else view
+    view.doing(f"loading {settings.task}")
+    subject = problem.Problem(settings)
     with contextlib.ExitStack() as stack:
         _open_run(settings, run_dir, stack, resume=resume)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
@@ -142,6 +143,9 @@ class _Watcher:
     def updated(self, progress: loop.Progress, figures: Mapping[str, Any]) -> None:
         self._lines.write("update", progress.update, figures)
         self._view.updated(self._config, progress, figures)
+
+    def doing(self, text: str) -> None:
+        self._view.doing(text)
 
     def checked(self, progress: loop.Progress, figures: Mapping[str, Any]) -> None:
         self._lines.write("check", progress.update, figures)

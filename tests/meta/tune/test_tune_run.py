@@ -51,6 +51,9 @@ class View:
     def checked(self, settings, progress, figures):
         pass
 
+    def doing(self, text):
+        pass
+
     def note(self, text):
         self.notes.append(text)
 
