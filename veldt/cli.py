@@ -261,7 +261,7 @@ def _tune(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     again = _again("tune", args, run_dir, overrides)
     with args.stopper.showing(view, f"what was reached is stored. To go on: {again}"):
         result = run.run_tuning(settings, run_dir, resume=args.resume, view=view)
-    display.print_result(settings, result.progress, result.numbers, run_dir)
+    display.print_result(settings, result.progress, result.numbers, run_dir, result.rivals)
 
 
 def _again(command: str, args: argparse.Namespace, run_dir: Path, overrides: Sequence[str]) -> str:

@@ -1,14 +1,14 @@
 """What a person sees of a tuning: a live panel on a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TextIO, final
 
 import numpy as np
 
 from veldt.meta.display import duration
-from veldt.meta.tune import config, loop, schedule_file
+from veldt.meta.tune import comparison, config, loop, schedule_file
 from veldt.tasks import clock
 
 PLAIN_INTERVAL_S: Final = 10.0
@@ -72,13 +72,16 @@ def print_result(
     progress: loop.Progress,
     numbers: Mapping[str, np.ndarray],
     run_dir: Path,
+    rows: Sequence[comparison.Row] = (),
 ) -> None:
-    """Say what a finished run found, and how to use it."""
+    """Say what a finished run found, whether it was worth it, and how to use it."""
     print(
         f"outcome {progress.first_outcome:.5g} at the start, {progress.best_outcome:.5g} with what "
         f"was learned ({settings.check_seeds} runs each); {progress.update:,} metagradients in "
         f"{duration(progress.wall_s)}"
     )
+    for line in comparison.lines(rows):
+        print(line)
     for name, values in numbers.items():
         if values.size <= 16:
             print(f"  {name}: {', '.join(f'{value:.4g}' for value in np.atleast_1d(values))}")

@@ -15,7 +15,7 @@ import yaml
 
 from veldt.meta import directory, errors, log
 from veldt.meta.display import duration
-from veldt.meta.tune import schedule_file
+from veldt.meta.tune import comparison, schedule_file
 from veldt.tasks import files
 from veldt.tasks.html import page as page_lib
 from veldt.tasks.html import plot as plot_lib
@@ -81,6 +81,7 @@ def render(run_dir: Path) -> str:
         sections = [
             _headline(data, run_dir),
             _outcomes(data),
+            _worth(run_dir),
             *(_evolution(data, name) for name in data.config["tune"] if _is_shown(data, name)),
             _trust(data),
             _section("Configuration", tag("pre", yaml.safe_dump(dict(data.config)))),
@@ -158,6 +159,14 @@ def _outcomes(data: RunData) -> Html:
         (plot_lib.swatch("marker best", "diamond"), "the best, which was kept"),
     ]
     return _section("Outcome", plot_lib.figure(figure, items, "Down is better."))
+
+
+def _worth(run_dir: Path) -> Html:
+    """Whether it was better than a constant rate and a cosine."""
+    said = comparison.lines(comparison.read(run_dir))
+    if not said:
+        return Html()
+    return _section("Was it worth it?", *(tag("p", line.strip()) for line in said))
 
 
 def _is_shown(data: RunData, name: str) -> bool:

@@ -2,7 +2,8 @@
 
 A run directory holds all of a run: `config.yaml`, `checkpoints/`, `metrics.jsonl`, and what was
 found, the best by the looks: `schedules.py` and `tuned.npz`. Where it was killed, `resume=True`
-goes on, and on the CPU ends with the same numbers, bit for bit.
+goes on, and on the CPU ends with the same numbers, bit for bit. `comparison.json` says whether it
+was worth it.
 """
 
 import contextlib
@@ -15,10 +16,12 @@ from typing import Any, Final, final
 import numpy as np
 
 from veldt.meta import checkpoint, directory, log
-from veldt.meta.tune import config, display, loop, problem, schedule_file
+from veldt.meta.tune import comparison, config, display, loop, problem, schedule_file
 from veldt.tasks import stopping
 
 JOURNAL_FOLDER: Final = "backward"
+# Fields that the configs of earlier runs lack, as they were then.
+_SINCE: Final[Mapping[str, Any]] = {"compare": True}
 
 
 @final
@@ -29,10 +32,12 @@ class TuneResult:
     Attributes:
       numbers: The best hyperparameters, at their knots if they have any.
       progress: Where it ended.
+      rivals: What was learned and what it is compared with; empty where there are none.
     """
 
     numbers: Mapping[str, np.ndarray]
     progress: loop.Progress
+    rivals: tuple[comparison.Row, ...] = ()
 
 
 def run_tuning(
@@ -93,7 +98,8 @@ def run_tuning(
             settings, subject, progress, _Watcher(settings, view, lines), save, journal
         )
         assert progress.best is not None
-        return TuneResult(subject.numbers(progress.best), progress)
+        rows = comparison.compare(settings, subject, progress, run_dir, view.doing)
+        return TuneResult(subject.numbers(progress.best), progress, rows)
 
 
 def _write_found(
@@ -125,8 +131,9 @@ def _open_run(
 
     def check_same(before: Mapping[str, Any]) -> None:
         for key, new in now.items():
-            if before.get(key) != new:
-                raise directory.differs(run_dir, key, before.get(key), new)
+            old = before.get(key, _SINCE.get(key))
+            if old != new:
+                raise directory.differs(run_dir, key, old, new)
 
     directory.take(run_dir, now, stack, resume=resume, check_same=check_same)
 

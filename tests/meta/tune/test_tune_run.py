@@ -25,6 +25,7 @@ SETTINGS = config.TuneConfig(
     check_every=2,
     check_seeds=3,
     verify="none",
+    compare=False,
 )
 
 
