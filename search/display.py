@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TextIO, final
 
-from veldt.search import objectives, pretty, verdict
+from veldt.search import best, objectives, verdict
 from veldt.search import tally as tally_lib
 from veldt.search import work as work_lib
 from veldt.search.config import SearchConfig
@@ -95,6 +95,12 @@ def rate(evolution: Evolution) -> float:
     return evolution.num_told / max(evolution.elapsed_s, 1e-9)
 
 
+def candidate_name(evolution: Evolution) -> str:
+    """What the best so far is called, here and in tables, reports and the store."""
+    candidate = evolution.incumbent.candidate
+    return f"#{candidate}" if candidate else evolution.config.initial_rule
+
+
 def score_line(evolution: Evolution) -> str:
     """The incumbent's scores, beside the initial rule's."""
     best = evolution.incumbent
@@ -159,7 +165,9 @@ class PlainDisplay:
             )
 
     def best(self, evolution: Evolution) -> None:
-        self._print(f"new best after {evolution.num_told:,} proposed: {score_line(evolution)}")
+        name = candidate_name(evolution)
+        told = f"new best after {evolution.num_told:,} proposed: {name}, {score_line(evolution)}"
+        self._print(told)
 
     def work(self, stats: PoolStats, events: Sequence[PoolEvent]) -> None:
         wrong = [event for event in events if event.kind in work_lib.TROUBLE]
@@ -230,7 +238,7 @@ def print_results(
     if winner is not None:
         console.print()
         source = Syntax("", "python", theme="ansi_dark", background_color="default").highlight(
-            pretty.pretty(winner.program).rstrip()
+            best.shown(winner.program).rstrip()
         )
         console.print(source, soft_wrap=True)  # Folded by rich, it would be no program.
     console.print(f"run directory: {run_dir}", soft_wrap=True)

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TextIO, final
 
-from veldt.search import display, pretty
+from veldt.search import best as best_lib
+from veldt.search import display
 from veldt.search import tally as tally_lib
 from veldt.search import work as work_lib
 from veldt.search.evolution import Evolution
@@ -164,9 +165,10 @@ def _search_view(
     if room < 1:
         view: list[RenderableType] = [head, *scores]
         return view[: max(height, 1)]
-    source = fit_source(pretty.pretty(best.program), width - 4, room)
+    source = fit_source(best_lib.shown(best.program), width - 4, room)
     rule = Syntax(source, "python", theme="ansi_dark", background_color="default")
-    title = Text(f"best rule, learning rate {best.learning_rate:.3g}")
+    name = display.candidate_name(evolution)
+    title = Text(f"best rule, {name}, learning rate {best.learning_rate:.3g}")
     figures_or_none = [grid] if num_figures else []
     return [head, *scores, *figures_or_none, Panel(rule, title=title, title_align="left")]
 
