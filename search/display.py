@@ -35,6 +35,10 @@ class Display(Protocol):
         """A stage other than the search itself: compiling, finals."""
         ...
 
+    def doing(self, text: str) -> None:
+        """Something before the first stage, which needs a word only where it takes long."""
+        ...
+
     def update(self, evolution: Evolution) -> None:
         """Something was told. Called often; draws seldom."""
         ...
@@ -118,6 +122,9 @@ class Silent:
     def phase(self, text: str, done: int = 0, total: int = 0) -> None:
         pass
 
+    def doing(self, text: str) -> None:
+        pass
+
     def update(self, evolution: Evolution) -> None:
         pass
 
@@ -149,6 +156,10 @@ class PlainDisplay:
         self._ticker.start()
         if done in (0, total) or self._due():
             self._print(f"{text}: {done} of {total}" if total else text)
+
+    def doing(self, text: str) -> None:
+        self._doing.begin(text)
+        self._ticker.start()
 
     def update(self, evolution: Evolution) -> None:
         self._doing.end()

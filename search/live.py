@@ -48,6 +48,9 @@ class LiveDisplay:
         self._ticker.start()
         self._draw(force=done in (0, total))
 
+    def doing(self, text: str) -> None:
+        self.phase(text)
+
     def update(self, evolution: Evolution) -> None:
         self._evolution, self._phase = evolution, None
         self._doing.end()

@@ -85,7 +85,7 @@ def run_search(
     # behind.
     view = view if view is not None else display.Silent()
     names = dict.fromkeys(proxy.task for proxy in (*config.tasks, *config.meta_validation))
-    view.phase(f"loading {', '.join(names)}")
+    view.doing(f"loading {', '.join(names)}")
     start = _start(config, run_dir, resume=resume)
     if factory is None:
         factory = EvaluatorFactory(_evaluator(config, start))
