@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO, final
 import numpy as np
 
 from veldt.meta import config, training
+from veldt.tasks import clock
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,8 +40,8 @@ class Display(Protocol):
         """The meta-validation tasks were looked at."""
         ...
 
-    def waiting(self, settings: config.MetaTrainConfig, progress: training.Progress) -> None:
-        """Nothing new for a while: compiling, or a slow worker."""
+    def doing(self, text: str) -> None:
+        """What is waited for until something new comes: shown with a clock."""
         ...
 
     def note(self, text: str) -> None:
@@ -73,7 +74,7 @@ class Silent:
     def checked(self, progress: training.Progress, figures: Mapping[str, Any]) -> None:
         pass
 
-    def waiting(self, settings: config.MetaTrainConfig, progress: training.Progress) -> None:
+    def doing(self, text: str) -> None:
         pass
 
     def note(self, text: str) -> None:
@@ -179,7 +180,9 @@ class PlainDisplay:
     def __init__(self, stream: TextIO):
         self._stream = stream
         self._recent = Recent()
-        self._last = self._heard = -math.inf
+        self._last = -math.inf
+        self._doing = clock.Doing()
+        self._ticker = clock.Ticker(self._tick, PLAIN_INTERVAL_S)
 
     def updated(
         self,
@@ -188,7 +191,7 @@ class PlainDisplay:
         figures: Mapping[str, Any],
     ) -> None:
         self._recent.add(progress, figures)
-        self._heard = time.monotonic()
+        self._doing.end()
         ended = progress.update == settings.num_updates
         if ended or time.monotonic() - self._last >= PLAIN_INTERVAL_S:
             self.note(self._recent.line(settings, progress))
@@ -196,15 +199,20 @@ class PlainDisplay:
     def checked(self, progress: training.Progress, figures: Mapping[str, Any]) -> None:
         self.note(check_line(progress, figures))
 
-    def waiting(self, settings: config.MetaTrainConfig, progress: training.Progress) -> None:
-        if time.monotonic() - max(self._last, self._heard) >= PLAIN_INTERVAL_S:
-            self.note(f"compiling, or waiting for workers, at update {progress.update:,}")
+    def doing(self, text: str) -> None:
+        self._doing.begin(text)
+        self._ticker.start()
+
+    def _tick(self) -> None:
+        if line := self._doing.line():
+            print(line, file=self._stream, flush=True)
 
     def note(self, text: str) -> None:
         self._last = time.monotonic()
         print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
+        self._ticker.close()
         self._stream.flush()
 
 
@@ -223,6 +231,9 @@ class LiveDisplay:
         self._last = -math.inf
         self._check = ""
         self._closed = False
+        self._doing = clock.Doing()
+        self._ticker = clock.Ticker(self._live.refresh, LIVE_INTERVAL_S)
+        self._live.update(_Line(self._doing))
 
     def updated(
         self,
@@ -231,13 +242,15 @@ class LiveDisplay:
         figures: Mapping[str, Any],
     ) -> None:
         self._recent.add(progress, figures)
+        self._doing.end()
         self._draw(settings, progress, self._recent.line(settings, progress))
 
     def checked(self, progress: training.Progress, figures: Mapping[str, Any]) -> None:
         self._check = check_line(progress, figures)
 
-    def waiting(self, settings: config.MetaTrainConfig, progress: training.Progress) -> None:
-        self._draw(settings, progress, "compiling, or waiting for workers")
+    def doing(self, text: str) -> None:
+        self._doing.begin(text)
+        self._ticker.start()
 
     def note(self, text: str) -> None:
         from rich.text import Text
@@ -247,6 +260,7 @@ class LiveDisplay:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._ticker.close()
             self._live.stop()
 
     def _draw(
@@ -265,4 +279,18 @@ class LiveDisplay:
         from rich.text import Text
 
         bar = ProgressBar(total=settings.num_updates, completed=progress.update, width=60)
-        return Group(bar, *(Text(text) for text in (line, self._check) if text))
+        texts = (Text(text) for text in (line, self._check) if text)
+        return Group(bar, *texts, _Line(self._doing))
+
+
+@final
+class _Line:
+    """What is being done with its time, whenever it is drawn; an empty line where nothing is."""
+
+    def __init__(self, doing: clock.Doing):
+        self._doing = doing
+
+    def __rich__(self) -> "RenderableType":
+        from rich.text import Text
+
+        return Text(self._doing.line())

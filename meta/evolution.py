@@ -16,15 +16,17 @@ inner problems, lengths and data, which takes out of the comparison what they ha
 """
 
 import dataclasses
-from typing import Any, TypeAlias, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import jax
 import jax.numpy as jnp
-from evosax.algorithms.distribution_based.base import DistributionBasedAlgorithm
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import estimator, inner, meta_loss, particles, pytree
 from veldt.tasks import types
+
+if TYPE_CHECKING:  # To import evosax is to ask JAX for its devices, before a driver can choose.
+    from evosax.algorithms.distribution_based.base import DistributionBasedAlgorithm
 
 # Shapes: N candidates of a generation, M inner problems.
 
@@ -47,7 +49,7 @@ class Evolution(pytree.Pytree):
       objective: What a run is worth.
     """
 
-    algorithm: DistributionBasedAlgorithm = dataclasses.field(metadata=pytree.STATIC)
+    algorithm: "DistributionBasedAlgorithm" = dataclasses.field(metadata=pytree.STATIC)
     params: Any
     problem: inner.InnerProblem
     num_problems: int = dataclasses.field(metadata=pytree.STATIC)

@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -24,6 +24,7 @@ from veldt.tasks import errors as task_errors
 from veldt.tasks import files
 from veldt.tasks.html import page as page_lib
 from veldt.tasks.html.markup import Html, definitions, join, table, tag
+from veldt.tasks.lowest import lowest
 
 REPORT_FILE: Final = "report.html"
 
@@ -194,15 +195,18 @@ def _outcome(data: RunData) -> str:
     begun = "" if data.finished else "This meta-training has not ended. "
     if not data.checks:
         return f"{begun}There were no looks at meta-validation: the last weights are kept."
-    first = data.checks[0]
-    best = min(data.checks, key=lambda line: line["score"])
+    scores = _floats(line["score"] for line in data.checks)
+    where = lowest(scores)
+    if where is None:
+        return f"{begun}No look at meta-validation was finite: the last weights are kept."
+    first, best = data.checks[0], data.checks[where]
     if best is first:
         return (
             f"{begun}On meta-validation nothing has beaten the first look, after update "
             f"{first['update']:,}: {first['score']:+.3f} mean log loss."
         )
     return (
-        f"{begun}Mean log loss on meta-validation came down from {first['score']:+.3f} to "
+        f"{begun}Mean log loss on meta-validation came down from {scores[0]:+.3f} to "
         f"{best['score']:+.3f}, after update {best['update']:,}. The weights were chosen by it, so "
         "it flatters them; it says nothing of how they compare with a tuned baseline."
     )
@@ -233,8 +237,11 @@ def _meta_validation(data: RunData) -> Html:
         return Html()
     figure = report_figures.meta_validation(
         [line["update"] for line in data.checks],
-        [line["score"] for line in data.checks],
-        {name: [line["tasks"][name] for line in data.checks] for name in data.checks[0]["tasks"]},
+        _floats(line["score"] for line in data.checks),
+        {
+            name: _floats(line["tasks"][name] for line in data.checks)
+            for name in data.checks[0]["tasks"]
+        },
         [stretch for stretch, _ in data.phases],
     )
     text = (
@@ -289,6 +296,11 @@ def _families(data: RunData) -> Html:
     return _section(
         "Task families", tag("p", text), table(heads, rows, numbers=range(1, len(heads)))
     )
+
+
+def _floats(values: Iterable[float | None]) -> list[float]:
+    """Return numbers of the log, where what is not finite is null."""
+    return [math.nan if value is None else float(value) for value in values]
 
 
 def _number(value: float) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from veldt.tasks.html import plot as plot_lib
 from veldt.tasks.html.markup import Html
 from veldt.tasks.html.plot import Axis, LinearAxis, LogAxis, Plot, Point
+from veldt.tasks.lowest import finite, lowest
 
 Curve: TypeAlias = np.ndarray
 """A figure after each update, float64 [U]; NaN where there was none."""
@@ -137,19 +138,20 @@ def meta_validation(
     values = [value for each in (scores, *tasks.values()) for value in each]
     last = max(stretches[-1].last, updates[-1])
     plot = Plot(LinearAxis(0, last, "updates"), LinearAxis(*plot_lib.padded(values), "log loss"))
-    best = int(np.argmin(scores))
+    best = lowest(scores)
     lines = [
         (name, f"task{number % _KINDS}", list(zip(updates, task, strict=True)))
         for number, (name, task) in enumerate(tasks.items())
     ]
     several = len(tasks) > 1
+    kept = [] if best is None else [(updates[best], scores[best])]
     figure = plot.draw(
         "Log loss on the tasks of meta-validation by update",
-        f"The mean goes from {scores[0]:+.3f} to {scores[best]:+.3f} at its best.",
+        f"The mean goes from {scores[0]:+.3f} to {scores[best or 0]:+.3f} at its best.",
         *_bounds(plot, stretches),
         *(plot.line(points, kind) for _, kind, points in lines),
         *([plot.line(zip(updates, scores, strict=True), "score")] if several else []),
-        plot.marker((updates[best], scores[best]), "best", "diamond"),
+        *(plot.marker(point, "best", "diamond") for point in kept),
     )
     items = [(plot_lib.swatch(f"line {kind}"), name) for name, kind, _ in lines]
     if several:
@@ -200,6 +202,7 @@ def _points(values: Curve, first: int) -> list[Point]:
 
 
 def _value_axis(values: Sequence[float], label: str) -> Axis:
+    values = finite(values) or [0.0]
     if min(values) > 0 and max(values) / min(values) >= _LOG_RATIO:
         return _log_axis(values, label)
     return LinearAxis(*plot_lib.padded(values), label)

@@ -27,7 +27,7 @@ from veldt.meta import (
     log,
     training,
 )
-from veldt.tasks import base, pool_config, versions
+from veldt.tasks import base, pool_config, stopping, versions
 
 LAST_FILE: Final = "last.npz"
 # What may differ when a run is resumed: where it goes on and how it is kept, not what it is. To
@@ -71,6 +71,8 @@ def run_meta_training(
       KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` goes on.
     """
     # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
+    view = display.Silent() if view is None else view
+    view.doing("loading tasks and drawing task families")
     factory = gradient_worker.GradientWorkerFactory(settings)
     families = factory().families
     shapes = jax.eval_shape(build.architecture(settings).init, jax.random.key(0))
@@ -80,7 +82,6 @@ def run_meta_training(
     start = _start(settings)
     if settings.tensorboard:
         log.summary_writer()
-    view = display.Silent() if view is None else view
     with contextlib.ExitStack() as stack:
         check_same = _open_run(settings, run_dir, stack, resume=resume)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
@@ -101,14 +102,16 @@ def run_meta_training(
         )
         workers = stack.enter_context(pool_config.make_pool(settings.pool, factory))
         watcher = _Watcher(settings, view, logs)
+        view.doing("compiling")
         loop = training.Training(settings, progress, workers, len(families), watcher)
 
         def save(progress: training.Progress) -> None:
-            for each in logs:
-                each.flush()
-            stored = dataclasses.replace(training.store(progress), config=described(settings))
-            checkpoints.save(progress.update, stored)
-            write_weights(settings, run_dir, progress, families, start)
+            with stopping.hold(firmly=True):
+                for each in logs:
+                    each.flush()
+                stored = dataclasses.replace(training.store(progress), config=described(settings))
+                checkpoints.save(progress.update, stored)
+                write_weights(settings, run_dir, progress, families, start)
 
         try:
             loop.run(save)
@@ -266,5 +269,5 @@ class _Watcher:
             each.write("check", progress.update, figures)
         self._view.checked(progress, figures)
 
-    def waiting(self, progress: training.Progress) -> None:
-        self._view.waiting(self._config, progress)
+    def waiting(self, progress: training.Progress, what: str, done: int, total: int) -> None:
+        self._view.doing(f"compiling and running {what}: {done} of {total} done")

@@ -81,8 +81,8 @@ class Watcher(Protocol):
         """The meta-validation tasks were looked at."""
         ...
 
-    def waiting(self, progress: Progress) -> None:
-        """Nothing new for a while."""
+    def waiting(self, progress: Progress, what: str, done: int, total: int) -> None:
+        """Nothing new for a while: what is waited for, and how many of how many are there."""
         ...
 
 
@@ -215,8 +215,9 @@ class Training:
             self._workers.submit(pool_lib.Job(update * self._num_families + family, job, label))
 
     def _gradients(self, update: int) -> list[pool_lib.JobResult]:
-        first = update * self._num_families
-        return [self._await(first + family) for family in range(self._num_families)]
+        first, total = update * self._num_families, self._num_families
+        what = f"gradients of update {update + 1:,}"
+        return [self._await(first + family, what, family, total) for family in range(total)]
 
     def _look(self, phase: int) -> None:
         """Train the meta-validation tasks, if it is time, and keep the best meta-parameters."""
@@ -230,7 +231,11 @@ class Training:
         for number, job_id in enumerate(ids):
             job = CheckJob(phase, number, self.progress.meta_params)
             self._workers.submit(pool_lib.Job(job_id, job, f"check {checks[number].task}"))
-        ended = [cast(Check, self._await(job_id).value) for job_id in ids]
+        what = f"meta-validation after update {update:,}: "
+        ended = [
+            cast(Check, self._await(job_id, what + checks[number].task, number, len(checks)).value)
+            for number, job_id in enumerate(ids)
+        ]
         means = [
             float(np.mean(np.log(np.maximum(each.losses, hollow.MIN_NORMALIZED)))) for each in ended
         ]
@@ -246,13 +251,20 @@ class Training:
         self._watcher.checked(progress, figures)
         self.progress = progress
 
-    def _await(self, job_id: int) -> Any:
-        """Return a job's result, whose value is what the worker made of it."""
+    def _await(self, job_id: int, what: str, done: int, total: int) -> Any:
+        """Return a job's result, whose value is what the worker made of it.
+
+        Args:
+          job_id: The job.
+          what: What it is, for people.
+          done: Of the jobs that belong together, those that are there.
+          total: All of them.
+        """
         while job_id not in self._arrived:
             try:
                 result = self._workers.next_result(_WAIT_S)
             except TimeoutError:
-                self._watcher.waiting(self.progress)
+                self._watcher.waiting(self.progress, what, done, total)
                 continue
             if result.status is not pool_lib.JobStatus.OK:
                 raise errors.MetaTrainError(f"{result.label}: {result.status}: {result.message}")

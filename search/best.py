@@ -4,6 +4,7 @@ Literals that evolution left in the program become named constants, so that whoe
 can tune them.
 """
 
+import functools
 import json
 import math
 import re
@@ -77,6 +78,12 @@ def name_constants(program: Program) -> Program:
         statements.append(replace(statement, args=tuple(args)))
     constants = (*program.constants, *((name, value) for value, name in names.items()))
     return replace(program, constants=constants, statements=tuple(statements))
+
+
+@functools.lru_cache(maxsize=32)
+def shown(program: Program) -> str:
+    """Return the text of a rule found as people see it everywhere: as `best.py` has it."""
+    return pretty.pretty(make_best(program, 1.0, "discovered", {}).program)
 
 
 def write_best(directory: Path, best: Best) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TextIO, final
 
-from veldt.search import objectives, pretty, verdict
+from veldt.search import best, objectives, verdict
 from veldt.search import tally as tally_lib
 from veldt.search import work as work_lib
 from veldt.search.config import SearchConfig
 from veldt.search.evolution import Evolution
 from veldt.search.finals import Entry
-from veldt.tasks import spread
+from veldt.tasks import clock, spread
 from veldt.tasks.pool import PoolEvent, PoolStats
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL_S: Final = 5.0
 WORK_INTERVAL_S: Final = 60.0
+WAITING_INTERVAL_S: Final = 10.0
 MAX_TROUBLE_LINES: Final = 5  # At a time; the store has them all.
 
 
@@ -32,6 +33,10 @@ class Display(Protocol):
 
     def phase(self, text: str, done: int = 0, total: int = 0) -> None:
         """A stage other than the search itself: compiling, finals."""
+        ...
+
+    def doing(self, text: str) -> None:
+        """Something before the first stage, which needs a word only where it takes long."""
         ...
 
     def update(self, evolution: Evolution) -> None:
@@ -94,6 +99,12 @@ def rate(evolution: Evolution) -> float:
     return evolution.num_told / max(evolution.elapsed_s, 1e-9)
 
 
+def candidate_name(evolution: Evolution) -> str:
+    """What the best so far is called, here and in tables, reports and the store."""
+    candidate = evolution.incumbent.candidate
+    return f"#{candidate}" if candidate else evolution.config.initial_rule
+
+
 def score_line(evolution: Evolution) -> str:
     """The incumbent's scores, beside the initial rule's."""
     best = evolution.incumbent
@@ -109,6 +120,9 @@ class Silent:
     """Shows nothing."""
 
     def phase(self, text: str, done: int = 0, total: int = 0) -> None:
+        pass
+
+    def doing(self, text: str) -> None:
         pass
 
     def update(self, evolution: Evolution) -> None:
@@ -134,12 +148,21 @@ class PlainDisplay:
     def __init__(self, stream: TextIO):
         self._stream = stream
         self._last = self._last_work = time.monotonic()
+        self._doing = clock.Doing()
+        self._ticker = clock.Ticker(self._tick, WAITING_INTERVAL_S)
 
     def phase(self, text: str, done: int = 0, total: int = 0) -> None:
+        self._doing.begin(f"{text}: {done} of {total}" if total else text)
+        self._ticker.start()
         if done in (0, total) or self._due():
             self._print(f"{text}: {done} of {total}" if total else text)
 
+    def doing(self, text: str) -> None:
+        self._doing.begin(text)
+        self._ticker.start()
+
     def update(self, evolution: Evolution) -> None:
+        self._doing.end()
         # The first few proposals say nothing about the rate.
         if self._due() and evolution.num_told > evolution.config.window:
             tally = tally_lib.of(evolution)
@@ -153,7 +176,9 @@ class PlainDisplay:
             )
 
     def best(self, evolution: Evolution) -> None:
-        self._print(f"new best after {evolution.num_told:,} proposed: {score_line(evolution)}")
+        name = candidate_name(evolution)
+        told = f"new best after {evolution.num_told:,} proposed: {name}, {score_line(evolution)}"
+        self._print(told)
 
     def work(self, stats: PoolStats, events: Sequence[PoolEvent]) -> None:
         wrong = [event for event in events if event.kind in work_lib.TROUBLE]
@@ -172,7 +197,12 @@ class PlainDisplay:
         self._print(text)
 
     def close(self) -> None:
+        self._ticker.close()
         self._stream.flush()
+
+    def _tick(self) -> None:
+        if line := self._doing.line():
+            print(line, file=self._stream, flush=True)
 
     def _due(self) -> bool:
         return time.monotonic() - self._last >= PLAIN_INTERVAL_S
@@ -219,7 +249,7 @@ def print_results(
     if winner is not None:
         console.print()
         source = Syntax("", "python", theme="ansi_dark", background_color="default").highlight(
-            pretty.pretty(winner.program).rstrip()
+            best.shown(winner.program).rstrip()
         )
         console.print(source, soft_wrap=True)  # Folded by rich, it would be no program.
     console.print(f"run directory: {run_dir}", soft_wrap=True)

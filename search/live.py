@@ -6,15 +6,18 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TextIO, final
 
-from veldt.search import display, pretty
+from veldt.search import best as best_lib
+from veldt.search import display
 from veldt.search import tally as tally_lib
 from veldt.search import work as work_lib
 from veldt.search.evolution import Evolution
+from veldt.tasks import clock
 from veldt.tasks.pool import PoolEvent, PoolStats
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 LIVE_INTERVAL_S: Final = 0.5
 MIN_RULE_LINES: Final = 3
@@ -36,13 +39,21 @@ class LiveDisplay:
         self._phase: tuple[str, int, int] | None = None
         self._evolution: Evolution | None = None
         self._stats: PoolStats | None = None
+        self._doing = clock.Doing()
+        self._ticker = clock.Ticker(self._live.refresh, LIVE_INTERVAL_S)
 
     def phase(self, text: str, done: int = 0, total: int = 0) -> None:
         self._phase = (text, done, total)
+        self._doing.begin(f"{text}, {done}")
+        self._ticker.start()
         self._draw(force=done in (0, total))
+
+    def doing(self, text: str) -> None:
+        self.phase(text)
 
     def update(self, evolution: Evolution) -> None:
         self._evolution, self._phase = evolution, None
+        self._doing.end()
         self._draw(force=False)
 
     def best(self, evolution: Evolution) -> None:
@@ -62,6 +73,7 @@ class LiveDisplay:
         if self._closed:
             return
         self._closed = True
+        self._ticker.close()
         self._phase = None  # What it was doing is over, or was broken off.
         self._draw(force=True)
         self._live.stop()
@@ -83,11 +95,24 @@ class LiveDisplay:
         elif self._stats is not None and self._stats.num_ready < self._stats.num_workers:
             parts.append(Text(f"workers: {work_lib.figures(self._stats)['workers']}"))
         if self._phase is not None:
-            parts.append(_phase_view(*self._phase))
+            parts.append(_phase_view(*self._phase, _Clock(self._doing)))
         return Group(*parts)
 
 
-def _phase_view(text: str, done: int, total: int) -> "Table":
+@final
+class _Clock:
+    """The time of what is being done, whenever it is drawn."""
+
+    def __init__(self, doing: clock.Doing):
+        self._doing = doing
+
+    def __rich__(self) -> "Text":
+        from rich.text import Text
+
+        return Text(self._doing.clock())
+
+
+def _phase_view(text: str, done: int, total: int, clock: _Clock) -> "Table":
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
@@ -95,10 +120,11 @@ def _phase_view(text: str, done: int, total: int) -> "Table":
     line.add_column(no_wrap=True)
     line.add_column(ratio=1)
     line.add_column(no_wrap=True)
+    line.add_column(no_wrap=True)
     if total:
-        line.add_row(text, ProgressBar(total=total, completed=done), f"{done} of {total}")
+        line.add_row(text, ProgressBar(total=total, completed=done), f"{done} of {total}", clock)
     else:
-        line.add_row(text, "", "")
+        line.add_row(text, "", "", clock)
     return line
 
 
@@ -142,9 +168,10 @@ def _search_view(
     if room < 1:
         view: list[RenderableType] = [head, *scores]
         return view[: max(height, 1)]
-    source = fit_source(pretty.pretty(best.program), width - 4, room)
+    source = fit_source(best_lib.shown(best.program), width - 4, room)
     rule = Syntax(source, "python", theme="ansi_dark", background_color="default")
-    title = Text(f"best rule, learning rate {best.learning_rate:.3g}")
+    name = display.candidate_name(evolution)
+    title = Text(f"best rule, {name}, learning rate {best.learning_rate:.3g}")
     figures_or_none = [grid] if num_figures else []
     return [head, *scores, *figures_or_none, Panel(rule, title=title, title_align="left")]
 

@@ -240,6 +240,8 @@ class _Reader:
                         f"the operator {type(operator).__name__} is not allowed; "
                         "allowed: + - * / **",
                     )
+                if isinstance(operator, ast.Pow):
+                    left = _without_abs(left)  # A power is of the size of its base anyway.
                 return _BINARY[type(operator)], self.read_args([left, right], depth)
             case ast.UnaryOp(ast.USub(), operand):
                 return "negative", self.read_args([operand], depth)
@@ -306,6 +308,13 @@ class _Reader:
             if name not in self.taken:
                 self.defined.add(name)
                 return name
+
+
+def _without_abs(node: ast.expr) -> ast.expr:
+    match node:
+        case ast.Call(ast.Name("abs"), [inner], []):
+            return inner
+    return node
 
 
 def _number(node: ast.AST) -> float | None:

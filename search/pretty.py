@@ -2,14 +2,18 @@
 
 For reading only: the hall of fame, the live view, reports and rule files that the search writes.
 The text parses to a program of the same behaviour. Expressions are not nested past a line's width.
+The language's power is of the size of its base; where that may be below zero, `abs` says so.
 """
 
+import math
 import re
+from collections.abc import Set
 from typing import Final
 
+from veldt.search import leaf_ops
 from veldt.search import simplify as simplify_lib
 from veldt.search.ops import OPS
-from veldt.search.program import Arg, Program, Statement, format_arg
+from veldt.search.program import COPY, ROLES, STEP, Arg, Program, Statement, format_arg
 
 MAX_EXPRESSION: Final = 60
 _PRECEDENCE: Final = {"<": 0, "<=": 0, "==": 0, "+": 1, "-": 1, "*": 2, "/": 2, "**": 4}
@@ -21,8 +25,11 @@ def pretty(program: Program) -> str:
     program = simplify_lib.prune(program)
     inlined: dict[str, tuple[str, int]] = {}
     lines: list[str] = []
+    # Names whose value is at least zero, or no number, at this place.
+    unsigned = {STEP, *ROLES, *(name for name, value in program.constants if value >= 0)}
     for position, statement in enumerate(program.statements):
-        text, precedence = _expression(statement, inlined)
+        text, precedence = _expression(statement, inlined, unsigned)
+        (unsigned.add if _is_unsigned(statement, unsigned) else unsigned.discard)(statement.target)
         if _inlinable(program, position, text):
             inlined[statement.target] = (text, precedence)
         else:
@@ -57,7 +64,22 @@ def _inlinable(program: Program, position: int, text: str) -> bool:
     return not overwritten & set(re.findall(r"\w+", text))
 
 
-def _expression(statement: Statement, inlined: dict[str, tuple[str, int]]) -> tuple[str, int]:
+def _is_unsigned(statement: Statement, unsigned: Set[str]) -> bool:
+    """Whether a statement's value is at least zero, or no number, whatever it reads."""
+    args = statement.args[1:] if statement.op == "where" else statement.args
+    keeps = statement.op in (*leaf_ops.SIGN_KEEPING, COPY, "where")
+    return statement.op in leaf_ops.NONNEGATIVE or (
+        keeps and all(_arg_is_unsigned(arg, unsigned) for arg in args)
+    )
+
+
+def _arg_is_unsigned(arg: Arg, unsigned: Set[str]) -> bool:
+    return arg in unsigned if isinstance(arg, str) else math.copysign(1.0, arg) > 0
+
+
+def _expression(
+    statement: Statement, inlined: dict[str, tuple[str, int]], unsigned: Set[str]
+) -> tuple[str, int]:
     op = OPS[statement.op]
     if op.symbol is None:
         if statement.op == "negative":
@@ -70,6 +92,8 @@ def _expression(statement: Statement, inlined: dict[str, tuple[str, int]]) -> tu
     # Left-associative, but for ** (right) and comparisons (not at all).
     left = _operand(statement.args[0], inlined, level + (op.symbol in ("**", "<", "<=", "==")))
     right = _operand(statement.args[1], inlined, level + (op.symbol != "**"))
+    if op.symbol == "**" and not _arg_is_unsigned(statement.args[0], unsigned):
+        left = f"abs({_operand(statement.args[0], inlined, -1)})"
     return f"{left} {op.symbol} {right}", level
 
 

@@ -176,7 +176,8 @@ def _hall_of_fame(data: RunData) -> Html:
             )
         )
         summary = f"{entry.label}: {entry.length} instructions"
-        sources.append(tag("details", tag("summary", summary), _source(entry.program)))
+        source = best.shown(entry.program) if entry.winner else pretty.pretty(entry.program)
+        sources.append(tag("details", tag("summary", summary), tag("pre", tag("code", source))))
     return _section(
         "Hall of fame",
         tag("p", "The Pareto front of fitness on the search's seeds, length and state slots, and "

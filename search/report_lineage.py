@@ -13,7 +13,7 @@ from veldt.search.report_data import Duel, RunData
 from veldt.tasks import spread
 from veldt.tasks.html.markup import Html, join, table, tag
 
-_HEADS: Final = ("proposal", "mutation", "fitness", "gain", "", "fresh seeds", "what changed")
+_HEADS: Final = ("candidate", "mutation", "fitness", "gain", "", "fresh seeds", "what changed")
 _BAR: Final = (72, 12)  # width and height, zero in the middle
 
 STYLE: Final = """
@@ -54,7 +54,7 @@ def section(data: RunData) -> Html:
             (
                 "",
                 (
-                    f"{one.proposal:,}",
+                    f"#{one.candidate}",
                     one.mutation.replace("+", " + "),
                     one.status if one.fitness is None else display.number(one.fitness),
                     display.number(step.gain),

@@ -8,7 +8,7 @@ exports). Where it was killed, `resume=True` goes on.
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -85,13 +85,15 @@ def run_search(
     """
     # Tasks and rules are loaded before anything is written: a misspelt name leaves no run directory
     # behind.
+    view = view if view is not None else display.Silent()
+    names = dict.fromkeys(proxy.task for proxy in (*config.tasks, *config.meta_validation))
+    view.doing(f"loading {', '.join(names)}")
     start = _start(config, run_dir, resume=resume)
     if factory is None:
         factory = EvaluatorFactory(_evaluator(config, start))
         factory()
     for name in config.finals.baselines:
         rules.load_rule(name)
-    view = view if view is not None else display.Silent()
     with _open_store(config, run_dir, start, resume=resume) as store:
         with (
             pool_config.make_pool(config.workers, factory) as workers,
@@ -145,9 +147,10 @@ def _search(
     engine = driver.OrderedDriver(
         workers, window=config.window, start=num_told, watch=sitting.watch
     )
-    evolution = Evolution(config, store, engine.run_now)
-    view.phase("compiling the training loops and scoring the initial rule")
+    starting = _Starting(config, engine.run_now, view)
+    evolution = Evolution(config, store, starting)
     evolution.start()
+    starting.done = True
     _note_limits(view, config, store)
     _write_incumbent(run_dir, config, evolution.incumbent)
     incumbent = evolution.incumbent.candidate
@@ -170,6 +173,33 @@ def _search(
 
     engine.run(evolution.ask, tell)
     return finals.Finals(config, incumbent, store, engine.run_now).run(report)
+
+
+@final
+class _Starting:
+    """`run_now`, which says while a search starts what it waits for."""
+
+    def __init__(self, config: SearchConfig, run_now: records.RunNow, view: display.Display):
+        self.done = False
+        self._tasks = [proxy.task for proxy in config.tasks]
+        self._run_now = run_now
+        self._view = view
+
+    def __call__(self, runs: Sequence[driver.Run]) -> Iterator[JobResult]:
+        results = iter(self._run_now(runs))
+        if self.done:
+            return results
+        return self._told(runs, results)
+
+    def _told(
+        self, runs: Sequence[driver.Run], results: Iterator[JobResult]
+    ) -> Iterator[JobResult]:
+        for number in range(len(runs)):
+            # One job for each proxy; or those of meta-validation.
+            what = self._tasks[number] if len(runs) == len(self._tasks) else "meta-validation"
+            text = f"compiling the training loops and scoring the initial rule: {what}"
+            self._view.phase(text, number, len(runs))
+            yield next(results)
 
 
 def _note_trouble(

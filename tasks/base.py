@@ -157,13 +157,16 @@ def check_task(task: object) -> Task:
         raise errors.TaskError(f"{label}: `name` must be a string attribute.")
 
     def scalars_of(task: Task, key: types.Key, params: types.Params) -> list[types.Scalar]:
-        batches = [task.train_batch(key), task.gather(task.sample(key))]
-        batches += [task.eval_batch(split) for split in get_args(types.Split)]
-        losses = [task.loss(params, key, batch)[0] for batch in batches]
-        return [*losses, task.normalizer(losses[0])]
+        batches = [
+            _call(label, task.train_batch, key),
+            _call(label, task.gather, _call(label, task.sample, key)),
+        ]
+        batches += [_call(label, task.eval_batch, split) for split in get_args(types.Split)]
+        losses = [_loss_of(label, task, params, key, batch) for batch in batches]
+        return [*losses, _call(label, task.normalizer, losses[0])]
 
     key = jax.random.key(0)
-    params = _trace(label, lambda task, key: task.init(key), task, key)
+    params = _trace(label, lambda task, key: _call(label, task.init, key), task, key)
     if not jax.tree.leaves(params):
         raise errors.TaskError(f"{label}: `init` returned no parameters.")
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -172,6 +175,10 @@ def check_task(task: object) -> Task:
             raise errors.TaskError(f"{label}: parameter {where} is {leaf.dtype}, not floating.")
     scalars = _trace(label, scalars_of, task, key, params)
     for scalar in scalars:
+        if not hasattr(scalar, "shape"):
+            raise errors.TaskError(
+                f"{label}: `loss` and `normalizer` must return floats of shape [], not {scalar!r}."
+            )
         if scalar.shape != () or not jnp.issubdtype(scalar.dtype, jnp.floating):
             raise errors.TaskError(
                 f"{label}: `loss` and `normalizer` must return floats of shape [], "
@@ -180,11 +187,37 @@ def check_task(task: object) -> Task:
     return task
 
 
+def _call(label: str, method: Callable[..., Any], *args: Any) -> Any:
+    """Return what a stranger's method returns; what it raises instead names the method."""
+    try:
+        return method(*args)
+    except (errors.TaskError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise errors.TaskError(
+            f"{label}: `{method.__name__}` cannot be traced by JAX: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _loss_of(
+    label: str, task: Task, params: types.Params, key: types.Key, batch: types.Batch
+) -> types.Scalar:
+    found = _call(label, task.loss, params, key, batch)
+    if not (isinstance(found, tuple) and len(found) == 2):
+        raise errors.TaskError(
+            f"{label}: `loss` must return the pair (loss, aux), such as `loss, {{}}`; it returned "
+            f"{type(found).__name__}."
+        )
+    return found[0]
+
+
 def _trace(label: str, function: Callable[..., Any], *args: Any) -> Any:
     """Return the shapes of what a stranger's code makes of `args`; its errors say whose it was."""
     try:
         return jax.eval_shape(function, *args)
-    except Exception as error:
+    except (errors.TaskError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
         raise errors.TaskError(
             f"{label} cannot be traced by JAX: {type(error).__name__}: {error}"
         ) from error

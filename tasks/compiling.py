@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from veldt.tasks import private
+
 _MAX_BYTES = 1 << 30
 
 
@@ -52,10 +54,40 @@ def keep_compiled() -> None:
 
     In the user's cache (`$XDG_CACHE_HOME/veldt` or `~/.cache/veldt`, at most 1 GiB) and never in a
     run's directory: what is kept is machine code, and a run may come from a stranger. Where JAX
-    has been told of a cache already, that one is used.
+    has been told of a cache already, that one is used; where none can be written, none is kept.
+
+    Raises:
+      TaskError: Someone else could change what is in it.
     """
     if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(Path(home) / "veldt" / "compiled"))
+    path = Path(home) / "veldt" / "compiled"
+    try:
+        private.make(path, "set XDG_CACHE_HOME to a folder of yours")
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_compilation_cache_max_size", _MAX_BYTES)
+
+
+def keep_compiled_for(session: str) -> None:
+    """Let a worker keep what it compiles for those that replace it, while a cluster lives.
+
+    Args:
+      session: The name of the cluster's present life.
+
+    Raises:
+      TaskError: Someone else could change what is in the folder.
+    """
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
+        return
+    if not session.replace("_", "").replace("-", "").isalnum():
+        return  # No name of a folder.
+    path = private.temporary() / "compiled" / session
+    try:
+        private.make(path, "set TMPDIR to a folder of yours")
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -12,15 +12,12 @@ early waits for its turn. Workers stay busy while `window` is some multiple of t
 window is part of an experiment's definition, the number of workers is not.
 """
 
-import contextlib
 import dataclasses
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
 from typing import Protocol, TypeAlias, final
 
 from veldt.tasks import pool as pool_lib
+from veldt.tasks import stopping
 
 WATCH_S = 0.5  # How long a wait for a result goes on before `watch` is called, and then again.
 
@@ -79,10 +76,10 @@ class TellFn(Protocol):
 class OrderedDriver:
     """Drives one engine through one pool, in an order that timing cannot change.
 
-    Ctrl-C while a result is awaited raises `KeyboardInterrupt` at once. During an `ask` or a `tell`
-    it is held back until that call returns, so no proposal is ever half told; a second Ctrl-C is
-    not held back. Either way `num_asked` and `num_told` say how far the engine got. The pool still
-    belongs to the caller, who closes it.
+    Ctrl-C, or a signal like it (`stopping`), while a result is awaited raises `KeyboardInterrupt`
+    at once. During an `ask` or a `tell` it is held back until that call returns, so no proposal is
+    ever half told; a second request is not held back. Either way `num_asked` and `num_told` say how
+    far the engine got. The pool still belongs to the caller, who closes it.
     """
 
     def __init__(
@@ -138,11 +135,11 @@ class OrderedDriver:
         asking = True
         while asking or self._num_told < self._num_asked:
             if asking and self._num_asked - self._num_told < self._window:
-                with _hold_interrupts():
+                with stopping.hold():
                     asking = self._ask(ask)
             else:
                 self._await_next()
-                with _hold_interrupts():
+                with stopping.hold():
                     self._tell(tell)
 
     def run_now(self, runs: Sequence[Run]) -> Iterator[pool_lib.JobResult]:
@@ -213,28 +210,3 @@ class OrderedDriver:
                 continue
             self._arrived[result.id] = result
             return result.id
-
-
-@contextlib.contextmanager
-def _hold_interrupts() -> Iterator[None]:
-    """Hold a Ctrl-C back until the block has ended; a second one is let through."""
-    previous = signal.getsignal(signal.SIGINT)
-    # Python runs signal handlers on the main thread only. A handler that is no function (ignored,
-    # or the system's own) would interrupt nothing here.
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
-        yield
-        return
-    held: list[tuple[int, FrameType | None]] = []
-
-    def hold(signum: int, frame: FrameType | None) -> None:
-        if held:
-            previous(signum, frame)
-        held.append((signum, frame))
-
-    signal.signal(signal.SIGINT, hold)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if held:
-        previous(*held[0])

@@ -3,12 +3,15 @@
 import contextlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NoReturn
 
 from veldt.tasks import errors
+
+_END_PROCESS: Final = os._exit
 
 
 def load_object(kind: str, name: str) -> Callable[..., Any]:
@@ -31,7 +34,8 @@ def load_object(kind: str, name: str) -> Callable[..., Any]:
     with current_directory_importable():
         _forbid_second_copy(kind, name, module_name)
         try:
-            module = importlib.import_module(module_name)
+            with no_exit():
+                module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             # Where the user's module is there, and one that it imports is not, that is a failure.
             missing = f"{module_name}.".startswith(f"{error.name}.")
@@ -39,7 +43,9 @@ def load_object(kind: str, name: str) -> Callable[..., Any]:
                 f"{kind} {name!r}: {error}{_near(module_name) if missing else ''}; looked in the "
                 f"current directory {Path.cwd()} and the installed packages."
             ) from error
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise errors.TaskError(
                 f"{kind} {name!r}: importing {module_name} failed: {type(error).__name__}: {error}"
             ) from error
@@ -51,6 +57,51 @@ def load_object(kind: str, name: str) -> Callable[..., Any]:
             f"{errors.did_you_mean(object_name, functions)}."
         )
     return found
+
+
+def call(kind: str, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return what a user's function returns; whatever it raises instead is an error that names it.
+
+    Args:
+      kind: What was named, for messages: "task".
+      name: As it was named.
+      function: Theirs.
+      *args: Its arguments.
+      **kwargs: Likewise.
+
+    Raises:
+      TaskError: It raised, or tried to end the process.
+    """
+    try:
+        with no_exit(), current_directory_importable():
+            return function(*args, **kwargs)
+    except (errors.TaskError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        called = getattr(function, "__name__", repr(function))
+        raise errors.TaskError(
+            f"{kind} {name!r}: {called}() failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def no_exit() -> Iterator[None]:
+    """Let a stranger's `os._exit` raise `SystemExit`, as `sys.exit` does, while the block runs.
+
+    Else the process would be gone without a word. Its own `os._exit` a process takes from before.
+    """
+    here = os.getpid()
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != here:  # A child that was forked meanwhile has to end so.
+            _END_PROCESS(status)
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = _END_PROCESS
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import queue
 import socket
 import threading
 import time
-from typing import final
+from typing import Final, final
 
 from veldt.tasks import ledger
 from veldt.tasks.pool import (
@@ -27,6 +27,8 @@ from veldt.tasks.pool import (
     cannot_make_worker,
     run_job,
 )
+
+ABANDON_S: Final = 1.0
 
 
 @final
@@ -120,6 +122,19 @@ class InlinePool(Pool):
         return self._ledger.take_events()
 
     def close(self) -> None:
+        self._drop()
+        # A second Ctrl-C may cut this short; the threads are daemons, so the process still ends.
+        for thread in self._threads:
+            thread.join()
+
+    def abandon(self) -> None:
+        self._drop()
+        # What can end by itself does so; a thread that compiles is left to it.
+        deadline = time.monotonic() + ABANDON_S
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+
+    def _drop(self) -> None:
         if not self._closed:
             for name in self._names:
                 self._ledger.gone(name)
@@ -134,9 +149,6 @@ class InlinePool(Pool):
                 break
         for _ in self._threads:
             self._jobs.put(None)
-        # A second Ctrl-C may cut this short; the threads are daemons, so the process still ends.
-        for thread in self._threads:
-            thread.join()
 
     def _run_first(self) -> JobResult:
         if self._worker is None:

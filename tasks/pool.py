@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self, final, runtime_checkable
 
-from veldt.tasks import errors
+from veldt.tasks import blame, errors
 
 POLL_S = 0.1  # How long a wait sleeps between looks at Ctrl-C and at dead workers.
 MAX_MESSAGE_CHARS = 2000
@@ -206,7 +206,8 @@ class Pool(abc.ABC):
       raised in the caller. Only when no worker can be made (the factory raised) or workers cannot
       be reached any more does `next_result` raise `PoolError`, since then no job can ever run.
     * `next_result` can be interrupted (Ctrl-C on the main thread) while it waits.
-    * `close` drops jobs that have not started, and returns soon after the running ones end.
+    * `close` drops jobs that have not started, and returns soon after the running ones end; after a
+      Ctrl-C a block that the pool was opened for does not wait for those.
     * A pool serves one driver: all methods are called from one thread. Workers run anywhere.
     * Memory is bounded by the jobs in flight and the workers, however many jobs there were.
     """
@@ -258,6 +259,10 @@ class Pool(abc.ABC):
     def close(self) -> None:
         """Give the workers back. May be called twice."""
 
+    def abandon(self) -> None:
+        """Give the workers back without waiting for jobs whose results no one will take."""
+        self.close()
+
     @final
     def results(self) -> Iterator[JobResult]:
         """Yield results as they come, until nothing is in flight."""
@@ -275,7 +280,10 @@ class Pool(abc.ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.abandon()
+        else:
+            self.close()
 
 
 def run_job(worker: Worker, job: Job, *, timeout_s: float | None, name: str) -> JobResult:
@@ -307,7 +315,14 @@ def over_limit(wall_s: float, timeout_s: float) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """One line that says what was raised, then the last frames, cut to a bounded length."""
+    """One line that says what was raised, cut to a bounded length.
+
+    With the place in the user's file, where it was raised there; else followed by the last frames.
+    """
+    if (theirs := blame.describe(error)) is not None:
+        return theirs[:MAX_MESSAGE_CHARS]
+    if isinstance(error, errors.TaskError):  # It says all.
+        return f"{type(error).__name__}: {error}"[:MAX_MESSAGE_CHARS]
     frames = "".join(traceback.format_tb(error.__traceback__, limit=-3))
     text = f"{type(error).__name__}: {error}"
     return f"{text[:MAX_MESSAGE_CHARS]}\n{frames[-MAX_MESSAGE_CHARS:]}".rstrip()

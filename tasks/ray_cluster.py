@@ -6,6 +6,7 @@ has its token can run any code on it, so nothing is left open by default. A clus
 already is used as it is; its security is its owner's (README, "Cluster").
 """
 
+import contextlib
 import logging
 import math
 import os
@@ -19,11 +20,16 @@ import zipfile
 from pathlib import Path
 from typing import Any, Final, final
 
+from veldt.tasks import errors, private, stopping
 from veldt.tasks.pool import PoolError
 from veldt.tasks.pool_config import PoolConfig, RayConfig, num_usable_cores
 
 HEAD_CHECK_S: Final = 2.0
 CONNECT_S: Final = 10.0
+ANSWER_S: Final = 3.0  # For the first bytes of whatever listens at an address.
+_HTTP2_GREETING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+_HTTP2_HEADER: Final = 9  # bytes of a frame's; the fourth says its kind
+_HTTP2_SETTINGS: Final = 4
 # Ray itself ends a process whose head has been away for a minute; a run stops before, cleanly.
 HEAD_TIMEOUT_S: Final = 30.0
 
@@ -48,7 +54,7 @@ class Cluster:
         self._config = config
         self._owned = owned
         self.local = local
-        self._session_dir = session_dir
+        self.session = "" if session_dir is None else Path(session_dir).name
         address = ray.get_runtime_context().gcs_address
         host, _, port = address.rpartition(":")
         self._head = (host.strip("[]"), int(port))
@@ -79,11 +85,6 @@ class Cluster:
         if 0 < gpus < 1:
             # JAX would take three quarters of the GPU for the first worker on it.
             variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * gpus:.3f}"
-        if self._session_dir is not None:
-            # A worker that replaces another need not compile again what some worker of its node
-            # has. In Ray's own folder, since what lies in there is run.
-            variables["JAX_COMPILATION_CACHE_DIR"] = f"{self._session_dir}/veldt_compiled"
-            variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
         return {
             name: value
             for name, value in variables.items()
@@ -168,8 +169,14 @@ def connect(config: PoolConfig) -> Cluster:
         if address == "local":
             _keep_to_loopback()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with stopping.kept():  # Ray would exit on SIGTERM itself, past all that has to be stored.
+        return _connect(config, address)
+
+
+def _connect(config: PoolConfig, address: str) -> Cluster:
     import ray
 
+    settings = config.ray
     if ray.is_initialized():
         return Cluster(config, owned=False, local=False)
     _check_reachable(address)
@@ -179,7 +186,10 @@ def connect(config: PoolConfig) -> Cluster:
             # Ray counts cores to place workers; those wanted must fit, whatever they share.
             "num_cpus": _local_cpus(config),
             "include_dashboard": False,
+            "_temp_dir": str(_private_folder() / "ray"),  # Ray lets everyone write to that.
         }
+    elif address == "auto":
+        _check_whose()
     try:
         # Ray has a copy of what is in the folder when `init` returns.
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -203,15 +213,65 @@ def connect(config: PoolConfig) -> Cluster:
     )
 
 
+def _private_folder() -> Path:
+    """Where a Ray started here keeps sockets, logs and what it unpacks: out of others' reach."""
+    try:
+        return private.temporary()
+    except (errors.TaskError, OSError) as error:
+        raise PoolError(f"no Ray cluster can be started here: {error}") from error
+
+
+def _check_whose() -> None:
+    """Refuse the cluster of another user, whom "auto" would have run code here.
+
+    Ray notes the cluster of a machine in a folder that every user can write to.
+    """
+    base = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    note = Path(base) / "ray" / "ray_current_cluster"
+    if os.path.lexists(note) and not private.is_safe_file(note):
+        raise PoolError(
+            f'pool.ray.address: "auto" would take the cluster that {note} names, which user '
+            f"{note.lstat().st_uid} wrote; give its address (HOST:PORT) if that is the one you mean"
+        )
+
+
 def _check_reachable(address: str) -> None:
-    """Ray ends the whole process where it cannot connect; so a look first."""
+    """Ray tries for minutes, then ends the whole process; so a look first, for seconds.
+
+    Ray speaks HTTP/2, where a server begins with a frame of settings whoever asks.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():  # "local", "auto", an own scheme.
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
-    except OSError as error:
+        connection = socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S)
+    except (OSError, OverflowError) as error:
         raise PoolError(f"cannot connect to the Ray cluster at {address}: {error}") from error
+    with connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return  # What listens would answer a greeting of TLS alone.
+        answer = _greet(connection)
+    if len(answer) < _HTTP2_HEADER or answer[3] != _HTTP2_SETTINGS:
+        said = f"it answers {answer!r}" if answer else "it does not answer as Ray does"
+        raise PoolError(
+            f"there is no Ray cluster at {address}: something else listens there ({said}). Give "
+            "the address that `ray start` printed, with its port (6379 by default; 8265 is the "
+            "dashboard's)"
+        )
+
+
+def _greet(connection: socket.socket) -> bytes:
+    """Return the first bytes that a server says to a greeting of HTTP/2."""
+    answer = b""
+    deadline = time.monotonic() + ANSWER_S
+    with contextlib.suppress(OSError):
+        connection.sendall(_HTTP2_GREETING)
+        while len(answer) < _HTTP2_HEADER and (left_s := deadline - time.monotonic()) > 0:
+            connection.settimeout(left_s)
+            if not (more := connection.recv(_HTTP2_HEADER)):
+                break
+            answer += more
+    return answer
 
 
 def _local_cpus(config: PoolConfig) -> int:

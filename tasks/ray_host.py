@@ -20,10 +20,12 @@ from typing import Final, NamedTuple, final
 
 import ray
 
+from veldt.tasks import compiling, errors
 from veldt.tasks.pool import Job, JobResult, JobStatus, WarmWorker, Worker, WorkerFactory, run_job
 
 LOGGER: Final = logging.getLogger("veldt.pool")
 MEMORY_CHECK_S: Final = 0.1
+_END_PROCESS: Final = os._exit  # While a stranger's code runs it is another (`imports.no_exit`).
 MAX_FORGOTTEN: Final = 256
 LAST_WORDS_S: Final = 0.3  # For the reason to reach the driver, which ends this process at once.
 
@@ -50,14 +52,18 @@ class Doing(NamedTuple):
 class Host:
     """The actor's class; `ray_pool` wraps it."""
 
-    def __init__(self, name: str, timeout_s: float | None, memory_limit_gib: float | None):
+    def __init__(
+        self, name: str, timeout_s: float | None, memory_limit_gib: float | None, session: str
+    ):
         """Wait for `start`.
 
         Args:
             name: The pool's name for this worker.
             timeout_s: A job's limit; the driver enforces it, this side reports it.
             memory_limit_gib: This process ends itself when it grows past it; None: no limit.
+            session: The name of the cluster's present life; empty if it is not known.
         """
+        self._session = session
         self._name = name
         self._timeout_s = timeout_s
         self._worker: Worker | None = None
@@ -80,6 +86,12 @@ class Host:
     def start(self, factory: WorkerFactory) -> float:
         """Make the worker and warm it up. Returns the seconds that took."""
         began = time.perf_counter()
+        if self._session:
+            # A worker that replaces another need not compile again what one of its node has.
+            try:
+                compiling.keep_compiled_for(self._session)
+            except errors.TaskError as error:
+                LOGGER.error("%s: nothing compiled is kept: %s", self._name, error)
         self._worker = factory()
         if isinstance(self._worker, WarmWorker):
             self._worker.warm_up()
@@ -122,12 +134,12 @@ class Host:
         while (used := resident_bytes()) <= limit:
             time.sleep(MEMORY_CHECK_S)
         self._last_words = (
-            f"it held {used / 2**30:.2f} GiB; memory_limit_gib is {limit / 2**30:.2f}"
+            f"it held {used / 2**30:.2f} GiB; pool.ray.memory_limit_gib is {limit / 2**30:.2f}"
         )
         LOGGER.error("%s: %s: %s", self._name, self._job and self._job.label, self._last_words)
         self._ending.set()
         time.sleep(LAST_WORDS_S)
-        os._exit(137)  # As by the system's own memory killer.
+        _END_PROCESS(137)  # As by the system's own memory killer.
 
 
 def resident_bytes() -> int:

@@ -56,6 +56,7 @@ class _Slot:
     since: float
     place: "ray_host.Place | None" = None
     ready: bool = False
+    ran: bool = False
     probed: float | None = None
 
 
@@ -193,7 +194,6 @@ class RayPool(Pool):
             self._start_failed(name, error)
             return
         slot.ready = True
-        self._failed_starts = 0
         if not self._dispatcher.overhead_s:
             self._dispatcher.overhead_s = _round_trip_s(slot.actor)
         self._dispatcher.add_worker(name, str(slot.place), took_s)
@@ -203,8 +203,11 @@ class RayPool(Pool):
         cause, reason = self._cause(slot, error)
         self._end(name)
         self._note(EventKind.WORKER_LOST, name, f"while it was made: {reason}")
-        if cause is dispatch.Cause.PLACE:
-            return
+        if cause is not dispatch.Cause.PLACE:
+            self._count_failed_start(reason)
+
+    def _count_failed_start(self, reason: str) -> None:
+        """Take in that a worker came to nothing; give up where none comes to anything."""
         self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS and not self._dispatcher.num_workers:
             raise PoolError(f"no worker can be made: {reason}")
@@ -218,6 +221,9 @@ class RayPool(Pool):
         import ray
 
         if results is not None:
+            self._failed_starts = 0
+            if name in self._slots:
+                self._slots[name].ran = True
             self._dispatcher.returned(batch_id, results)
         elif isinstance(error, ray.exceptions.RayError) and not isinstance(
             error, ray.exceptions.RayTaskError
@@ -246,9 +252,13 @@ class RayPool(Pool):
     def _spoke(self, name: str, words: str | None, error: Exception | None) -> None:
         """A worker is about to end, or has ended: seen at once, also where it had no work."""
         slot = self._slots.get(name)
-        if words is not None:
+        if slot is None:
+            return
+        if words is not None and not slot.ready:
+            self._start_failed(name, MemoryError(words))
+        elif words is not None:
             self._lose(name, dispatch.Cause.DIED, words)
-        elif slot is not None and slot.ready:  # Else its start says so.
+        elif slot.ready:  # Else its start says so.
             self._lose(name, *self._cause(slot, error))
 
     # ------------------------------------------------------------------ acting
@@ -312,7 +322,8 @@ class RayPool(Pool):
             name = f"worker-{self._num_started}"
             self._num_started += 1
             config = self._config
-            arguments = (name, config.timeout_s, config.ray.memory_limit_gib)
+            limit = config.ray.memory_limit_gib
+            arguments = (name, config.timeout_s, limit, self._cluster.session)
             actor = self._actor_class.remote(*arguments)
             self._slots[name] = _Slot(actor, time.monotonic())
             self._call(actor.where.remote(), self._placed, name)
@@ -321,9 +332,13 @@ class RayPool(Pool):
     def _lose(
         self, name: str, cause: dispatch.Cause, reason: str, *, guilty: int | None = None
     ) -> None:
-        if name in self._slots:
-            self._end(name)
-            self._dispatcher.lost(name, cause, reason, guilty=guilty)
+        if name not in self._slots:
+            return
+        idle_since_start = not self._slots[name].ran and self._dispatcher.running(name) is None
+        self._end(name)
+        self._dispatcher.lost(name, cause, reason, guilty=guilty)
+        if idle_since_start and cause.blames:  # No job can be to blame.
+            self._count_failed_start(reason)
 
     def _end(self, name: str) -> None:
         """End an actor, whatever state it is in, and forget it."""
@@ -338,6 +353,8 @@ class RayPool(Pool):
         import ray
 
         reason = _one_line(error)
+        if isinstance(error, MemoryError):  # Its last words.
+            return dispatch.Cause.DIED, str(error)
         if isinstance(error, ray.exceptions.RayTaskError | TimeoutError):  # What it ran raised.
             return dispatch.Cause.DIED, reason
         if not isinstance(error, ray.exceptions.ActorDiedError):  # Out of reach, results lost.

@@ -171,17 +171,10 @@ def _load_own(name: str) -> base.Task:
     """Import "module:factory", call the factory and check what it returns."""
     factory_name = name.partition(":")[2]
     factory = imports.load_object("task", name)
-    with imports.current_directory_importable():
-        try:
-            task = factory()
-        except errors.TaskError:
-            raise
-        except Exception as error:
-            raise errors.TaskError(
-                f"task {name!r}: {factory_name}() failed: {type(error).__name__}: {error}"
-            ) from error
+    task = imports.call("task", name, factory)
     try:
-        return base.check_task(task)
+        with imports.no_exit():
+            return base.check_task(task)
     except errors.TaskError as error:
         raise errors.TaskError(
             f"task {name!r}: {factory_name}() is no usable task: {error}"

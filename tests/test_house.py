@@ -131,6 +131,27 @@ def test_no_room_is_ever_imported_from_the_top():
     assert done.returncode == 0, done.stderr
 
 
+def test_no_module_asks_jax_for_its_devices():
+    """A driver of workers elsewhere says "cpu" after its imports; a backend made before is a GPU's.
+
+    An array or a key at the top of a module, or of what it imports, would make one.
+    """
+    names = [module_name(path) for path in MODULES if path.name != "__main__.py"]
+    done = python(
+        "import importlib, sys\n"
+        "import jax\n"
+        "from jax._src import xla_bridge\n"
+        f"for name in {names}:\n"
+        "    importlib.import_module(name)\n"
+        "    if xla_bridge.backends_are_initialized(): sys.exit(f'{name} makes a backend')\n"
+        "arrays = [f'{name}: {key}' for name, module in sorted(sys.modules.items())\n"
+        "          if name.partition('.')[0] == 'veldt'\n"
+        "          for key, value in vars(module).items() if isinstance(value, jax.Array)]\n"
+        "sys.exit(f'arrays of modules: {arrays}' if arrays else 0)"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_front_door_is_light():
     done = python(
         "import sys\n"

@@ -2,11 +2,12 @@
 
 Each command is one handler that imports what it needs, so that `veldt --help` and `veldt list` do
 not wait for JAX. Exit codes: 0 success, 1 failure, 2 a command line or a config that cannot be
-used (a name that nothing has, for one), 130 Ctrl-C. An expected failure is one line on stderr;
-VELDT_DEBUG=1 shows its traceback.
+used (a name that nothing has, for one), 130 Ctrl-C, 143 SIGTERM. An expected failure is one line on
+stderr; VELDT_DEBUG=1 shows its traceback.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -19,11 +20,12 @@ import veldt
 from veldt import catalogue, errors, linked
 from veldt import config as config_lib
 from veldt import words as words_lib
+from veldt.tasks import blame, stopping
 
 if TYPE_CHECKING:
     from veldt.tasks import pool_config
 
-OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILURE, USAGE = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,23 +37,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    with stopping.Stopper() as stopper:
+        try:
+            code = _run(list(sys.argv[1:] if argv is None else argv), stopper)
+        except KeyboardInterrupt:
+            stopper.settle()
+            with contextlib.suppress(OSError):  # The terminal may be gone.
+                print(stopper.line(), file=sys.stderr, flush=True)
+                sys.stdout.flush()
+            code = stopper.exit_code
+            if argv is None:  # Threads that still compile are not waited for.
+                stopping.end_process(code)
+    return code
+
+
+def _run(words: list[str], stopper: stopping.Stopper) -> int:
     try:
-        _dispatch(words)
+        _dispatch(words, stopper)
         return OK
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:  # `veldt list rules | head -1` closed our stdout: nothing to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except SystemExit as error:  # argparse, after printing help or the version.
+        if (theirs := blame.describe(error)) is not None:
+            print(f"error: your code raised {theirs}", file=sys.stderr)
+            return FAILURE
         return error.code if isinstance(error.code, int) else FAILURE
     except Exception as error:
-        code = _exit_code(error)
+        if stopper.signum is not None and isinstance(error, _pool_error()):
+            raise KeyboardInterrupt from error  # The cluster was asked to end as well.
+        code, text = _exit_code(error), f"{error}"
+        if code is None and (theirs := blame.describe(error)) is not None:
+            code, text = FAILURE, f"your code raised {theirs}"
         if code is None or os.environ.get("VELDT_DEBUG") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {text}", file=sys.stderr)
         return code
 
 
@@ -87,7 +107,13 @@ def _exit_code(error: Exception) -> int | None:
     return None
 
 
-def _dispatch(words: list[str]) -> None:
+def _pool_error() -> type[Exception]:
+    from veldt.tasks import pool
+
+    return pool.PoolError
+
+
+def _dispatch(words: list[str], stopper: stopping.Stopper) -> None:
     parser = words_lib.Parser(
         prog="veldt",
         description="Discover training algorithms.",
@@ -130,6 +156,7 @@ def _dispatch(words: list[str]) -> None:
         raise errors.UsageError(f"the command comes first. Commands: {', '.join(COMMANDS)}")
     if chosen.config_class is not None:
         words_lib.check_overrides(chosen.config_class(), overrides, chosen.own_options)
+    args.stopper = stopper
     chosen.run(args, overrides)
 
 
@@ -156,15 +183,9 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     run_dir = _place("search", settings, args, overrides)
     _leave_accelerators_to_workers(settings.pool)
     view = display.make_display()
-    try:
+    again = _again("search", args, run_dir, overrides)
+    with args.stopper.showing(view, f"all that was told is stored. To go on: {again}"):
         result = run.run_search(settings, run_dir, resume=args.resume, view=view)
-    except KeyboardInterrupt:
-        view.close()
-        again = _again("search", args, run_dir, overrides)
-        print(f"stopped; all results so far are kept. To go on:\n  {again}", file=sys.stderr)
-        raise
-    finally:
-        view.close()
     display.print_results(result.entries, run_dir, config=settings)
 
 
@@ -208,17 +229,9 @@ def _meta_train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     _leave_accelerators_to_workers(settings.pool)
     compiling.keep_compiled()
     view = display.make_display()
-    try:
+    again = _again("meta-train", args, run_dir, overrides)
+    with args.stopper.showing(view, f"what was reached is stored. To go on: {again}"):
         result = run.run_meta_training(settings, run_dir, resume=args.resume, view=view)
-    except KeyboardInterrupt:
-        view.close()
-        print(
-            f"stopped. To go on:\n  {_again('meta-train', args, run_dir, overrides)}",
-            file=sys.stderr,
-        )
-        raise
-    finally:
-        view.close()
     display.print_result(result.progress, run_dir)
 
 
@@ -236,15 +249,10 @@ def _tune(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     run_dir = _place("tune", settings, args, overrides)
     compiling.keep_compiled()
     view = display.make_display()
-    try:
+    again = _again("tune", args, run_dir, overrides)
+    with args.stopper.showing(view, f"what was reached is stored. To go on: {again}"):
         result = run.run_tuning(settings, run_dir, resume=args.resume, view=view)
-    except KeyboardInterrupt:
-        view.close()
-        print(f"stopped. To go on:\n  {_again('tune', args, run_dir, overrides)}", file=sys.stderr)
-        raise
-    finally:
-        view.close()
-    display.print_result(settings, result.progress, result.numbers, run_dir)
+    display.print_result(settings, result.progress, result.numbers, run_dir, result.rivals)
 
 
 def _again(command: str, args: argparse.Namespace, run_dir: Path, overrides: Sequence[str]) -> str:
@@ -280,19 +288,15 @@ def _evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.tasks.benchmark import display, evaluate
 
     settings = config_lib.make_config(evaluate.EvaluateConfig, overrides)
+    _leave_accelerators_to_workers(settings.pool)
     suite = evaluation.load_suite(args.suite)
     candidates = [evaluation.load_candidate(rule) for rule in args.rules]
     folder = args.out or Path("runs") / f"evaluate_{suite.name}"
-    _leave_accelerators_to_workers(settings.pool)
     watcher = display.make_watcher()
-    try:
+    words = ["veldt", "evaluate", *args.rules, "--suite", args.suite, "--out", str(folder)]
+    again = shlex.join([*words, *overrides])
+    with args.stopper.showing(watcher, f"finished runs are stored. To go on: {again}"):
         results = evaluate.evaluate(suite, candidates, settings, folder, watcher)
-    except KeyboardInterrupt:
-        watcher.close()
-        print("stopped; finished runs are kept: the same command goes on", file=sys.stderr)
-        raise
-    finally:
-        watcher.close()
     display.print_results(results)
     for path in evaluation.write_results(results, folder):
         print(f"wrote {path}")

@@ -140,13 +140,7 @@ def load_suite(source: str | Path) -> suites.Suite:
             raise errors.ConfigError(f"{path}: {error}") from None
     if ":" not in text:
         return suites.load_suite(text)
-    factory = imports.load_object("suite", text)
-    try:
-        suite = factory()
-    except Exception as error:
-        raise task_errors.TaskError(
-            f"suite {text!r}: {text.partition(':')[2]}() failed: {type(error).__name__}: {error}"
-        ) from error
+    suite = imports.call("suite", text, imports.load_object("suite", text))
     if not isinstance(suite, suites.Suite):
         raise task_errors.TaskError(
             f"suite {text!r} returned {type(suite).__name__}, not a veldt.tasks.suites.Suite"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias, final
 import jax
 import jax.numpy as jnp
 
-from veldt.meta.replay import errors
+from veldt.meta.replay import errors, structure
 
 State: TypeAlias = Any
 """Pytree of arrays: a training between two steps."""
@@ -104,8 +104,8 @@ class StateSpec:
         leaves, treedef = jax.tree.flatten(state)
         if treedef != self.treedef:
             raise errors.ReplayError(
-                f"a step must return a state of the structure that init made, {self.treedef}, "
-                f"not {treedef}"
+                "init and step must return states of one structure: "
+                f"{structure.difference(self.treedef, treedef)}"
             )
         plain = [_plain(x) for x in leaves]
         for path, leaf, shape, dtype in zip(

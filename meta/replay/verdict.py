@@ -98,7 +98,7 @@ def judge(
     ]
     errors = tuple(max(row.errors[i] for row in rows) for i in range(2))
     disagreement = max(row.disagreement for row in rows)
-    smoothness = min(row.smoothness for row in rows)
+    smoothness = float(np.min([row.smoothness for row in rows]))  # NaN where one is: not smooth.
     passed = max(errors) <= _TOLERANCE
     message = _explain(errors, disagreement, smoothness, step_sizes)
     return Verdict(passed, True, step_sizes, errors, disagreement, smoothness, message)
@@ -228,7 +228,7 @@ def _explain(
         caution = (
             "; low: keep steps small, average over seeds, or use smooth activations and eps_root"
         )
-        return said + (caution if smoothness < _SMOOTH else "")
+        return said + ("" if smoothness >= _SMOOTH else caution)
     # In a rough training both differences may happen to be off in the same way.
     if disagreement <= _AGREEMENT and smoothness >= _SMOOTH:
         return said + (

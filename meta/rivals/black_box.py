@@ -19,15 +19,17 @@ without a finite loss teaches it nothing.
 
 import abc
 import dataclasses
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-from evosax import algorithms
 
 from veldt.meta import inner, pytree
 from veldt.tasks import types
+
+if TYPE_CHECKING:
+    from evosax import algorithms
 
 # Shapes: N candidates, K knots, T steps.
 
@@ -149,7 +151,12 @@ class CmaEs(BlackBox):
         algorithm, _ = self._algorithm(state.start)
         return algorithm.get_mean(state.inner_state)
 
-    def _algorithm(self, knots: jax.Array) -> tuple[algorithms.CMA_ES, Any]:
+    def _algorithm(self, knots: jax.Array) -> tuple["algorithms.CMA_ES", Any]:
+        # Not at the top: its import asks JAX for devices, before a driver can choose. It makes
+        # arrays too, which must not become part of what is being traced.
+        with jax.ensure_compile_time_eval():
+            from evosax import algorithms
+
         # evosax's solution is for its shape alone; a fresh one knows nothing of an earlier search.
         algorithm = algorithms.CMA_ES(self.population_size, jnp.zeros(knots.shape))
         return algorithm, algorithm.default_params.replace(std_init=self.init_std)

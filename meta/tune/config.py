@@ -59,6 +59,8 @@ class TuneConfig:
         (finite differences and metasmoothness, some more runs) or "none".
       on_failure: what is done where it fails: "auto" falls back to evolution strategies, until a
         later look finds that the metagradient is right again; "raise" ends the run.
+      compare: whether the best constant learning rate and the best cosine, chosen by as many
+        training runs, are run beside the result, where a learning rate is tuned.
       journal: whether a metagradient's own progress is written to disk, so that one that takes
         hours survives a crash in its middle.
       seed: of everything random.
@@ -79,6 +81,7 @@ class TuneConfig:
     memory_mb: float = 512.0
     verify: Literal["none", "fast", "full"] = "fast"
     on_failure: Literal["auto", "raise"] = "auto"
+    compare: bool = True
     journal: bool = False
     seed: int = 0
 

@@ -5,6 +5,7 @@ of one's own; `loop` is the same with a run directory.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, final
 
@@ -16,6 +17,7 @@ from veldt.learned_opt.base import MetaParams
 from veldt.meta.replay import api
 from veldt.meta.replay.training import Training
 from veldt.meta.tune import config
+from veldt.tasks.lowest import lowest
 
 
 @final
@@ -24,8 +26,8 @@ class Tuned:
     """What came of a descent.
 
     Attributes:
-      meta_params: Those of the lowest outcome.
-      outcome: Theirs.
+      meta_params: Those of the lowest finite outcome; those at the start if there is none.
+      outcome: Theirs; NaN if no update's was finite.
       outcomes: Of each update, before it.
     """
 
@@ -68,7 +70,7 @@ def tune(
         outer = config.OuterConfig(learning_rate=learning_rate, max_change=None)
     tx = make_outer(outer, num_updates)
     meta_params = jax.tree.map(jnp.asarray, meta_params)
-    state, best = tx.init(meta_params), meta_params
+    state, kept = tx.init(meta_params), meta_params
     outcomes: list[float] = []
     for update in range(num_updates):
         found = api.metagradient(
@@ -80,13 +82,14 @@ def tune(
         )
         if report is not None:
             report(update, found.outcome, meta_params)
-        if not outcomes or found.outcome < min(outcomes):
-            best = meta_params
         outcomes.append(found.outcome)
+        if lowest(outcomes) == update:
+            kept = meta_params
         if all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(found.gradient)):
             steps, state = tx.update(found.gradient, state, meta_params)
             meta_params = optax.apply_updates(meta_params, steps)
-    return Tuned(best, min(outcomes), tuple(outcomes))
+    best = lowest(outcomes)
+    return Tuned(kept, math.nan if best is None else outcomes[best], tuple(outcomes))
 
 
 def make_outer(outer: config.OuterConfig, num_updates: int) -> optax.GradientTransformation:

@@ -1,14 +1,17 @@
 """What a person sees of a tuning: a live panel on a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TextIO, final
+from typing import Any, Final, Protocol, TextIO, final
 
 import numpy as np
 
 from veldt.meta.display import duration
-from veldt.meta.tune import config, loop, schedule_file
+from veldt.meta.tune import comparison, config, loop, schedule_file
+from veldt.tasks import clock
+
+PLAIN_INTERVAL_S: Final = 10.0
 
 
 class Display(Protocol):
@@ -24,6 +27,10 @@ class Display(Protocol):
         self, settings: config.TuneConfig, progress: loop.Progress, figures: Mapping[str, Any]
     ) -> None:
         """A look was taken."""
+        ...
+
+    def doing(self, text: str) -> None:
+        """What is done until something new comes: shown with a clock."""
         ...
 
     def note(self, text: str) -> None:
@@ -65,13 +72,16 @@ def print_result(
     progress: loop.Progress,
     numbers: Mapping[str, np.ndarray],
     run_dir: Path,
+    rows: Sequence[comparison.Row] = (),
 ) -> None:
-    """Say what a finished run found, and how to use it."""
+    """Say what a finished run found, whether it was worth it, and how to use it."""
     print(
         f"outcome {progress.first_outcome:.5g} at the start, {progress.best_outcome:.5g} with what "
         f"was learned ({settings.check_seeds} runs each); {progress.update:,} metagradients in "
         f"{duration(progress.wall_s)}"
     )
+    for line in comparison.lines(rows):
+        print(line)
     for name, values in numbers.items():
         if values.size <= 16:
             print(f"  {name}: {', '.join(f'{value:.4g}' for value in np.atleast_1d(values))}")
@@ -97,6 +107,9 @@ class Silent:
     ) -> None:
         pass
 
+    def doing(self, text: str) -> None:
+        pass
+
     def note(self, text: str) -> None:
         pass
 
@@ -110,6 +123,8 @@ class PlainDisplay:
 
     def __init__(self, stream: TextIO):
         self._stream = stream
+        self._doing = clock.Doing()
+        self._ticker = clock.Ticker(self._tick, PLAIN_INTERVAL_S)
 
     def updated(
         self, settings: config.TuneConfig, progress: loop.Progress, figures: Mapping[str, Any]
@@ -121,10 +136,19 @@ class PlainDisplay:
     ) -> None:
         self.note(check_line(progress, figures))
 
+    def doing(self, text: str) -> None:
+        self._doing.begin(text)
+        self._ticker.start()
+
+    def _tick(self) -> None:
+        if line := self._doing.line():
+            self.note(line)
+
     def note(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
+        self._ticker.close()
         self._stream.flush()
 
 
@@ -134,13 +158,25 @@ class LiveDisplay:
 
     def __init__(self, stream: TextIO):
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+        from rich.text import Text
+
+        doing = self._doing = clock.Doing()
+
+        class Now(ProgressColumn):
+            """What is being done, with its time."""
+
+            def render(self, task: Task) -> Text:
+                return Text(doing.line())
 
         self._console = Console(file=stream)
         self._bar = Progress(
-            BarColumn(40), TextColumn("{task.description}", markup=False), console=self._console
+            BarColumn(40),
+            TextColumn("{task.description}", markup=False),
+            Now(),
+            console=self._console,
         )
-        self._task = self._bar.add_task("compiling", total=None)
+        self._task = self._bar.add_task("", total=None)
         self._bar.start()
 
     def updated(
@@ -157,6 +193,9 @@ class LiveDisplay:
         self, settings: config.TuneConfig, progress: loop.Progress, figures: Mapping[str, Any]
     ) -> None:
         self.note(check_line(progress, figures))
+
+    def doing(self, text: str) -> None:
+        self._doing.begin(text)
 
     def note(self, text: str) -> None:
         from rich.text import Text

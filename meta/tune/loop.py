@@ -83,6 +83,10 @@ class Watcher(Protocol):
         """A look was taken."""
         ...
 
+    def doing(self, text: str) -> None:
+        """What is done until then."""
+        ...
+
 
 def run(
     settings: config.TuneConfig,
@@ -111,11 +115,14 @@ def run(
         due = progress.update % settings.check_every == 0
         last = progress.update == settings.num_updates
         if (due or last) and progress.looked_at < progress.update:
+            watcher.doing(f"compiling and running {settings.check_seeds} runs on fixed seeds")
             progress, figures = _look(subject, progress)
             watcher.checked(progress, figures)
             save(progress)
         if last:
             return progress
+        number, total = progress.update + 1, settings.num_updates
+        watcher.doing(f"compiling and running metagradient {number:,} of {total:,}")
         progress, figures = _update(settings, subject, outer, progress, journal)
         watcher.updated(progress, figures)
         save(progress)

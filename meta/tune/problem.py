@@ -16,6 +16,8 @@ from veldt.tasks import base, compiling, registry, types
 
 _LAST_SHARE = 10  # the last tenth of the steps
 _CHECK_SEED = 2**30  # seeds of looks are from here on; those of updates are below
+_FRESH_SEED = 2**30 + 2**29  # and those that nothing is chosen on
+_FEWEST_FRESH = 8
 
 
 @final
@@ -80,8 +82,12 @@ class Problem:
       meta_params: At the start, by name.
     """
 
-    def __init__(self, settings: config.TuneConfig) -> None:
+    def __init__(self, settings: config.TuneConfig, task: base.Task | None = None) -> None:
         """Load what the config names.
+
+        Args:
+          settings: The tuning's.
+          task: Its task, where it is loaded already.
 
         Raises:
           TaskError: The task cannot be loaded.
@@ -90,7 +96,7 @@ class Problem:
         """
         self._settings = settings
         self._make = Make.of(settings)
-        self.task = registry.load_task(settings.task)
+        self.task = registry.load_task(settings.task) if task is None else task
         self.meta_params = {
             name: spec.init(self._num_elements(name, spec)) for name, spec in settings.tune.items()
         }
@@ -119,6 +125,11 @@ class Problem:
     def check(self) -> training.TaskTraining:
         """Return the training that hyperparameters are compared by; always the same."""
         return self._training(range(_CHECK_SEED, _CHECK_SEED + self._settings.check_seeds))
+
+    def fresh(self) -> list[training.TaskTraining]:
+        """Return trainings of one seed each, on which nothing is chosen."""
+        count = max(self._settings.check_seeds, _FEWEST_FRESH)
+        return [self._training(range(_FRESH_SEED + i, _FRESH_SEED + i + 1)) for i in range(count)]
 
     def _training(self, numbers: range) -> training.TaskTraining:
         settings = self._settings

@@ -15,12 +15,13 @@ import yaml
 
 from veldt.meta import directory, errors, log
 from veldt.meta.display import duration
-from veldt.meta.tune import schedule_file
+from veldt.meta.tune import comparison, schedule_file
 from veldt.tasks import files
 from veldt.tasks.html import page as page_lib
 from veldt.tasks.html import plot as plot_lib
 from veldt.tasks.html.markup import Html, definitions, table, tag
 from veldt.tasks.html.plot import Axis, LinearAxis, LogAxis, Plot, Point
+from veldt.tasks.lowest import finite, lowest
 
 REPORT_FILE: Final = "report.html"
 _SHOWN: Final = 12  # schedules between the first and the last
@@ -52,7 +53,7 @@ class RunData:
     @property
     def best(self) -> Mapping[str, Any]:
         """The look with the lowest outcome."""
-        return min(self.checks, key=lambda line: _number(line["outcome"]))
+        return self.checks[lowest(line["outcome"] for line in self.checks) or 0]
 
 
 def write_report(run_dir: Path, output: Path | None = None) -> Path:
@@ -80,6 +81,7 @@ def render(run_dir: Path) -> str:
         sections = [
             _headline(data, run_dir),
             _outcomes(data),
+            _worth(run_dir),
             *(_evolution(data, name) for name in data.config["tune"] if _is_shown(data, name)),
             _trust(data),
             _section("Configuration", tag("pre", yaml.safe_dump(dict(data.config)))),
@@ -143,13 +145,13 @@ def _outcomes(data: RunData) -> Html:
     shown = [y for _, y in (*updates, *looks) if math.isfinite(y)]
     last = max(data.updates[-1]["update"], 1)
     plot = Plot(LinearAxis(0, last, "updates"), _axis(shown, "outcome"))
-    best = data.best
+    at = (data.best["update"], _number(data.best["outcome"]))
     figure = plot.draw(
         "Outcome by update",
-        f"From {looks[0][1]:.4g} to {_number(best['outcome']):.4g} at its best.",
+        f"From {looks[0][1]:.4g} to {at[1]:.4g} at its best.",
         plot.line([p for p in updates if math.isfinite(p[1])], "outcome"),
         plot.line([p for p in looks if math.isfinite(p[1])], "look"),
-        plot.marker((best["update"], _number(best["outcome"])), "best", "diamond"),
+        *([plot.marker(at, "best", "diamond")] if math.isfinite(at[1]) else []),
     )
     items = [
         (plot_lib.swatch("line outcome"), "runs that the gradient was of, before the update"),
@@ -157,6 +159,14 @@ def _outcomes(data: RunData) -> Html:
         (plot_lib.swatch("marker best", "diamond"), "the best, which was kept"),
     ]
     return _section("Outcome", plot_lib.figure(figure, items, "Down is better."))
+
+
+def _worth(run_dir: Path) -> Html:
+    """Whether it was better than a constant rate and a cosine."""
+    said = comparison.lines(comparison.read(run_dir))
+    if not said:
+        return Html()
+    return _section("Was it worth it?", *(tag("p", line.strip()) for line in said))
 
 
 def _is_shown(data: RunData, name: str) -> bool:
@@ -212,6 +222,7 @@ def _trust(data: RunData) -> Html:
 
 
 def _axis(values: Sequence[float], label: str, logarithmic: bool = False) -> Axis:
+    values = finite(values) or [0.0]
     if logarithmic and min(values) > 0:
         low, high = plot_lib.padded([math.log(value) for value in values])
         return LogAxis(math.exp(low), math.exp(high), label)

@@ -2,7 +2,8 @@
 
 A run directory holds all of a run: `config.yaml`, `checkpoints/`, `metrics.jsonl`, and what was
 found, the best by the looks: `schedules.py` and `tuned.npz`. Where it was killed, `resume=True`
-goes on, and on the CPU ends with the same numbers, bit for bit.
+goes on, and on the CPU ends with the same numbers, bit for bit. `comparison.json` says whether it
+was worth it.
 """
 
 import contextlib
@@ -15,9 +16,12 @@ from typing import Any, Final, final
 import numpy as np
 
 from veldt.meta import checkpoint, directory, log
-from veldt.meta.tune import config, display, loop, problem, schedule_file
+from veldt.meta.tune import comparison, config, display, loop, problem, schedule_file
+from veldt.tasks import stopping
 
 JOURNAL_FOLDER: Final = "backward"
+# Fields that the configs of earlier runs lack, as they were then.
+_SINCE: Final[Mapping[str, Any]] = {"compare": True}
 
 
 @final
@@ -28,10 +32,12 @@ class TuneResult:
     Attributes:
       numbers: The best hyperparameters, at their knots if they have any.
       progress: Where it ended.
+      rivals: What was learned and what it is compared with; empty where there are none.
     """
 
     numbers: Mapping[str, np.ndarray]
     progress: loop.Progress
+    rivals: tuple[comparison.Row, ...] = ()
 
 
 def run_tuning(
@@ -57,8 +63,9 @@ def run_tuning(
     """
     # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
     schedule_file.check_names(settings)
-    subject = problem.Problem(settings)
     view = display.Silent() if view is None else view
+    view.doing(f"loading {settings.task}")
+    subject = problem.Problem(settings)
     with contextlib.ExitStack() as stack:
         check_same = _open_run(settings, run_dir, stack, resume=resume)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
@@ -81,19 +88,22 @@ def run_tuning(
         )
 
         def save(progress: loop.Progress) -> None:
-            lines.flush()
-            if progress.best is not None:
-                _write_found(settings, subject, run_dir, progress)
-            # A look after an update counts as a state of its own.
-            stored = dataclasses.replace(loop.store(progress), config=described(settings))
-            checkpoints.save(2 * progress.update + (progress.looked_at == progress.update), stored)
+            with stopping.hold(firmly=True):
+                lines.flush()
+                if progress.best is not None:
+                    _write_found(settings, subject, run_dir, progress)
+                # A look after an update counts as a state of its own.
+                looked = progress.looked_at == progress.update
+                stored = dataclasses.replace(loop.store(progress), config=described(settings))
+                checkpoints.save(2 * progress.update + looked, stored)
 
         journal = run_dir / JOURNAL_FOLDER if settings.journal else None
         progress = loop.run(
             settings, subject, progress, _Watcher(settings, view, lines), save, journal
         )
         assert progress.best is not None
-        return TuneResult(subject.numbers(progress.best), progress)
+        rows = comparison.compare(settings, subject, progress, run_dir, view.doing)
+        return TuneResult(subject.numbers(progress.best), progress, rows)
 
 
 def _write_found(
@@ -128,8 +138,9 @@ def _open_run(
 
     def check_same(before: Mapping[str, Any]) -> None:
         for key, new in now.items():
-            if before.get(key) != new:
-                raise directory.differs(run_dir, key, before.get(key), new)
+            old = before.get(key, _SINCE.get(key))
+            if old != new:
+                raise directory.differs(run_dir, key, old, new)
 
     directory.take(run_dir, now, stack, resume=resume, check_same=check_same)
     return check_same
@@ -147,6 +158,9 @@ class _Watcher:
     def updated(self, progress: loop.Progress, figures: Mapping[str, Any]) -> None:
         self._lines.write("update", progress.update, figures)
         self._view.updated(self._config, progress, figures)
+
+    def doing(self, text: str) -> None:
+        self._view.doing(text)
 
     def checked(self, progress: loop.Progress, figures: Mapping[str, Any]) -> None:
         self._lines.write("check", progress.update, figures)

@@ -302,7 +302,8 @@ class Algebra:
             for factor in monomial:
                 term = _times(term, self._power_bounds(*factor))
             low, high = low + term[0], high + term[1]
-        return low, high
+        # Infinities that have no sum: nothing is known.
+        return (-math.inf if math.isnan(low) else low), (math.inf if math.isnan(high) else high)
 
     def _power_bounds(self, index: int, odd: bool, e: float) -> Interval:
         low, high = self.atoms[index].bounds

@@ -4,6 +4,7 @@ On a terminal a progress bar (rich), elsewhere a line every few seconds. Nothing
 is computed.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -195,7 +196,7 @@ def interval(value: Interval) -> str:
 
 
 def _rank(row: Row) -> float:
-    return -row.speedup.value
+    return math.inf if math.isnan(row.speedup.value) else -row.speedup.value
 
 
 def _cells(row: Row) -> Sequence[str]:

@@ -7,7 +7,8 @@ before the next is asked for: an evaluation that is stopped loses what was runni
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Protocol, final
+from types import TracebackType
+from typing import Protocol, TextIO, final
 
 from veldt.tasks import errors, pool_config
 from veldt.tasks import pool as pool_lib
@@ -46,6 +47,8 @@ class Silent:
 class Runner:
     """Runs jobs of the benchmark through one pool; a context manager, as the pool is.
 
+    While it is open, the shelf is this process's alone.
+
     Args:
       config: where the work is done.
       shelf: where sweeps are kept.
@@ -57,12 +60,23 @@ class Runner:
         self._shelf = shelf
         self._watcher = watcher
         self._pool: pool_lib.Pool | None = None
+        self._lock: TextIO | None = None
 
     def __enter__(self) -> "Runner":
+        self._lock = self._shelf.take()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pool is not None:
+            self._pool.__exit__(kind, error, trace)
+            self._pool = None
+        if self._lock is not None:
+            self._lock.close()
 
     def _close(self) -> None:
         if self._pool is not None:

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Final, final
+from typing import BinaryIO, Final, TextIO, final
 
 import numpy as np
 
@@ -37,6 +37,18 @@ class Shelf:
 
     def __init__(self, folder: Path):
         self.folder = folder
+
+    def take(self) -> TextIO:
+        """Take the folder for this process, until what is returned is closed; made if need be.
+
+        Raises:
+          TaskError: another process has it, or it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise errors.TaskError(f"{self.folder} cannot be made: {error.strerror}") from None
+        return files.lock(self.folder)
 
     def path(self, plan: SweepPlan, fingerprint: str) -> Path:
         """Where a plan's sweeps are kept."""

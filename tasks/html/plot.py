@@ -7,11 +7,12 @@ readers who do not see colours. Nothing but numbers and escaped texts gets into 
 import abc
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
 from veldt.tasks.html.markup import Html, join, tag
+from veldt.tasks.lowest import finite
 
 Point = tuple[float, float]
 _SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -120,8 +121,8 @@ class Plot:
         return f.left + u * across, f.top + (1 - v) * down
 
     def line(self, points: Iterable[Point], kind: str) -> Html:
-        """Straight lines from point to point."""
-        placed = [self.place(point) for point in points]
+        """Straight lines from point to point; what is not finite is left out."""
+        placed = [self.place(point) for point in _finite(points)]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in placed) if placed else ""
         return tag("path", d=path, class_=f"line {kind}")
 
@@ -136,7 +137,7 @@ class Plot:
 
     def dots(self, points: Iterable[Point], kind: str) -> Html:
         """Many dots in one path: lines of no length with round ends."""
-        placed = (self.place(point) for point in points)
+        placed = (self.place(point) for point in _finite(points))
         return tag(
             "path", d="".join(f"M{x:.1f} {y:.1f}h0" for x, y in placed), class_=f"dots {kind}"
         )
@@ -263,10 +264,15 @@ def log_text(value: float) -> str:
 
 
 def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
-    """The range of values with a margin; never empty."""
-    low, high = min(values), max(values)
+    """The range of the finite values with a margin; never empty."""
+    known = finite(values) or [0.0]
+    low, high = min(known), max(known)
     margin = share * (high - low) or 0.1
     return low - margin, high + margin
+
+
+def _finite(points: Iterable[Point]) -> Iterator[Point]:
+    return (point for point in points if all(math.isfinite(each) for each in point))
 
 
 def swatch(kind: str, shape: str = "circle") -> Html:

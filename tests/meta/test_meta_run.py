@@ -45,7 +45,7 @@ class View:
     def checked(self, progress, figures):
         self._called("checked", progress)
 
-    def waiting(self, settings, progress):
+    def doing(self, text):
         pass
 
     def note(self, text):

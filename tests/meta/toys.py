@@ -110,7 +110,7 @@ class Watcher:
     def checked(self, progress, figures):
         self.checks.append((progress.update, figures))
 
-    def waiting(self, progress):
+    def waiting(self, progress, what, done, total):
         pass
 
 

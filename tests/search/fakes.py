@@ -99,6 +99,9 @@ class View:
         self.bests = 0
         self.evolution = None
 
+    def doing(self, text):
+        pass
+
     def phase(self, text, done=0, total=0):
         self.phases.append(text)
 

@@ -25,6 +25,7 @@ from veldt.search import (
     report_data,
     report_funnel,
     report_labels,
+    report_lineage,
     report_outcome,
     run,
     tally,
@@ -170,6 +171,9 @@ def test_the_lineage_is_the_chain_of_parents(page, finished_run):
     data = report_data.read_run(finished_run)
     assert [one.proposal for one in data.lineage] == [id_ for (id_,) in chain]
     assert data.lineage[-1].candidate == winner
+    # One id for one thing: as in the hall of fame, not the number of a proposal.
+    assert f"#{winner}" in Page(page).text
+    assert f"#{winner}" in str(report_lineage.section(data))
     steps = lineage.steps(
         data.initial_program,
         data.initial_learning_rate,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 from veldt.tasks import driver as driver_lib
-from veldt.tasks import inline_pool
+from veldt.tasks import inline_pool, stopping
 from veldt.tasks import pool as pool_lib
 
 
@@ -268,7 +268,8 @@ def test_ctrl_c_never_leaves_a_half_told_result(num_workers, where):
     assert driver.num_asked == 5
 
 
-def test_a_second_ctrl_c_is_not_held_back():
+def test_a_second_ctrl_c_is_not_held_back(monkeypatch):
+    monkeypatch.setattr(stopping, "AGAIN_S", 0.0)
     reached = []
 
     def tell(index, outcome):

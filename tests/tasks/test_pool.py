@@ -78,7 +78,7 @@ def test_a_raising_worker_gives_a_message_with_its_frame(num_workers):
         assert result.status is pool_lib.JobStatus.ERROR
         assert result.value is None
         lines = result.message.splitlines()
-        assert lines[0] == "ValueError: three is a crowd"
+        assert lines[0].startswith(f"ValueError: three is a crowd ({__file__}, line ")
         assert "in __call__" in result.message
         pool.submit(pool_lib.Job(8, 3))  # The worker is as good as new.
         assert pool.next_result().value == 9

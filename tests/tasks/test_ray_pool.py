@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from veldt.tasks import pool as pool_lib
-from veldt.tasks import pool_config, ray_cluster, ray_metrics, ray_pool
+from veldt.tasks import pool_config, private, ray_cluster, ray_metrics, ray_pool
 from veldt.tasks.pool import EventKind, Job, JobStatus
 
 pytestmark = pytest.mark.ray
@@ -54,6 +55,10 @@ class Mischief:
                     time.sleep(0.005)
             case "where":
                 return os.getpid()
+            case "cache":
+                import jax
+
+                return jax.config.jax_compilation_cache_dir
             case "unpicklable":
                 return socket.socket()
             case ("sleep", seconds):
@@ -159,8 +164,36 @@ def test_a_worker_that_grows_past_its_memory_limit_is_ended_and_says_so(make):
     with make(max_tries=1, memory_limit_gib=1.0) as pool:
         results = run(pool, 1, "grow", 2)
     assert results[1].status is JobStatus.KILLED
-    assert re.search(r"it held 1\.\d\d GiB; memory_limit_gib is 1\.00", results[1].message)
+    said = r"it held 1\.\d\d GiB; pool\.ray\.memory_limit_gib is 1\.00"
+    assert re.search(said, results[1].message)
     assert [results[0].value, results[2].value] == [1, 4]
+
+
+def test_a_memory_limit_that_no_worker_can_start_under_is_an_error(make):
+    """Not workers for ever."""
+    with (
+        make(num_workers=1, memory_limit_gib=0.02) as pool,
+        pytest.raises(pool_lib.PoolError, match=r"no worker can be made: it held 0\.\d\d GiB"),
+    ):
+        run(pool, 1)
+    assert pool.stats().num_lost_workers <= ray_pool.MAX_FAILED_STARTS
+
+
+def test_workers_that_die_before_their_first_job_are_an_error(make):
+    class Idler:
+        def __call__(self, payload):
+            time.sleep(60)
+
+    with make(num_workers=1, factory=Idler) as pool, pytest.raises(pool_lib.PoolError) as caught:
+        for _ in range(1000):
+            for worker in pool.stats().workers:
+                os.kill(int(worker.place.rpartition(" ")[2]), signal.SIGKILL)
+            pool._hear(0.1)
+    assert "no worker can be made" in str(caught.value)
+
+
+def test_the_head_is_known_by_its_greeting(cluster):
+    ray_cluster._check_reachable(cluster.address)
 
 
 def test_workers_killed_from_outside_cost_tries_of_nobody_else(make):
@@ -327,12 +360,24 @@ def test_workers_that_share_a_gpu_share_its_memory(cluster, gpus, mine, fraction
     assert variables.get("XLA_PYTHON_CLIENT_MEM_FRACTION") == fraction
 
 
-def test_workers_share_what_they_compile_unless_told_otherwise(cluster, monkeypatch):
-    config = pool_config.PoolConfig("ray")
-    connection = ray_cluster.Cluster(config, owned=False, local=False, session_dir="/its/own")
-    assert connection.env_vars()["JAX_COMPILATION_CACHE_DIR"].startswith("/its/own/")
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/mine")
-    assert "JAX_COMPILATION_CACHE_DIR" not in connection.env_vars()
+def test_workers_share_what_they_compile_in_a_folder_of_this_user_alone(make, cluster, monkeypatch):
+    config = pool_config.PoolConfig("ray", 1)
+    known = ray_cluster.Cluster(
+        config, owned=False, local=False, session_dir=f"x/{cluster.session}"
+    )
+    monkeypatch.setattr(ray_cluster, "connect", lambda config: known)
+    with make(num_workers=1) as pool:
+        (result,) = run(pool, "cache")
+    assert cluster.session.startswith("session_")
+    folder = private.temporary() / "compiled" / cluster.session
+    assert result.value == str(folder)
+    for path in (folder, private.temporary()):
+        assert path.stat().st_mode & 0o777 == 0o700 and path.stat().st_uid == os.getuid()
+    # Sockets, logs and what Ray unpacks lie there too.
+    import ray
+
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    assert private.temporary() in session.parents
 
 
 def test_metrics_count_up_and_forget_lost_workers(cluster, monkeypatch):

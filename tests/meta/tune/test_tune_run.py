@@ -25,6 +25,7 @@ SETTINGS = config.TuneConfig(
     check_every=2,
     check_seeds=3,
     verify="none",
+    compare=False,
 )
 
 
@@ -49,6 +50,9 @@ class View:
             raise KeyboardInterrupt
 
     def checked(self, settings, progress, figures):
+        pass
+
+    def doing(self, text):
         pass
 
     def note(self, text):

@@ -1,0 +1,248 @@
+"""Whether a tuning was worth it: beside it the best constant rate and the best cosine.
+
+Both are chosen on the seeds that the tuning's looks were on, by no more training runs than the
+tuning took, a run backward counted as two; the other hyperparameters stay where the tuning began.
+Then all are run on seeds that nothing was chosen on, and compared seed by seed.
+
+All outcomes are in `comparison.json` as soon as they are known: a resumed tuning repeats none.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, final
+
+import jax.numpy as jnp
+import numpy as np
+
+from veldt.meta.rivals import grids
+from veldt.meta.tune import config, loop, problem
+from veldt.meta.tune.hyperparameters import Hyperparameter
+from veldt.tasks import files
+from veldt.tasks.lowest import lowest
+
+FILE: Final = "comparison.json"
+RATE: Final = "learning_rate"
+_ENDS: Final = (0.0, 0.1)  # of a cosine, as shares of its peak
+_FEWEST, _MOST = 3, 17  # rates of a grid
+_REACH: Final = 30.0  # from the start's and the tuned rates to the grid's ends
+_BACKWARD_RUNS: Final = 2  # that one run backward costs
+# Of Student's t at 97.5%, by degrees of freedom from 1; later ones are near the last.
+_QUANTILES: Final = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179),
+    *(2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064),
+)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One way to set the learning rate.
+
+    Attributes:
+      name: What it is, for people.
+      num_runs: Training runs that it was chosen by.
+      fresh: Its outcome on each seed that nothing was chosen on; NaN where a run diverged.
+    """
+
+    name: str
+    num_runs: int
+    fresh: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Of its outcomes on fresh seeds; NaN if one is no number."""
+        return float(np.mean(self.fresh))
+
+
+def cost(settings: config.TuneConfig, progress: loop.Progress) -> int:
+    """Return the training runs that a tuning took, a run backward counted as two."""
+    looks = -(-progress.update // settings.check_every) + 1
+    backward = _BACKWARD_RUNS * progress.update
+    runs = (progress.forward_runs + backward) * settings.seeds + looks * settings.check_seeds
+    return math.floor(runs)
+
+
+def compare(
+    settings: config.TuneConfig,
+    subject: problem.Problem,
+    progress: loop.Progress,
+    run_dir: Path,
+    doing: Callable[[str], None],
+) -> tuple[Row, ...]:
+    """Return what was learned and its rivals; nothing where no learning rate was tuned.
+
+    Args:
+      settings: The tuning's.
+      subject: Its trainings.
+      progress: Where it ended.
+      run_dir: Keeps what is known.
+      doing: Is told what is run.
+    """
+    if not is_comparable(settings) or progress.best is None:
+        return ()
+    known = _Known(run_dir / FILE)
+    rivals = _Rivals(settings, subject, progress)
+    budget = cost(settings, progress)
+    rows = [_fresh(known, "what was learned", budget, subject, progress.best, doing)]
+    for kind, grid in rivals.grids(budget // settings.check_seeds).items():
+        outcomes = []
+        for number, rates in enumerate(grid.rates):
+            doing(f"comparing with {kind} rates: {number} of {len(grid.rates)}")
+            check = rivals.subject.check()
+            key = f"{kind} {number} of {len(grid.rates)}"
+            outcomes.append(known.get(key, _run(check, rivals.with_rates(rates))))
+        best = lowest(outcomes) or 0
+        peak = float(grid.settings["peak"][best])
+        end = float(grid.settings["end"][best]) if "end" in grid.settings else None
+        to = "" if end is None else f" to {peak * end:.3g}"
+        name = f"best {kind} rate, {peak:.3g}{to}"
+        runs = len(grid.rates) * settings.check_seeds
+        params = rivals.with_rates(grid.rates[best])
+        rows.append(_fresh(known, name, runs, rivals.subject, params, doing))
+    known.write_rows(rows)
+    return tuple(rows)
+
+
+def is_comparable(settings: config.TuneConfig) -> bool:
+    """Whether a tuning has a learning rate that constants and cosines could stand for."""
+    return settings.compare and RATE in settings.tune and settings.num_steps > 1
+
+
+def read(run_dir: Path) -> tuple[Row, ...]:
+    """Return the rows that a run has written down; none where it has not come to them."""
+    try:
+        found = json.loads((run_dir / FILE).read_text(encoding="utf-8"))["rows"]
+        return tuple(
+            Row(str(row["name"]), int(row["num_runs"]), tuple(map(_float, row["fresh"])))
+            for row in found
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def lines(rows: Sequence[Row]) -> list[str]:
+    """Return what the comparison says, a line for each rival."""
+    if not rows:
+        return []
+    mine, *others = rows
+    said = [f"on {len(mine.fresh)} fresh seeds: {mine.name} {_text(mine.mean)}"]
+    for row in others:
+        differences = np.asarray(row.fresh) - np.asarray(mine.fresh)
+        said.append(f"  {row.name}: {_text(row.mean)} ({row.num_runs:,} of at most "
+                    f"{mine.num_runs:,} runs to choose it): {verdict(differences)}")  # fmt: skip
+    return said
+
+
+def verdict(differences: np.ndarray) -> str:
+    """Say whether what was learned is better, by a rival's outcomes less its own, seed by seed."""
+    if not np.isfinite(differences).all():
+        return "not comparable, since runs diverged"
+    if len(differences) < 2:
+        return "not better for sure: one seed has no interval"
+    mean = float(np.mean(differences))
+    quantile = _QUANTILES[min(len(differences) - 1, len(_QUANTILES)) - 1]
+    half = quantile * float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
+    interval = f"difference {mean:+.3g}, 95% interval {mean - half:+.3g} to {mean + half:+.3g}"
+    if mean - half > 0:
+        return f"what was learned is better ({interval})"
+    return f"what was learned is {'worse' if mean + half < 0 else 'not better'} ({interval})"
+
+
+@final
+class _Rivals:
+    """Trainings whose learning rate is given step by step, the rest as at the tuning's start."""
+
+    def __init__(
+        self, settings: config.TuneConfig, subject: problem.Problem, progress: loop.Progress
+    ):
+        start = settings.tune[RATE].start
+        stepwise = Hyperparameter(start, "linear", settings.num_steps)
+        changed = dataclasses.replace(settings, tune={**settings.tune, RATE: stepwise})
+        self.subject = problem.Problem(changed, subject.task)
+        self._num_steps = settings.num_steps
+        learned = subject.numbers(progress.best or progress.meta_params)[RATE]
+        rates = [start, *(x for x in np.ravel(learned).tolist() if math.isfinite(x) and x > 0)]
+        self._low, self._high = min(rates) / _REACH, max(rates) * _REACH
+
+    def with_rates(self, rates: Any) -> dict[str, Any]:
+        """Return the meta-parameters of rates, float [T]."""
+        return {**self.subject.meta_params, RATE: jnp.asarray(rates, jnp.float32)}
+
+    def grids(self, most: int) -> Mapping[str, grids.ScheduleGrid]:
+        """Return what may be tried, at most so many settings of each kind, or the fewest."""
+
+        def peaks(count: int) -> list[float]:
+            count = min(max(count, _FEWEST), _MOST)
+            found: list[float] = np.geomspace(self._low, self._high, count).tolist()
+            return found
+
+        return {
+            "constant": grids.constant(peaks(most), num_steps=self._num_steps),
+            "cosine": grids.cosine(peaks(most // len(_ENDS)), _ENDS, num_steps=self._num_steps),
+        }
+
+
+@final
+class _Known:
+    """The outcomes that are known, by name, in a file."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            self._outcomes = {str(k): _float(v) for k, v in found["outcomes"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            self._outcomes = {}
+
+    def get(self, key: str, find: Callable[[], float]) -> float:
+        """Return an outcome, found and written down where it is not known."""
+        if key not in self._outcomes:
+            self._outcomes[key] = find()
+            self._write({})
+        return self._outcomes[key]
+
+    def write_rows(self, rows: Sequence[Row]) -> None:
+        """Write down the end of it."""
+        plain = [
+            {**dataclasses.asdict(row), "fresh": [_as_json(x) for x in row.fresh]} for row in rows
+        ]
+        self._write({"rows": plain})
+
+    def _write(self, more: Mapping[str, Any]) -> None:
+        outcomes = {key: _as_json(value) for key, value in self._outcomes.items()}
+        files.write_bytes(self._path, json.dumps({"outcomes": outcomes, **more}).encode())
+
+
+def _fresh(
+    known: _Known,
+    name: str,
+    num_runs: int,
+    subject: problem.Problem,
+    meta_params: Mapping[str, Any],
+    doing: Callable[[str], None],
+) -> Row:
+    doing(f"running {name} on fresh seeds")
+    outcomes = tuple(
+        known.get(f"{name}, fresh seed {number}", _run(training, meta_params))
+        for number, training in enumerate(subject.fresh())
+    )
+    return Row(name, num_runs, outcomes)
+
+
+def _run(training: Any, meta_params: Mapping[str, Any]) -> Callable[[], float]:
+    return lambda: problem.outcome(training, dict(meta_params))
+
+
+def _text(value: float) -> str:
+    return f"{value:.5g}" if math.isfinite(value) else "diverged"
+
+
+def _float(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _as_json(value: float) -> float | None:
+    return value if math.isfinite(value) else None
