@@ -37,8 +37,8 @@ from unittest import mock
 from veldt import config
 from veldt.search import dataflow, encode, fingerprint, mutation, simplify
 from veldt.search.config import SearchConfig
-from veldt.search.evaluator import EvalJob, Outcome, RunResult, Status
 from veldt.search.evolution import Evolution
+from veldt.search.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.store import Store
 from veldt.tasks import driver
 from veldt.tasks.inline_pool import InlinePool

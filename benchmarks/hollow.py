@@ -36,7 +36,7 @@ import numpy as np
 import tempting_tasks
 
 import veldt
-from veldt.search import dataflow, evaluator, finals, verdict
+from veldt.search import dataflow, evaluator, finals, jobs, verdict
 from veldt.search.store import Store
 from veldt.tasks import base, hollow, registry, supervised, unroll
 
@@ -142,7 +142,7 @@ def cost(rounds: int = 30) -> list[dict[str, Any]]:
     """Time the recheck against a candidate's whole run, in processor seconds."""
     rows = []
     for name in ("digits_mlp", "digits_autoencoder", "letters_logistic", "char_gru"):
-        proxy = evaluator.ProxyConfig(name, NUM_STEPS)
+        proxy = jobs.ProxyConfig(name, NUM_STEPS)
         loop = evaluator.EvaluatorFactory(evaluator.EvaluatorConfig((proxy,)))()._loops[0]
         program = veldt.load_rule("adamw")
         flow = dataflow.lower(program, fold=True)

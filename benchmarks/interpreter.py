@@ -28,7 +28,16 @@ import jax
 import numpy as np
 import optax
 
-from veldt.search import dataflow, evaluator, fingerprint, mutation, rules, simplify, transform
+from veldt.search import (
+    dataflow,
+    evaluator,
+    fingerprint,
+    jobs,
+    mutation,
+    rules,
+    simplify,
+    transform,
+)
 from veldt.search.program import Program
 from veldt.tasks import registry, unroll
 
@@ -98,12 +107,12 @@ def measure_speed(num_steps: int, count: int, seed: int) -> dict[str, Any]:
 
     sgd = make_native(optax.sgd(0.1))
     worker = evaluator.EvaluatorFactory(
-        evaluator.EvaluatorConfig((evaluator.ProxyConfig("digits_mlp", num_steps, chunks),))
+        evaluator.EvaluatorConfig((jobs.ProxyConfig("digits_mlp", num_steps, chunks),))
     )()
     drawn = candidates(count, seed)
 
     def interpret(genotype: mutation.Genotype) -> Callable[[], Any]:
-        return lambda: worker(evaluator.EvalJob(genotype, (evaluator.Run(0, 0),)))
+        return lambda: worker(jobs.EvalJob(genotype, (jobs.Run(0, 0),)))
 
     compile_interpreter_s = timed(interpret(mutation.Genotype(rules.load_rule("adamw"), 3e-3)))
     compile_sgd_s = timed(sgd)
@@ -177,7 +186,7 @@ def adamw16(w, g, m, v, *, b1=0.9, b2=0.999, eps=1e-8, wd=1e-4):
 def measure_memory(count: int, seed: int) -> dict[str, Any]:
     """Evaluates `count` different candidates for 100 steps each; resident memory on the way."""
     worker = evaluator.EvaluatorFactory(
-        evaluator.EvaluatorConfig((evaluator.ProxyConfig("digits_mlp", 100),))
+        evaluator.EvaluatorConfig((jobs.ProxyConfig("digits_mlp", 100),))
     )()
     rng = np.random.default_rng(seed)
     genotype = mutation.Genotype(rules.load_rule("adamw"), 3e-3)
@@ -186,7 +195,7 @@ def measure_memory(count: int, seed: int) -> dict[str, Any]:
     for index in range(count + 1):
         child = mutation.mutate(rng, population[index % 50], mutation.MutationConfig()).genotype
         population[index % 50] = child
-        worker(evaluator.EvalJob(child, (evaluator.Run(0, index),)))
+        worker(jobs.EvalJob(child, (jobs.Run(0, index),)))
         if index % (count // 10) == 0:
             track.append((index, resident_mib()))
     settled = [mib for index, mib in track if index >= count // 10]

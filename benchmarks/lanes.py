@@ -30,14 +30,8 @@ from typing import Any, Final
 
 import interpreter as interpreter_benchmark
 
-from veldt.search.evaluator import (
-    EvalJob,
-    EvaluatorConfig,
-    EvaluatorFactory,
-    Outcome,
-    ProxyConfig,
-    Run,
-)
+from veldt.search.evaluator import EvaluatorConfig, EvaluatorFactory
+from veldt.search.jobs import EvalJob, Outcome, ProxyConfig, Run
 from veldt.search.mutation import Genotype
 from veldt.tasks import pool_config
 from veldt.tasks.benchmark import machine

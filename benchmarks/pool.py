@@ -36,7 +36,8 @@ import numpy as np
 from veldt import config as config_lib
 from veldt.search import mutation, rules
 from veldt.search.config import SearchConfig
-from veldt.search.evaluator import EvalJob, EvaluatorFactory, Run
+from veldt.search.evaluator import EvaluatorFactory
+from veldt.search.jobs import EvalJob, Run
 from veldt.tasks import inline_pool, pool_config, ray_cluster, ray_pool
 from veldt.tasks.pool import Job, JobStatus, Pool
 

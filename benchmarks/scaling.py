@@ -44,8 +44,9 @@ import numpy as np
 from veldt import config
 from veldt.search import records
 from veldt.search.config import SearchConfig
-from veldt.search.evaluator import EvalJob, EvaluatorFactory, Outcome, RunResult, Status
+from veldt.search.evaluator import EvaluatorFactory
 from veldt.search.evolution import Evolution
+from veldt.search.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.store import Store
 from veldt.tasks import driver
 from veldt.tasks.inline_pool import InlinePool

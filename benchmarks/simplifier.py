@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from veldt.search import evaluator, mutation, rules
+from veldt.search import evaluator, jobs, mutation, rules
 from veldt.search.ops import INTERPRETED
 from veldt.search.program import Program
 from veldt.search.simplify import clutter, knockout, prune, simplify, verification
@@ -50,7 +50,7 @@ UNSEEN: Final = 20260101
 TOLERANCE: Final = 0.01
 LION_RATE: Final = 1e-3
 PROXIES: Final = tuple(
-    evaluator.ProxyConfig(task, 200)
+    jobs.ProxyConfig(task, 200)
     for task in ("digits_mlp", "digits_autoencoder", "breast_cancer_logistic")
 )
 # Program 4; its learning rate, also the limit of its clip, is applied outside here.
@@ -165,7 +165,7 @@ def knocked_out() -> dict[str, Any]:
     """The full program of the paper after knock-out."""
     make = evaluator.EvaluatorFactory(evaluator.EvaluatorConfig(PROXIES))
     runs, fresh = (
-        [evaluator.Run(p, s) for s in seeds for p in range(len(PROXIES))]
+        [jobs.Run(p, s) for s in seeds for p in range(len(PROXIES))]
         for seeds in (range(4), range(100, 112))
     )
     given = Program.parse(FULL)

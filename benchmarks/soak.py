@@ -45,8 +45,8 @@ from typing import Any, Final, final
 import numpy as np
 
 from veldt.search import config as config_lib
-from veldt.search import dataflow, display, evaluator, integrity, replay, run
-from veldt.search.evaluator import EvalJob, Outcome, RunResult, Status
+from veldt.search import dataflow, display, integrity, jobs, replay, run
+from veldt.search.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.store import Store
 from veldt.tasks import pool_config
 
@@ -126,8 +126,8 @@ def commit(order: str) -> None:
 def search_config(seed: int, evaluations: int, pool: pool_config.PoolConfig) -> Any:
     """A search whose tasks are names only."""
     return config_lib.SearchConfig(
-        tasks=(evaluator.ProxyConfig("digits_mlp", 10, 1),),
-        meta_validation=(evaluator.ProxyConfig("quadratic", 10, 1),),
+        tasks=(jobs.ProxyConfig("digits_mlp", 10, 1),),
+        meta_validation=(jobs.ProxyConfig("quadratic", 10, 1),),
         seed=seed,
         max_evaluations=evaluations,
         population_size=30,

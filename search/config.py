@@ -7,7 +7,8 @@ from typing import Any, Literal, final
 from veldt.search import objectives
 from veldt.search.constants import TuningConfig
 from veldt.search.encode import Capacity
-from veldt.search.evaluator import EvaluatorConfig, ProxyConfig
+from veldt.search.evaluator import EvaluatorConfig
+from veldt.search.jobs import ProxyConfig
 from veldt.search.mutation import MutationConfig
 from veldt.search.program import MAX_SLOTS
 from veldt.search.racing import RacingConfig

@@ -21,7 +21,7 @@ import numpy as np
 from veldt.search import constant_gradients, records
 from veldt.search.config import SearchConfig
 from veldt.search.constant_gradients import Gradient, GradientJob
-from veldt.search.evaluator import EvalJob, Outcome, Run, Status
+from veldt.search.jobs import EvalJob, Outcome, Run, Status
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.search.store import Store

@@ -33,8 +33,8 @@ from veldt.search import (
     simplify,
 )
 from veldt.search.config import FinalsConfig, SearchConfig
-from veldt.search.evaluator import Run, Status
 from veldt.search.final_runs import Contender, Runs
+from veldt.search.jobs import Run, Status
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.search.store import Store

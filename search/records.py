@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, final
 
 from veldt.search.config import SearchConfig
-from veldt.search.evaluator import EvalJob, Outcome, RunResult, Status
+from veldt.search.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.store import Store
 from veldt.tasks import driver
 from veldt.tasks.pool import JobResult, JobStatus

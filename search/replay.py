@@ -23,9 +23,9 @@ from veldt.search import final_runs, founders
 from veldt.search.config import FinalsConfig, SearchConfig
 from veldt.search.constant_gradients import Gradient, GradientJob
 from veldt.search.errors import StoreError
-from veldt.search.evaluator import EvalJob, Outcome, RunResult, Status
 from veldt.search.evolution import Evolution
 from veldt.search.finals import Finals
+from veldt.search.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.store import MACHINE_TABLES, Store
 from veldt.tasks import driver, inline_pool
 

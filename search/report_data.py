@@ -16,8 +16,8 @@ from veldt.search import finals, objectives, report_rows, work
 from veldt.search import survival as survival_lib
 from veldt.search.config import FinalsConfig, FounderConfig, SearchConfig
 from veldt.search.errors import StoreError
-from veldt.search.evaluator import ProxyConfig
 from veldt.search.finals import Entry
+from veldt.search.jobs import ProxyConfig
 from veldt.search.program import Program
 from veldt.search.report_rows import Ancestor as Ancestor
 from veldt.search.report_rows import Duel as Duel

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from veldt.search import display, objectives, verdict
 from veldt.search.config import FinalsConfig
-from veldt.search.evaluator import ProxyConfig
+from veldt.search.jobs import ProxyConfig
 from veldt.search.report_data import RunData
 from veldt.tasks.html.markup import Html, join, table, tag
 

@@ -30,10 +30,11 @@ from veldt.search import (
 from veldt.search.challenge import Incumbent
 from veldt.search.config import SearchConfig
 from veldt.search.errors import SearchError
-from veldt.search.evaluator import EvaluatorConfig, EvaluatorFactory, Outcome
+from veldt.search.evaluator import EvaluatorConfig, EvaluatorFactory
 from veldt.search.evolution import Evolution
 from veldt.search.finals import Entry
 from veldt.search.founders import Founder
+from veldt.search.jobs import Outcome
 from veldt.search.program import COPY
 from veldt.search.sitting import Sitting
 from veldt.search.store import FILE_NAME, Store

@@ -44,13 +44,13 @@ class TaskScore:
       train_ratio: over tuned Adam's.
       test_ratio: likewise.
       diverged: share of all runs.
-      hollow: share of all runs.
-      at_floor: whether a loss is at the floor below which none can be told apart.
       untuned_speedup: at the one rate for all tasks.
       untuned_test_ratio: likewise, over Adam's at its one rate.
       step_ratio: see `Cost`; None where not measured.
       state_bytes: likewise.
       curve: normalised training loss at each check, at `rate`.
+      hollow: share of all runs; 0 in what versions before 0.2 wrote.
+      at_floor: whether a loss is at the floor below which none can be told apart.
     """
 
     task: str
@@ -68,13 +68,13 @@ class TaskScore:
     train_ratio: float
     test_ratio: float
     diverged: float
-    hollow: float
-    at_floor: bool
     untuned_speedup: float
     untuned_test_ratio: float
     step_ratio: float | None
     state_bytes: float | None
     curve: tuple[float, ...]
+    hollow: float = 0.0
+    at_floor: bool = False
 
 
 @final
@@ -96,15 +96,15 @@ class Row:
       won: share of tasks with a lower test loss than tuned Adam; an equal one counts half.
       won_untuned: likewise, both with one rate for all tasks.
       diverged: share of all runs.
-      hollow: share of all runs.
       num_capped: tasks whose speed-up is cut off at the horizon of Adam's curves.
       num_at_edge: tasks whose best rate is at the edge of those tried.
-      num_at_floor: tasks with a loss at the floor below which none can be told apart.
       num_failed: tasks ended by an exception.
       num_selected: tasks left out of all of these, since the candidate was selected on them.
       step_ratio: geometric mean over the tasks measured; None where none was.
       state_bytes: mean over the tasks measured.
       tasks: in the suite's order.
+      hollow: share of all runs; 0 in what versions before 0.2 wrote.
+      num_at_floor: tasks with a loss at the floor below which none can be told apart.
     """
 
     name: str
@@ -120,15 +120,15 @@ class Row:
     won: float
     won_untuned: float
     diverged: float
-    hollow: float
     num_capped: int
     num_at_edge: int
-    num_at_floor: int
     num_failed: int
     num_selected: int
     step_ratio: float | None
     state_bytes: float | None
     tasks: tuple[TaskScore, ...]
+    hollow: float = 0.0
+    num_at_floor: int = 0
 
     @property
     def label(self) -> str:

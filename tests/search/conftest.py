@@ -8,7 +8,7 @@ import pytest
 
 from veldt.search import run
 from veldt.search.config import FinalsConfig, SearchConfig
-from veldt.search.evaluator import ProxyConfig
+from veldt.search.jobs import ProxyConfig
 from veldt.tasks.pool_config import PoolConfig
 
 

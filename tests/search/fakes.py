@@ -5,8 +5,8 @@ import time
 
 import numpy as np
 
-from veldt.search import config, dataflow, evaluator, fingerprint
-from veldt.search.evaluator import EvalJob, Outcome, RunResult, Status
+from veldt.search import config, dataflow, fingerprint, jobs
+from veldt.search.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.tasks.pool import PoolStats, WorkerStats
 
 
@@ -125,10 +125,10 @@ def small_config(**changes: object) -> config.SearchConfig:
     """A small search; its tasks are names only, since `FakeWorker` trains nothing."""
     settings: dict[str, object] = {
         "tasks": (
-            evaluator.ProxyConfig("digits_mlp", 10, 1),
-            evaluator.ProxyConfig("digits_conv", 10, 1),
+            jobs.ProxyConfig("digits_mlp", 10, 1),
+            jobs.ProxyConfig("digits_conv", 10, 1),
         ),
-        "meta_validation": (evaluator.ProxyConfig("quadratic", 10, 1),),
+        "meta_validation": (jobs.ProxyConfig("quadratic", 10, 1),),
         "max_evaluations": 60,
         "population_size": 15,
         "fresh_seeds": 4,

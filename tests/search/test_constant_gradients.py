@@ -15,8 +15,9 @@ from veldt.search.config import FinalsConfig
 from veldt.search.constant_gradients import PRICE, Gradient, GradientJob
 from veldt.search.constants import TuningConfig
 from veldt.search.encode import Capacity
-from veldt.search.evaluator import Evaluator, Outcome, ProxyConfig, ProxyLoop, RunResult, Status
+from veldt.search.evaluator import Evaluator, ProxyLoop
 from veldt.search.final_runs import GRADIENT, Contender
+from veldt.search.jobs import Outcome, ProxyConfig, RunResult, Status
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.search.store import Store

@@ -10,14 +10,8 @@ import optax
 import pytest
 
 from veldt.search import dataflow, encode, evaluator, objectives, rules, transform
-from veldt.search.evaluator import (
-    EvalJob,
-    EvaluatorConfig,
-    EvaluatorFactory,
-    ProxyConfig,
-    Run,
-    Status,
-)
+from veldt.search.evaluator import EvaluatorConfig, EvaluatorFactory
+from veldt.search.jobs import EvalJob, ProxyConfig, Run, Status
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.tasks import base, pool, registry, unroll

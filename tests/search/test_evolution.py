@@ -22,7 +22,7 @@ from tests.search import fakes
 from veldt.search import checksums, dataflow, fingerprint, records, replay, report_data, run, tally
 from veldt.search.config import FinalsConfig, FounderConfig, SearchConfig
 from veldt.search.errors import SearchError, StoreError
-from veldt.search.evaluator import EvalJob, Outcome, ProxyConfig, Status
+from veldt.search.jobs import EvalJob, Outcome, ProxyConfig, Status
 from veldt.search.program import Program
 from veldt.search.store import FILE_NAME, MACHINE_TABLES, Store
 from veldt.tasks import inline_pool
@@ -378,7 +378,7 @@ def test_a_run_is_resumed_only_with_its_own_config(tmp_path):
 
 
 def test_a_misspelt_task_or_rule_leaves_no_run_behind(tmp_path):
-    from veldt.search.evaluator import ProxyConfig
+    from veldt.search.jobs import ProxyConfig
     from veldt.tasks.errors import TaskError
 
     bad = fakes.small_config(tasks=(ProxyConfig("digits_mpl", 10, 1),))

@@ -12,7 +12,7 @@ from tests.search import fakes
 from veldt.search import finals, records
 from veldt.search.config import FinalsConfig, StageConfig
 from veldt.search.constants import TuningConfig
-from veldt.search.evaluator import EvalJob, Outcome, ProxyConfig, RunResult, Status
+from veldt.search.jobs import EvalJob, Outcome, ProxyConfig, RunResult, Status
 from veldt.search.program import Program
 from veldt.search.store import Store
 from veldt.tasks.pool import JobResult, JobStatus

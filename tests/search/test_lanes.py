@@ -15,15 +15,9 @@ import pytest
 from veldt.search import dataflow, encode, lane_interpreter, lanes, run
 from veldt.search.config import FinalsConfig, MutationConfig, SearchConfig
 from veldt.search.encode import Capacity
-from veldt.search.evaluator import (
-    EvalJob,
-    EvaluatorConfig,
-    EvaluatorFactory,
-    ProxyConfig,
-    Run,
-    Status,
-)
+from veldt.search.evaluator import EvaluatorConfig, EvaluatorFactory
 from veldt.search.execute import execute
+from veldt.search.jobs import EvalJob, ProxyConfig, Run, Status
 from veldt.search.lanes import Coalescer
 from veldt.search.mutation import Genotype
 from veldt.search.ops import INTERPRETED, OPS

@@ -11,15 +11,8 @@ from veldt.search import objectives, replay, report, rules, run
 from veldt.search.config import FinalsConfig, SearchConfig
 from veldt.search.encode import Capacity
 from veldt.search.errors import SearchError
-from veldt.search.evaluator import (
-    EvalJob,
-    Evaluator,
-    EvaluatorFactory,
-    ProxyConfig,
-    ProxyLoop,
-    Run,
-    Status,
-)
+from veldt.search.evaluator import Evaluator, EvaluatorFactory, ProxyLoop
+from veldt.search.jobs import EvalJob, ProxyConfig, Run, Status
 from veldt.search.mutation import Genotype
 from veldt.search.objectives import Training
 from veldt.search.store import Store

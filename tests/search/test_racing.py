@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tests.search import fakes
 from veldt.search import fingerprint, founders, racing, replay
 from veldt.search.config import FounderConfig, SearchConfig
-from veldt.search.evaluator import EvalJob, Evaluator, ProxyConfig, Run, RunResult, Status
+from veldt.search.evaluator import Evaluator
 from veldt.search.evolution import Evolution
+from veldt.search.jobs import EvalJob, ProxyConfig, Run, RunResult, Status
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.search.racing import Control, Race, RacingConfig, Role

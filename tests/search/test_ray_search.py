@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from veldt.search import config as config_lib
-from veldt.search import evaluator, integrity, replay, run
+from veldt.search import integrity, jobs, replay, run
 from veldt.search.store import Store
 from veldt.tasks import pool_config
 
@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 def search(backend, directory):
     """A small search that really trains."""
     config = config_lib.SearchConfig(
-        tasks=(evaluator.ProxyConfig("quadratic", 20, 2),),
-        meta_validation=(evaluator.ProxyConfig("breast_cancer_logistic", 20, 2),),
+        tasks=(jobs.ProxyConfig("quadratic", 20, 2),),
+        meta_validation=(jobs.ProxyConfig("breast_cancer_logistic", 20, 2),),
         max_evaluations=40,
         population_size=12,
         fresh_seeds=4,

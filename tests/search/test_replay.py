@@ -11,7 +11,7 @@ from tests.search import fakes
 from veldt.search import checksums, replay, run
 from veldt.search.config import FinalsConfig, SearchConfig
 from veldt.search.errors import StoreError
-from veldt.search.evaluator import Outcome, Status
+from veldt.search.jobs import Outcome, Status
 from veldt.search.mutation import MutationConfig
 from veldt.search.racing import RacingConfig
 from veldt.search.store import FILE_NAME, Store

@@ -13,7 +13,7 @@ import pytest
 from tests.search import fakes
 from veldt.search import integrity, run, work
 from veldt.search.errors import SearchError
-from veldt.search.evaluator import Outcome
+from veldt.search.jobs import Outcome
 from veldt.search.store import Store
 from veldt.tasks.pool_config import PoolConfig
 
@@ -99,7 +99,7 @@ from pathlib import Path
 from tests.search import fakes
 from veldt.search import run
 from veldt.search.errors import SearchError
-from veldt.search.evaluator import Outcome
+from veldt.search.jobs import Outcome
 from veldt.tasks.pool_config import PoolConfig
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))

@@ -425,9 +425,9 @@ def test_a_forgotten_batch_is_not_begun(cluster):
 
 
 def test_a_factory_travels_by_pickle():
-    from veldt.search import evaluator
+    from veldt.search import evaluator, jobs
 
     factory = evaluator.EvaluatorFactory(
-        evaluator.EvaluatorConfig((evaluator.ProxyConfig("quadratic", 10, 1),))
+        evaluator.EvaluatorConfig((jobs.ProxyConfig("quadratic", 10, 1),))
     )
     assert pickle.loads(pickle.dumps(factory)).config == factory.config  # noqa: S301

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from veldt.search import evaluator
+from veldt.search import jobs
 from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.search.simplify import knockout, prune, verification
@@ -102,15 +102,15 @@ def test_bad_input_is_a_clear_error(options, message):
 
 
 def test_training_scores_are_those_of_the_evaluator_on_the_same_runs():
-    runs = (evaluator.Run(0, 3), evaluator.Run(0, 4))
-    jobs = []
+    runs = (jobs.Run(0, 3), jobs.Run(0, 4))
+    asked = []
 
     def evaluate(job):
-        jobs.append(job)
-        status = evaluator.Status.OK if len(jobs) == 1 else evaluator.Status.DIVERGED
-        return evaluator.Outcome(status, -0.5 if len(jobs) == 1 else None, ())
+        asked.append(job)
+        status = jobs.Status.OK if len(asked) == 1 else jobs.Status.DIVERGED
+        return jobs.Outcome(status, -0.5 if len(asked) == 1 else None, ())
 
     score = knockout.training_score(evaluate, 0.01, runs)
     assert score(LION) == -0.5 and score(FULL) == math.inf
-    assert [job.runs for job in jobs] == [runs, runs]
-    assert jobs[0].genotype == Genotype(LION, 0.01)
+    assert [job.runs for job in asked] == [runs, runs]
+    assert asked[0].genotype == Genotype(LION, 0.01)
