@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import pytree, sharded
 from veldt.meta.replay import states
-from veldt.tasks import base, types, unroll
+from veldt.tasks import base, hollow, types, unroll
 
 # Shapes: S seeds.
 
@@ -222,6 +222,22 @@ class TaskTraining(Training):
 
     def params(self, state: TaskState) -> types.Params:
         return state.params
+
+    def ends(self, meta_params: MetaParams, first: TaskState, last: TaskState) -> jax.Array:
+        """Return what `hollow.judge` needs of each run, float32 [S, 4].
+
+        That is its normalised validation loss, the same at jittered parameters, and the largest
+        parameter at the start and at the end.
+        """
+        task, _ = self._made(meta_params)
+
+        def one(start: types.Params, end: types.Params, key: types.Key) -> jax.Array:
+            loss = task.normalizer(unroll.evaluate(task, end, key, "valid"))
+            again = hollow.recheck(task, end, key)
+            numbers = (loss, again.jittered, hollow.size(start), again.size)
+            return jnp.stack([jnp.asarray(number, jnp.float32) for number in numbers])
+
+        return jax.vmap(one)(first.params, last.params, self.keys)
 
     def _made(self, meta_params: MetaParams) -> tuple[base.Task, optax.GradientTransformation]:
         return self.make(meta_params) if self.data is None else self.make(meta_params, self.data)

@@ -64,7 +64,8 @@ def update_line(
 def check_line(progress: loop.Progress, figures: Mapping[str, Any]) -> str:
     """Say what a look saw."""
     best = " (best)" if figures["best"] else f" (best {progress.best_outcome:.5g})"
-    return f"after {progress.update:,}, on fixed seeds: outcome {figures['outcome']:.5g}{best}"
+    why = f", hollow: {figures['hollow']}" if figures.get("hollow") else ""
+    return f"after {progress.update:,}, on fixed seeds: outcome {figures['outcome']:.5g}{best}{why}"
 
 
 def print_result(

@@ -131,7 +131,7 @@ def run(
 def _look(subject: problem.Problem, progress: Progress) -> tuple[Progress, dict[str, Any]]:
     """Compare the hyperparameters with the best so far, on seeds that no update had."""
     began = time.monotonic()
-    outcome = problem.outcome(subject.check(), dict(progress.meta_params))
+    outcome, hollow = problem.look(subject.check(), dict(progress.meta_params))
     better = math.isfinite(outcome) and outcome < progress.best_outcome
     after = dataclasses.replace(
         progress,
@@ -141,7 +141,7 @@ def _look(subject: problem.Problem, progress: Progress) -> tuple[Progress, dict[
         first_outcome=outcome if progress.looked_at < 0 else progress.first_outcome,
         wall_s=progress.wall_s + time.monotonic() - began,
     )
-    return after, {"outcome": outcome, "best": better}
+    return after, {"outcome": outcome, "best": better, "hollow": hollow}
 
 
 @final

@@ -1,6 +1,7 @@
 """From a config to trainings: the task and the transform that meta-parameters make."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -12,7 +13,7 @@ from veldt.learned_opt.base import MetaParams
 from veldt.meta import errors
 from veldt.meta.replay import training
 from veldt.meta.tune import config, hyperparameters, optimizers, shaped_task
-from veldt.tasks import base, compiling, registry, types
+from veldt.tasks import base, compiling, hollow, registry, types
 
 _LAST_SHARE = 10  # the last tenth of the steps
 _CHECK_SEED = 2**30  # seeds of looks are from here on; those of updates are below
@@ -151,16 +152,31 @@ class Problem:
 
 
 def outcome(run: training.TaskTraining, meta_params: MetaParams) -> float:
-    """Run a training and return its outcome."""
-    return float(_outcome(run, meta_params))
+    """Run a training and return its outcome; NaN where it is hollow."""
+    return look(run, meta_params)[0]
 
 
-def _run(run: training.TaskTraining, meta_params: MetaParams) -> types.Scalar:
+def look(run: training.TaskTraining, meta_params: MetaParams) -> tuple[float, str]:
+    """Run a training.
+
+    Returns:
+      Its outcome, and why that is the arithmetic's doing and not training's (`hollow.REASONS`):
+      empty for honest runs; else the outcome is NaN, and no best.
+    """
+    found, ends = _outcome(run, meta_params)
+    # A run that diverged has said so by its outcome.
+    codes = hollow.judge(*np.asarray(ends, np.float64).T) if math.isfinite(found) else np.zeros(1)
+    why = hollow.REASONS[int(np.max(codes))]
+    return math.nan if why else float(found), why
+
+
+def _run(run: training.TaskTraining, meta_params: MetaParams) -> tuple[types.Scalar, jax.Array]:
     def step(index: types.Scalar, state: training.TaskState) -> training.TaskState:
         return run.step(meta_params, state, index)
 
-    state = jax.lax.fori_loop(0, run.num_steps, step, run.init(meta_params))
-    return run.outcome(meta_params, state)
+    first = run.init(meta_params)
+    state = jax.lax.fori_loop(0, run.num_steps, step, first)
+    return run.outcome(meta_params, state), run.ends(meta_params, first, state)
 
 
 _outcome = compiling.jit(_run)

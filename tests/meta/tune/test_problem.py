@@ -1,5 +1,7 @@
 """Optimizers against Optax's, and tasks against what they are shaped to."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,10 @@ import pytest
 
 import veldt
 from veldt.meta import errors
+from veldt.meta.replay import training
 from veldt.meta.tune import config, optimizers, problem, shaped_task
 from veldt.meta.tune.hyperparameters import Hyperparameter
+from veldt.tasks import registry
 
 ARGUMENTS = {
     "sgd": {"learning_rate": 0.1, "momentum": 0.8},
@@ -152,3 +156,19 @@ def test_tunings_that_differ_in_their_seeds_share_programs():
     one, alike, other = (jax.tree.structure(run) for run in runs)
     assert one == alike and hash(one) == hash(alike)
     assert one != other
+
+
+def test_a_hollow_run_is_no_outcome():
+    def make(meta_params, task):
+        push = optax.GradientTransformation(
+            lambda params: (), lambda g, s, p=None: (jax.tree.map(lambda x: 0 * x + 1e9, g), s)
+        )
+        return task, optax.chain(push, optax.scale(meta_params))
+
+    task = registry.load_task("digits_mlp")
+    run = training.TaskTraining.of(make, 2, seeds=(0, 1), data=task)
+    outcome, why = problem.look(run, jnp.float32(1.0))
+    assert math.isnan(outcome) and "float32" in why
+    assert math.isnan(problem.outcome(run, jnp.float32(1.0)))
+    outcome, why = problem.look(run, jnp.float32(1e-12))
+    assert math.isfinite(outcome) and why == ""
