@@ -147,6 +147,7 @@ def _search(
     )
     starting = _Starting(config, engine.run_now, view)
     evolution = Evolution(config, store, starting)
+    view.phase("compiling the training loops")
     evolution.start()
     starting.done = True
     _write_incumbent(run_dir, config, evolution.incumbent)

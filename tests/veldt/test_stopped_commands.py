@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -91,10 +92,15 @@ def start(folder, name, *, resume=False):
 def read_to(process, pattern):
     """Reads lines to the first that the pattern is found in; all of them."""
     lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if re.search(pattern, line):
-            return lines
+    limit = threading.Timer(120, process.kill)
+    limit.start()
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            if re.search(pattern, line):
+                return lines
+    finally:
+        limit.cancel()
     raise AssertionError(f"no {pattern!r} in {''.join(lines)}")
 
 
