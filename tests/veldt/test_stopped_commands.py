@@ -67,8 +67,8 @@ CONFIGS = {
 # A line that is on screen while loops are compiled, and one that says that there is progress.
 LINES = {
     "search": ("compiling", "new best|proposed"),
-    "meta-train": ("meta-parameters", "update [1-9]"),
-    "tune": ("numbers of", "update [1-9]"),
+    "meta-train": ("meta-parameters", "meta-loss"),
+    "tune": ("numbers of", "update [1-9].*outcome"),
     "evaluate": ("checking tasks: 0 of", "done before|measuring step times"),
 }
 
