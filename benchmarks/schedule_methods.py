@@ -411,6 +411,9 @@ class _Watcher:
         self.num_untried = 0  # Estimates without a metagradient, since the last one had failed.
         self.peak_bytes, self.plan = 0, ""
 
+    def doing(self, text: str) -> None:
+        del text
+
     def updated(self, progress: loop.Progress, figures: Mapping[str, Any]) -> None:
         del progress
         if "off the differences" in figures["verdict"]:

@@ -30,6 +30,7 @@ from veldt.meta import build, checkpoint, config, errors, gradient_worker, outer
 from veldt.meta.gradient_worker import Check, CheckJob, Gradient, GradientJob
 from veldt.tasks import hollow
 from veldt.tasks import pool as pool_lib
+from veldt.tasks import stopping
 
 # Shapes: E families, s staleness.
 
@@ -178,20 +179,21 @@ class Training:
                 wall_s=progress.wall_s + now_s - began_s,
             )
             began_s = now_s
-            self._watcher.updated(
-                progress,
-                {
-                    "phase": phase.name,
-                    "meta_loss": [gradient.meta_loss for gradient in gradients],
-                    "meta_grad_norm": float(norm),
-                    "num_nonfinite": sum(gradient.num_nonfinite for gradient in gradients),
-                    "num_completed": sum(gradient.num_completed for gradient in gradients),
-                    "num_inner_steps": num_steps,
-                    "worker_s": round(worker_s, 4),
-                    "wall_s": round(progress.wall_s, 3),
-                },
-            )
-            self.progress = progress
+            with stopping.hold():  # What was told is kept.
+                self._watcher.updated(
+                    progress,
+                    {
+                        "phase": phase.name,
+                        "meta_loss": [gradient.meta_loss for gradient in gradients],
+                        "meta_grad_norm": float(norm),
+                        "num_nonfinite": sum(gradient.num_nonfinite for gradient in gradients),
+                        "num_completed": sum(gradient.num_completed for gradient in gradients),
+                        "num_inner_steps": num_steps,
+                        "worker_s": round(worker_s, 4),
+                        "wall_s": round(progress.wall_s, 3),
+                    },
+                )
+                self.progress = progress
             if time.monotonic() - saved_s >= self._config.checkpoint_every_s:
                 save(self.progress)
                 saved_s = time.monotonic()
@@ -248,8 +250,9 @@ class Training:
             "tasks": {check.task: mean for check, mean in zip(checks, means, strict=True)},
             "num_hollow": sum(each.num_hollow for each in ended),
         }
-        self._watcher.checked(progress, figures)
-        self.progress = progress
+        with stopping.hold():
+            self._watcher.checked(progress, figures)
+            self.progress = progress
 
     def _await(self, job_id: int, what: str, done: int, total: int) -> Any:
         """Return a job's result, whose value is what the worker made of it.

@@ -150,6 +150,7 @@ def _search(
     )
     starting = _Starting(config, engine.run_now, view)
     evolution = Evolution(config, store, starting)
+    view.phase("compiling the training loops")
     evolution.start()
     starting.done = True
     _note_limits(view, config, store)

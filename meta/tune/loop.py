@@ -20,7 +20,7 @@ from veldt.meta import checkpoint, plain
 from veldt.meta.replay import api, fallback
 from veldt.meta.replay.training import TaskTraining
 from veldt.meta.tune import config, descent, problem
-from veldt.tasks import types
+from veldt.tasks import stopping, types
 
 _CHECK_KEY = 1
 _MOST_LOGGED = 64  # numbers of a hyperparameter; there may be one for each example
@@ -117,15 +117,17 @@ def run(
         if (due or last) and progress.looked_at < progress.update:
             watcher.doing(f"compiling and running {settings.check_seeds} runs on fixed seeds")
             progress, figures = _look(subject, progress)
-            watcher.checked(progress, figures)
-            save(progress)
+            with stopping.hold():  # What was told is kept.
+                watcher.checked(progress, figures)
+                save(progress)
         if last:
             return progress
         number, total = progress.update + 1, settings.num_updates
         watcher.doing(f"compiling and running metagradient {number:,} of {total:,}")
         progress, figures = _update(settings, subject, outer, progress, journal)
-        watcher.updated(progress, figures)
-        save(progress)
+        with stopping.hold():  # What was told is kept.
+            watcher.updated(progress, figures)
+            save(progress)
 
 
 def _look(subject: problem.Problem, progress: Progress) -> tuple[Progress, dict[str, Any]]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -66,8 +67,8 @@ CONFIGS = {
 # A line that is on screen while loops are compiled, and one that says that there is progress.
 LINES = {
     "search": ("compiling", "new best|proposed"),
-    "meta-train": ("meta-parameters", "update [1-9]"),
-    "tune": ("numbers of", "update [1-9]"),
+    "meta-train": ("meta-parameters", "meta-loss"),
+    "tune": ("numbers of", "update [1-9].*outcome"),
     "evaluate": ("checking tasks: 0 of", "done before|measuring step times"),
 }
 
@@ -91,10 +92,15 @@ def start(folder, name, *, resume=False):
 def read_to(process, pattern):
     """Reads lines to the first that the pattern is found in; all of them."""
     lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if re.search(pattern, line):
-            return lines
+    limit = threading.Timer(120, process.kill)
+    limit.start()
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            if re.search(pattern, line):
+                return lines
+    finally:
+        limit.cancel()
     raise AssertionError(f"no {pattern!r} in {''.join(lines)}")
 
 
