@@ -426,6 +426,3 @@ class _Watcher:
     def checked(self, progress: loop.Progress, figures: Mapping[str, Any]) -> None:
         del progress
         self.looks.append(figures["outcome"])
-
-    def doing(self, text: str) -> None:
-        del text

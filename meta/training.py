@@ -28,9 +28,8 @@ import numpy as np
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import build, checkpoint, config, errors, gradient_worker, outer, plain
 from veldt.meta.gradient_worker import Check, CheckJob, Gradient, GradientJob
-from veldt.tasks import hollow
+from veldt.tasks import hollow, stopping
 from veldt.tasks import pool as pool_lib
-from veldt.tasks import stopping
 
 # Shapes: E families, s staleness.
 

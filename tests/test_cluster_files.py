@@ -25,7 +25,7 @@ def pinned(package):
     return found[1]
 
 
-class Called(Exception):
+class Called(BaseException):
     """What `veldt search` would have run."""
 
     def __init__(self, settings, run_dir, *, resume, **_):

@@ -95,7 +95,8 @@ CHANGES = {
     "an unknown source": (
         ["UPDATE proposal SET source = 'rumour' WHERE id = (SELECT MAX(id) FROM proposal "
          "WHERE source = 'structure')"],
-        "a source is evaluated, probe, capacity, structure or behaviour; not so of proposal ",
+        "a source is evaluated, probe, hollow, capacity, structure or behaviour; not so of "
+        "proposal ",
     ),
     "a structure never seen": (
         ["UPDATE proposal SET structure = 'new' WHERE id = (SELECT MAX(id) FROM proposal "

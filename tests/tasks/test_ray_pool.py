@@ -413,7 +413,7 @@ def test_metrics_count_up_and_forget_lost_workers(cluster, monkeypatch):
 def test_a_forgotten_batch_is_not_begun(cluster):
     from veldt.tasks import ray_host  # It imports Ray, which must not come before `cluster`.
 
-    host = ray_host.Host("worker-9", None, None)
+    host = ray_host.Host("worker-9", None, None, "session")
     host.start(Mischief)
     host.forget(4)
     assert host.run(4, [Job(0, 3)]) == []
