@@ -31,7 +31,7 @@ from veldt.search.challenge import Incumbent
 from veldt.search.config import SearchConfig
 from veldt.search.errors import SearchError
 from veldt.search.evaluator import EvaluatorConfig, EvaluatorFactory
-from veldt.search.evolution import Evolution
+from veldt.search.evolution import IGNORES_GRADIENT, Evolution
 from veldt.search.finals import Entry
 from veldt.search.founders import Founder
 from veldt.search.jobs import Outcome
@@ -210,10 +210,11 @@ def _note_trouble(
     """Says so where a founder comes to nothing."""
     outcome = result.value if isinstance(result, driver.Ready) else records.outcome_of(result)
     if isinstance(outcome, Outcome) and outcome.fitness is None:
+        blind = outcome.message == IGNORES_GRADIENT
         view.note(
             f"founder {founder.name} at learning rate {founder.genotype.learning_rate:.3g}: "
             f"{outcome.status}{f' ({outcome.message})' if outcome.message else ''}, so it will "
-            "have no descendants; another learning rate may do"
+            f"have no descendants{'' if blind else '; another learning rate may do'}"
         )
 
 

@@ -278,9 +278,11 @@ def task_details(row: Row) -> Html:
     )
 
 
-def _lost(diverged: float, hollow: float) -> str:
+def _lost(diverged: float, hollow: float) -> Html | str:
     """The shares of runs that do not count."""
-    return f"{diverged:.0%}" + (f", {hollow:.0%} hollow" if hollow else "")
+    if not hollow:
+        return f"{diverged:.0%}"
+    return join([f"{diverged:.0%}", tag("span", f"{hollow:.0%} hollow", class_="range")])
 
 
 def _loss(value: float) -> str:
