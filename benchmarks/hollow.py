@@ -63,11 +63,13 @@ CLASSIFICATION = {
     "spiral": ("tempting_tasks:spiral", "digits_mlp"),
     "blobs": ("tempting_tasks:blobs", "letters_logistic"),
 }
+_FEW_RATES = ["--finals.num-rates", "5", "--finals.lowest-rate", "0.0004", "--finals.rate-factor"]
+_FEW_RATES += ["4", "--finals.max-entries", "4"]
 CONFIGS: dict[str, list[str]] = {
     "quickstart": [],
-    "small_search": ["--max-evaluations", "600"],
-    "discover": ["--max-evaluations", "200", "--finals.stages", "[]",
-                 "--finals.tuning.budget", "0"],
+    "small_search": ["--max-evaluations", "600", *_FEW_RATES],
+    "discover": ["--max-evaluations", "400", "--finals.stages", "[]", "--finals.tuning.budget", "0",
+                 "--finals.meta-rate-factors", "[1.0]", *_FEW_RATES],
 }  # fmt: skip
 SEEDS = range(5)
 NUM_STEPS = 200
@@ -259,9 +261,17 @@ def cheats(folder: Path) -> dict[str, dict[str, Any]]:
 def configs(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Search as shipped configs do."""
     return {
-        config: [search(folder / f"{config}_{seed}", config, options, seed) for seed in SEEDS]
+        config: [
+            _shown(config, search(folder / f"{config}_{seed}", config, options, seed))
+            for seed in SEEDS
+        ]
         for config, options in CONFIGS.items()
     }
+
+
+def _shown(label: str, row: dict[str, Any]) -> dict[str, Any]:
+    print(label, json.dumps(row, indent=1), flush=True)
+    return row
 
 
 def _call(command: list[str]) -> str:
