@@ -18,15 +18,23 @@ import numpy as np
 import yaml
 
 from veldt.learned_opt import shipped, weights
+from veldt.meta import config as config_lib
 from veldt.meta import directory, display, errors, log, report_figures
 from veldt.meta.report_figures import Curve, Stretch
 from veldt.tasks import errors as task_errors
-from veldt.tasks import files
+from veldt.tasks import files, older_config
 from veldt.tasks.html import page as page_lib
 from veldt.tasks.html.markup import Html, definitions, join, table, tag
 from veldt.tasks.lowest import lowest
 
 REPORT_FILE: Final = "report.html"
+# What an estimator's objective is called.
+_OBJECTIVES: Final[Mapping[str, str]] = {
+    "mean": "mean loss",
+    "final": "final loss",
+    "log_final": "log of the final loss",
+    "telescoped": "change of loss",
+}
 
 
 @final
@@ -117,7 +125,7 @@ def render(run_dir: Path) -> str:
         ]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise errors.MetaTrainError(
-            f"{run_dir} holds no log and config of one meta-training: "
+            f"the log or the config in {run_dir} is damaged, or not of one meta-training: "
             f"{type(error).__name__}: {error}"
         ) from error
     title = f"veldt meta-training: {run_dir.resolve().name}"
@@ -133,7 +141,9 @@ def read(run_dir: Path) -> RunData:
     """
     if not (run_dir / directory.CONFIG_FILE).is_file():
         raise errors.MetaTrainError(f"there is no meta-training in {run_dir}")
-    config = directory.read_config(run_dir / directory.CONFIG_FILE)
+    config = older_config.fill(
+        config_lib.MetaTrainConfig, directory.read_config(run_dir / directory.CONFIG_FILE)
+    )
     lines = list(log.read(run_dir))
     updates = [line for line in lines if line["kind"] == "update"]
     if not updates:
@@ -219,8 +229,7 @@ def _panels(data: RunData) -> list[tuple[str, list[Stretch]]]:
         how = phase["estimator"]
         if how["kind"] == "imitation":
             return "distance from the expert"
-        objective = {"mean": "mean loss", "final": "final loss", "telescoped": "change of loss"}
-        return f"meta-loss ({objective[how['objective']]})"
+        return f"meta-loss ({_OBJECTIVES[how['objective']]})"
 
     groups = itertools.groupby(data.phases, key=lambda each: label(each[1]))
     return [(name, [stretch for stretch, _ in group]) for name, group in groups]

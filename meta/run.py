@@ -27,7 +27,7 @@ from veldt.meta import (
     log,
     training,
 )
-from veldt.tasks import base, pool_config, stopping, versions
+from veldt.tasks import base, older_config, pool_config, stopping, versions
 
 LAST_FILE: Final = "last.npz"
 # What may differ when a run is resumed: where it goes on and how it is kept, not what it is. To
@@ -214,6 +214,7 @@ def _open_run(
     now = described(settings)
 
     def check_same(before: Mapping[str, Any]) -> None:
+        before = older_config.fill(config.MetaTrainConfig, before)
         for key, new in now.items():
             old = before.get(key)
             if key == "phases" and isinstance(old, list):

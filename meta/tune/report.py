@@ -16,7 +16,8 @@ import yaml
 from veldt.meta import directory, errors, log
 from veldt.meta.display import duration
 from veldt.meta.tune import comparison, schedule_file
-from veldt.tasks import files
+from veldt.meta.tune import config as config_lib
+from veldt.tasks import files, older_config
 from veldt.tasks.html import page as page_lib
 from veldt.tasks.html import plot as plot_lib
 from veldt.tasks.html.markup import Html, definitions, table, tag
@@ -88,7 +89,8 @@ def render(run_dir: Path) -> str:
         ]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise errors.MetaTrainError(
-            f"{run_dir} holds no log and config of one tuning: {type(error).__name__}: {error}"
+            f"the log or the config in {run_dir} is damaged, or not of one tuning: "
+            f"{type(error).__name__}: {error}"
         ) from error
     return page_lib.page(f"veldt tuning: {run_dir.resolve().name}", *sections, rules=_STYLE)
 
@@ -99,7 +101,9 @@ def read(run_dir: Path) -> RunData:
     Raises:
       MetaTrainError: There is no tuning, it has written nothing down yet, or its files are damaged.
     """
-    config = directory.read_config(run_dir / directory.CONFIG_FILE)
+    config = older_config.fill(
+        config_lib.TuneConfig, directory.read_config(run_dir / directory.CONFIG_FILE)
+    )
     lines = list(log.read(run_dir))
     updates = [line for line in lines if line["kind"] == "update"]
     checks = [line for line in lines if line["kind"] == "check"]

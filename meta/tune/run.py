@@ -17,11 +17,9 @@ import numpy as np
 
 from veldt.meta import checkpoint, directory, log
 from veldt.meta.tune import comparison, config, display, loop, problem, schedule_file
-from veldt.tasks import stopping
+from veldt.tasks import older_config, stopping
 
 JOURNAL_FOLDER: Final = "backward"
-# Fields that the configs of earlier runs lack, as they were then.
-_SINCE: Final[Mapping[str, Any]] = {"compare": True}
 
 
 @final
@@ -137,10 +135,10 @@ def _open_run(
     now = described(settings)
 
     def check_same(before: Mapping[str, Any]) -> None:
+        before = older_config.fill(config.TuneConfig, before)
         for key, new in now.items():
-            old = before.get(key, _SINCE.get(key))
-            if old != new:
-                raise directory.differs(run_dir, key, old, new)
+            if before.get(key) != new:
+                raise directory.differs(run_dir, key, before.get(key), new)
 
     directory.take(run_dir, now, stack, resume=resume, check_same=check_same)
     return check_same
