@@ -117,7 +117,7 @@ def evaluator_loop(proxy: evaluator.ProxyLoop, path: paths.AbstractPath) -> Loop
     """A chunk of the evaluator's own loop under a path that is given."""
     flow = dataflow.lower(Program.parse("def rule(w, g):\n    return g\n"), fold=True)
     with mock.patch.object(paths, "choose", lambda *_, **__: path):
-        data, rate, seed, start, advance, _ = proxy.prepare(flow, RATE, 0)
+        data, rate, seed, start, advance = proxy.prepare(flow, RATE, 0)
 
     def prepared() -> Any:
         # `advance` gives its state away, so each call gets a new one.

@@ -189,7 +189,7 @@ def train_and_validate(
     """Train a task once for each key, and measure the ends.
 
     Returns:
-      For each run its normalised validation loss, then what `hollow.judge` needs beside it, [S, 4].
+      For each run its normalised validation loss, then what `hollow.judge` needs beside it, [S, 5].
 
     Args:
       task: What is trained.
@@ -205,7 +205,7 @@ def train_and_validate(
         start_size = hollow.size(start.params)
         state, _ = unroll.unroll(task, tx, start, num_steps=num_steps)
         loss = task.normalizer(unroll.evaluate(task, state.params, state.key, "valid"))
-        again = hollow.recheck(task, state.params, state.key)
-        return jnp.stack([loss, again.jittered, start_size, again.size])
+        again = hollow.recheck(task, state.params, state.key, state.step)
+        return jnp.stack([loss, again.before, again.after, start_size, again.size])
 
     return jnp.asarray(jax.lax.map(run, keys))

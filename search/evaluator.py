@@ -60,8 +60,8 @@ class EvaluatorConfig:
     lanes: int = 1
 
 
-# The program's data, learning rate, seed; start, advance, recheck.
-_Prepared: TypeAlias = tuple[Any, np.float32, np.uint32, Any, Any, Any]
+# The program's data, learning rate, seed; start, advance.
+_Prepared: TypeAlias = tuple[Any, np.float32, np.uint32, Any, Any]
 
 # Most loops that a proxy keeps compiled: the interpreter's, and those of the last programs that
 # had one of their own.
@@ -88,6 +88,40 @@ class _State(NamedTuple):
     start_size: jax.Array
 
 
+class _Report(NamedTuple):
+    """What a check measures: scalars, on the device or back from it.
+
+    Attributes:
+      loss: on the validation split.
+      normalized: likewise.
+      finite: whether the losses of all steps since the last check are.
+      train: their mean.
+      train_normalized: likewise.
+      lowest: `hollow.lowest_above_floor` of them.
+      start_size: `hollow.size` of the parameters before the first step.
+      peak_size: on the way, where the objective has it tracked.
+      ended: at the last check, what `hollow.recheck` gives.
+    """
+
+    loss: Any
+    normalized: Any
+    finite: Any
+    train: Any
+    train_normalized: Any
+    lowest: Any
+    start_size: Any
+    peak_size: Any
+    ended: hollow.Recheck
+
+    @classmethod
+    def read(cls, numbers: NDArray[Any]) -> "_Report":
+        """From the one array that comes back."""
+        values = [float(number) for number in np.asarray(numbers)]
+        own = dict(zip(cls._fields[:-1], values, strict=False))
+        before, after, size = values[len(own) :]
+        return cls(**own, ended=hollow.Recheck(before, after, size))  # type: ignore[arg-type]
+
+
 @final
 class ProxyLoop:
     """The training loop of one proxy, compiled; shared by the threads of a process."""
@@ -107,16 +141,10 @@ class ProxyLoop:
         self._objective = objective
         self.task = flat.FlatTask(registry.load_task(config.task))
         self._lock = threading.Lock()
-        self._compiled: dict[Hashable, tuple[Any, Any, Any]] = {}
+        self._compiled: dict[Hashable, tuple[Any, Any]] = {}
 
-    def _compile(self, path: paths.AbstractPath, rate: Any, seed: Any) -> tuple[Any, Any, Any]:
-        """Compile a training loop from example arguments.
-
-        Returns:
-          `start(data, rate, seed) -> state`, `advance(data, rate, state) -> (state, report)`, and
-          `recheck(state)`, which measures what `hollow.judge` needs: the normalised loss at
-          jittered parameters, the largest parameter at the start, at the end and on the way.
-        """
+    def _compile(self, path: paths.AbstractPath, rate: Any, seed: Any) -> tuple[Any, Any]:
+        """`start(data, rate, seed)` and `advance(data, rate, state)`, from example arguments."""
         in_lanes = self.lanes > 1 and isinstance(path, paths.Interpreted)
 
         def transform(data: Any) -> optax.GradientTransformationExtraArgs:
@@ -145,31 +173,33 @@ class ProxyLoop:
                 num_steps=self.config.num_steps // self.config.num_chunks,
             )
             loss = unroll.evaluate(task, training.params, training.key, "valid")
-            # One array, so that one transfer brings everything back.
-            finite = jnp.isfinite(losses).all().astype(loss.dtype)
-            train = losses.mean().astype(loss.dtype)
-            lowest = hollow.lowest_above_floor(task, losses).astype(loss.dtype)
-            report = jnp.stack(
-                [loss, task.normalizer(loss), finite, train, task.normalizer(train), lowest]
-            )
-            return _State(training, state.start_size), report
 
-        def recheck(task: Any, state: Any) -> jax.Array:
-            training = state.training
-            found = hollow.recheck(task, training.params, training.key)
-            peak = hollow.peak_of(training.opt_state)
-            return jnp.stack(
-                [
-                    x.astype(jnp.float32)
-                    for x in (found.jittered, state.start_size, found.size, peak)
-                ]
+            def end() -> tuple[Any, ...]:
+                found = hollow.recheck(task, training.params, training.key, training.step)
+                return tuple(jnp.asarray(each, jnp.float32) for each in found)
+
+            # Of the last check alone: in the same call, for another would cost as much again.
+            is_last = training.step == self.config.num_steps
+            ended = jax.lax.cond(is_last, end, lambda: (jnp.zeros((), jnp.float32),) * 3)
+            report = _Report(
+                loss=loss,
+                normalized=task.normalizer(loss),
+                finite=jnp.isfinite(losses).all(),
+                train=losses.mean(),
+                train_normalized=task.normalizer(losses.mean()),
+                lowest=hollow.lowest_above_floor(task, losses),
+                start_size=state.start_size,
+                peak_size=hollow.peak_of(training.opt_state),
+                ended=hollow.Recheck(*ended),
             )
+            # One array, so that one transfer brings everything back.
+            numbers = jnp.stack([leaf.astype(loss.dtype) for leaf in jax.tree.leaves(report)])
+            return _State(training, state.start_size), numbers
 
         if in_lanes:
             return lanes_lib.compile_loop(
                 start,
                 advance,
-                recheck,
                 self.task,
                 (path.data, rate, seed),
                 lanes=self.lanes,
@@ -180,12 +210,7 @@ class ProxyLoop:
         started = jax.jit(start).lower(*args).compile(options)
         state = jax.eval_shape(start, *args)
         advanced = jax.jit(advance, donate_argnums=3).lower(*args[:3], state).compile(options)
-        rechecked = jax.jit(recheck).lower(self.task, state).compile(options)
-        return (
-            functools.partial(started, self.task),
-            functools.partial(advanced, self.task),
-            functools.partial(rechecked, self.task),
-        )
+        return functools.partial(started, self.task), functools.partial(advanced, self.task)
 
     def prepare(self, flow: dataflow.Dataflow, learning_rate: float, seed: int) -> _Prepared:
         """A program and a run's settings as the loop takes them, and the loop, compiled.
@@ -248,41 +273,36 @@ class ProxyLoop:
         self, flow: dataflow.Dataflow, learning_rate: float, run_seed: int, hurdle: Sequence[float]
     ) -> _Trained:
         """Trains once, to the end or to the first check that fails."""
-        data, rate, seed, start, advance, recheck = self.prepare(flow, learning_rate, run_seed)
+        data, rate, seed, start, advance = self.prepare(flow, learning_rate, run_seed)
         num_chunks, num_steps = self.config.num_chunks, self.config.num_steps
         state = start(data, rate, seed)
-        status, loss, curve, chunk = Status.OK, math.nan, [], 0
-        reports: list[tuple[float, ...]] = []
-        lowest = math.inf
+        status, loss, curve, chunk, message = Status.OK, math.nan, [], 0, ""
+        reports: list[_Report] = []
         for chunk in range(num_chunks):
-            state, report = advance(data, rate, state)
-            loss, normalized, finite, train, train_normalized, low = (
-                float(x) for x in np.asarray(report)
-            )
-            lowest = min(lowest, low)
-            if not (finite and math.isfinite(loss) and math.isfinite(normalized)):
+            state, numbers = advance(data, rate, state)
+            report = _Report.read(numbers)
+            loss = report.loss
+            if not (report.finite and math.isfinite(loss) and math.isfinite(report.normalized)):
                 status = Status.DIVERGED
                 break
-            reports.append((train, loss, train_normalized, normalized))
-            curve.append(self._objective.checked(train_normalized, normalized))
+            reports.append(report)
+            curve.append(self._objective.checked(report.train_normalized, report.normalized))
             if chunk < len(hurdle) and curve[-1] > hurdle[chunk]:
                 status = Status.REJECTED
                 break
-        message = ""
         if status is Status.OK:
-            message = _why_hollow(np.asarray(recheck(state)), reports, lowest)
+            message = _why_hollow(reports)
             status = Status.HOLLOW if message else Status.OK
-        columns = tuple(zip(*reports, strict=True)) or ((), (), (), ())
         measured = Training(
             task=self.config.task,
             seed=run_seed,
             learning_rate=learning_rate,
             num_steps=num_steps,
             steps=tuple((i + 1) * num_steps // num_chunks for i in range(len(reports))),
-            train_losses=columns[0],
-            valid_losses=columns[1],
-            train=columns[2],
-            valid=columns[3],
+            train_losses=tuple(report.train for report in reports),
+            valid_losses=tuple(report.loss for report in reports),
+            train=tuple(report.train_normalized for report in reports),
+            valid=tuple(report.normalized for report in reports),
         )
         done = (chunk + 1) * num_steps // num_chunks
         return _Trained(status, tuple(curve), done, loss, measured, message)
@@ -294,23 +314,18 @@ class ProxyLoop:
         return constant_gradients.take(job, self.task, self.config.num_steps, window, self._seed)
 
 
-def _why_hollow(found: NDArray[Any], reports: Sequence[tuple[float, ...]], lowest: float) -> str:
-    """Why a run that came to its end is hollow; empty for an honest one.
-
-    Args:
-      found: by `recheck`.
-      reports: by check: training and validation loss, then both normalised.
-      lowest: normalised training loss above the floor, of all steps.
-    """
-    jittered, start_size, end_size, peak_size = (float(x) for x in found)
+def _why_hollow(reports: Sequence[_Report]) -> str:
+    """Why a run that came to its end is hollow, by its checks; empty for an honest one."""
+    first, last = reports[0], reports[-1]
     code = hollow.judge(
-        reports[-1][3],
-        jittered,
-        start_size,
-        end_size,
-        peak_size=peak_size,
-        train=(reports[0][2], reports[-1][2]) if len(reports) > 1 else None,
-        lowest=lowest,
+        last.normalized,
+        last.ended.before,
+        last.ended.after,
+        last.start_size,
+        last.ended.size,
+        peak_size=last.peak_size,
+        train=(first.train_normalized, last.train_normalized) if len(reports) > 1 else None,
+        lowest=min(report.lowest for report in reports),
     )
     return hollow.REASONS[int(code)]
 

@@ -168,28 +168,26 @@ class Coalescer(Generic[CallT, ResultT]):
 def compile_loop(
     start: _Function,
     advance: _Function,
-    recheck: _Function,
     task: Any,
     example: tuple[Any, Any, Any],
     *,
     lanes: int,
     capacity: Capacity,
-) -> tuple[_Function, _Function, _Function]:
+) -> tuple[_Function, _Function]:
     """A training loop, compiled for many lanes, as functions of one lane for many threads.
 
     Args:
       start: `start(task, (encoded, together), rate, seed) -> state` of one lane, where `together`
         is what `lane_interpreter.interpret` needs to know of all lanes.
       advance: `advance(task, (encoded, together), rate, state) -> (state, report)`, likewise.
-      recheck: `recheck(task, state) -> array`, of one lane; called for those that came to the end.
       task: common to all lanes.
       example: an encoded program, a learning rate and a seed: only shapes and dtypes count.
       lanes: how many runs a call advances.
       capacity: of the encoding.
 
     Returns:
-      `start(encoded, rate, seed) -> state`, `advance(encoded, rate, state) -> (state, report)`,
-      where a report is a NumPy array, and `recheck(state) -> array`.
+      `start(encoded, rate, seed) -> state` and `advance(encoded, rate, state) -> (state, report)`,
+      where a report is a NumPy array.
     """
 
     def each(function: _Function, task: Any, encoded: Any, rate: Any, last: Any) -> Any:
@@ -209,11 +207,6 @@ def compile_loop(
     go_on = jax.jit(functools.partial(each, advance))
     advanced = go_on.lower(task, *stacked[:2], states).compile(options)
 
-    def recheck_one(task: Any, states: Any, place: Any) -> Any:
-        return recheck(task, jax.tree.map(lambda leaf: leaf[place], states))
-
-    rechecked = jax.jit(recheck_one).lower(task, states, np.int32(0)).compile(options)
-
     def start_all(calls: Sequence[tuple[Any, Any, Any]]) -> list[_Lane]:
         encoded, rate, seed = jax.device_put(_stack(calls))
         runs = _Runs(encoded, rate, started(task, encoded, rate, seed))
@@ -228,11 +221,7 @@ def compile_loop(
     start_one = Coalescer(start_all, lanes)
     advance_one = Coalescer(advance_all, lanes)
     # What a run's program and learning rate are, its lane knows.
-    return (
-        lambda *call: start_one(call),
-        lambda encoded, rate, lane: advance_one(lane),
-        lambda lane: np.asarray(rechecked(task, lane.runs.state, np.int32(lane.place))),
-    )
+    return lambda *call: start_one(call), lambda encoded, rate, lane: advance_one(lane)
 
 
 def _stack(trees: Sequence[Any]) -> Any:

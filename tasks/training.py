@@ -80,7 +80,7 @@ def train(
     why = ""
     if np.isfinite(valid_losses[-1]):
         loss, again, lowest = _recheck(task, state, valid_losses[-1], train_loss)
-        code = hollow.judge(loss, again.jittered, start_size, again.size, lowest=lowest)
+        code = hollow.judge(loss, again.before, again.after, start_size, again.size, lowest=lowest)
         why = hollow.REASONS[int(code)]
     return Curve(
         steps=np.asarray(steps),
@@ -116,5 +116,5 @@ def _validate(task: base.Task, state: unroll.UnrollState) -> types.Scalar:
 def _recheck(
     task: base.Task, state: unroll.UnrollState, loss: types.Scalar, train_losses: jax.Array
 ) -> tuple[types.Scalar, hollow.Recheck, types.Scalar]:
-    again = hollow.recheck(task, state.params, state.key)
+    again = hollow.recheck(task, state.params, state.key, state.step)
     return task.normalizer(loss), again, hollow.lowest_above_floor(task, train_losses)

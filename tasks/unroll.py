@@ -20,6 +20,8 @@ To use it under `jit`, pass the task as an argument (see `veldt.tasks.base`):
         return unroll.unroll(task, tx, state, num_steps=500)
 """
 
+from collections.abc import Callable
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -100,6 +102,21 @@ def evaluate(
     """
     loss, _ = task.loss(params, jax.random.fold_in(key, _EVAL), task.eval_batch(split))
     return loss
+
+
+def batch_loss(
+    task: base.Task, key: types.Key, step: types.Scalar
+) -> Callable[[types.Params], types.Scalar]:
+    """Return the loss of the batch that a run's step meets, as a function of the parameters.
+
+    Args:
+      task: What is trained.
+      key: The run's.
+      step: From 0; that of a state is the step to come.
+    """
+    key_batch, key_loss = _step_keys(key, step)
+    batch = task.gather(task.sample(key_batch))
+    return lambda params: task.loss(params, key_loss, batch)[0]
 
 
 def _step_keys(key: types.Key, step: types.Scalar) -> tuple[types.Key, types.Key]:

@@ -224,17 +224,17 @@ class TaskTraining(Training):
         return state.params
 
     def ends(self, meta_params: MetaParams, first: TaskState, last: TaskState) -> jax.Array:
-        """Return what `hollow.judge` needs of each run, float32 [S, 4].
+        """Return what `hollow.judge` needs of each run, float32 [S, 5].
 
-        That is its normalised validation loss, the same at jittered parameters, and the largest
-        parameter at the start and at the end.
+        That is its normalised validation loss, that of a batch before and after jitter, and the
+        norm of the parameters at the start and at the end.
         """
         task, _ = self._made(meta_params)
 
         def one(start: types.Params, end: types.Params, key: types.Key) -> jax.Array:
             loss = task.normalizer(unroll.evaluate(task, end, key, "valid"))
-            again = hollow.recheck(task, end, key)
-            numbers = (loss, again.jittered, hollow.size(start), again.size)
+            again = hollow.recheck(task, end, key, jnp.asarray(self.num_steps, jnp.int32))
+            numbers = (loss, again.before, again.after, hollow.size(start), again.size)
             return jnp.stack([jnp.asarray(number, jnp.float32) for number in numbers])
 
         return jax.vmap(one)(first.params, last.params, self.keys)

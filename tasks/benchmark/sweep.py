@@ -255,27 +255,19 @@ def _measure(
       end: after the last step.
       last: losses there.
     """
-    params = eval_params(end.opt_state, end.params)
-    again = {split: hollow.recheck(task, params, end.key, split) for split in ("train", "valid")}
+    again = hollow.recheck(task, eval_params(end.opt_state, end.params), end.key, end.step)
     train, valid, _ = (task.normalizer(last[i]) for i in range(len(SPLITS)))
-    numbers = [
-        train,
-        again["train"].jittered,
-        valid,
-        again["valid"].jittered,
-        hollow.size(start.params),
-        again["train"].size,
-        task.normalizer(first[0]),
-    ]
+    early, start_size = task.normalizer(first[0]), hollow.size(start.params)
+    numbers = [train, valid, again.before, again.after, start_size, again.size, early]
     return jnp.stack([jnp.asarray(number, jnp.float32) for number in numbers])
 
 
 def _judge(measured: np.ndarray) -> np.ndarray:
     """Which runs are hollow, bool [runs]; `measured` is [runs, 8], the last the lowest loss."""
-    train, train_again, valid, valid_again, start, end, early, lowest = measured.T
+    train, valid, *sizes, early, lowest = measured.T
     found = [
-        hollow.judge(train, train_again, start, end, lowest=lowest),
-        hollow.judge(valid, valid_again, start, end, train=(early, train), lowest=lowest),
+        hollow.judge(train, *sizes, lowest=lowest),
+        hollow.judge(valid, *sizes, train=(early, train), lowest=lowest),
     ]
     return np.any(found, axis=0)
 
