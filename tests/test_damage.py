@@ -185,10 +185,16 @@ def check_checkpoint(folder: Path, num_flips: int) -> None:
         assert num_found > 0
 
 
+# Where Orbax meets damage it leaves its event loop behind.
+LEFT_BEHIND = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@LEFT_BEHIND
 def test_a_checkpoint(tmp_path: Path):
     check_checkpoint(tmp_path, 2)
 
 
+@LEFT_BEHIND
 @pytest.mark.slow
 def test_a_checkpoint_often(tmp_path: Path):
     check_checkpoint(tmp_path, 40)
