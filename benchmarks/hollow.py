@@ -96,13 +96,15 @@ def honest() -> list[dict[str, Any]]:
                 state = unroll.init(task, tx, jax.random.key(0))
                 state, _ = unroll.unroll(task, tx, state, num_steps=num_steps)
 
+                loss = unroll.batch_loss(task, state.key, state.step)
+
                 def at(scale: float) -> jax.Array:
                     moved = jax.tree.map(
                         lambda old, new: old + scale * (new - old),
                         state.params,
                         hollow.jitter(state.params),
                     )
-                    return task.normalizer(unroll.evaluate(task, moved, state.key, "valid"))
+                    return task.normalizer(loss(moved))
 
                 return jnp.stack([at(scale) for scale in (0.0, *JITTERS)])
 
