@@ -210,10 +210,18 @@ class RayPool(Pool):
         """Take in that a worker came to nothing; give up where none comes to anything."""
         self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS and not self._dispatcher.num_workers:
-            raise PoolError(f"no worker can be made: {reason}")
+            raise PoolError(f"no worker can be made: {reason}{self._limit_remark(reason)}")
         # A node that fails at once must not be tried in a tight loop.
         wait_s = min(2.0 ** (self._failed_starts - 1), MAX_BACKOFF_S)
         self._start_after = time.monotonic() + wait_s
+
+    def _limit_remark(self, reason: str) -> str:
+        """Name the memory limit where a worker may have died of it without a word."""
+        limit = self._config.ray.memory_limit_gib
+        name = "pool.ray.memory_limit_gib"
+        if limit is None or name in reason:
+            return ""
+        return f" ({name} is {limit:g}, which may be less than a worker needs to start)"
 
     def _ran(
         self, name: str, batch_id: int, results: list[JobResult] | None, error: Exception | None

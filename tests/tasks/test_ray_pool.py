@@ -173,7 +173,10 @@ def test_a_memory_limit_that_no_worker_can_start_under_is_an_error(make):
     """Not workers for ever."""
     with (
         make(num_workers=1, memory_limit_gib=0.02) as pool,
-        pytest.raises(pool_lib.PoolError, match=r"no worker can be made: it held 0\.\d\d GiB"),
+        # Its last words, if they came through in time; else what may be the cause.
+        pytest.raises(
+            pool_lib.PoolError, match=r"no worker can be made: .*memory_limit_gib is 0\.02"
+        ),
     ):
         run(pool, 1)
     assert pool.stats().num_lost_workers <= ray_pool.MAX_FAILED_STARTS
