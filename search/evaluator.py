@@ -193,7 +193,9 @@ class ProxyLoop:
                 ended=hollow.Recheck(*ended),
             )
             # One array, so that one transfer brings everything back.
-            numbers = jnp.stack([leaf.astype(loss.dtype) for leaf in jax.tree.leaves(report)])
+            # A loss of float16 has no room for the norms beside it.
+            dtype = jnp.promote_types(loss.dtype, jnp.float32)
+            numbers = jnp.stack([leaf.astype(dtype) for leaf in jax.tree.leaves(report)])
             return _State(training, state.start_size), numbers
 
         if in_lanes:

@@ -79,7 +79,8 @@ class Recheck(NamedTuple):
 def size(params: types.Params) -> jax.Array:
     """Return the Euclidean norm of all parameters, float32 []; infinite for NaN and beyond 1e19.
 
-    (A dot product: XLA on a CPU takes 1 us for 2,410 of them, and 60 for the largest.)
+    A dot product rather than the largest entry, since it is taken at every step where training
+    losses are scored, and XLA has a fast one.
     """
     leaves = [jnp.ravel(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(params)]
     norm = jnp.sqrt(jnp.sum(jnp.stack([jnp.vdot(leaf, leaf) for leaf in leaves])))

@@ -281,3 +281,24 @@ def test_a_normalizer_that_is_not_finite_is_a_divergence(monkeypatch):
     worker = EvaluatorFactory(EvaluatorConfig((ProxyConfig("unbounded", 4, 2),)))()
     outcome = worker(job("sgd", 1e-1))
     assert outcome.status is Status.DIVERGED and outcome.fitness is None
+
+
+class Half(Unbounded):
+    """A task whose loss is float16 and whose parameters are larger than that can say."""
+
+    name = "half"
+
+    def init(self, key):
+        return {"w": jnp.full(3, 1e5)}
+
+    def loss(self, params, key, batch):
+        return (jnp.mean(params["w"]) / 1e5).astype(jnp.float16), {}
+
+    def normalizer(self, loss):
+        return loss
+
+
+def test_a_loss_of_half_precision_leaves_room_for_the_norms(monkeypatch):
+    monkeypatch.setitem(registry.TASKS, "half", Half)
+    worker = EvaluatorFactory(EvaluatorConfig((ProxyConfig("half", 4, 2),)))()
+    assert worker(job("sgd", 1e-1)).status is Status.OK
