@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from veldt.search import finals, verdict
+from veldt.search import hall_entries, verdict
 from veldt.search.store import Store
 
 RESULTS: Final = Path(__file__).parent / "results" / "controls.json"
@@ -44,7 +44,7 @@ def search(config: str, seed: int, evaluations: int, folder: Path) -> dict[str, 
     command += ["--run-dir", str(run_dir), "--resume"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     with Store.open(run_dir, read_only=True) as store:
-        entries = finals.read_entries(store)
+        entries = hall_entries.read_entries(store)
         trained = store.first("SELECT COUNT(*) FROM proposal WHERE source = 'evaluated'")
         proposed = store.first("SELECT COUNT(*) FROM proposal")
         reigns = store.rows(

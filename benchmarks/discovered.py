@@ -21,7 +21,7 @@ from typing import Any, Final
 import veldt
 from veldt.search import best, lineage, pretty, report_data, rules
 from veldt.search.candidate import ProgramCandidate
-from veldt.search.finals import Entry
+from veldt.search.hall_entries import Entry
 from veldt.tasks.benchmark.candidates import rate_grid
 from veldt.tasks.benchmark.results import Results, Row
 

@@ -37,7 +37,7 @@ import numpy as np
 import tempting_tasks
 
 import veldt
-from veldt.search import dataflow, evaluator, finals, jobs, verdict
+from veldt.search import dataflow, evaluator, hall_entries, proxy_config, verdict
 from veldt.search.store import Store
 from veldt.tasks import base, hollow, registry, supervised, unroll
 
@@ -163,7 +163,7 @@ def cost(rounds: int = 100) -> list[dict[str, Any]]:
                 data, rate, seed, start, advance = calls[label]
                 began = time.process_time()
                 state = start(data, rate, seed)
-                for _ in range(jobs.ProxyConfig(name, NUM_STEPS).num_chunks):
+                for _ in range(proxy_config.ProxyConfig(name, NUM_STEPS).num_chunks):
                     state, report = advance(data, rate, state)
                     np.asarray(report)
                 spent[label].append(time.process_time() - began)
@@ -176,8 +176,8 @@ def cost(rounds: int = 100) -> list[dict[str, Any]]:
 
 
 def _prepared(name: str, flow: dataflow.Dataflow) -> Any:
-    proxy = jobs.ProxyConfig(name, NUM_STEPS)
-    loop = evaluator.EvaluatorFactory(evaluator.EvaluatorConfig((proxy,)))()._loops[0]
+    proxy = proxy_config.ProxyConfig(name, NUM_STEPS)
+    loop = evaluator.EvaluatorFactory(proxy_config.EvaluatorConfig((proxy,)))()._loops[0]
     return loop.prepare(flow, 1e-2, 0)
 
 
@@ -209,7 +209,7 @@ def search(folder: Path, config: str, options: list[str], seed: int) -> dict[str
     command += ["--run-dir", str(folder), "--time-limit-s", "null", *options, "--resume"]
     shown = _call(command)
     with Store.open(folder, read_only=True) as store:
-        entries = finals.read_entries(store)
+        entries = hall_entries.read_entries(store)
         query = "SELECT message, COUNT(*) AS n FROM candidate WHERE status = 'hollow' GROUP BY 1"
         reasons = {row["message"]: row["n"] for row in store.rows(query)}
         trained = store.rows("SELECT COUNT(*) AS n FROM proposal WHERE source = 'evaluated'")

@@ -31,13 +31,16 @@ import optax
 from veldt.search import (
     dataflow,
     evaluator,
+    evolution_config,
     fingerprint,
     jobs,
     mutation,
+    proxy_config,
     rules,
     simplify,
     transform,
 )
+from veldt.search.genotype import Genotype
 from veldt.search.program import Program
 from veldt.tasks import registry, unroll
 
@@ -45,13 +48,13 @@ RESULTS = Path(__file__).parent / "results" / "interpreter.json"
 LENGTH = 16
 
 
-def candidates(count: int, seed: int, length: int = LENGTH) -> list[mutation.Genotype]:
+def candidates(count: int, seed: int, length: int = LENGTH) -> list[Genotype]:
     """Draw distinct finite candidates of `length` live instructions, by mutations from AdamW."""
     rng = np.random.default_rng(seed)
-    config = mutation.MutationConfig(delete=0.3, learning_rate=0.0)
-    found: dict[str, mutation.Genotype] = {}
+    config = evolution_config.MutationConfig(delete=0.3, learning_rate=0.0)
+    found: dict[str, Genotype] = {}
     while len(found) < count:
-        genotype = mutation.Genotype(rules.load_rule("adamw"), 3e-3)
+        genotype = Genotype(rules.load_rule("adamw"), 3e-3)
         for _ in range(12):
             genotype = mutation.mutate(rng, genotype, config).genotype
             flow = dataflow.lower(genotype.program, fold=True)
@@ -107,14 +110,14 @@ def measure_speed(num_steps: int, count: int, seed: int) -> dict[str, Any]:
 
     sgd = make_native(optax.sgd(0.1))
     worker = evaluator.EvaluatorFactory(
-        evaluator.EvaluatorConfig((jobs.ProxyConfig("digits_mlp", num_steps, chunks),))
+        proxy_config.EvaluatorConfig((proxy_config.ProxyConfig("digits_mlp", num_steps, chunks),))
     )()
     drawn = candidates(count, seed)
 
-    def interpret(genotype: mutation.Genotype) -> Callable[[], Any]:
+    def interpret(genotype: Genotype) -> Callable[[], Any]:
         return lambda: worker(jobs.EvalJob(genotype, (jobs.Run(0, 0),)))
 
-    compile_interpreter_s = timed(interpret(mutation.Genotype(rules.load_rule("adamw"), 3e-3)))
+    compile_interpreter_s = timed(interpret(Genotype(rules.load_rule("adamw"), 3e-3)))
     compile_sgd_s = timed(sgd)
     sgd_s, interpreted_s, native_s = [], [], []
     jit_s: list[float] = []
@@ -130,7 +133,7 @@ def measure_speed(num_steps: int, count: int, seed: int) -> dict[str, Any]:
             jit_s.append(timed(compiled))
             native_s.append(min(timed(compiled) for _ in range(3)))
     adamw = program_of_length(LENGTH)
-    adamw_s = [timed(interpret(mutation.Genotype(adamw, 3e-3))) for _ in range(count)]
+    adamw_s = [timed(interpret(Genotype(adamw, 3e-3))) for _ in range(count)]
 
     def summary(values: list[float]) -> dict[str, float]:
         low, middle, high = statistics.quantiles(values, n=4)
@@ -186,14 +189,16 @@ def adamw16(w, g, m, v, *, b1=0.9, b2=0.999, eps=1e-8, wd=1e-4):
 def measure_memory(count: int, seed: int) -> dict[str, Any]:
     """Evaluates `count` different candidates for 100 steps each; resident memory on the way."""
     worker = evaluator.EvaluatorFactory(
-        evaluator.EvaluatorConfig((jobs.ProxyConfig("digits_mlp", 100),))
+        proxy_config.EvaluatorConfig((proxy_config.ProxyConfig("digits_mlp", 100),))
     )()
     rng = np.random.default_rng(seed)
-    genotype = mutation.Genotype(rules.load_rule("adamw"), 3e-3)
+    genotype = Genotype(rules.load_rule("adamw"), 3e-3)
     population = [genotype] * 50
     track: list[tuple[int, float]] = []
     for index in range(count + 1):
-        child = mutation.mutate(rng, population[index % 50], mutation.MutationConfig()).genotype
+        child = mutation.mutate(
+            rng, population[index % 50], evolution_config.MutationConfig()
+        ).genotype
         population[index % 50] = child
         worker(jobs.EvalJob(child, (jobs.Run(0, index),)))
         if index % (count // 10) == 0:

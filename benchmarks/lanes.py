@@ -30,9 +30,10 @@ from typing import Any, Final
 
 import interpreter as interpreter_benchmark
 
-from veldt.search.evaluator import EvaluatorConfig, EvaluatorFactory
-from veldt.search.jobs import EvalJob, Outcome, ProxyConfig, Run
-from veldt.search.mutation import Genotype
+from veldt.search.evaluator import EvaluatorFactory
+from veldt.search.genotype import Genotype
+from veldt.search.jobs import EvalJob, Outcome, Run
+from veldt.search.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.tasks import pool_config
 from veldt.tasks.benchmark import machine
 from veldt.tasks.inline_pool import InlinePool

@@ -34,9 +34,10 @@ import jax
 import numpy as np
 
 from veldt import config as config_lib
-from veldt.search import mutation, rules
+from veldt.search import rules
 from veldt.search.config import SearchConfig
 from veldt.search.evaluator import EvaluatorFactory
+from veldt.search.genotype import Genotype
 from veldt.search.jobs import EvalJob, Run
 from veldt.tasks import inline_pool, pool_config, ray_cluster, ray_pool
 from veldt.tasks.pool import Job, JobStatus, Pool
@@ -58,8 +59,7 @@ class Sleeper:
 def evaluations(count: int) -> list[EvalJob]:
     """Jobs as a search hands them out: one seed of each proxy; AdamW and Lion in turn."""
     genotypes = [
-        mutation.Genotype(rules.load_rule(name), rate)
-        for name, rate in (("adamw", 3e-3), ("lion", 3e-4))
+        Genotype(rules.load_rule(name), rate) for name, rate in (("adamw", 3e-3), ("lion", 3e-4))
     ]
     num_tasks = len(config_lib.load_config(SearchConfig, "quickstart").tasks)
     return [

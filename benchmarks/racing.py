@@ -40,10 +40,12 @@ from typing import Any, Final, final
 from scipy import stats  # type: ignore[import-untyped]
 
 from veldt import config as config_lib
-from veldt.search import racing
+from veldt.search import evolution_config, racing
 from veldt.search import run as run_lib
-from veldt.search.config import FinalsConfig, SearchConfig
-from veldt.search.racing import Control, Curves, Race, RacingConfig
+from veldt.search.config import SearchConfig
+from veldt.search.evolution_config import RacingConfig
+from veldt.search.finals_config import FinalsConfig
+from veldt.search.racing import Control, Curves, Race
 from veldt.search.store import Store
 
 RESULTS: Final = Path(__file__).parent / "results" / "racing.json"
@@ -208,7 +210,7 @@ def main() -> None:
     table = []
     for top, chance in itertools.product(TOPS, CHANCES):
         # A small chance needs a longer memory than the default.
-        memory = max(RacingConfig().memory, racing.least_memory(chance, top))
+        memory = max(RacingConfig().memory, evolution_config.least_memory(chance, top))
         race = RacingConfig(chance=chance, control=CONTROL, top=top, memory=memory)
         searches = [
             [replay(config, race, trained, lot) for lot in range(args.lots)]

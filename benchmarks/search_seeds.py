@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from veldt.search import finals, verdict
+from veldt.search import hall_entries, verdict
 from veldt.search.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "search_seeds.json"
@@ -29,7 +29,7 @@ def search(seed: int, folder: Path) -> dict[str, Any]:
     command += ["--run-dir", str(run_dir), "--time-limit-s", "null", "--resume"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     with Store.open(run_dir, read_only=True) as store:
-        entries = finals.read_entries(store)
+        entries = hall_entries.read_entries(store)
         trained = store.rows("SELECT COUNT(*) AS n FROM proposal WHERE source = 'evaluated'")
         search_s = store.rows("SELECT MAX(told_s) AS s FROM proposal")[0]["s"]
     winner = verdict.find_winner(entries)

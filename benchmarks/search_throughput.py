@@ -56,10 +56,10 @@ import optax
 from veldt import config
 from veldt.search import dataflow, encode, evaluator, interpreter, paths
 from veldt.search.config import SearchConfig
-from veldt.search.evaluator import EvaluatorConfig, EvaluatorFactory
+from veldt.search.evaluator import EvaluatorFactory
 from veldt.search.evolution import Evolution
-from veldt.search.jobs import ProxyConfig
 from veldt.search.program import Program
+from veldt.search.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.store import Store
 from veldt.tasks import compiling, driver, registry, unroll
 from veldt.tasks.benchmark import machine

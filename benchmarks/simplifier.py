@@ -35,7 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from veldt.search import evaluator, jobs, mutation, rules
+from veldt.search import evaluator, evolution_config, jobs, mutation, proxy_config, rules
+from veldt.search.genotype import Genotype
 from veldt.search.ops import INTERPRETED
 from veldt.search.program import Program
 from veldt.search.simplify import clutter, knockout, prune, simplify, verification
@@ -50,7 +51,7 @@ UNSEEN: Final = 20260101
 TOLERANCE: Final = 0.01
 LION_RATE: Final = 1e-3
 PROXIES: Final = tuple(
-    jobs.ProxyConfig(task, 200)
+    proxy_config.ProxyConfig(task, 200)
     for task in ("digits_mlp", "digits_autoencoder", "breast_cancer_logistic")
 )
 # Program 4; its learning rate, also the limit of its clip, is applied outside here.
@@ -143,12 +144,12 @@ def cluttered(name: str, versions: int) -> dict[str, Any]:
 
 def evolved(versions: int) -> dict[str, Any]:
     """Programs as a search's mutations make them."""
-    config = mutation.MutationConfig(ops=INTERPRETED)
+    config = evolution_config.MutationConfig(ops=INTERPRETED)
     rows = []
     for seed in range(versions):
         rng = np.random.default_rng((1, seed))
         name = rules.RULE_NAMES[rng.integers(len(rules.RULE_NAMES))]
-        genotype = mutation.Genotype(rules.load_rule(name), 0.1)
+        genotype = Genotype(rules.load_rule(name), 0.1)
         for _ in range(MUTATIONS):
             genotype = mutation.mutate(rng, genotype, config).genotype
         rows.append(simplified(genotype.program)[1])
@@ -163,7 +164,7 @@ def evolved(versions: int) -> dict[str, Any]:
 
 def knocked_out() -> dict[str, Any]:
     """The full program of the paper after knock-out."""
-    make = evaluator.EvaluatorFactory(evaluator.EvaluatorConfig(PROXIES))
+    make = evaluator.EvaluatorFactory(proxy_config.EvaluatorConfig(PROXIES))
     runs, fresh = (
         [jobs.Run(p, s) for s in seeds for p in range(len(PROXIES))]
         for seeds in (range(4), range(100, 112))

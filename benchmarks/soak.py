@@ -45,7 +45,15 @@ from typing import Any, Final, final
 import numpy as np
 
 from veldt.search import config as config_lib
-from veldt.search import dataflow, display, integrity, jobs, replay, run
+from veldt.search import (
+    dataflow,
+    display,
+    finals_config,
+    integrity,
+    proxy_config,
+    replay,
+    run,
+)
 from veldt.search.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.store import Store
 from veldt.tasks import pool_config
@@ -126,14 +134,16 @@ def commit(order: str) -> None:
 def search_config(seed: int, evaluations: int, pool: pool_config.PoolConfig) -> Any:
     """A search whose tasks are names only."""
     return config_lib.SearchConfig(
-        tasks=(jobs.ProxyConfig("digits_mlp", 10, 1),),
-        meta_validation=(jobs.ProxyConfig("quadratic", 10, 1),),
+        tasks=(proxy_config.ProxyConfig("digits_mlp", 10, 1),),
+        meta_validation=(proxy_config.ProxyConfig("quadratic", 10, 1),),
         seed=seed,
         max_evaluations=evaluations,
         population_size=30,
         fresh_seeds=4,
         window=12,
-        finals=config_lib.FinalsConfig(num_rates=3, select_seeds=1, final_seeds=2, max_entries=3),
+        finals=finals_config.FinalsConfig(
+            num_rates=3, select_seeds=1, final_seeds=2, max_entries=3
+        ),
         pool=pool,
     )
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from veldt.search import records
 from veldt.search.config import SearchConfig
+from veldt.search.genotype import Genotype
 from veldt.search.jobs import EvalJob, Run
-from veldt.search.mutation import Genotype
 from veldt.search.records import Record
 
 

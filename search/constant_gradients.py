@@ -13,7 +13,7 @@ to float32 rounding and no further: there the program may have been interpreted.
 """
 
 import dataclasses
-from typing import Final, final
+from typing import final
 
 import jax
 import jax.numpy as jnp
@@ -23,20 +23,12 @@ import optax
 from veldt.learned_opt.base import MetaParams
 from veldt.meta.replay import api
 from veldt.meta.replay import training as training_lib
-from veldt.search import coordinates, objectives, transform
-from veldt.search.mutation import Genotype
+from veldt.search import coordinates, transform
+from veldt.search.genotype import Genotype
 from veldt.search.program import Program
 from veldt.tasks import base, flat, hollow, types, unroll
 
 # Shapes: N numbers of a rule, its learning rate first; S seeds.
-
-PRICE: Final = 8
-"""What a metagradient counts as in evaluations of the same runs, its verdict's five included. In
-processor time it took 6.2 of them on digits_mlp and 2.5 on quadratic (AdamW, 4 seeds), compiling
-apart."""
-
-DIFFERENTIABLE: Final = (objectives.DEFAULT, "train_loss")
-"""The objectives whose score has a derivative."""
 
 
 @final

@@ -25,7 +25,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, final, get_args
+from typing import Final, TypeAlias, final
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +34,9 @@ from numpy.typing import NDArray
 
 from veldt.meta.rivals import black_box
 from veldt.search import best, coordinates
-from veldt.search.constant_gradients import DIFFERENTIABLE, PRICE
-from veldt.search.mutation import Genotype
+from veldt.search.finals_config import PRICE, STEP_FACTORS, TuningConfig
+from veldt.search.genotype import Genotype
 from veldt.search.program import Program
-from veldt.tasks import errors
 
 Score: TypeAlias = Callable[[Sequence[Genotype]], Sequence[float]]
 """Scores a generation, lower is better; infinity where a candidate failed."""
@@ -46,82 +45,12 @@ Differentiate: TypeAlias = Callable[[Program, Genotype], Sequence[float] | None]
 """Takes the score's gradient by the coordinates of a rule's numbers, given the program that tuning
 began with and the rule; None where there is none to be trusted."""
 
-Method: TypeAlias = Literal["cma_es", "metagradient", "both"]
-
-STEP_FACTORS: Final = (0.25, 0.5, 1.0, 2.0)
-"""Lengths tried along each metagradient, relative to the length of the last step taken."""
 
 _SHRINK: Final = STEP_FACTORS[0] / STEP_FACTORS[-1] / 2  # To the lengths below those tried.
 _SHORTEST: Final = 1e-3  # A step in coordinates that changes nothing worth having.
 _DECAY: Final = 0.9  # Of the mean of squared gradients; steps are few.
 _FLOOR: Final = 0.01  # Numbers whose gradient is a smaller share of the largest move by less.
 _FROM_THE_BEST: Final = 1 << 31  # Folded into the key for CMA-ES after gradients.
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class TuningConfig:
-    """How numbers are tuned.
-
-    Attributes:
-      budget: evaluations of each rule, its start included; 0 tunes nothing. A metagradient counts
-        as `constant_gradients.PRICE` of them.
-      generation: candidates of one generation of CMA-ES.
-      spread: standard deviation of the first generation, and length of the first step along a
-        metagradient, in coordinates.
-      method: "cma_es", "metagradient", or "both": half of the budget each, CMA-ES first. The
-        latter two need an objective that has a derivative.
-    """
-
-    budget: int = 0
-    generation: int = 12
-    spread: float = 0.5
-    method: Method = "cma_es"
-
-    def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            hint = errors.did_you_mean(str(self.method), get_args(Method))
-            raise ValueError(
-                f"method is {self.method!r}{hint}; it must be one of {', '.join(get_args(Method))}"
-            )
-        if self.budget < 0:
-            raise ValueError(f"budget is {self.budget}; it must be at least 0")
-        if self.generation < 4:
-            raise ValueError(f"generation is {self.generation}; CMA-ES needs at least 4")
-        if 0 < self.budget <= self.generation:
-            raise ValueError(
-                f"a budget of {self.budget} is not one generation of {self.generation} and the "
-                "start; 0 tunes nothing"
-            )
-        if 0 < self.budget < (least := self._least):
-            raise ValueError(
-                f"a budget of {self.budget} is too little for method {self.method}, which needs "
-                f"{least}: a metagradient counts as {PRICE} evaluations, and {len(STEP_FACTORS)} "
-                "steps along it are scored"
-            )
-        if not self.spread > 0:
-            raise ValueError(f"spread is {self.spread}; it must be above 0")
-
-    @property
-    def _least(self) -> int:
-        """The start, CMA-ES's generation where it is first, and one step along a gradient."""
-        step = PRICE + len(STEP_FACTORS)
-        return {"cma_es": 0, "metagradient": 1 + step, "both": 1 + self.generation + step}[
-            self.method
-        ]
-
-    def check_objective(self, objective: str) -> None:
-        """Refuses metagradients of what has no derivative.
-
-        Raises:
-          ValueError: the method takes metagradients, and the search's objective, named as in its
-            config, is not a differentiable loss.
-        """
-        if self.method != "cma_es" and objective not in DIFFERENTIABLE:
-            raise ValueError(
-                f"finals.tuning.method is {self.method}, which takes derivatives, and objective "
-                f"{objective} has none: tune by cma_es, or search by {' or '.join(DIFFERENTIABLE)}"
-            )
 
 
 @final

@@ -23,7 +23,7 @@ import numpy as np
 from veldt.search import kinds as kinds_lib
 from veldt.search.errors import LoweringError as LoweringError
 from veldt.search.ops import OPS
-from veldt.search.program import COPY, INPUTS, ROLES, STEP, Arg, Program
+from veldt.search.statements import COPY, INPUTS, ROLES, STEP, AbstractProgram, Arg
 from veldt.search.types import Kind
 
 # Values are named tuples: tens are made for each child that a search draws.
@@ -201,7 +201,7 @@ def _sha1(text: str) -> str:
     return hashlib.sha1(text.encode()).hexdigest()
 
 
-def check(program: Program) -> None:
+def check(program: AbstractProgram) -> None:
     """Checks that a program is well formed, at a fraction of what `lower` costs.
 
     Raises:
@@ -241,7 +241,7 @@ def _check_returns(slots: dict[str, Kind], returned: Sequence[Kind]) -> None:
             )
 
 
-def lower(program: Program, *, fold: bool = False) -> Dataflow:
+def lower(program: AbstractProgram, *, fold: bool = False) -> Dataflow:
     """Turns a program into its graph of values.
 
     Args:
@@ -254,7 +254,9 @@ def lower(program: Program, *, fold: bool = False) -> Dataflow:
     return lower_with_targets(program, fold=fold)[0]
 
 
-def lower_with_targets(program: Program, *, fold: bool = False) -> tuple[Dataflow, tuple[int, ...]]:
+def lower_with_targets(
+    program: AbstractProgram, *, fold: bool = False
+) -> tuple[Dataflow, tuple[int, ...]]:
     """`lower`, and for each statement the index of the value that it gives to its target."""
     builder = _Builder()
     targets: list[int] = []
@@ -288,7 +290,7 @@ def lower_with_targets(program: Program, *, fold: bool = False) -> tuple[Dataflo
     return flow, tuple(targets)
 
 
-def _roles_read(program: Program) -> list[str]:
+def _roles_read(program: AbstractProgram) -> list[str]:
     read = set(program.returns).union(*(statement.args for statement in program.statements))
     return [name for name in ROLES if name in read]
 

@@ -15,7 +15,7 @@ from veldt.search import tally as tally_lib
 from veldt.search import work as work_lib
 from veldt.search.config import SearchConfig
 from veldt.search.evolution import Evolution
-from veldt.search.finals import Entry
+from veldt.search.hall_entries import Entry
 from veldt.tasks import clock, spread
 from veldt.tasks.pool import PoolEvent, PoolStats
 

@@ -23,7 +23,7 @@ from veldt.search import dataflow
 from veldt.search.dataflow import Constant, Dataflow, Input
 from veldt.search.errors import CapacityError
 from veldt.search.ops import INTERPRETED, OP_SETS, OPS
-from veldt.search.program import ROLES, STEP, Program
+from veldt.search.statements import ROLES, STEP, AbstractProgram
 
 # Opcodes: three of the interpreter's own, then the instructions that it was built with.
 LOAD_SCHEDULE: Final = 0  # row <- schedules[step, argument]
@@ -91,7 +91,7 @@ class Encoded(NamedTuple):
     update: np.int32  # []: row of the update after the last instruction
 
 
-def encode(program: Program, *, num_steps: int, capacity: Capacity) -> Encoded:
+def encode(program: AbstractProgram, *, num_steps: int, capacity: Capacity) -> Encoded:
     """Encodes a program for a horizon of `num_steps` steps.
 
     Raises:

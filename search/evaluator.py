@@ -21,7 +21,7 @@ import math
 import threading
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias, final, overload
 
 import jax
@@ -33,32 +33,11 @@ from numpy.typing import NDArray
 from veldt.search import constant_gradients, dataflow, encode, lane_interpreter, objectives, paths
 from veldt.search import lanes as lanes_lib
 from veldt.search.constant_gradients import Gradient, GradientJob
-from veldt.search.jobs import EvalJob, Outcome, ProxyConfig, Run, RunResult, Status
+from veldt.search.jobs import EvalJob, Outcome, Run, RunResult, Status
 from veldt.search.objectives import Objective, Training
 from veldt.search.program import Program
+from veldt.search.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.tasks import compiling, flat, hollow, registry, unroll
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class EvaluatorConfig:
-    """What a worker needs to be built.
-
-    Attributes:
-      proxies: the tasks, in the order in which `Run.proxy` counts.
-      seed: the search's seed; runs' keys are folded from it.
-      capacity: of the interpreter; programs beyond it are compiled, each by itself.
-      objective: what runs are scored by, as `objectives.load` takes it.
-      lanes: interpreted runs trained in one call, which as many threads share (`lanes.py`); 1
-        trains each by itself.
-    """
-
-    proxies: tuple[ProxyConfig, ...]
-    seed: int = 0
-    capacity: encode.Capacity = field(default_factory=encode.Capacity)
-    objective: str = objectives.DEFAULT
-    lanes: int = 1
-
 
 # The program's data, learning rate, seed; start, advance.
 _Prepared: TypeAlias = tuple[Any, np.float32, np.uint32, Any, Any]

@@ -47,8 +47,8 @@ from veldt.search import founders as founders_lib
 from veldt.search.challenge import Arena, Challenge, Incumbent
 from veldt.search.config import SearchConfig
 from veldt.search.errors import SearchError
+from veldt.search.genotype import Genotype
 from veldt.search.jobs import EvalJob, Outcome, Run, Status
-from veldt.search.mutation import Genotype
 from veldt.search.population import INITIAL, Member, Population
 from veldt.search.program import Program
 from veldt.search.racing import Race, Role

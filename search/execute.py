@@ -16,7 +16,7 @@ from typing import Any
 from veldt.search import extents, kinds
 from veldt.search.dataflow import Constant, Dataflow, Input, Node
 from veldt.search.ops import OPS, as_matrix
-from veldt.search.program import STEP
+from veldt.search.statements import STEP
 from veldt.search.types import ArrayModule, Kind
 
 

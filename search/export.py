@@ -22,7 +22,8 @@ from veldt.search import dataflow, exported, extents, leaf_code, leaf_ops, roles
 from veldt.search.dataflow import Constant, Input
 from veldt.search.errors import ProgramError
 from veldt.search.leaf_code import LINE_LENGTH, LeafWriter
-from veldt.search.program import ROLES, STEP, Program
+from veldt.search.program import Program
+from veldt.search.statements import ROLES, STEP
 
 _MAX_RULE_NAME: Final = 40
 _MAX_NAME: Final = 25

@@ -18,11 +18,11 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from veldt.search import constant_gradients, records
+from veldt.search import finals_config, records
 from veldt.search.config import SearchConfig
 from veldt.search.constant_gradients import Gradient, GradientJob
+from veldt.search.genotype import Genotype
 from veldt.search.jobs import EvalJob, Outcome, Run, Status
-from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.search.store import Store
 from veldt.tasks import driver
@@ -225,7 +225,7 @@ def _insert_gradient(
         status=status.value,
         loss=None,
         log_loss=found.score,
-        num_steps=constant_gradients.PRICE * num_steps * len(job.seeds),
+        num_steps=finals_config.PRICE * num_steps * len(job.seeds),
         wall_s=result.wall_s,
         message=found.verdict if found.values is None else json.dumps(told),
     )

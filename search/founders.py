@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
-from veldt.search import finals, rules
-from veldt.search.config import FounderConfig, SearchConfig
+from veldt.search import hall_entries, rules
+from veldt.search.config import SearchConfig
 from veldt.search.errors import SearchError
-from veldt.search.mutation import Genotype
+from veldt.search.evolution_config import FounderConfig
+from veldt.search.genotype import Genotype
 from veldt.search.program import Program
 from veldt.search.store import FILE_NAME, Store
 
@@ -97,7 +98,7 @@ def _of(config: SearchConfig, one: FounderConfig) -> list[Founder]:
             rate = config.learning_rate
         return [Founder(one.rule, _genotype(config, one.rule, rate))]
     with Store.open(directory, read_only=True) as store:
-        entries = [entry for entry in finals.read_entries(store) if entry.candidate >= 0]
+        entries = [entry for entry in hall_entries.read_entries(store) if entry.candidate >= 0]
     found = []
     for entry in entries:
         rate = entry.learning_rate if one.learning_rate is None else one.learning_rate

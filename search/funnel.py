@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from veldt.search import final_runs, records
-from veldt.search.config import SearchConfig, StageConfig
+from veldt.search.config import SearchConfig
 from veldt.search.final_runs import Contender, Runs
+from veldt.search.finals_config import StageConfig
 
 Report = Callable[[str, int, int], None]
 

@@ -44,8 +44,8 @@ from veldt.search.encode import (
     Encoded,
 )
 from veldt.search.ops import OPS, Op
-from veldt.search.program import ROLES
 from veldt.search.roles import Roles, of_shape
+from veldt.search.statements import ROLES
 from veldt.tasks.flat import Layout
 
 # Numbers of a row that are worked on at once: eight rows of them, which is what programs of a dozen

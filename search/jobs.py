@@ -11,7 +11,7 @@ from typing import final
 
 import numpy as np
 
-from veldt.search.mutation import Genotype
+from veldt.search.genotype import Genotype
 
 
 @final
@@ -25,29 +25,6 @@ class Status(enum.StrEnum):
     TIMEOUT = "timeout"
     KILLED = "killed"  # its workers died under it, each time it was tried
     ERROR = "error"
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ProxyConfig:
-    """A task that candidates are trained on.
-
-    Attributes:
-      task: a shipped task's name, or `module:factory`.
-      num_steps: training steps of one run.
-      num_chunks: validation checks per run, evenly spaced; `num_steps` must be a multiple of it.
-    """
-
-    task: str
-    num_steps: int
-    num_chunks: int = 5
-
-    def __post_init__(self) -> None:
-        if self.num_steps < 1 or self.num_chunks < 1 or self.num_steps % self.num_chunks:
-            raise ValueError(
-                f"num_steps ({self.num_steps}) must be a positive multiple of num_chunks "
-                f"({self.num_chunks})"
-            )
 
 
 @final

@@ -23,7 +23,7 @@ from veldt.search.ops import OPS, Op
 from veldt.search.types import Kind
 
 if TYPE_CHECKING:
-    from veldt.search.program import Program
+    from veldt.search.statements import AbstractProgram
 
 # Rows and columns of each kind that has any.
 SHAPES: Final[dict[Kind, tuple[str, str]]] = {
@@ -83,7 +83,7 @@ def cached_result_kind(name: str, kinds: tuple[Kind, ...]) -> Kind:
     return "scalar" if op.reduces or not found else next(iter(found))
 
 
-def slot_kinds(program: "Program") -> dict[str, Kind]:
+def slot_kinds(program: "AbstractProgram") -> dict[str, Kind]:
     """The kind of each state slot: that of what it is given.
 
     All are tensors where nothing makes other kinds. Otherwise slots start out unknown, and what is
@@ -99,7 +99,7 @@ def slot_kinds(program: "Program") -> dict[str, Kind]:
     return {slot: known.get(slot, "tensor") for slot in program.slots}
 
 
-def _returned_kinds(program: "Program", known: dict[str, Kind]) -> dict[str, Kind]:
+def _returned_kinds(program: "AbstractProgram", known: dict[str, Kind]) -> dict[str, Kind]:
     """The kinds that slots are given, as far as they follow from `known`; scalars say nothing."""
     kinds: dict[str, Kind | None] = {slot: known.get(slot) for slot in program.slots}
     kinds |= dict.fromkeys(("w", "g"), "tensor")

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-from veldt.search import extents, leaf_ops
+from veldt.search import extents, leaf_ops, signs
 from veldt.search.dataflow import Constant, Dataflow, Input, Node
 from veldt.search.extents import Extent
 from veldt.search.ops import OPS
-from veldt.search.program import STEP
+from veldt.search.statements import STEP
 
 LINE_LENGTH: Final = 100
 # Longer right-hand sides are split into named steps.
@@ -351,9 +351,9 @@ class LeafWriter:
             case Node(op="where", args=(_, *branches)):
                 return all(map(self._is_nonnegative, branches))
             case Node(op=op, args=args):
-                if op in leaf_ops.SIGN_KEEPING:
+                if op in signs.SIGN_KEEPING:
                     return all(map(self._is_nonnegative, args))
-                return op in leaf_ops.NONNEGATIVE
+                return op in signs.NONNEGATIVE
 
 
 def _constancy(text: str) -> int:

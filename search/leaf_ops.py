@@ -270,16 +270,3 @@ INFIX: Final[dict[str, tuple[str, int]]] = {
 }
 COMPARISONS: Final = {"less": ("<", ">"), "less_equal": ("<=", ">="), "equal": ("==", "==")}
 NUMBERS: Final = {"get_pi": "jnp.pi", "get_e": "jnp.e", "get_eps": "1e-08"}
-
-# Ops whose result is never negative, whatever their arguments; then those that only keep signs.
-# fmt: off
-NONNEGATIVE: Final = frozenset((
-    "abs", "square", "sqrt", "exp", "exp2", "exp10", "cosh", "log1p", "power", "arccos", "arccosh",
-    "invert", "less", "less_equal", "equal", "norm", "global_norm", "every", "row_norm",
-    "column_norm",
-))
-SIGN_KEEPING: Final = frozenset((
-    "add", "multiply", "divide", "reciprocal", "max", "min", "row_mean", "column_mean", "row_max",
-    "column_max", "factored",
-))
-# fmt: on

@@ -12,7 +12,6 @@ mutations. A child that is not well formed is drawn again, as published; how oft
 """
 
 import bisect
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,84 +21,16 @@ import numpy as np
 
 from veldt.search import dataflow
 from veldt.search.dataflow import LoweringError
-from veldt.search.ops import OPS, expand
-from veldt.search.program import INPUTS, ROLES, STEP, Arg, Program, Statement
+from veldt.search.evolution_config import MutationConfig
+from veldt.search.genotype import Genotype
+from veldt.search.ops import OPS
+from veldt.search.program import Program
+from veldt.search.statements import INPUTS, ROLES, STEP, Arg, Statement
 
 MAX_TRIES: Final = 100
 MAX_CONSTANT: Final = 1e10  # as in the released code
 MIN_RATE: Final = 1e-8
 MAX_RATE: Final = 1e3
-_expanded: Final = functools.cache(expand)
-_NAMES: Final = ("insert", "delete", "modify", "constant", "learning_rate")
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class MutationConfig:
-    """How children are made. Weights are relative odds.
-
-    Attributes:
-      insert: weight of inserting a random statement.
-      delete: weight of deleting one.
-      modify: weight of altering one argument.
-      constant: weight of scaling one constant by 2^N(0, 1).
-      learning_rate: weight of scaling the learning rate by 2^N(0, 1).
-      new_constant: probability that a redrawn argument is a new constant and not a variable.
-      max_statements: longest genotype, dead statements included; nothing is inserted at the limit.
-      ops: the instructions to insert, by name or by part of the instruction set (`ops.OP_SETS`:
-        base, published, periodic, axes, quantiles, spectral, products); empty for "base".
-      reads: which of `step` and the parameters' roles (ndim, fan_in, fan_out, is_last,
-        is_embedding) may be drawn as arguments.
-      repeat: probability of a further mutation on top of one (geometric).
-      match_steps: whether a child of another structure takes the learning rate at which its steps
-        are as long as its parent's (`step_size.py`).
-    """
-
-    insert: float = 1.0
-    delete: float = 1.0
-    modify: float = 1.0
-    constant: float = 0.5
-    learning_rate: float = 0.25
-    new_constant: float = 0.2
-    max_statements: int = 30
-    ops: tuple[str, ...] = ()
-    reads: tuple[str, ...] = (STEP,)
-    repeat: float = 0.2
-    match_steps: bool = False
-
-    def __post_init__(self) -> None:
-        for name, weight in self.weights().items():
-            if weight < 0:
-                raise ValueError(f"{name} is {weight}; a weight is at least 0")
-        if not sum(self.weights().values()):
-            raise ValueError("all mutation weights are 0")
-        for name in ("new_constant", "repeat"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is a probability below 1")
-        expand(self.ops)
-        for name in self.reads:
-            if name not in (STEP, *ROLES):
-                raise ValueError(
-                    f"reads names {name!r}; what can be read is {', '.join((STEP, *ROLES))}"
-                )
-
-    @property
-    def instructions(self) -> tuple[str, ...]:
-        """The instructions to insert, by name."""
-        return _expanded(self.ops)
-
-    def weights(self) -> dict[str, float]:
-        """The odds by the mutation's name."""
-        return {name: getattr(self, name) for name in _NAMES}
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Genotype:
-    """What evolves: a program with its dead statements, and its learning rate."""
-
-    program: Program
-    learning_rate: float
 
 
 @final

@@ -26,7 +26,16 @@ from typing import Final, NoReturn
 from veldt.search import dataflow
 from veldt.search.errors import ProgramSyntaxError, ProgramTypeError
 from veldt.search.ops import OPS
-from veldt.search.program import COPY, INPUTS, MAX_SLOTS, ROLES, STEP, Arg, Program, Statement
+from veldt.search.statements import (
+    COPY,
+    INPUTS,
+    MAX_SLOTS,
+    ROLES,
+    STEP,
+    AnyProgram,
+    Arg,
+    Statement,
+)
 
 MAX_TEXT_BYTES: Final = 100_000
 MAX_STATEMENTS: Final = 1_000
@@ -77,8 +86,8 @@ _KINDS: Final[dict[str, str]] = {
 }
 
 
-def parse_program(text: str) -> Program:
-    """Parses and checks one program. See `Program.parse`."""
+def parse_program(text: str, make: type[AnyProgram]) -> AnyProgram:
+    """Parse and check one program of the class `make`. See `Program.parse`."""
     if len(text.encode("utf-8", errors="replace")) > MAX_TEXT_BYTES:
         raise ProgramSyntaxError(f"the text is longer than {MAX_TEXT_BYTES} bytes")
     try:
@@ -103,7 +112,7 @@ def parse_program(text: str) -> Program:
         raise ProgramSyntaxError(
             f"a rule file holds exactly one function, this one holds {len(functions)}"
         )
-    return _Reader(functions[0]).read()
+    return _Reader(functions[0]).read(make)
 
 
 class _Reader:
@@ -119,7 +128,7 @@ class _Reader:
         self.taken = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
         self.num_temporaries = 0
 
-    def read(self) -> Program:
+    def read(self, make: type[AnyProgram]) -> AnyProgram:
         function = self.function
         if function.decorator_list:
             _refuse(function.decorator_list[0], "decorators are not allowed")
@@ -140,7 +149,7 @@ class _Reader:
         final = body[-1]
         assert isinstance(final, ast.Return)
         returns = self.read_return(final)
-        program = Program(
+        program = make(
             function.name, self.slots, self.constants, tuple(self.statements), returns, doc
         )
         try:

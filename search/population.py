@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, final
 import numpy as np
 
 from veldt.search.config import SearchConfig
-from veldt.search.mutation import Genotype
+from veldt.search.genotype import Genotype
 from veldt.search.niches import NOWHERE, Niche
 
 INITIAL: Final = -1

@@ -10,19 +10,19 @@ import re
 from collections.abc import Set
 from typing import Final
 
-from veldt.search import leaf_ops
-from veldt.search import simplify as simplify_lib
+from veldt.search import signs
 from veldt.search.ops import OPS
-from veldt.search.program import COPY, ROLES, STEP, Arg, Program, Statement, format_arg
+from veldt.search.simplify import pruning
+from veldt.search.statements import COPY, ROLES, STEP, AbstractProgram, Arg, Statement, format_arg
 
 MAX_EXPRESSION: Final = 60
 _PRECEDENCE: Final = {"<": 0, "<=": 0, "==": 0, "+": 1, "-": 1, "*": 2, "/": 2, "**": 4}
 _ATOM: Final = 9
 
 
-def pretty(program: Program) -> str:
+def pretty(program: AbstractProgram) -> str:
     """Print the simplified program with single-use values inlined; numbers are kept whole."""
-    program = simplify_lib.prune(program)
+    program = pruning.prune(program)
     inlined: dict[str, tuple[str, int]] = {}
     lines: list[str] = []
     # Names whose value is at least zero, or no number, at this place.
@@ -47,7 +47,7 @@ def pretty(program: Program) -> str:
     )
 
 
-def _inlinable(program: Program, position: int, text: str) -> bool:
+def _inlinable(program: AbstractProgram, position: int, text: str) -> bool:
     """Whether the value is read once, later, and nothing it reads is overwritten before."""
     statement = program.statements[position]
     name = statement.target
@@ -67,8 +67,8 @@ def _inlinable(program: Program, position: int, text: str) -> bool:
 def _is_unsigned(statement: Statement, unsigned: Set[str]) -> bool:
     """Whether a statement's value is at least zero, or no number, whatever it reads."""
     args = statement.args[1:] if statement.op == "where" else statement.args
-    keeps = statement.op in (*leaf_ops.SIGN_KEEPING, COPY, "where")
-    return statement.op in leaf_ops.NONNEGATIVE or (
+    keeps = statement.op in (*signs.SIGN_KEEPING, COPY, "where")
+    return statement.op in signs.NONNEGATIVE or (
         keeps and all(_arg_is_unsigned(arg, unsigned) for arg in args)
     )
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from veldt.search import execute
 from veldt.search.dataflow import Constant, Dataflow, Input
 from veldt.search.ops import OPS, Op
-from veldt.search.program import STEP
 from veldt.search.roles import EMBEDDING, LAST, of_shape
+from veldt.search.statements import STEP
 
 NUM_STEPS: Final = 6
 SHAPES: Final = ((3, 4), (5,))

@@ -64,66 +64,16 @@ from typing import Final, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
+from veldt.search.evolution_config import SHAPING, RacingConfig
 from veldt.search.store import Store
 
 Curves: TypeAlias = tuple[tuple[float, ...], ...]
 """For each run of a candidate in the job's order, the log losses at its checks."""
 
-SHAPING: Final = 0.25  # Of the control group.
 # Fewest fitnesses that a centre and a scale are taken from.
 MIN_SHAPING: Final = 5
 # A difference of 0.1% in one loss: where those that shape agree more closely, they do by chance.
 MIN_SCALE: Final = 1e-3
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class RacingConfig:
-    """Which candidates are dropped before their training has ended; see `search/racing.py`.
-
-    Attributes:
-      chance: highest probability with which a good candidate is dropped; 0 drops none and stores no
-        curves.
-      control: share of candidates, drawn by lot, that are never dropped and that the levels come
-        from; 1 drops none and stores all curves.
-      top: share of the control group that counts as good.
-      memory: most recent candidates of the control group that count.
-    """
-
-    chance: float = 0.0
-    control: float = 0.2
-    top: float = 0.25
-    memory: int = 200
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.chance < 1:
-            raise ValueError(
-                f"racing.chance is {self.chance}; it is a probability below 1, and 0 for no race"
-            )
-        for name in ("control", "top"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(
-                    f"racing.{name} is {getattr(self, name)}; it is a share, above 0 and at most 1"
-                )
-        if self.memory < 1:
-            raise ValueError(f"racing.memory is {self.memory}; it must be at least 1")
-        if self.enabled and self.memory < (least := least_memory(self.chance, self.top)):
-            raise ValueError(
-                f"racing.memory is {self.memory}, in which there are never enough good candidates "
-                f"to drop one with chance {self.chance:g} at top {self.top:g}; it must be at least "
-                f"{least}, or chance or top larger"
-            )
-
-    @property
-    def enabled(self) -> bool:
-        """Whether the search races."""
-        return self.chance > 0
-
-
-def least_memory(chance: float, top: float) -> int:
-    """With so many in memory, enough calibrate on average for a level to be finite."""
-    num_calibrating = 1 / (chance * top) - 1
-    return math.ceil(num_calibrating / (1 - SHAPING) - 1e-9)
 
 
 @final

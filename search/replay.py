@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from veldt.search import final_runs, founders
-from veldt.search.config import FinalsConfig, SearchConfig
+from veldt.search.config import SearchConfig
 from veldt.search.constant_gradients import Gradient, GradientJob
 from veldt.search.errors import StoreError
 from veldt.search.evolution import Evolution
 from veldt.search.finals import Finals
+from veldt.search.finals_config import FinalsConfig
 from veldt.search.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.store import MACHINE_TABLES, Store
 from veldt.tasks import driver, inline_pool

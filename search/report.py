@@ -28,7 +28,7 @@ from veldt.search import (
 )
 from veldt.search import tally as tally_lib
 from veldt.search.errors import SearchError
-from veldt.search.finals import Entry
+from veldt.search.hall_entries import Entry
 from veldt.search.program import Program
 from veldt.search.report_data import RunData
 from veldt.tasks.html import page as page_lib

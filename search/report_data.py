@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, final
 
-from veldt.search import finals, objectives, report_rows, work
+from veldt.search import hall_entries, objectives, report_rows, work
 from veldt.search import survival as survival_lib
-from veldt.search.config import FinalsConfig, FounderConfig, SearchConfig
+from veldt.search.config import SearchConfig
 from veldt.search.errors import StoreError
-from veldt.search.finals import Entry
-from veldt.search.jobs import ProxyConfig
+from veldt.search.evolution_config import FounderConfig
+from veldt.search.finals_config import FinalsConfig
+from veldt.search.hall_entries import Entry
 from veldt.search.program import Program
+from veldt.search.proxy_config import ProxyConfig
 from veldt.search.report_rows import Ancestor as Ancestor
 from veldt.search.report_rows import Duel as Duel
 from veldt.search.report_rows import Reign as Reign
@@ -137,7 +139,7 @@ def _read(store: Store, run_dir: Path) -> RunData:
     settings = _settings(config)
     finals_ = settings.finals
     highest = finals_.lowest_rate * finals_.rate_factor ** (finals_.num_rates - 1)
-    entries = tuple(_checked(entry) for entry in finals.read_entries(store))
+    entries = tuple(_checked(entry) for entry in hall_entries.read_entries(store))
     trained = report_rows.trained(store)
     reigns = report_rows.reigns(store)
     winner = next((entry for entry in entries if entry.winner), None)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from veldt.search import report_labels
-from veldt.search.finals import Entry
+from veldt.search.hall_entries import Entry
 from veldt.search.overfitting import Onset
 from veldt.search.report_data import Reign, Trained
 from veldt.tasks.html import plot as plot_lib

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from veldt.search import display, objectives, verdict
-from veldt.search.config import FinalsConfig
-from veldt.search.jobs import ProxyConfig
+from veldt.search.finals_config import FinalsConfig
+from veldt.search.proxy_config import ProxyConfig
 from veldt.search.report_data import RunData
 from veldt.tasks.html.markup import Html, join, table, tag
 

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-from veldt.search.finals import Entry
+from veldt.search.hall_entries import Entry
 from veldt.search.program import Program
 from veldt.search.store import Store
 from veldt.search.tally import Tally

@@ -30,13 +30,14 @@ from veldt.search import (
 from veldt.search.challenge import Incumbent
 from veldt.search.config import SearchConfig
 from veldt.search.errors import SearchError
-from veldt.search.evaluator import EvaluatorConfig, EvaluatorFactory
+from veldt.search.evaluator import EvaluatorFactory
 from veldt.search.evolution import IGNORES_GRADIENT, Evolution
-from veldt.search.finals import Entry
 from veldt.search.founders import Founder
+from veldt.search.hall_entries import Entry
 from veldt.search.jobs import Outcome
-from veldt.search.program import COPY
+from veldt.search.proxy_config import EvaluatorConfig
 from veldt.search.sitting import Sitting
+from veldt.search.statements import COPY
 from veldt.search.store import FILE_NAME, Store
 from veldt.tasks import driver, hollow, pool, pool_config, spread, versions
 from veldt.tasks.pool import JobResult

@@ -20,7 +20,8 @@ from typing import Final
 import numpy as np
 
 from veldt.search import dataflow, mutation, probe
-from veldt.search.mutation import Child, Genotype
+from veldt.search.genotype import Genotype
+from veldt.search.mutation import Child
 from veldt.search.program import Program
 
 STRUCTURAL: Final = frozenset(("insert", "delete", "modify"))

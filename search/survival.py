@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veldt.search.ops import OPS
-from veldt.search.program import COPY, Program
+from veldt.search.program import Program
+from veldt.search.statements import COPY
 from veldt.search.store import Store
 
 NUM_PARTS: Final = 24

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import optax
 
 from veldt.search import execute
-from veldt.search.dataflow import Dataflow
+from veldt.search.dataflow import Dataflow, lower
 from veldt.search.errors import ProgramError
-from veldt.search.program import Program
 from veldt.search.roles import EMBEDDING, LAST, Roles
+from veldt.search.statements import AbstractProgram
 from veldt.tasks import trainable
 from veldt.tasks.flat import Layout
 
@@ -33,7 +33,7 @@ class ScaleByProgramState(NamedTuple):
 
 
 def scale_by_program(
-    program: Program, /, roles: Roles | None = None, **constants: Any
+    program: AbstractProgram, /, roles: Roles | None = None, **constants: Any
 ) -> optax.GradientTransformationExtraArgs:
     """The program's update, in descent direction, before the learning rate.
 
@@ -51,7 +51,7 @@ def scale_by_program(
     if unknown:
         allowed = ", ".join(name for name, _ in program.constants) or "none"
         raise ProgramError(f"{program.name} has no constant {unknown[0]!r}; it has: {allowed}")
-    return scale_by_dataflow(program.lower(), program.name, roles, constants)
+    return scale_by_dataflow(lower(program), program.name, roles, constants)
 
 
 def scale_by_dataflow(
@@ -144,7 +144,7 @@ class OptaxFactory(Protocol):
     ) -> optax.GradientTransformationExtraArgs: ...
 
 
-def optax_factory(program: Program) -> OptaxFactory:
+def optax_factory(program: AbstractProgram) -> OptaxFactory:
     """The program as an optimizer's factory: training does `w <- w - learning_rate * update`.
 
     The factory's signature names the constants, so that
@@ -167,7 +167,7 @@ def optax_factory(program: Program) -> OptaxFactory:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
         for name, value in program.constants
     ]
-    if {LAST, EMBEDDING} & set(program.lower().live_roles):
+    if {LAST, EMBEDDING} & set(lower(program).live_roles):
         keywords.append(inspect.Parameter("roles", inspect.Parameter.KEYWORD_ONLY, default=None))
     factory.__name__ = factory.__qualname__ = program.name
     factory.__doc__ = program.doc or f"The update rule {program.name} as an Optax transform."

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-from veldt.search.config import FinalsConfig
-from veldt.search.finals import Entry
+from veldt.search.finals_config import FinalsConfig
+from veldt.search.hall_entries import Entry
 from veldt.tasks import spread
 
 SIGNIFICANT: Final = 2.0  # standard errors

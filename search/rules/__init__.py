@@ -36,7 +36,8 @@ from veldt.search import best, exported, hall
 from veldt.search.best import Best
 from veldt.search.errors import ProgramError, ProgramSyntaxError, UnknownRuleError
 from veldt.search.parse import MAX_TEXT_BYTES
-from veldt.search.program import COPY, Program
+from veldt.search.program import Program
+from veldt.search.statements import COPY
 from veldt.tasks import digest
 
 # Optax's, or of a paper.

@@ -17,9 +17,9 @@ from veldt.search import kinds as kinds_lib
 from veldt.search.dataflow import Constant, Dataflow, Input, Node
 from veldt.search.errors import LoweringError
 from veldt.search.ops import OPS
-from veldt.search.program import ROLES, STEP, Arg
 from veldt.search.simplify import identities, spellings
 from veldt.search.simplify.forms import ANYTHING, Algebra, Atom, Form, FormError
+from veldt.search.statements import ROLES, STEP, Arg
 
 # New values are added up to so many in all, and so many instructions away from the program's own.
 MAX_VALUES: Final = 300

@@ -11,13 +11,13 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from veldt.search.ops import OPS
-from veldt.search.program import COPY, INPUTS, Arg, Program, Statement
+from veldt.search.statements import COPY, INPUTS, AbstractProgram, AnyProgram, Arg, Statement
 
 # Statements whose last one gives `a` again; `n()` draws a new name.
 _Detour: TypeAlias = Callable[[Arg, Callable[[], str]], list[Statement]]
 
 
-def clutter(rng: np.random.Generator, program: Program, count: int) -> Program:
+def clutter(rng: np.random.Generator, program: AnyProgram, count: int) -> AnyProgram:
     """Makes `count` random changes that are none. The generator is advanced."""
     for _ in range(count):
         changes = (_dead, _swap, _rewrite, _detour, _detour)
@@ -25,7 +25,7 @@ def clutter(rng: np.random.Generator, program: Program, count: int) -> Program:
     return program
 
 
-def _dead(rng: np.random.Generator, program: Program) -> Program:
+def _dead(rng: np.random.Generator, program: AnyProgram) -> AnyProgram:
     """A statement that nothing reads."""
     at = int(rng.integers(len(program.statements) + 1))
     names = [*INPUTS, *program.slots]
@@ -34,7 +34,7 @@ def _dead(rng: np.random.Generator, program: Program) -> Program:
     return _spliced(program, at, at, [Statement(next(_fresh(program)), op, args)])
 
 
-def _swap(rng: np.random.Generator, program: Program) -> Program:
+def _swap(rng: np.random.Generator, program: AnyProgram) -> AnyProgram:
     """Two arguments the other way round."""
     places = [i for i, s in enumerate(program.statements) if s.op in OPS and OPS[s.op].commutative]
     if not places:
@@ -44,7 +44,7 @@ def _swap(rng: np.random.Generator, program: Program) -> Program:
     return _spliced(program, at, at + 1, [replace(statement, args=statement.args[::-1])])
 
 
-def _rewrite(rng: np.random.Generator, program: Program) -> Program:
+def _rewrite(rng: np.random.Generator, program: AnyProgram) -> AnyProgram:
     """An instruction in terms of others."""
     names = _fresh(program)
     places = [i for i, s in enumerate(program.statements) if _in_other_words(s, names)]
@@ -90,7 +90,7 @@ def _in_other_words(statement: Statement, names: Iterator[str]) -> list[Statemen
             return []
 
 
-def _detour(rng: np.random.Generator, program: Program) -> Program:
+def _detour(rng: np.random.Generator, program: AnyProgram) -> AnyProgram:
     """An argument that takes the long way."""
     places = [(i, j) for i, s in enumerate(program.statements) for j in range(len(s.args))]
     if not places:
@@ -140,7 +140,7 @@ _DETOURS: Final[tuple[_Detour, ...]] = (
 )
 
 
-def _fresh(program: Program) -> Iterator[str]:
+def _fresh(program: AbstractProgram) -> Iterator[str]:
     used = {s.target for s in program.statements} | {*program.slots, *dict(program.constants)}
     number = 0
     while True:
@@ -149,7 +149,7 @@ def _fresh(program: Program) -> Iterator[str]:
             yield f"z{number}"
 
 
-def _spliced(program: Program, start: int, stop: int, new: list[Statement]) -> Program:
+def _spliced(program: AnyProgram, start: int, stop: int, new: list[Statement]) -> AnyProgram:
     statements = (*program.statements[:start], *new, *program.statements[stop:])
     assert all(statement.op == COPY or statement.op in OPS for statement in statements)
     return replace(program, statements=statements)

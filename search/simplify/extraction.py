@@ -15,8 +15,8 @@ from typing import Final, TypeAlias
 from veldt.search import kinds as kinds_lib
 from veldt.search.dataflow import Constant, Dataflow, Input, Node, Value
 from veldt.search.ops import OPS
-from veldt.search.program import INPUTS
 from veldt.search.simplify.choices import Values, Way
+from veldt.search.statements import INPUTS
 
 Choice: TypeAlias = dict[int, Way]
 _Weights: TypeAlias = dict[tuple[int, Way], int]

@@ -17,8 +17,8 @@ from typing import Final, TypeAlias, final
 from veldt.search import dataflow
 from veldt.search.dataflow import Constant, Dataflow, Input, Node, Value
 from veldt.search.errors import LoweringError
+from veldt.search.genotype import Genotype
 from veldt.search.jobs import EvalJob, Outcome, Run
-from veldt.search.mutation import Genotype
 from veldt.search.program import Program
 from veldt.search.simplify import pruning, simplifier
 

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from veldt.search import dataflow
 from veldt.search.dataflow import Constant, Dataflow, Input, Node
 from veldt.search.ops import OPS
-from veldt.search.program import INPUTS, ROLES, STEP, Arg, Program, Statement
+from veldt.search.statements import INPUTS, ROLES, STEP, AnyProgram, Arg, Statement
 
 
-def prune(program: Program) -> Program:
+def prune(program: AnyProgram) -> AnyProgram:
     """Drop what the update does not depend on; updates are equal but for numbers folded."""
     return to_program(dataflow.lower(program), program)
 
 
-def to_program(flow: Dataflow, like: Program) -> Program:
+def to_program(flow: Dataflow, like: AnyProgram) -> AnyProgram:
     """Writes a graph of values as a program again.
 
     Args:
@@ -71,7 +71,7 @@ def _fresh_names(taken: set[str]) -> Iterator[str]:
             yield name
 
 
-def _reuse_slot_names(program: Program) -> Program:
+def _reuse_slot_names(program: AnyProgram) -> AnyProgram:
     """Call a slot's new value by the slot's name where the old is not read again, as people do."""
     statements = list(program.statements)
     returns = list(program.returns)

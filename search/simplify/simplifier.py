@@ -25,16 +25,16 @@ from typing import Final
 from veldt.search import dataflow
 from veldt.search.dataflow import Dataflow
 from veldt.search.errors import LoweringError
-from veldt.search.program import Program
 from veldt.search.simplify import choices, extraction, pruning, recurrence, verification
 from veldt.search.simplify.choices import Values
 from veldt.search.simplify.forms import Algebra, Atom, Form, FormError, Interval
 from veldt.search.simplify.recurrence import Facts
+from veldt.search.statements import AbstractProgram, AnyProgram
 
 _MAX_BLAMED: Final = 4
 
 
-def simplify(program: Program, *, fold: bool = False) -> Program:
+def simplify(program: AnyProgram, *, fold: bool = False) -> AnyProgram:
     """The same behaviour in the shortest form known.
 
     Args:
@@ -56,13 +56,15 @@ def simplify(program: Program, *, fold: bool = False) -> Program:
         program = shorter
 
 
-def _shorten(program: Program, reference: verification.Reference, fold: bool) -> Program | None:
+def _shorten(
+    program: AnyProgram, reference: verification.Reference, fold: bool
+) -> AnyProgram | None:
     """A cheaper program of the same behaviour, if one is found."""
     flow = dataflow.lower(program)
     nodes = flow.live_nodes
     opaque: frozenset[int] = frozenset()
 
-    def rewritten(opaque: frozenset[int]) -> Program:
+    def rewritten(opaque: frozenset[int]) -> AnyProgram:
         try:
             return _rewrite(program, flow, opaque, fold)
         # A slot whose kind was known by what it was given, or a number of no ordinary size.
@@ -87,7 +89,7 @@ def _shorten(program: Program, reference: verification.Reference, fold: bool) ->
     return None
 
 
-def _cost(program: Program) -> tuple[int, ...]:
+def _cost(program: AbstractProgram) -> tuple[int, ...]:
     """Statements, slots, statements on tensors, and how deep they are nested."""
     flow = dataflow.lower(program)
     depths: dict[int, int] = {}
@@ -97,7 +99,7 @@ def _cost(program: Program) -> tuple[int, ...]:
     return len(depths), len(flow.live_slots), tensors, sum(depths.values())
 
 
-def _rewrite(program: Program, flow: Dataflow, opaque: frozenset[int], fold: bool) -> Program:
+def _rewrite(program: AnyProgram, flow: Dataflow, opaque: frozenset[int], fold: bool) -> AnyProgram:
     """The shortest program that the algebra finds, with some instructions taken as they are."""
 
     def lower(algebra: Algebra, slots: Mapping[str, Form]) -> tuple[Values, dict[int, int]]:
@@ -128,13 +130,13 @@ def _rewrite(program: Program, flow: Dataflow, opaque: frozenset[int], fold: boo
 
 
 def _extract(
-    program: Program,
+    program: AnyProgram,
     flow: Dataflow,
     values: Values,
     of: Mapping[int, int],
     facts: Facts,
     scales: Mapping[str, Form],
-) -> Program:
+) -> AnyProgram:
     """The shortest program that gives the update and the slots, each divided by its scale."""
     zero = values.value(values.algebra.zero)
     assert zero is not None, "numbers always fit"

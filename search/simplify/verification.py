@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from veldt.search import dataflow, execute
 from veldt.search.dataflow import Dataflow
-from veldt.search.program import Program
 from veldt.search.roles import Roles
+from veldt.search.statements import AbstractProgram
 
 NUM_STEPS: Final = 50
 # By dtype: steps, and the difference allowed relative to an entry and to its tensor's largest.
@@ -120,7 +120,7 @@ def _stack(steps: Sequence[Sequence[Any]]) -> tuple[NDArray[np.floating], ...]:
 class Reference:
     """A program's behaviour, for others to be held to."""
 
-    def __init__(self, program: Program, *, fold: bool = False):
+    def __init__(self, program: AbstractProgram, *, fold: bool = False):
         """Runs the program on all probes.
 
         Args:
@@ -139,7 +139,7 @@ class Reference:
         flow = dataflow.lower(program)
         self._updates = [trace(flow, *case[:4]).updates for case in self._cases]
 
-    def agrees(self, program: Program) -> bool:
+    def agrees(self, program: AbstractProgram) -> bool:
         """Whether a program's updates are the same up to rounding."""
         flow = dataflow.lower(program)
         known = {name for name, _ in program.constants}

@@ -7,8 +7,9 @@ import shutil
 import pytest
 
 from veldt.search import run
-from veldt.search.config import FinalsConfig, SearchConfig
-from veldt.search.jobs import ProxyConfig
+from veldt.search.config import SearchConfig
+from veldt.search.finals_config import FinalsConfig
+from veldt.search.proxy_config import ProxyConfig
 from veldt.tasks.pool_config import PoolConfig
 
 

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from veldt.search import config, dataflow, fingerprint, jobs
+from veldt.search import config, dataflow, finals_config, fingerprint, proxy_config
 from veldt.search.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.tasks.pool import PoolStats, WorkerStats
 
@@ -125,14 +125,14 @@ def small_config(**changes: object) -> config.SearchConfig:
     """A small search; its tasks are names only, since `FakeWorker` trains nothing."""
     settings: dict[str, object] = {
         "tasks": (
-            jobs.ProxyConfig("digits_mlp", 10, 1),
-            jobs.ProxyConfig("digits_conv", 10, 1),
+            proxy_config.ProxyConfig("digits_mlp", 10, 1),
+            proxy_config.ProxyConfig("digits_conv", 10, 1),
         ),
-        "meta_validation": (jobs.ProxyConfig("quadratic", 10, 1),),
+        "meta_validation": (proxy_config.ProxyConfig("quadratic", 10, 1),),
         "max_evaluations": 60,
         "population_size": 15,
         "fresh_seeds": 4,
         "window": 4,
-        "finals": config.FinalsConfig(num_rates=3, select_seeds=1, final_seeds=3),
+        "finals": finals_config.FinalsConfig(num_rates=3, select_seeds=1, final_seeds=3),
     }
     return config.SearchConfig(**{**settings, **changes})  # type: ignore[arg-type]

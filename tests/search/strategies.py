@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from veldt.search.kinds import result_kind
 from veldt.search.ops import INTERPRETED, OPS
-from veldt.search.program import COPY, INPUTS, ROLES, STEP, Arg, Program, Statement
+from veldt.search.program import Program
+from veldt.search.statements import COPY, INPUTS, ROLES, STEP, Arg, Statement
 from veldt.search.types import Kind
 
 SLOT_NAMES = ("m", "v", "acc", "prev")

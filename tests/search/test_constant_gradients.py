@@ -10,16 +10,25 @@ import optax
 import pytest
 
 from tests.search import fakes
-from veldt.search import constants, coordinates, final_runs, finals, integrity, objectives, records
-from veldt.search.config import FinalsConfig
-from veldt.search.constant_gradients import PRICE, Gradient, GradientJob
-from veldt.search.constants import TuningConfig
+from veldt.search import (
+    constants,
+    coordinates,
+    final_runs,
+    finals,
+    finals_config,
+    integrity,
+    objectives,
+    records,
+)
+from veldt.search.constant_gradients import Gradient, GradientJob
 from veldt.search.encode import Capacity
 from veldt.search.evaluator import Evaluator, ProxyLoop
 from veldt.search.final_runs import GRADIENT, Contender
-from veldt.search.jobs import Outcome, ProxyConfig, RunResult, Status
-from veldt.search.mutation import Genotype
+from veldt.search.finals_config import PRICE, FinalsConfig, TuningConfig
+from veldt.search.genotype import Genotype
+from veldt.search.jobs import Outcome, RunResult, Status
 from veldt.search.program import Program
+from veldt.search.proxy_config import ProxyConfig
 from veldt.search.store import Store
 from veldt.tasks import base, unroll
 from veldt.tasks.pool import JobResult, JobStatus
@@ -152,7 +161,7 @@ def test_the_training_loss_is_differentiated_where_it_is_the_objective():
 
 def test_a_mistuned_rule_is_mended_within_the_budget(worker):
     mistuned = Genotype(RULE, 0.005)  # Of the compiled program.
-    budget = 1 + 3 * (PRICE + len(constants.STEP_FACTORS))
+    budget = 1 + 3 * (PRICE + len(finals_config.STEP_FACTORS))
     found = constants.tune(
         mistuned,
         lambda rules: [score(rule) for rule in rules],
@@ -307,7 +316,7 @@ def kinds(jobs):
 def test_finals_take_metagradients_and_go_on_after_any_job(store, tmp_path_factory):
     whole = Formula()
     (expected,) = play(store, whole)
-    one_step = [GRADIENT] * 2 + ["tuning"] * len(constants.STEP_FACTORS)
+    one_step = [GRADIENT] * 2 + ["tuning"] * len(finals_config.STEP_FACTORS)
     assert kinds(whole.jobs) == ["select", "tuning", *one_step, *one_step, "final"]
     assert expected.select < whole.answer(whole.jobs[1]).fitness
     again = Formula()

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.search import fakes
-from veldt.search import constants, coordinates
-from veldt.search.config import FinalsConfig
-from veldt.search.constant_gradients import PRICE
-from veldt.search.mutation import Genotype
+from veldt.search import constants, coordinates, finals_config
+from veldt.search.finals_config import PRICE, FinalsConfig
+from veldt.search.genotype import Genotype
 from veldt.search.program import Program
 
 RULE = Program.parse(
@@ -45,7 +44,7 @@ def score_all(genotypes):
 
 
 def test_all_numbers_are_found_where_the_score_is_plain():
-    config = constants.TuningConfig(budget=721, generation=12)
+    config = finals_config.TuningConfig(budget=721, generation=12)
     found = constants.tune(Genotype(RULE, 1e-3), score_all, config, seed=0)
     assert found.num_evaluations == 721
     assert found.score == misfit(found.genotype) < 1e-3 < found.start_score
@@ -55,7 +54,7 @@ def test_all_numbers_are_found_where_the_score_is_plain():
 
 
 def test_equal_seeds_give_equal_rules_and_others_do_not():
-    config = constants.TuningConfig(budget=25)
+    config = finals_config.TuningConfig(budget=25)
     one, again, other = (
         constants.tune(Genotype(RULE, 1e-3), score_all, config, seed=seed) for seed in (1, 1, 2)
     )
@@ -70,7 +69,7 @@ def test_no_more_is_spent_than_whole_generations_of_the_budget():
         asked.append(len(genotypes))
         return score_all(genotypes)
 
-    config = constants.TuningConfig(budget=40, generation=12)
+    config = finals_config.TuningConfig(budget=40, generation=12)
     constants.tune(Genotype(RULE, 1e-3), count, config, 0, lambda *done: told.append(done))
     assert asked == [1, 12, 12, 12]
     assert told == [(1, 37), (13, 37), (25, 37), (37, 37)]
@@ -80,14 +79,14 @@ def test_failures_are_never_chosen():
     def fails_above(genotypes):
         return [math.nan if g.learning_rate > 1e-3 else misfit(g) for g in genotypes]
 
-    config = constants.TuningConfig(budget=121)
+    config = finals_config.TuningConfig(budget=121)
     found = constants.tune(Genotype(RULE, 1e-3), fails_above, config, seed=0)
     assert found.genotype.learning_rate <= 1e-3
     assert found.score < found.start_score
 
 
 def test_where_everything_fails_the_start_comes_back():
-    config = constants.TuningConfig(budget=25)
+    config = finals_config.TuningConfig(budget=25)
     found = constants.tune(Genotype(RULE, 1e-3), lambda g: [math.inf] * len(g), config, seed=0)
     assert found.score == found.start_score == math.inf
     assert found.genotype.learning_rate == 1e-3
@@ -159,7 +158,7 @@ def test_metagradients_are_paid_for_and_the_budget_holds(method, budget):
     differentiate, calls = slope_of(misfit)
     score_all, asked = counted(misfit)
     told = []
-    config = constants.TuningConfig(budget=budget, method=method)
+    config = finals_config.TuningConfig(budget=budget, method=method)
     found = constants.tune(
         Genotype(RULE, 1e-3), score_all, config, 0, lambda *done: told.append(done), differentiate
     )
@@ -176,7 +175,7 @@ def test_gradients_find_in_few_evaluations_what_cma_es_does_not():
         constants.tune(
             Genotype(RULE, 1e-3),
             score_all,
-            constants.TuningConfig(budget=121, method=method),
+            finals_config.TuningConfig(budget=121, method=method),
             0,
             differentiate=differentiate,
         )
@@ -188,7 +187,7 @@ def test_gradients_find_in_few_evaluations_what_cma_es_does_not():
 @pytest.mark.parametrize("gradient", [None, (0.0,) * 6])
 def test_without_a_gradient_the_rest_is_cma_es_from_the_best(gradient):
     score_all, asked = counted(misfit)
-    config = constants.TuningConfig(budget=121, method="metagradient")
+    config = finals_config.TuningConfig(budget=121, method="metagradient")
     found = constants.tune(
         Genotype(RULE, 1e-3), score_all, config, 0, differentiate=lambda *_: gradient
     )
@@ -199,7 +198,7 @@ def test_without_a_gradient_the_rest_is_cma_es_from_the_best(gradient):
 def test_where_no_step_along_a_gradient_is_better_cma_es_goes_on():
     differentiate, calls = slope_of(lambda genotype: -misfit(genotype))  # It points uphill.
     score_all, asked = counted(misfit)
-    config = constants.TuningConfig(budget=121, method="metagradient")
+    config = finals_config.TuningConfig(budget=121, method="metagradient")
     found = constants.tune(Genotype(RULE, 1e-3), score_all, config, 0, differentiate=differentiate)
     sizes = [len(generation) for generation in asked]
     assert len(calls) == 1
@@ -210,16 +209,16 @@ def test_where_no_step_along_a_gradient_is_better_cma_es_goes_on():
 def test_both_begins_as_cma_es_and_goes_on_from_its_best():
     differentiate, calls = slope_of(misfit)
     score_all, asked = counted(misfit)
-    config = constants.TuningConfig(budget=121, method="both")
+    config = finals_config.TuningConfig(budget=121, method="both")
     constants.tune(Genotype(RULE, 1e-3), score_all, config, 0, differentiate=differentiate)
     alone, generations = counted(misfit)
-    half = constants.tune(Genotype(RULE, 1e-3), alone, constants.TuningConfig(budget=60), 0)
+    half = constants.tune(Genotype(RULE, 1e-3), alone, finals_config.TuningConfig(budget=60), 0)
     assert asked[: len(generations)] == generations
     assert calls[0] == half.genotype
 
 
 def test_no_gradient_is_taken_of_a_start_that_fails():
-    config = constants.TuningConfig(budget=61, method="metagradient")
+    config = finals_config.TuningConfig(budget=61, method="metagradient")
     found = constants.tune(
         Genotype(RULE, 1e-3), lambda g: [math.inf] * len(g), config, 0, differentiate=never
     )
@@ -236,7 +235,7 @@ def test_steps_that_leave_the_learning_rate_have_one_each_all_the_same():
 
     differentiate, _ = slope_of(by_constants)
     score_all, asked = counted(by_constants)
-    config = constants.TuningConfig(budget=61, method="metagradient")
+    config = finals_config.TuningConfig(budget=61, method="metagradient")
     constants.tune(Genotype(FLAT, 1e-3), score_all, config, 0, differentiate=differentiate)
     rates = [genotype.learning_rate for generation in asked for genotype in generation]
     assert len(set(rates)) == len(rates)
@@ -245,14 +244,14 @@ def test_steps_that_leave_the_learning_rate_have_one_each_all_the_same():
 
 
 def test_metagradients_need_someone_who_takes_them():
-    config = constants.TuningConfig(budget=61, method="metagradient")
+    config = finals_config.TuningConfig(budget=61, method="metagradient")
     with pytest.raises(ValueError, match="needs a function that takes metagradients"):
         constants.tune(Genotype(RULE, 1e-3), score_all, config, 0)
 
 
 @pytest.mark.parametrize("objective", ["lr_robustness", "my.module:score"])
 def test_what_has_no_derivative_is_refused_before_the_search(objective):
-    tuning = constants.TuningConfig(budget=61, method="both")
+    tuning = finals_config.TuningConfig(budget=61, method="both")
     with pytest.raises(ValueError, match=f"method is both.*{objective}.*held_out_loss"):
         fakes.small_config(finals=FinalsConfig(tuning=tuning), objective=objective)
     for allowed in ("held_out_loss", "train_loss"):
@@ -274,4 +273,4 @@ def test_what_has_no_derivative_is_refused_before_the_search(objective):
 )
 def test_settings_that_cannot_be_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):
-        constants.TuningConfig(**settings)
+        finals_config.TuningConfig(**settings)

@@ -18,8 +18,9 @@ from veldt.search.dataflow import Constant, Dataflow, Input, LoweringError, Node
 from veldt.search.errors import ProgramTypeError
 from veldt.search.execute import execute, slot_shapes
 from veldt.search.ops import OPS
-from veldt.search.program import Program, Statement
+from veldt.search.program import Program
 from veldt.search.roles import Roles
+from veldt.search.statements import Statement
 
 
 def lower(*lines: str, head: str = "def rule(w, g, m, v, *, b1=0.9):", fold: bool = False) -> Any:

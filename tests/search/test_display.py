@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.search import fakes
-from veldt.search import display, finals, live, report_data, run, tally, work
-from veldt.search.finals import Entry
+from veldt.search import display, hall_entries, live, report_data, run, tally, work
+from veldt.search.hall_entries import Entry
 from veldt.search.program import Program
 from veldt.search.store import Store
 from veldt.tasks.pool import EventKind, PoolEvent
@@ -300,7 +300,7 @@ def test_results_are_the_table_the_words_and_the_rule(searched):
 
 def test_results_on_80_columns_keep_every_figure(finished_run):
     with Store.open(finished_run, read_only=True) as store:
-        entries = finals.read_entries(store)
+        entries = hall_entries.read_entries(store)
     console = Console(file=io.StringIO(), width=80)
     console.print(display.results_table(entries))
     text = console.file.getvalue()
@@ -330,4 +330,4 @@ def test_scores_that_are_missing_are_dashes_and_paths_are_no_markup():
 def test_the_report_and_the_terminal_show_the_same_table(finished_run):
     data = report_data.read_run(finished_run)
     with Store.open(finished_run, read_only=True) as store:
-        assert results(data.entries) == results(finals.read_entries(store))
+        assert results(data.entries) == results(hall_entries.read_entries(store))

@@ -18,7 +18,8 @@ from veldt.search.encode import (
 )
 from veldt.search.errors import CapacityError
 from veldt.search.ops import INTERPRETED
-from veldt.search.program import ROLES, Program
+from veldt.search.program import Program
+from veldt.search.statements import ROLES
 
 CAPACITY = Capacity(ops=INTERPRETED)
 OPCODES = CAPACITY.opcodes

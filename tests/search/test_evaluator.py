@@ -10,10 +10,11 @@ import optax
 import pytest
 
 from veldt.search import dataflow, encode, evaluator, objectives, rules, transform
-from veldt.search.evaluator import EvaluatorConfig, EvaluatorFactory
-from veldt.search.jobs import EvalJob, ProxyConfig, Run, Status
-from veldt.search.mutation import Genotype
+from veldt.search.evaluator import EvaluatorFactory
+from veldt.search.genotype import Genotype
+from veldt.search.jobs import EvalJob, Run, Status
 from veldt.search.program import Program
+from veldt.search.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.tasks import base, pool, registry, unroll
 
 PROXY = ProxyConfig("quadratic", 60, 3)

@@ -20,10 +20,13 @@ from hypothesis import strategies as st
 
 from tests.search import fakes
 from veldt.search import checksums, dataflow, fingerprint, records, replay, report_data, run, tally
-from veldt.search.config import FinalsConfig, FounderConfig, SearchConfig
+from veldt.search.config import SearchConfig
 from veldt.search.errors import SearchError, StoreError
-from veldt.search.jobs import EvalJob, Outcome, ProxyConfig, Status
+from veldt.search.evolution_config import FounderConfig
+from veldt.search.finals_config import FinalsConfig
+from veldt.search.jobs import EvalJob, Outcome, Status
 from veldt.search.program import Program
+from veldt.search.proxy_config import ProxyConfig
 from veldt.search.store import FILE_NAME, MACHINE_TABLES, Store
 from veldt.tasks import inline_pool
 from veldt.tasks.pool import JobResult, JobStatus
@@ -378,7 +381,7 @@ def test_a_run_is_resumed_only_with_its_own_config(tmp_path):
 
 
 def test_a_misspelt_task_or_rule_leaves_no_run_behind(tmp_path):
-    from veldt.search.jobs import ProxyConfig
+    from veldt.search.proxy_config import ProxyConfig
     from veldt.tasks.errors import TaskError
 
     bad = fakes.small_config(tasks=(ProxyConfig("digits_mpl", 10, 1),))

@@ -24,7 +24,8 @@ from tests.search import strategies
 from veldt.search import exported, rules
 from veldt.search.export import export_optax
 from veldt.search.ops import OP_SETS, OPS
-from veldt.search.program import Program, Statement
+from veldt.search.program import Program
+from veldt.search.statements import Statement
 
 ROOT = Path(__file__).parents[2]
 _numbers = itertools.count()

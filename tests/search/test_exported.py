@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.search.strategies import programs
 from tests.search.test_export import check_ruff
 from veldt import evaluation
-from veldt.search import best, exported, rules
+from veldt.search import best, exported, hall_entries, rules
 from veldt.search.errors import ProgramError, UnknownRuleError
 from veldt.search.export import export_optax
 from veldt.search.program import Program
@@ -100,11 +100,10 @@ def test_an_export_that_lost_its_program_says_where_else_to_look(tmp_path):
 
 
 def test_any_entry_of_a_hall_of_fame_is_named_by_its_id(finished_run):
-    from veldt.search import finals
     from veldt.search.store import Store
 
     with Store.open(finished_run, read_only=True) as store:
-        entries = [entry for entry in finals.read_entries(store) if entry.candidate >= 0]
+        entries = [entry for entry in hall_entries.read_entries(store) if entry.candidate >= 0]
     assert len(entries) > 1
     for entry in entries:
         source = f"{finished_run}#{entry.candidate}"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tests.search import fakes
-from veldt.search import finals, records
-from veldt.search.config import FinalsConfig, StageConfig
-from veldt.search.constants import TuningConfig
-from veldt.search.jobs import EvalJob, Outcome, ProxyConfig, RunResult, Status
+from veldt.search import finals, hall_entries, records
+from veldt.search.finals_config import FinalsConfig, StageConfig, TuningConfig
+from veldt.search.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.program import Program
+from veldt.search.proxy_config import ProxyConfig
 from veldt.search.store import Store
 from veldt.tasks.pool import JobResult, JobStatus
 
@@ -287,9 +287,9 @@ def test_a_job_without_a_result_is_a_failure_that_is_not_tried_again(store, stat
 
 
 def test_entries_are_read_back_as_they_were_stored(store):
-    assert finals.read_entries(store) == []
+    assert hall_entries.read_entries(store) == []
     entries = play(store, Trainer(hashed))
-    assert finals.read_entries(store) == entries
+    assert hall_entries.read_entries(store) == entries
 
 
 def test_without_meta_validation_there_is_no_such_score(store):
@@ -340,7 +340,7 @@ def test_all_rules_are_tuned_by_one_budget_baselines_alike(store):
 def test_a_tuned_rule_is_what_the_figures_are_of_and_is_read_back(store):
     trainer = Trainer(from_constants)
     entries = play(store, trainer, config=TUNED)
-    assert finals.read_entries(store) == entries
+    assert hall_entries.read_entries(store) == entries
     shown = {
         (job.candidate, str(job.genotype.program), job.genotype.learning_rate)
         for job in trainer.jobs
@@ -388,7 +388,7 @@ def test_only_what_beats_every_baseline_goes_on(store):
     assert {c for c in at["B"] if c >= 0} == {0, 2, 4}
     assert {c for c in at["C"] if c >= 0} == {2, 4}
     assert len({c for c in at["C"] if c < 0}) == 2
-    assert finals.read_entries(store) == list(entries.values())
+    assert hall_entries.read_entries(store) == list(entries.values())
 
 
 def test_a_stage_takes_the_best_of_its_rates_on_seeds_of_its_own(store):
@@ -478,7 +478,7 @@ def test_finals_noted_by_an_older_version_are_the_same_finals(store):
     with store.transaction():
         store.execute("UPDATE finals SET config = ?", (json.dumps(older),))
     entries = play(store, Trainer(hashed))
-    assert finals.read_entries(store) == entries
+    assert hall_entries.read_entries(store) == entries
     assert store.first("SELECT COUNT(*) FROM finals") == 1
     other = replace(CONFIG, finals=replace(CONFIG.finals, final_seeds=5))
     play(store, Trainer(hashed), config=other)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veldt.search import dataflow, fingerprint, mutation, rules
+from veldt.search import dataflow, evolution_config, fingerprint, mutation, rules
+from veldt.search.genotype import Genotype
 from veldt.search.program import Program
 from veldt.search.simplify import prune
 
@@ -90,9 +91,11 @@ def test_shipped_rules_are_all_different():
 @given(st.integers(0, 2**32))
 def test_pruning_never_changes_it_and_nothing_warns(seed):
     rng = np.random.default_rng(seed)
-    genotype = mutation.Genotype(rules.load_rule("adamw"), 1e-3)
+    genotype = Genotype(rules.load_rule("adamw"), 1e-3)
     for _ in range(6):
-        genotype = mutation.mutate(rng, genotype, mutation.MutationConfig(repeat=0.5)).genotype
+        genotype = mutation.mutate(
+            rng, genotype, evolution_config.MutationConfig(repeat=0.5)
+        ).genotype
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         flow = dataflow.lower(genotype.program, fold=True)

@@ -6,8 +6,8 @@ import pytest
 
 from tests.search import fakes
 from veldt.search import best, founders, replay, report, rules, run
-from veldt.search.config import FounderConfig
 from veldt.search.errors import SearchError
+from veldt.search.evolution_config import FounderConfig
 from veldt.search.ops import INTERPRETED
 from veldt.search.program import Program
 from veldt.search.store import Store

@@ -23,8 +23,9 @@ from veldt.search.encode import Capacity, encode
 from veldt.search.execute import execute, slot_shapes
 from veldt.search.interpreter import Blocks, interpret
 from veldt.search.ops import INTERPRETED, OPS
-from veldt.search.program import ROLES, STEP, Program
+from veldt.search.program import Program
 from veldt.search.roles import Roles
+from veldt.search.statements import ROLES, STEP
 from veldt.tasks.flat import Layout
 
 SHAPES = ((), (3,), (2, 4))

@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 
 from veldt.search import dataflow, encode, lane_interpreter, lanes, run
-from veldt.search.config import FinalsConfig, MutationConfig, SearchConfig
+from veldt.search.config import MutationConfig, SearchConfig
 from veldt.search.encode import Capacity
-from veldt.search.evaluator import EvaluatorConfig, EvaluatorFactory
+from veldt.search.evaluator import EvaluatorFactory
 from veldt.search.execute import execute
-from veldt.search.jobs import EvalJob, ProxyConfig, Run, Status
+from veldt.search.finals_config import FinalsConfig
+from veldt.search.genotype import Genotype
+from veldt.search.jobs import EvalJob, Run, Status
 from veldt.search.lanes import Coalescer
-from veldt.search.mutation import Genotype
 from veldt.search.ops import INTERPRETED, OPS
-from veldt.search.program import ROLES, Program
+from veldt.search.program import Program
+from veldt.search.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.roles import Roles
+from veldt.search.statements import ROLES
 from veldt.search.store import FILE_NAME
 from veldt.tasks.flat import Layout
 from veldt.tasks.pool_config import PoolConfig, RayConfig

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from veldt.search import dataflow, mutation, rules
-from veldt.search.mutation import Genotype, MutationConfig
+from veldt.search.evolution_config import MutationConfig
+from veldt.search.genotype import Genotype
 from veldt.search.ops import OP_SETS
-from veldt.search.program import ROLES, Program
+from veldt.search.program import Program
+from veldt.search.statements import ROLES
 
 ADAMW = Genotype(dataclasses.replace(rules.load_rule("adamw"), doc=""), 1e-3)
 ONLY = {

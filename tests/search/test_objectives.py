@@ -8,13 +8,15 @@ import pytest
 
 from tests.search import fakes
 from veldt.search import objectives, replay, report, rules, run
-from veldt.search.config import FinalsConfig, SearchConfig
+from veldt.search.config import SearchConfig
 from veldt.search.encode import Capacity
 from veldt.search.errors import SearchError
 from veldt.search.evaluator import Evaluator, EvaluatorFactory, ProxyLoop
-from veldt.search.jobs import EvalJob, ProxyConfig, Run, Status
-from veldt.search.mutation import Genotype
+from veldt.search.finals_config import FinalsConfig
+from veldt.search.genotype import Genotype
+from veldt.search.jobs import EvalJob, Run, Status
 from veldt.search.objectives import Training
+from veldt.search.proxy_config import ProxyConfig
 from veldt.search.store import Store
 from veldt.tasks import registry, unroll
 from veldt.tasks.pool_config import PoolConfig

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from veldt.search import rules
 from veldt.search.ops import FLOAT32_TOLERANCE, INFIX, OP_SETS, OPS, expand
-from veldt.search.program import COPY
+from veldt.search.statements import COPY
 
 INF, NAN = math.inf, math.nan
 TINY = 2.0**-126

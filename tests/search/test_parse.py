@@ -13,7 +13,8 @@ from tests.search import strategies
 from veldt.search.errors import ProgramSyntaxError, ProgramTypeError
 from veldt.search.ops import OPS
 from veldt.search.parse import MAX_DEPTH, MAX_STATEMENTS, MAX_TEXT_BYTES
-from veldt.search.program import Program, Statement
+from veldt.search.program import Program
+from veldt.search.statements import Statement
 
 
 def body(*lines: str, head: str = "def rule(w, g, m, *, b1=0.9):") -> str:

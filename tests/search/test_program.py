@@ -10,7 +10,8 @@ from tests.search import strategies
 from veldt.search import rules
 from veldt.search.errors import ProgramError
 from veldt.search.ops import OPS
-from veldt.search.program import Program, Statement, format_arg
+from veldt.search.program import Program
+from veldt.search.statements import Statement, format_arg
 
 
 @hypothesis.settings(max_examples=200)

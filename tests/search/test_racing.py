@@ -11,14 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.search import fakes
-from veldt.search import fingerprint, founders, racing, replay
-from veldt.search.config import FounderConfig, SearchConfig
+from veldt.search import evolution_config, fingerprint, founders, racing, replay
+from veldt.search.config import SearchConfig
 from veldt.search.evaluator import Evaluator
 from veldt.search.evolution import Evolution
-from veldt.search.jobs import EvalJob, ProxyConfig, Run, RunResult, Status
-from veldt.search.mutation import Genotype
+from veldt.search.evolution_config import FounderConfig, RacingConfig
+from veldt.search.genotype import Genotype
+from veldt.search.jobs import EvalJob, Run, RunResult, Status
 from veldt.search.program import Program
-from veldt.search.racing import Control, Race, RacingConfig, Role
+from veldt.search.proxy_config import ProxyConfig
+from veldt.search.racing import Control, Race, Role
 from veldt.search.store import FILE_NAME, Store
 from veldt.tasks import driver, inline_pool
 
@@ -386,7 +388,7 @@ def test_the_least_memory_is_named_and_is_enough(chance, top):
         RacingConfig(chance=chance, top=top, memory=1)
     least = int(str(caught.value).split("must be at least ")[1].split(",")[0])
     assert RacingConfig(chance=chance, top=top, memory=least).enabled
-    num_good = math.ceil(top * ((1 - racing.SHAPING) * least + 1) - 1e-9)
+    num_good = math.ceil(top * ((1 - evolution_config.SHAPING) * least + 1) - 1e-9)
     assert num_good - 1 >= 1 / chance - 1 - 1e-6
 
 

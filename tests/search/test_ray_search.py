@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from veldt.search import config as config_lib
-from veldt.search import integrity, jobs, replay, run
+from veldt.search import finals_config, integrity, proxy_config, replay, run
 from veldt.search.store import Store
 from veldt.tasks import pool_config
 
@@ -23,12 +23,12 @@ ROOT = Path(__file__).parents[2]
 def search(backend, directory):
     """A small search that really trains."""
     config = config_lib.SearchConfig(
-        tasks=(jobs.ProxyConfig("quadratic", 20, 2),),
-        meta_validation=(jobs.ProxyConfig("breast_cancer_logistic", 20, 2),),
+        tasks=(proxy_config.ProxyConfig("quadratic", 20, 2),),
+        meta_validation=(proxy_config.ProxyConfig("breast_cancer_logistic", 20, 2),),
         max_evaluations=40,
         population_size=12,
         fresh_seeds=4,
-        finals=config_lib.FinalsConfig(num_rates=3, select_seeds=1, final_seeds=2),
+        finals=finals_config.FinalsConfig(num_rates=3, select_seeds=1, final_seeds=2),
         pool=pool_config.PoolConfig(backend=backend, num_workers=2, straggler_factor=None),
     )
     found = run.run_search(config, directory)

@@ -9,11 +9,11 @@ import pytest
 
 from tests.search import fakes
 from veldt.search import checksums, replay, run
-from veldt.search.config import FinalsConfig, SearchConfig
+from veldt.search.config import SearchConfig
 from veldt.search.errors import StoreError
+from veldt.search.evolution_config import MutationConfig, RacingConfig
+from veldt.search.finals_config import FinalsConfig
 from veldt.search.jobs import Outcome, Status
-from veldt.search.mutation import MutationConfig
-from veldt.search.racing import RacingConfig
 from veldt.search.store import FILE_NAME, Store
 from veldt.tasks.pool_config import PoolConfig
 

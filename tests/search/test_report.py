@@ -18,7 +18,7 @@ from tests.search import fakes
 from tests.web import Page
 from veldt.search import (
     checksums,
-    finals,
+    hall_entries,
     lineage,
     overfitting,
     report,
@@ -31,10 +31,9 @@ from veldt.search import (
     tally,
     verdict,
 )
-from veldt.search.config import FinalsConfig
-from veldt.search.constants import TuningConfig
 from veldt.search.errors import SearchError, StoreError
-from veldt.search.finals import Entry
+from veldt.search.finals_config import FinalsConfig, TuningConfig
+from veldt.search.hall_entries import Entry
 from veldt.search.program import Program
 from veldt.search.store import FILE_NAME, Store
 from veldt.tasks.html.plot import Frame
@@ -461,7 +460,7 @@ def test_mixed_outcomes_are_all_told():
 
 
 def test_at_a_floor_nothing_is_called_better():
-    floor = finals.End(at_floor=("digits_mlp",), meta_at_floor=("spiral",))
+    floor = hall_entries.End(at_floor=("digits_mlp",), meta_at_floor=("spiral",))
     ours = replace(entry("#7", 7, -13.8, 0.01, meta=-13.8, winner=True), end=floor)
     theirs = entry("adamw", -1, -2.0, 0.01, meta=-2.0)
     told = verdict.verdict([ours, theirs])
@@ -469,7 +468,7 @@ def test_at_a_floor_nothing_is_called_better():
     assert "better" not in told and "ahead" not in told
     assert not verdict.compare([ours, theirs])[0].significant
     # Nor where it is the baseline that is at the floor.
-    told = verdict.verdict([replace(ours, end=finals.End()), replace(theirs, end=floor)])
+    told = verdict.verdict([replace(ours, end=hall_entries.End()), replace(theirs, end=floor)])
     assert "nothing can be said" in told and "better" not in told
 
 
@@ -481,7 +480,7 @@ def test_a_spread_of_nothing_is_no_evidence():
 
 
 def test_a_winner_that_turns_out_hollow_says_so():
-    why = finals.End(failure="hollow on digits_mlp: its loss is lost")
+    why = hall_entries.End(failure="hollow on digits_mlp: its loss is lost")
     told = verdict.verdict([replace(entry("#7", 7, None, None, winner=True), end=why)])
     assert "failed on a final seed (hollow on digits_mlp: its loss is lost)" in told
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from veldt.search import dataflow, execute, mutation, probe, step_size
-from veldt.search.mutation import Child, Genotype, MutationConfig
+from veldt.search.evolution_config import MutationConfig
+from veldt.search.genotype import Genotype
+from veldt.search.mutation import Child
 from veldt.search.program import Program
 from veldt.search.rules import load_rule
 

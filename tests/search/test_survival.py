@@ -6,7 +6,8 @@ import pytest
 
 from tests.search import fakes
 from veldt.search import run, survival
-from veldt.search.program import COPY, Program
+from veldt.search.program import Program
+from veldt.search.statements import COPY
 from veldt.search.store import Store
 from veldt.tasks.pool_config import PoolConfig
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from veldt.search import proxy_config
 from veldt.tasks import pool as pool_lib
 from veldt.tasks import pool_config, private, ray_cluster, ray_metrics, ray_pool
 from veldt.tasks.pool import EventKind, Job, JobStatus
@@ -428,9 +429,9 @@ def test_a_forgotten_batch_is_not_begun(cluster):
 
 
 def test_a_factory_travels_by_pickle():
-    from veldt.search import evaluator, jobs
+    from veldt.search import evaluator
 
     factory = evaluator.EvaluatorFactory(
-        evaluator.EvaluatorConfig((jobs.ProxyConfig("quadratic", 10, 1),))
+        proxy_config.EvaluatorConfig((proxy_config.ProxyConfig("quadratic", 10, 1),))
     )
     assert pickle.loads(pickle.dumps(factory)).config == factory.config  # noqa: S301

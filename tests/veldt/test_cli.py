@@ -20,7 +20,7 @@ from veldt import catalogue, cli
 from veldt import search as search_room
 from veldt.search import display  # noqa: F401 (before its neighbours are replaced)
 from veldt.search import errors as search_errors
-from veldt.search.config import FinalsConfig
+from veldt.search.finals_config import FinalsConfig
 from veldt.tasks import compiling, pool_config, stopping
 from veldt.tasks import errors as task_errors
 from veldt.tasks import pool as pool_lib

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from veldt.search import jobs
-from veldt.search.mutation import Genotype
+from veldt.search.genotype import Genotype
 from veldt.search.program import Program
 from veldt.search.simplify import knockout, prune, verification
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.search import strategies
-from veldt.search import mutation, rules
+from veldt.search import evolution_config, mutation, rules
+from veldt.search.genotype import Genotype
 from veldt.search.ops import INTERPRETED
 from veldt.search.program import Program
 from veldt.search.simplify import clutter, prune, simplify, verification
@@ -214,8 +215,8 @@ def test_junk_in_shipped_rules_goes_again_many(name, seed):
 
 def evolved(name, seed, num_mutations):
     rng = np.random.default_rng(seed)
-    genotype = mutation.Genotype(rules.load_rule(name).with_slots(2), 0.1)
-    config = mutation.MutationConfig(ops=INTERPRETED)
+    genotype = Genotype(rules.load_rule(name).with_slots(2), 0.1)
+    config = evolution_config.MutationConfig(ops=INTERPRETED)
     for _ in range(num_mutations):
         genotype = mutation.mutate(rng, genotype, config).genotype
     return genotype.program
