@@ -20,8 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from veldt.search.genotype import Genotype
-from veldt.search.mutation import MAX_CONSTANT
+from veldt.search.genotype import MAX_CONSTANT, Genotype
 from veldt.search.program import Program
 
 _ZERO_SCALE: Final = 0.01

@@ -1,9 +1,13 @@
 """What evolves: a program with its dead statements, and its learning rate."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from veldt.search.program import Program
+
+MAX_CONSTANT: Final = 1e10  # as in the released code
+MIN_RATE: Final = 1e-8
+MAX_RATE: Final = 1e3
 
 
 @final

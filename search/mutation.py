@@ -22,15 +22,12 @@ import numpy as np
 from veldt.search import dataflow
 from veldt.search.dataflow import LoweringError
 from veldt.search.evolution_config import MutationConfig
-from veldt.search.genotype import Genotype
+from veldt.search.genotype import MAX_CONSTANT, MAX_RATE, MIN_RATE, Genotype
 from veldt.search.ops import OPS
 from veldt.search.program import Program
 from veldt.search.statements import INPUTS, ROLES, STEP, Arg, Statement
 
 MAX_TRIES: Final = 100
-MAX_CONSTANT: Final = 1e10  # as in the released code
-MIN_RATE: Final = 1e-8
-MAX_RATE: Final = 1e3
 
 
 @final

@@ -19,8 +19,8 @@ from typing import Final
 
 import numpy as np
 
-from veldt.search import dataflow, mutation, probe
-from veldt.search.genotype import Genotype
+from veldt.search import dataflow, probe
+from veldt.search.genotype import MAX_RATE, MIN_RATE, Genotype
 from veldt.search.mutation import Child
 from veldt.search.program import Program
 
@@ -42,7 +42,7 @@ def matched(parent: Genotype, child: Child) -> Child:
     if not (0 < before < math.inf and 0 < after < math.inf) or before == after:
         return child
     ratio = min(max(before / after, 1 / MAX_RATIO), MAX_RATIO)
-    rate = min(max(child.genotype.learning_rate * ratio, mutation.MIN_RATE), mutation.MAX_RATE)
+    rate = min(max(child.genotype.learning_rate * ratio, MIN_RATE), MAX_RATE)
     return replace(child, genotype=replace(child.genotype, learning_rate=rate))
 
 
