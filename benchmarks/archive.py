@@ -18,8 +18,9 @@ from pathlib import Path
 from veldt import config as config_lib
 from veldt.tasks import fingerprint, registry, suites
 from veldt.tasks.benchmark import archive as archive_lib
-from veldt.tasks.benchmark import baselines, display, evaluate
-from veldt.tasks.benchmark.shelf import Shelf
+from veldt.tasks.benchmark import display, evaluate
+from veldt.tasks.benchmark.protocol import baselines
+from veldt.tasks.benchmark.runs.cache import Shelf
 
 RUNS = Path("runs/archive")
 CANDIDATES = tuple(baselines.BASELINES.values())

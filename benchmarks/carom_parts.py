@@ -15,11 +15,11 @@ from typing import Final
 import discovered
 
 import veldt
-from veldt.search.candidate import ProgramCandidate
+from veldt.search.export.program_candidate import ProgramCandidate
 from veldt.search.program import Program
-from veldt.search.rules import read_discovered
-from veldt.tasks.benchmark.candidates import rate_grid
-from veldt.tasks.benchmark.results import Row
+from veldt.search.rule_sources import read_discovered
+from veldt.tasks.benchmark.protocol.candidates import rate_grid
+from veldt.tasks.benchmark.scores.results import Row
 
 SUITE: Final = "small"
 OUT: Final = Path("runs") / "carom_parts"

@@ -23,8 +23,9 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from veldt.search import hall_entries, verdict
-from veldt.search.store import Store
+from veldt.search.finals import conclusion
+from veldt.search.storage import hall_entries
+from veldt.search.storage.store import Store
 
 RESULTS: Final = Path(__file__).parent / "results" / "controls.json"
 CONFIGS: Final = {
@@ -63,9 +64,9 @@ def search(config: str, seed: int, evaluations: int, folder: Path) -> dict[str, 
             }
             for row, change in zip(reigns, changes, strict=True)
         ]
-    winner = verdict.find_winner(entries)
+    winner = conclusion.find_winner(entries)
     assert winner is not None
-    against = {one.baseline: one for one in verdict.compare(entries)}
+    against = {one.baseline: one for one in conclusion.compare(entries)}
     return {
         "seed": seed,
         "programs": trained,

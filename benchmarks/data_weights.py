@@ -43,10 +43,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from veldt.meta.replay import training
+from veldt.meta.replay import task_training
 from veldt.meta.tune import descent, optimizers, shaped_task
-from veldt.tasks import base, compiling, dataset, image_models, supervised, types, unroll
-from veldt.tasks.benchmark import machine
+from veldt.tasks import base
+from veldt.tasks.benchmark.runs import provenance
+from veldt.tasks.common import compiling, types
+from veldt.tasks.data import dataset
+from veldt.tasks.inner_loop import unroll
+from veldt.tasks.shipped import image_models, supervised
 
 # Shapes: N training rows, S seeds.
 
@@ -181,9 +185,9 @@ class Lab:
         """Return the learned logits, float [N], and the validation loss before each update."""
         path: list[Any] = []
 
-        def training_of(update: int) -> training.TaskTraining:
+        def training_of(update: int) -> task_training.TaskTraining:
             first = (trial * 1000 + update) * seeds
-            return training.TaskTraining.of(
+            return task_training.TaskTraining.of(
                 self.make, self.setting.horizon, seeds=range(first, first + seeds), data=task
             )
 
@@ -362,7 +366,7 @@ def main() -> None:
         show(name, records, tables[name])
         everything += records
     result = {
-        "versions": machine.versions(),
+        "versions": provenance.versions(),
         "share_wrong": SHARE_WRONG,
         "updates": args.updates,
         "seeds": args.seeds,

@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import veldt
-from veldt.search import best, lineage, pretty, report_data, rules
-from veldt.search.candidate import ProgramCandidate
-from veldt.search.hall_entries import Entry
-from veldt.tasks.benchmark.candidates import rate_grid
-from veldt.tasks.benchmark.results import Results, Row
+from veldt.search import rule_sources
+from veldt.search.export.program_candidate import ProgramCandidate
+from veldt.search.language import printing
+from veldt.search.report import lineage, report_data
+from veldt.search.storage import best_rule
+from veldt.search.storage.hall_entries import Entry
+from veldt.tasks.benchmark.protocol.candidates import rate_grid
+from veldt.tasks.benchmark.scores.results import Results, Row
 
-FOLDER: Final = rules.DISCOVERED_FOLDER
+FOLDER: Final = rule_sources.DISCOVERED_FOLDER
 RESULTS: Final = Path(__file__).parent / "results"
 
 
@@ -62,7 +65,7 @@ def table_row(row: Row) -> dict[str, Any]:
 def finals_row(entry: Entry) -> dict[str, Any]:
     """Return an entry of the finals as plain data."""
     plain = dataclasses.asdict(entry)
-    return {**plain, "program": pretty.pretty(entry.program)}
+    return {**plain, "program": printing.pretty(entry.program)}
 
 
 def steps_of(data: report_data.RunData) -> list[dict[str, Any]]:
@@ -85,7 +88,7 @@ def steps_of(data: report_data.RunData) -> list[dict[str, Any]]:
 
 
 def record(
-    data: report_data.RunData, found: best.Best, rows: dict[str, dict[str, Any]], suite: str
+    data: report_data.RunData, found: best_rule.Best, rows: dict[str, dict[str, Any]], suite: str
 ) -> dict[str, Any]:
     """Return all that is kept of where a rule comes from."""
     tally = data.tally
@@ -120,13 +123,13 @@ def main() -> None:
     parser.add_argument("--suite", default="small")
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
-    if not args.name.isidentifier() or args.name in rules.RULE_NAMES:
+    if not args.name.isidentifier() or args.name in rule_sources.RULE_NAMES:
         parser.error(f"{args.name!r} cannot name a new rule")
     data = report_data.read_run(args.run_dir)
     winner = next((entry for entry in data.entries if entry.winner), None)
     if winner is None:
         parser.error(f"the search in {args.run_dir} has played no finals, or nobody won them")
-    found = best.read_best(args.run_dir)
+    found = best_rule.read_best(args.run_dir)
     candidates = [candidate_of(winner, args.name, found.proxies)]
     candidates += [
         candidate_of(entry, f"{entry.label}_tuned", found.proxies)
@@ -154,9 +157,9 @@ def main() -> None:
         program = dataclasses.replace(
             found.program, name=args.name, doc=description(whole, args.name)
         )
-        (FOLDER / f"{args.name}.py").write_text(pretty.pretty(program))
+        (FOLDER / f"{args.name}.py").write_text(printing.pretty(program))
         (FOLDER / f"{args.name}.json").write_text(json.dumps(whole, indent=1) + "\n")
-        print(f"shipped as {args.name}; name it in DISCOVERED of search/rules/__init__.py")
+        print(f"shipped as {args.name}; name it in DISCOVERED of search/rule_sources.py")
 
 
 def description(whole: dict[str, Any], name: str) -> str:

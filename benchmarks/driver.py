@@ -35,13 +35,17 @@ from typing import Any
 from unittest import mock
 
 from veldt import config
-from veldt.search import dataflow, encode, fingerprint, mutation, simplify
-from veldt.search.config import SearchConfig
-from veldt.search.evolution import Evolution
-from veldt.search.jobs import EvalJob, Outcome, RunResult, Status
-from veldt.search.store import Store
-from veldt.tasks import driver
-from veldt.tasks.inline_pool import InlinePool
+from veldt.search import simplify
+from veldt.search.config.search_config import SearchConfig
+from veldt.search.evaluation import fingerprint
+from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
+from veldt.search.evolution import mutation
+from veldt.search.evolution.engine import Evolution
+from veldt.search.language import dataflow
+from veldt.search.runtime import encode
+from veldt.search.storage.store import Store
+from veldt.tasks.pool import driver
+from veldt.tasks.pool.inline import InlinePool
 
 RESULTS = Path(__file__).parent / "results" / "driver.json"
 # In the quickstart's searches (`benchmarks/search_seeds.py`) a quarter of the candidates are

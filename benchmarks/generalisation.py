@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import veldt
-from veldt.tasks import image_models, images, suites, supervised
+from veldt.tasks import suites
 from veldt.tasks.benchmark import display
+from veldt.tasks.shipped import image_models, images, supervised
 
 RESULTS = Path(__file__).parent / "results" / "generalisation.json"
 RUNS = Path("runs/generalisation")

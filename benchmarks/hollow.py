@@ -1,4 +1,4 @@
-"""Whether a hollow rule can win: the guard of `veldt.tasks.hollow`, measured.
+"""Whether a hollow rule can win: the guard of `veldt.tasks.inner_loop.hollow`, measured.
 
     python benchmarks/hollow.py honest|rules|cost|searches|cheats|configs [--write]
 
@@ -37,9 +37,15 @@ import numpy as np
 import tempting_tasks
 
 import veldt
-from veldt.search import dataflow, evaluator, hall_entries, proxy_config, verdict
-from veldt.search.store import Store
-from veldt.tasks import base, hollow, registry, supervised, unroll
+from veldt.search.config import proxy_config
+from veldt.search.evaluation import evaluator
+from veldt.search.finals import conclusion
+from veldt.search.language import dataflow
+from veldt.search.storage import hall_entries
+from veldt.search.storage.store import Store
+from veldt.tasks import base, registry
+from veldt.tasks.inner_loop import hollow, unroll
+from veldt.tasks.shipped import supervised
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "hollow.json"
@@ -213,7 +219,7 @@ def search(folder: Path, config: str, options: list[str], seed: int) -> dict[str
         query = "SELECT message, COUNT(*) AS n FROM candidate WHERE status = 'hollow' GROUP BY 1"
         reasons = {row["message"]: row["n"] for row in store.rows(query)}
         trained = store.rows("SELECT COUNT(*) AS n FROM proposal WHERE source = 'evaluated'")
-    winner = verdict.find_winner(entries)
+    winner = conclusion.find_winner(entries)
     said = [line for line in shown.splitlines() if "final seeds" in line or "floor" in line]
     row = {
         "seed": seed,
@@ -222,7 +228,7 @@ def search(folder: Path, config: str, options: list[str], seed: int) -> dict[str
         "winner": winner.program.pretty() if winner else None,
         "learning_rate": winner.learning_rate if winner else None,
         "final": winner.final if winner else None,
-        "against": {c.baseline: str(c) for c in verdict.compare(entries)},
+        "against": {c.baseline: str(c) for c in conclusion.compare(entries)},
         "said": said,
     }
     return row

@@ -28,21 +28,16 @@ import jax
 import numpy as np
 import optax
 
-from veldt.search import (
-    dataflow,
-    evaluator,
-    evolution_config,
-    fingerprint,
-    jobs,
-    mutation,
-    proxy_config,
-    rules,
-    simplify,
-    transform,
-)
-from veldt.search.genotype import Genotype
+from veldt.search import rule_sources, simplify
+from veldt.search.config import evolution_config, proxy_config
+from veldt.search.evaluation import evaluator, fingerprint, jobs
+from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evolution import mutation
+from veldt.search.language import dataflow
 from veldt.search.program import Program
-from veldt.tasks import registry, unroll
+from veldt.search.runtime import optax_transform
+from veldt.tasks import registry
+from veldt.tasks.inner_loop import unroll
 
 RESULTS = Path(__file__).parent / "results" / "interpreter.json"
 LENGTH = 16
@@ -54,7 +49,7 @@ def candidates(count: int, seed: int, length: int = LENGTH) -> list[Genotype]:
     config = evolution_config.MutationConfig(delete=0.3, learning_rate=0.0)
     found: dict[str, Genotype] = {}
     while len(found) < count:
-        genotype = Genotype(rules.load_rule("adamw"), 3e-3)
+        genotype = Genotype(rule_sources.load_rule("adamw"), 3e-3)
         for _ in range(12):
             genotype = mutation.mutate(rng, genotype, config).genotype
             flow = dataflow.lower(genotype.program, fold=True)
@@ -117,7 +112,7 @@ def measure_speed(num_steps: int, count: int, seed: int) -> dict[str, Any]:
     def interpret(genotype: Genotype) -> Callable[[], Any]:
         return lambda: worker(jobs.EvalJob(genotype, (jobs.Run(0, 0),)))
 
-    compile_interpreter_s = timed(interpret(Genotype(rules.load_rule("adamw"), 3e-3)))
+    compile_interpreter_s = timed(interpret(Genotype(rule_sources.load_rule("adamw"), 3e-3)))
     compile_sgd_s = timed(sgd)
     sgd_s, interpreted_s, native_s = [], [], []
     jit_s: list[float] = []
@@ -128,7 +123,9 @@ def measure_speed(num_steps: int, count: int, seed: int) -> dict[str, Any]:
         if index < 8:
             program = simplify.prune(genotype.program)
             compiled = make_native(
-                optax.chain(transform.scale_by_program(program), optax.scale_by_learning_rate(3e-3))
+                optax.chain(
+                    optax_transform.scale_by_program(program), optax.scale_by_learning_rate(3e-3)
+                )
             )
             jit_s.append(timed(compiled))
             native_s.append(min(timed(compiled) for _ in range(3)))
@@ -192,7 +189,7 @@ def measure_memory(count: int, seed: int) -> dict[str, Any]:
         proxy_config.EvaluatorConfig((proxy_config.ProxyConfig("digits_mlp", 100),))
     )()
     rng = np.random.default_rng(seed)
-    genotype = Genotype(rules.load_rule("adamw"), 3e-3)
+    genotype = Genotype(rule_sources.load_rule("adamw"), 3e-3)
     population = [genotype] * 50
     track: list[tuple[int, float]] = []
     for index in range(count + 1):

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from veldt.search import store
+from veldt.search.storage import store
 
 RESULTS = Path(__file__).parent / "results" / "kill_resume.json"
 CONFIG = """

@@ -15,7 +15,7 @@ After `--seconds` no further candidate is begun, and what has ended is counted u
 lanes few may have, so that the time should be several times what a full batch takes.
 
 Results go to results/lanes.json only with `--write`: numbers from a CPU say nothing about lanes,
-which are for accelerators (`search/lane_interpreter.py` says why).
+which are for accelerators (`search/runtime/lane_interpreter.py` says why).
 """
 
 import argparse
@@ -30,14 +30,14 @@ from typing import Any, Final
 
 import interpreter as interpreter_benchmark
 
-from veldt.search.evaluator import EvaluatorFactory
-from veldt.search.genotype import Genotype
-from veldt.search.jobs import EvalJob, Outcome, Run
-from veldt.search.proxy_config import EvaluatorConfig, ProxyConfig
-from veldt.tasks import pool_config
-from veldt.tasks.benchmark import machine
-from veldt.tasks.inline_pool import InlinePool
-from veldt.tasks.pool import Job
+from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
+from veldt.search.evaluation.evaluator import EvaluatorFactory
+from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evaluation.jobs import EvalJob, Outcome, Run
+from veldt.tasks.benchmark.runs import provenance
+from veldt.tasks.pool import config
+from veldt.tasks.pool.base import Job
+from veldt.tasks.pool.inline import InlinePool
 
 RESULTS: Final = Path(__file__).parent / "results" / "lanes.json"
 CHUNKS: Final = 5
@@ -109,7 +109,7 @@ def main() -> None:
     args = parser.parse_args()
     genotypes = interpreter_benchmark.candidates(args.candidates, args.seed)
     settings = {name: value for name, value in vars(args).items() if name != "write"}
-    result: dict[str, Any] = {"versions": machine.versions(), "settings": settings, "tasks": {}}
+    result: dict[str, Any] = {"versions": provenance.versions(), "settings": settings, "tasks": {}}
     for task in args.tasks:
         proxy = ProxyConfig(task, args.steps, CHUNKS)
         plain: dict[int, Outcome] | None = None
@@ -117,7 +117,7 @@ def main() -> None:
         for lanes in sorted({1, *args.lanes}):
             threads = math.ceil(lanes * args.threads_per_lane)
             if lanes == 1:
-                threads = pool_config.num_usable_cores()
+                threads = config.num_usable_cores()
             row, outcomes = measure(proxy, lanes, threads, genotypes, args.seconds)
             if plain is None:
                 plain = outcomes

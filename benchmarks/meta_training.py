@@ -20,7 +20,9 @@ import jax.numpy as jnp
 import optax
 
 from veldt.learned_opt import registry
-from veldt.meta import outer, task_problem, truncated_es
+from veldt.meta.estimators import truncated_es
+from veldt.meta.problems import task_problem
+from veldt.meta.train import outer_step
 from veldt.tasks import base
 from veldt.tasks import registry as tasks
 
@@ -64,7 +66,7 @@ class Subject:
             problem = task_problem.TaskProblem.of(task, make_tx, lengths=LENGTHS)
             self._each = truncated_es.PES(problem, NUM_PARTICLES, WINDOW)
             began = time.perf_counter()
-            self._state = outer.begin(self._each, meta_params, next(self._keys))
+            self._state = outer_step.begin(self._each, meta_params, next(self._keys))
             self._estimate()
             return time.perf_counter() - began
 
@@ -80,7 +82,7 @@ class Subject:
         self.measured.cpu_s.append(time.process_time() - cpu_began)
 
     def _estimate(self) -> None:
-        meta_grad, self._state, _ = outer.estimate(
+        meta_grad, self._state, _ = outer_step.estimate(
             self._each, self._meta_params, self._state, next(self._keys)
         )
         jax.block_until_ready(meta_grad)

@@ -32,7 +32,7 @@ import numpy as np
 import optax
 
 from veldt.meta import pytree
-from veldt.meta.replay import backward, plans, programs, states, storage, training, transforms
+from veldt.meta.replay import backward, plans, programs, states, storage, task_training, transforms
 
 RESULTS: Final = Path(__file__).parent / "results" / "metagradient.json"
 LONG_BYTES: Final = 64 * 10**6
@@ -43,7 +43,7 @@ BATCH: Final = 16
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Perceptron(training.Training):
+class Perceptron(task_training.Training):
     """A perceptron of two hidden layers fits a random one; batches follow from the step.
 
     Attributes:

@@ -34,13 +34,14 @@ import jax
 import numpy as np
 
 from veldt import config as config_lib
-from veldt.search import rules
-from veldt.search.config import SearchConfig
-from veldt.search.evaluator import EvaluatorFactory
-from veldt.search.genotype import Genotype
-from veldt.search.jobs import EvalJob, Run
-from veldt.tasks import inline_pool, pool_config, ray_cluster, ray_pool
-from veldt.tasks.pool import Job, JobStatus, Pool
+from veldt.search import rule_sources
+from veldt.search.config.search_config import SearchConfig
+from veldt.search.evaluation.evaluator import EvaluatorFactory
+from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evaluation.jobs import EvalJob, Run
+from veldt.tasks.pool import config, ray_cluster, ray_pool
+from veldt.tasks.pool import inline as inline_pool
+from veldt.tasks.pool.base import Job, JobStatus, Pool
 
 RESULTS: Final = Path(__file__).parent / "results" / "pool.json"
 NUM_WORKERS: Final = 2
@@ -59,7 +60,8 @@ class Sleeper:
 def evaluations(count: int) -> list[EvalJob]:
     """Jobs as a search hands them out: one seed of each proxy; AdamW and Lion in turn."""
     genotypes = [
-        Genotype(rules.load_rule(name), rate) for name, rate in (("adamw", 3e-3), ("lion", 3e-4))
+        Genotype(rule_sources.load_rule(name), rate)
+        for name, rate in (("adamw", 3e-3), ("lion", 3e-4))
     ]
     num_tasks = len(config_lib.load_config(SearchConfig, "quickstart").tasks)
     return [
@@ -104,8 +106,8 @@ def measure_overhead(
     """The three back ends in turns, on the same jobs."""
     with (
         inline_pool.InlinePool(factory, NUM_WORKERS) as inline,
-        ray_pool.RayPool(factory, pool_config.PoolConfig("ray", NUM_WORKERS)) as batched,
-        ray_pool.RayPool(factory, pool_config.PoolConfig("ray", NUM_WORKERS)) as one_by_one,
+        ray_pool.RayPool(factory, config.PoolConfig("ray", NUM_WORKERS)) as batched,
+        ray_pool.RayPool(factory, config.PoolConfig("ray", NUM_WORKERS)) as one_by_one,
     ):
         pools: dict[str, Pool] = {
             "inline": inline,
@@ -173,13 +175,11 @@ def measure_utilisation(
     num_workers: int, mean_s: float, work_s: float, repeats: int, seed: int
 ) -> dict[str, Any]:
     """Jobs of log-normal length (sigma 0.6), `work_s` of them per worker, `repeats` times."""
-    cores = pool_config.num_usable_cores()
-    ray_config = pool_config.RayConfig(num_cpus=cores / num_workers)
+    cores = config.num_usable_cores()
+    ray_config = config.RayConfig(num_cpus=cores / num_workers)
     window = 4 * num_workers
     busy, walls = [], []
-    with ray_pool.RayPool(
-        Sleeper, pool_config.PoolConfig("ray", num_workers, ray=ray_config)
-    ) as pool:
+    with ray_pool.RayPool(Sleeper, config.PoolConfig("ray", num_workers, ray=ray_config)) as pool:
         ready_s = wait_for_workers(pool)
         feed(pool, [mean_s] * num_workers, window)  # So that it knows about how long jobs take.
         for repeat in range(repeats):
@@ -246,9 +246,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     repeats = 2 if args.quick else args.repeats
-    connection = ray_cluster.connect(
-        pool_config.PoolConfig("ray", 6, ray=pool_config.RayConfig(num_cpus=1))
-    )
+    connection = ray_cluster.connect(config.PoolConfig("ray", 6, ray=config.RayConfig(num_cpus=1)))
     import ray
 
     sleep_s = {"1 ms sleep": 1e-3, "10 ms sleep": 1e-2, "100 ms sleep": 1e-1}
@@ -267,8 +265,8 @@ def main() -> None:
     connection.close()
 
     # A Ray of its own: nodes have as many cores as the workers above asked for.
-    connection = ray_cluster.connect(pool_config.PoolConfig("ray"))
-    cores = pool_config.num_usable_cores()
+    connection = ray_cluster.connect(config.PoolConfig("ray"))
+    cores = config.num_usable_cores()
     utilisation = [
         measure_utilisation(num, mean_s, 2.0 if args.quick else 10.0, 1 if args.quick else 3, 0)
         for num in ((2, 8) if args.quick else (2, 8, 32))

@@ -42,16 +42,16 @@ from unittest import mock
 import numpy as np
 
 from veldt import config
-from veldt.search import records
-from veldt.search.config import SearchConfig
-from veldt.search.evaluator import EvaluatorFactory
-from veldt.search.evolution import Evolution
-from veldt.search.jobs import EvalJob, Outcome, RunResult, Status
-from veldt.search.store import Store
-from veldt.tasks import driver
-from veldt.tasks.inline_pool import InlinePool
-from veldt.tasks.pool import Job, JobResult, Pool, PoolStats
-from veldt.tasks.simulated_pool import Cluster, End, SimulatedPool
+from veldt.search.config.search_config import SearchConfig
+from veldt.search.evaluation.evaluator import EvaluatorFactory
+from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
+from veldt.search.evolution import job_records
+from veldt.search.evolution.engine import Evolution
+from veldt.search.storage.store import Store
+from veldt.tasks.pool import driver
+from veldt.tasks.pool.base import Job, JobResult, Pool, PoolStats
+from veldt.tasks.pool.inline import InlinePool
+from veldt.tasks.pool.simulated import Cluster, End, SimulatedPool
 
 RESULTS: Final = Path(__file__).parent / "results" / "scaling.json"
 # In four searches of the quickstart, 2,200 candidates each, a quarter of the candidates were
@@ -144,7 +144,7 @@ def search(
     num_proposals: int,
     told: Callable[[int, Evolution], None] = lambda index, evolution: None,
     asked: Callable[[int, bool], None] = lambda index, is_job: None,
-    around: Callable[[records.RunNow], records.RunNow] = lambda run_now: run_now,
+    around: Callable[[job_records.RunNow], job_records.RunNow] = lambda run_now: run_now,
 ) -> Evolution:
     """A search without its finals.
 
@@ -248,7 +248,7 @@ def simulate(
         scores = Scores(challenges)
         pool = undo.enter_context(SimulatedPool(scores, cluster, durations.fate(scale), seed=seed))
 
-        def around(run_now: records.RunNow) -> records.RunNow:
+        def around(run_now: job_records.RunNow) -> job_records.RunNow:
             def wrapper(runs: Sequence[driver.Run]) -> Iterator[JobResult]:
                 nonlocal in_challenges_s
                 began = pool.now

@@ -14,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import schedule_tasks
 
-from veldt.meta.rivals import grids
+from veldt.meta.baselines import grids
 from veldt.meta.tune import optimizers
-from veldt.tasks import base, compiling, types, unroll
+from veldt.tasks import base
+from veldt.tasks.common import compiling, types
+from veldt.tasks.inner_loop import unroll
 
 # Shapes: N runs, T steps, C candidates.
 

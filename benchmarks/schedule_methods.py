@@ -23,9 +23,7 @@ import optax
 import schedule_lab
 from schedule_lab import CHUNK, RANGE, Found, Lab
 
-from veldt.meta.hypergradient import bilevel
-from veldt.meta.replay import fallback
-from veldt.meta.rivals import (
+from veldt.meta.baselines import (
     black_box,
     forward_sharing,
     grids,
@@ -34,8 +32,12 @@ from veldt.meta.rivals import (
     one_pass,
     refinement,
 )
+from veldt.meta.hypergradient import bilevel
+from veldt.meta.replay import fallback
 from veldt.meta.tune import config, hyperparameters, loop, optimizers, problem
-from veldt.tasks import base, compiling, types, unroll
+from veldt.tasks import base
+from veldt.tasks.common import compiling, types
+from veldt.tasks.inner_loop import unroll
 
 # Shapes: N runs, T steps, K knots, C candidates.
 

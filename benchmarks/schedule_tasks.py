@@ -13,7 +13,8 @@ from typing import Final, final
 import flax.linen as nn
 import jax.numpy as jnp
 
-from veldt.tasks import dataset, generative, image_models, language, supervised, text
+from veldt.tasks.data import dataset, text
+from veldt.tasks.shipped import generative, image_models, language, supervised
 
 NUM_CLASSES: Final = 10
 

@@ -40,8 +40,8 @@ import schedule_tasks
 
 from veldt.meta.replay import api, states
 from veldt.meta.tune import config, problem
-from veldt.tasks import compiling
-from veldt.tasks.benchmark import machine
+from veldt.tasks.benchmark.runs import provenance
+from veldt.tasks.common import compiling
 
 RESULTS: Final = Path(__file__).parent / "results" / "schedules.json"
 NUM_REPORTING: Final = 16
@@ -292,7 +292,7 @@ def main() -> None:
     for task, rows in tables.items():
         show(task, rows)
     result = {
-        "versions": machine.versions(),
+        "versions": provenance.versions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "updates": args.updates,
         "seeds": args.seeds,

@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from veldt.search import hall_entries, verdict
-from veldt.search.store import Store
+from veldt.search.finals import conclusion
+from veldt.search.storage import hall_entries
+from veldt.search.storage.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "search_seeds.json"
 
@@ -32,7 +33,7 @@ def search(seed: int, folder: Path) -> dict[str, Any]:
         entries = hall_entries.read_entries(store)
         trained = store.rows("SELECT COUNT(*) AS n FROM proposal WHERE source = 'evaluated'")
         search_s = store.rows("SELECT MAX(told_s) AS s FROM proposal")[0]["s"]
-    winner = verdict.find_winner(entries)
+    winner = conclusion.find_winner(entries)
     assert winner is not None
     return {
         "seed": seed,
@@ -47,7 +48,7 @@ def search(seed: int, folder: Path) -> dict[str, Any]:
                 "significant": comparison.significant,
                 "meta_difference": comparison.meta_difference,
             }
-            for comparison in verdict.compare(entries)
+            for comparison in conclusion.compare(entries)
         },
     }
 

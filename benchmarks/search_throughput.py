@@ -54,17 +54,22 @@ import numpy as np
 import optax
 
 from veldt import config
-from veldt.search import dataflow, encode, evaluator, interpreter, paths
-from veldt.search.config import SearchConfig
-from veldt.search.evaluator import EvaluatorFactory
-from veldt.search.evolution import Evolution
+from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
+from veldt.search.config.search_config import SearchConfig
+from veldt.search.evaluation import evaluator
+from veldt.search.evaluation.evaluator import EvaluatorFactory
+from veldt.search.evolution.engine import Evolution
+from veldt.search.language import dataflow
 from veldt.search.program import Program
-from veldt.search.proxy_config import EvaluatorConfig, ProxyConfig
-from veldt.search.store import Store
-from veldt.tasks import compiling, driver, registry, unroll
-from veldt.tasks.benchmark import machine
-from veldt.tasks.flat import Layout
-from veldt.tasks.inline_pool import InlinePool
+from veldt.search.runtime import encode, interpreter, training_paths
+from veldt.search.storage.store import Store
+from veldt.tasks import registry
+from veldt.tasks.benchmark.runs import provenance
+from veldt.tasks.common import compiling
+from veldt.tasks.inner_loop import unroll
+from veldt.tasks.inner_loop.flat import Layout
+from veldt.tasks.pool import driver
+from veldt.tasks.pool.inline import InlinePool
 
 RESULTS: Final = Path(__file__).parent / "results" / "search_throughput.json"
 STORES: Final = Path("runs/seeds")
@@ -90,7 +95,7 @@ PARTS: Final = ("steps", "paths", "floor", "children", "cache")
 Loop = Callable[[], Any]
 
 
-class Sgd(paths.AbstractPath):
+class Sgd(training_paths.AbstractPath):
     """Plain SGD as a path of the evaluator's loop."""
 
     data = ()
@@ -113,10 +118,10 @@ def programs() -> dict[str, dataflow.Dataflow]:
     return flows
 
 
-def evaluator_loop(proxy: evaluator.ProxyLoop, path: paths.AbstractPath) -> Loop:
+def evaluator_loop(proxy: evaluator.ProxyLoop, path: training_paths.AbstractPath) -> Loop:
     """A chunk of the evaluator's own loop under a path that is given."""
     flow = dataflow.lower(Program.parse("def rule(w, g):\n    return g\n"), fold=True)
-    with mock.patch.object(paths, "choose", lambda *_, **__: path):
+    with mock.patch.object(training_paths, "choose", lambda *_, **__: path):
         data, rate, seed, start, advance = proxy.prepare(flow, RATE, 0)
 
     def prepared() -> Any:
@@ -191,12 +196,12 @@ def measure_task(
     loops = {"sgd": tree_loop(name, num_steps), "sgd_flat": evaluator_loop(proxy, Sgd())}
     began = time.process_time()
     for key, arrays in {"empty": empty, **encoded}.items():
-        path = paths.Interpreted(arrays, layout, capacity)
+        path = training_paths.Interpreted(arrays, layout, capacity)
         loops[f"interpreted {key}"] = evaluator_loop(proxy, path)
     compile_s = {"interpreter": time.process_time() - began}
     for key, flow in list(flows.items())[:NUM_COMPILED]:
         began = time.process_time()
-        loops[f"compiled {key}"] = evaluator_loop(proxy, paths.Compiled(flow, layout))
+        loops[f"compiled {key}"] = evaluator_loop(proxy, training_paths.Compiled(flow, layout))
         compile_s[key] = time.process_time() - began
     seconds = timed(loops, rounds)
     result: dict[str, Any] = {
@@ -229,7 +234,10 @@ def measure_task(
 
 def measure_paths(step_results: Mapping[str, Any]) -> dict[str, Any]:
     """What compiling saved over interpreting, and what `paths.choose` makes of it."""
-    result: dict[str, Any] = {"COMPILE_S": paths.COMPILE_S, "SAVED_NS": paths.SAVED_NS}
+    result: dict[str, Any] = {
+        "COMPILE_S": training_paths.COMPILE_S,
+        "SAVED_NS": training_paths.SAVED_NS,
+    }
     for name, task in step_results.items():
         rows = {}
         for key in [key for key in task["instructions"] if key in task["compile_cpu_s"]]:
@@ -242,8 +250,8 @@ def measure_paths(step_results: Mapping[str, Any]) -> dict[str, Any]:
             rows[key] = {
                 "saved_ns": saved_us * 1e3 / num_instructions / task["num_params"],
                 "break_even_steps": compile_s / saved_us * 1e6 if saved_us > 0 else None,
-                "break_even_steps_of_choose": paths.COMPILE_S
-                / (paths.SAVED_NS * 1e-9 * num_instructions * task["num_params"]),
+                "break_even_steps_of_choose": training_paths.COMPILE_S
+                / (training_paths.SAVED_NS * 1e-9 * num_instructions * task["num_params"]),
             }
         result[name] = rows
     return result
@@ -397,7 +405,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     before = json.loads(args.results.read_text()) if args.results.exists() else {}
-    result: dict[str, Any] = before | {"versions": machine.versions(), "live_statements": LIVE}
+    result: dict[str, Any] = before | {"versions": provenance.versions(), "live_statements": LIVE}
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "steps": lambda: measure_steps(args.rounds),
         "paths": lambda: measure_paths(result["steps"]),

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from veldt.learned_opt import shipped, weights
+from veldt.learned_opt import shipped, weight_files
 
 
 def benchmark(results: dict[str, Any], name: str) -> dict[str, Any]:
@@ -35,13 +35,13 @@ def benchmark(results: dict[str, Any], name: str) -> dict[str, Any]:
 
 def main(run_dir: Path, results: Path) -> None:
     """Write the file."""
-    found = weights.read(run_dir / shipped.RUN_FILE)
+    found = weight_files.read(run_dir / shipped.RUN_FILE)
     name = shipped.name_of(run_dir)
     record = dict(found.record)
     record["benchmark"] = benchmark(json.loads(results.read_text(encoding="utf-8")), name)
     path = shipped.FOLDER / f"{name}{shipped.SUFFIX}"
     path.parent.mkdir(exist_ok=True)
-    weights.write(path, dataclasses.replace(found, record=record))
+    weight_files.write(path, dataclasses.replace(found, record=record))
     print(f"wrote {path.name}, {path.stat().st_size / 1024:.1f} KiB")
 
 

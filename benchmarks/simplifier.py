@@ -35,11 +35,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from veldt.search import evaluator, evolution_config, jobs, mutation, proxy_config, rules
-from veldt.search.genotype import Genotype
-from veldt.search.ops import INTERPRETED
+from veldt.search import rule_sources
+from veldt.search.config import evolution_config, proxy_config
+from veldt.search.evaluation import evaluator, jobs
+from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evolution import mutation
+from veldt.search.finals import ablation
+from veldt.search.language.ops import INTERPRETED
 from veldt.search.program import Program
-from veldt.search.simplify import clutter, knockout, prune, simplify, verification
+from veldt.search.simplify import clutter, prune, simplify, verification
 
 RESULTS: Final = Path(__file__).parent / "results" / "simplifier.json"
 RAW_LION: Final = Path(__file__).parents[1] / "tests" / "search" / "golden" / "raw_lion.txt"
@@ -120,13 +124,13 @@ def lion_distance(program: Program) -> float:
 
 def raw_lion() -> dict[str, Any]:
     """The paper's program, and what it comes out as."""
-    simple, row = simplified(rules.load_rule(RAW_LION))
+    simple, row = simplified(rule_sources.load_rule(RAW_LION))
     return {**row, "program": str(simple), "lion_distance": lion_distance(simple)}
 
 
 def cluttered(name: str, versions: int) -> dict[str, Any]:
     """One shipped rule, as it is and with clutter put in."""
-    rule = rules.load_rule(name)
+    rule = rule_sources.load_rule(name)
     shipped, own = simplified(rule)
     rows = [
         simplified(clutter.clutter(np.random.default_rng(seed), rule, CHANGES))[1]
@@ -148,8 +152,8 @@ def evolved(versions: int) -> dict[str, Any]:
     rows = []
     for seed in range(versions):
         rng = np.random.default_rng((1, seed))
-        name = rules.RULE_NAMES[rng.integers(len(rules.RULE_NAMES))]
-        genotype = Genotype(rules.load_rule(name), 0.1)
+        name = rule_sources.RULE_NAMES[rng.integers(len(rule_sources.RULE_NAMES))]
+        genotype = Genotype(rule_sources.load_rule(name), 0.1)
         for _ in range(MUTATIONS):
             genotype = mutation.mutate(rng, genotype, config).genotype
         rows.append(simplified(genotype.program)[1])
@@ -170,9 +174,9 @@ def knocked_out() -> dict[str, Any]:
         for seeds in (range(4), range(100, 112))
     )
     given = Program.parse(FULL)
-    score = knockout.training_score(make(), LION_RATE, runs)
-    found = knockout.knock_out(given, score, tolerance=TOLERANCE, max_evaluations=100)
-    confirm = knockout.training_score(make(), LION_RATE, fresh)
+    score = ablation.training_score(make(), LION_RATE, runs)
+    found = ablation.knock_out(given, score, tolerance=TOLERANCE, max_evaluations=100)
+    confirm = ablation.training_score(make(), LION_RATE, fresh)
     return {
         "proxies": [f"{proxy.task} ({proxy.num_steps} steps)" for proxy in PROXIES],
         "seeds": "0 to 3, held out 100 to 111",
@@ -202,7 +206,7 @@ def worst(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 def all_cluttered(versions: int) -> dict[str, Any]:
     """All shipped rules, and their sums."""
     by_rule = {}
-    for name in rules.RULE_NAMES:
+    for name in rule_sources.RULE_NAMES:
         by_rule[name] = cluttered(name, versions)
         print(name, json.dumps(by_rule[name]), flush=True)
     rows = by_rule.values()

@@ -44,19 +44,16 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from veldt.search import config as config_lib
-from veldt.search import (
-    dataflow,
-    display,
-    finals_config,
-    integrity,
-    proxy_config,
-    replay,
-    run,
-)
-from veldt.search.jobs import EvalJob, Outcome, RunResult, Status
-from veldt.search.store import Store
-from veldt.tasks import pool_config
+from veldt.search import rerun
+from veldt.search import run_search as run
+from veldt.search.config import finals_config, proxy_config
+from veldt.search.config import search_config as search_config_lib
+from veldt.search.display import display
+from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
+from veldt.search.language import dataflow
+from veldt.search.storage import integrity
+from veldt.search.storage.store import Store
+from veldt.tasks.pool import config
 
 RESULTS: Final = Path(__file__).parent / "results" / "soak.json"
 MARK: Final = "VELDT_SOAK"  # In the environment of every process of this soak's clusters.
@@ -131,9 +128,9 @@ def commit(order: str) -> None:
         time.sleep(0.01)
 
 
-def search_config(seed: int, evaluations: int, pool: pool_config.PoolConfig) -> Any:
+def search_config(seed: int, evaluations: int, pool: config.PoolConfig) -> Any:
     """A search whose tasks are names only."""
-    return config_lib.SearchConfig(
+    return search_config_lib.SearchConfig(
         tasks=(proxy_config.ProxyConfig("digits_mlp", 10, 1),),
         meta_validation=(proxy_config.ProxyConfig("quadratic", 10, 1),),
         seed=seed,
@@ -150,12 +147,12 @@ def search_config(seed: int, evaluations: int, pool: pool_config.PoolConfig) -> 
 
 def drive(args: argparse.Namespace) -> None:
     """The search's own process."""
-    pool = pool_config.PoolConfig(
+    pool = config.PoolConfig(
         backend="ray",
         num_workers=3,
         timeout_s=5.0,
         max_tries=8,  # Bad luck may strike one job several times here; poison it is not.
-        ray=pool_config.RayConfig(address=args.drive, memory_limit_gib=1.0),
+        ray=config.RayConfig(address=args.drive, memory_limit_gib=1.0),
     )
     settings = search_config(args.seed, args.evaluations, pool)
     with open(args.run_dir / "progress.txt", "a", encoding="utf-8") as progress:
@@ -262,7 +259,7 @@ class Soak:
             if ended:
                 break
         plain = self.folder / f"plain-{number}"
-        inline = pool_config.PoolConfig(backend="inline", num_workers=2)
+        inline = config.PoolConfig(backend="inline", num_workers=2)
         settings = search_config(seed, self.args.evaluations, inline)
         run.run_search(settings, plain, factory=Make(Factory(str(self.folder / "none"), 0.0)))
         self.compare(run_dir, plain)
@@ -350,7 +347,7 @@ class Soak:
             Store.open(run_dir, read_only=True) as struck,
             Store.open(plain, read_only=True) as left_alone,
         ):
-            found = replay.differences(struck, left_alone)
+            found = rerun.differences(struck, left_alone)
             metas = [meta(store) for store in (struck, left_alone)]
         found = [text for text in found if not text.startswith("meta:")]
         if metas[0] != metas[1]:

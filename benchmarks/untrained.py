@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from veldt.learned_opt import shipped, weights
+from veldt.learned_opt import shipped, weight_files
 
 
 def main(source: str, path: Path) -> None:
@@ -18,7 +18,7 @@ def main(source: str, path: Path) -> None:
     found = shipped.load(source)
     drawn = found.architecture.init(jax.random.key(0))
     record = {**found.record, "untrained": True}
-    weights.write(path, dataclasses.replace(found, meta_params=drawn, record=record))
+    weight_files.write(path, dataclasses.replace(found, meta_params=drawn, record=record))
     print(f"wrote {path}")
 
 

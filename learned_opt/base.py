@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import jax
 import optax
 
-from veldt.tasks import types
+from veldt.tasks.common import types
 
 MetaParams: TypeAlias = Any
 """Pytree of float arrays: what meta-training moves."""

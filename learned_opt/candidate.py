@@ -8,8 +8,8 @@ from typing import Any, final
 
 import optax
 
-from veldt.learned_opt import shipped, weights
-from veldt.tasks.benchmark.candidates import Candidate
+from veldt.learned_opt import shipped, weight_files
+from veldt.tasks.benchmark.protocol.candidates import Candidate
 
 
 @final
@@ -35,7 +35,7 @@ class LearnedCandidate(Candidate):
     tasks: frozenset[str] = frozenset()
 
     def make_tx(self, learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
-        loaded = weights.from_bytes(self.content, self.name)
+        loaded = weight_files.from_bytes(self.content, self.name)
         tx = loaded.as_optax(num_steps, **dict(self.options))
         if callable(learning_rate):
             return optax.chain(tx, optax.scale_by_schedule(learning_rate))
@@ -61,8 +61,8 @@ def learned_candidate(source: str | Path, **options: Any) -> LearnedCandidate:
     Raises:
       WeightsError: There are no such weights, or the file is damaged or something else.
     """
-    content = weights.read_bytes(shipped.find(source))
-    loaded = weights.from_bytes(content, str(source))
+    content = weight_files.read_bytes(shipped.find(source))
+    loaded = weight_files.from_bytes(content, str(source))
     return LearnedCandidate(
         shipped.name_of(source), content, tuple(options.items()), tasks=loaded.tasks
     )

@@ -7,7 +7,7 @@ with its message, and these cross process boundaries.
 from collections.abc import Iterable
 from typing import Self
 
-from veldt.tasks import errors as task_errors
+from veldt.tasks.common import errors as task_errors
 
 
 class LearnedOptError(ValueError):

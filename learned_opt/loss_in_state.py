@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from veldt.learned_opt import errors
-from veldt.tasks import types
+from veldt.tasks.common import types
 
 _UNSET = -jnp.inf  # no loss that training could go on from
 

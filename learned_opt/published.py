@@ -45,9 +45,9 @@ from typing import Any, Final
 import jax
 import numpy as np
 
-from veldt.learned_opt import base, celo, celo2, errors, velo
-from veldt.learned_opt import weights as weights_lib
-from veldt.tasks import npz
+from veldt.learned_opt import base, errors, weight_files
+from veldt.learned_opt.architectures import celo, celo2, velo
+from veldt.tasks.common.disk import npz
 
 _PERCEPTRON: Final = "ff_mod_stack/~/"
 _SCHEDULER: Final = {
@@ -83,7 +83,7 @@ def read(path: str | Path, architecture: base.LearnedOptimizer) -> base.MetaPara
     if kind not in _PERCEPTRONS:
         known = ", ".join(k.__name__ for k in _PERCEPTRONS)
         raise errors.WeightsError.of(path, f"can be read for {known}, not for {kind.__name__}")
-    content = weights_lib.read_bytes(path)
+    content = weight_files.read_bytes(path)
     try:
         arrays = _read_npz(content) if content.startswith(b"PK") else _read_msgpack(content)
         ours, unknown = _translate(arrays, _PERCEPTRONS[kind])

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from veldt.learned_opt import adafac_mlp, base, celo, celo2, errors, mlp, rnn_mlp, velo
+from veldt.learned_opt import base, errors
+from veldt.learned_opt.architectures import adafac_mlp, celo, celo2, mlp, rnn_mlp, velo
 
 # Sizes as published. "velo" and "velo_small" have the slips of the original corrected;
 # `dataclasses.replace(..., statistics="published")` is what its published weights want.

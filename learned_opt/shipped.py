@@ -9,9 +9,8 @@ from typing import Any, Final
 
 import optax
 
-from veldt.learned_opt import base, errors
-from veldt.learned_opt import weights as weights_lib
-from veldt.tasks import errors as task_errors
+from veldt.learned_opt import base, errors, weight_files
+from veldt.tasks.common import errors as task_errors
 
 FOLDER: Final = Path(__file__).parent / "weights"
 SUFFIX: Final = ".npz"
@@ -62,13 +61,13 @@ def name_of(source: str | Path) -> str:
     return path.resolve().name if os.path.isdir(path) else path.stem
 
 
-def load(source: str | Path) -> weights_lib.Weights:
+def load(source: str | Path) -> weight_files.Weights:
     """Return the weights of a source, as for `find`.
 
     Raises:
       WeightsError: There are none, or the file is damaged or something else.
     """
-    return weights_lib.read(find(source))
+    return weight_files.read(find(source))
 
 
 def learned_optimizer(

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from veldt.search.errors import SearchError
-from veldt.tasks import errors as task_errors
-from veldt.tasks import files
+from veldt.tasks.common import errors as task_errors
+from veldt.tasks.common.disk import atomic_files
 
 
 def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
@@ -19,6 +19,6 @@ def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
       SearchError: it cannot be written, for want of space or of permission; the old file stays.
     """
     try:
-        files.write_bytes(path, text.encode("utf-8", errors))
+        atomic_files.write_bytes(path, text.encode("utf-8", errors))
     except task_errors.TaskError as error:
         raise SearchError(str(error)) from None

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from veldt.search.errors import SearchError, UnknownNameError
-from veldt.tasks import errors, imports
-from veldt.tasks.hollow import MIN_NORMALIZED
+from veldt.tasks.common import errors, imports
+from veldt.tasks.inner_loop.hollow import MIN_NORMALIZED
 
 MIN_LOG_LOSS: Final = math.log(MIN_NORMALIZED)
 # A log loss that says that nothing was learnt; beyond it all is alike.

@@ -7,8 +7,11 @@ of the search: parsing, lowering, simplification, printing, and the Optax transf
 from dataclasses import dataclass
 from typing import final
 
-from veldt.search import dataflow, parse, pretty, simplify, transform
-from veldt.search.statements import AbstractProgram
+from veldt.search import simplify
+from veldt.search.language import dataflow, parse
+from veldt.search.language import printing as pretty
+from veldt.search.language.statements import AbstractProgram
+from veldt.search.runtime import optax_transform
 
 
 @final
@@ -45,6 +48,6 @@ class Program(AbstractProgram):
         return pretty.pretty(self)
 
     @property
-    def as_optax(self) -> transform.OptaxFactory:
+    def as_optax(self) -> optax_transform.OptaxFactory:
         """Make an Optax transform: `as_optax(learning_rate, **constants)`."""
-        return transform.optax_factory(self)
+        return optax_transform.optax_factory(self)

@@ -47,7 +47,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from veldt.tasks import array_tree, errors, types
+from veldt.tasks.common import array_tree, errors, types
 
 MAX_NORMALIZED_LOSS = 1.5
 """Where every normalizer is cut off: half as bad again as knowing nothing; NaN counts as this."""

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from veldt.tasks import base, types
+from veldt.tasks import base
+from veldt.tasks.common import types
 
 RELATIVE_TOLERANCE = 1e-4
 """By how much two numbers of one task may differ between machines. A rounding error of single

@@ -7,20 +7,19 @@ from typing import final
 
 import jax
 
-from veldt.tasks import (
-    base,
+from veldt.tasks import base
+from veldt.tasks.common import errors, imports
+from veldt.tasks.families import named
+from veldt.tasks.shipped import (
     control,
-    errors,
     es_gradient,
     generative,
     images,
-    imports,
     language,
     optimizer_training,
     quadratic,
     tabular,
 )
-from veldt.tasks.families import named
 
 KINDS: dict[str, tuple[Callable[[], base.Task], ...]] = {
     "quadratic": (

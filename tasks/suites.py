@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from veldt.tasks import errors
+from veldt.tasks.common import errors
 
 
 @final

@@ -1,6 +1,7 @@
 """A task made of another one: the same data on the same scale, with other parameters or losses."""
 
-from veldt.tasks import base, types
+from veldt.tasks import base
+from veldt.tasks.common import types
 
 
 class TaskWrapper(base.Task):

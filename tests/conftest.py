@@ -9,7 +9,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before anything imports JAX. Most of a test's time is LLVM's; at its level 1, which training loops
-# are compiled at anyway (`veldt.tasks.compiling`), the same bits take 0.6 of it.
+# are compiled at anyway (`veldt.tasks.common.compiling`), the same bits take 0.6 of it.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
 

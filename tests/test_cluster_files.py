@@ -9,7 +9,7 @@ import yaml
 
 import veldt
 from veldt import cli
-from veldt.tasks import pool_config
+from veldt.tasks.pool import config
 
 ROOT = Path(__file__).parents[1]
 HOME = "/".join(["", "home", "ubuntu"])  # On the nodes.
@@ -46,7 +46,7 @@ def called(monkeypatch):
             assert cli.main(words) == cli.OK
         return caught.value
 
-    monkeypatch.setattr("veldt.search.run.run_search", run_search)
+    monkeypatch.setattr("veldt.search.run_search.run_search", run_search)
     return called
 
 
@@ -89,7 +89,7 @@ def test_the_ray_up_files_search_is_one(called):
     described = yaml.safe_load(RAY_UP.read_text())
     assert settings.pool.num_workers == 8 * described["max_workers"]
     assert settings.window >= 8 * settings.pool.num_workers
-    assert pool_config.choose_backend(settings.pool) == "ray"
+    assert config.choose_backend(settings.pool) == "ray"
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_the_rayjobs_run_directory_is_on_the_volume_and_its_workers_fit(objects,
     assert float(limits["cpu"]) > each * ray.num_cpus
     assert float(limits["memory"].removesuffix("Gi")) > each * ray.memory_limit_gib
     assert settings.window >= 8 * settings.pool.num_workers
-    assert pool_config.choose_backend(settings.pool) == "ray"
+    assert config.choose_backend(settings.pool) == "ray"
 
 
 def test_the_image_has_the_drivers_ray_and_the_wheel():

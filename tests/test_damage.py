@@ -11,17 +11,19 @@ import pytest
 
 from tests.damage import damaged
 from veldt.learned_opt import errors as learned_errors
-from veldt.learned_opt import registry, weights
+from veldt.learned_opt import registry, weight_files
 from veldt.meta import checkpoint
 from veldt.meta import errors as meta_errors
 from veldt.meta.replay import errors as replay_errors
 from veldt.meta.replay import storage
-from veldt.search import best, rules
+from veldt.search import rule_sources
 from veldt.search.errors import SearchError
-from veldt.tasks import errors as task_errors
-from veldt.tasks.benchmark import archive, shelf
-from veldt.tasks.benchmark.costs import Cost
-from veldt.tasks.benchmark.sweep import SPLITS, Sweep
+from veldt.search.storage import best_rule
+from veldt.tasks.benchmark import archive
+from veldt.tasks.benchmark.runs import cache
+from veldt.tasks.benchmark.runs.costs import Cost
+from veldt.tasks.benchmark.runs.sweep import SPLITS, Sweep
+from veldt.tasks.common import errors as task_errors
 
 NUM_FLIPS = 200
 REFUSED = (
@@ -66,10 +68,10 @@ def test_weights(tmp_path: Path):
     architecture = registry.architecture("celo2")
     meta_params = architecture.init(jax.random.key(0))
     path = tmp_path / "some.npz"
-    weights.write(path, weights.Weights("celo2", architecture, meta_params, {"seed": 3}))
+    weight_files.write(path, weight_files.Weights("celo2", architecture, meta_params, {"seed": 3}))
 
     def read() -> Any:
-        found = weights.read(path)
+        found = weight_files.read(path)
         return found.name, repr(found.architecture), found.meta_params, json.dumps(found.record)
 
     check(path, read)
@@ -97,13 +99,13 @@ def test_an_archive_of_runs(tmp_path: Path):
 
 def test_finished_sweeps_and_costs(tmp_path: Path):
     """What an evaluation finds damaged it makes again: here that is an error."""
-    kept = shelf.Shelf(tmp_path)
+    kept = cache.Shelf(tmp_path)
     kept.write_sweeps(tmp_path / "a--0.npz", [a_sweep()])
     kept.write_cost(tmp_path / "a--0.json", Cost(1.25, 8.0))
 
     def sweeps() -> Any:
         try:
-            return [plain_sweep(sweep) for sweep in shelf.read_sweeps(tmp_path / "a--0.npz")]
+            return [plain_sweep(sweep) for sweep in cache.read_sweeps(tmp_path / "a--0.npz")]
         except Exception as error:
             raise task_errors.TaskError(f"a--0.npz {error}") from error
 
@@ -117,7 +119,7 @@ class Anyone:
 
 
 def test_measured_costs(tmp_path: Path):
-    kept, who = shelf.Shelf(tmp_path), Anyone()
+    kept, who = cache.Shelf(tmp_path), Anyone()
     kept.keep_cost("task", who, "f", Cost(1.25, 8.0))  # type: ignore[arg-type]
     path = kept.cost_path("task", who, "f")  # type: ignore[arg-type]
 
@@ -130,18 +132,20 @@ def test_measured_costs(tmp_path: Path):
     check(path, read)
 
 
-@pytest.mark.parametrize("name", [best.RULE_FILE, best.PROVENANCE_FILE])
+@pytest.mark.parametrize("name", [best_rule.RULE_FILE, best_rule.PROVENANCE_FILE])
 def test_a_best_rule(tmp_path: Path, name: str):
-    found = best.make_best(rules.load_rule("adamw"), 0.0125, "found", {"run": "a", "seed": "17"})
-    best.write_best(tmp_path, found)
+    found = best_rule.make_best(
+        rule_sources.load_rule("adamw"), 0.0125, "found", {"run": "a", "seed": "17"}
+    )
+    best_rule.write_best(tmp_path, found)
 
     def read() -> Any:
-        again = best.read_best(tmp_path)
+        again = best_rule.read_best(tmp_path)
         return str(again.program), again.learning_rate, dict(again.provenance)
 
     check(tmp_path / name, read)
-    if name == best.RULE_FILE:
-        check(tmp_path / name, lambda: str(rules.load_rule(tmp_path)))
+    if name == best_rule.RULE_FILE:
+        check(tmp_path / name, lambda: str(rule_sources.load_rule(tmp_path)))
 
 
 def test_states_of_a_metagradient(tmp_path: Path):

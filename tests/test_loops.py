@@ -13,7 +13,7 @@ import pytest
 
 import veldt
 from veldt.learned_opt import errors, registry
-from veldt.tasks import trainable
+from veldt.tasks.inner_loop import trainable
 
 TEXT = (Path(__file__).parents[1] / "docs" / "loops.md").read_text(encoding="utf-8")
 SECTIONS = re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE)

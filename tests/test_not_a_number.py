@@ -13,15 +13,15 @@ import yaml
 import veldt
 from tests.meta import test_meta_report as meta_runs
 from tests.meta.tune import test_tune_run as tunings
-from veldt.meta import log
-from veldt.meta import report as meta_report
-from veldt.meta.replay import verdict
+from veldt.meta.replay import trust
+from veldt.meta.train import log
+from veldt.meta.train import report as meta_report
 from veldt.meta.tune import descent
 from veldt.meta.tune import report as tune_report
-from veldt.meta.tune import run as tune_run
+from veldt.meta.tune import run_tuning as tune_run
 from veldt.tasks.benchmark import display
-from veldt.tasks.html import plot
-from veldt.tasks.lowest import finite, lowest
+from veldt.tasks.common.html import plot
+from veldt.tasks.common.nan_last import finite, lowest
 
 VALUES = (3.0, 1.0, 2.0)
 BAD = (math.nan, math.inf, -math.inf, None)
@@ -140,13 +140,13 @@ def test_a_direction_whose_smoothness_is_no_number_is_not_smooth(place, monkeypa
             self.rows[place] = math.nan
 
         def along(self, *args):
-            return verdict._Row((0.0, 0.0), 0.0, self.rows.pop(0))
+            return trust._Row((0.0, 0.0), 0.0, self.rows.pop(0))
 
     training = veldt.FunctionTraining(
         lambda h, d: jnp.asarray(1.0), lambda h, s, i, d: s, lambda h, s, d: s * h, num_steps=1
     )
-    monkeypatch.setattr(verdict, "_Probe", Probe)
-    found = verdict.judge(
+    monkeypatch.setattr(trust, "_Probe", Probe)
+    found = trust.judge(
         training, jnp.asarray(1.0), 1.0, jnp.asarray(1.0), jax.random.key(0), num_directions=2
     )
     assert math.isnan(found.metasmoothness) and "; low: keep steps small" in found.message

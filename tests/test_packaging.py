@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import veldt
-from veldt.tasks import pool_config, ray_cluster
-from veldt.tasks.pool import PoolError
+from veldt.tasks.pool import config, ray_cluster
+from veldt.tasks.pool.base import PoolError
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 DRIVER = """
 import sys
 from veldt.tasks import pool_config
-from veldt.tasks.pool import Job
+from veldt.tasks.pool.base import Job
 
 
 class Asked:
@@ -38,7 +38,7 @@ class Asked:
 ray_config = pool_config.RayConfig(wheel=sys.argv[1])
 config = pool_config.PoolConfig("ray", 1, ray=ray_config)
 with pool_config.make_pool(config, Asked) as pool:
-    for index, payload in enumerate(("where", "veldt.search.run", "veldt.tasks.pool")):
+    for index, payload in enumerate(("where", "veldt.search.run_search", "veldt.tasks.pool.base")):
         pool.submit(Job(index, payload))
     values = {result.id: result.value for result in pool.results()}
 import veldt, ray, jax
@@ -140,7 +140,7 @@ def test_what_is_no_wheel_is_refused_before_ray_starts_anything(name, tmp_path):
     (tmp_path / "text.whl").write_text("no archive")
     with zipfile.ZipFile(tmp_path / "veldt.zip", "w") as archive:
         archive.writestr("veldt/__init__.py", "")
-    settings = pool_config.RayConfig(wheel=str(tmp_path / name))
+    settings = config.RayConfig(wheel=str(tmp_path / name))
     with pytest.raises(PoolError, match=r"pool\.ray\.wheel: .* is no wheel; make one with `make w"):
         ray_cluster._runtime_env(settings, tmp_path)
 

@@ -9,12 +9,12 @@ import pytest
 
 import veldt
 from veldt import config, evaluation
-from veldt.meta.config import MetaTrainConfig
+from veldt.meta.train.config import MetaTrainConfig
 from veldt.meta.tune import problem
 from veldt.meta.tune.config import TuneConfig
-from veldt.search.config import SearchConfig
+from veldt.search.config.search_config import SearchConfig
 from veldt.tasks import suites
-from veldt.tasks.benchmark import baselines, candidates, protocol
+from veldt.tasks.benchmark.protocol import baselines, candidates, protocol
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -63,10 +63,10 @@ def test_every_config_and_rule_named_exists():
         assert config.load_config(TuneConfig, name).tune
     listed = re.search(r"shipped ones \(([^)]*)\)", TEXT)
     assert listed is not None
-    from veldt.search import rules
+    from veldt.search import rule_sources
 
-    assert set(listed.group(1).split(", ")) == set(rules.PUBLISHED)
-    for name in rules.DISCOVERED:
+    assert set(listed.group(1).split(", ")) == set(rule_sources.PUBLISHED)
+    for name in rule_sources.DISCOVERED:
         assert f'veldt.load_rule("{name}")' in TEXT
 
 

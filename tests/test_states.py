@@ -27,13 +27,13 @@ from flax.training.train_state import TrainState
 import veldt
 from veldt.learned_opt import registry, shipped
 from veldt.meta.tune import optimizers
-from veldt.search import rules
-from veldt.search.encode import Capacity, encode
-from veldt.search.export import export_optax
-from veldt.search.interpreter import interpret
-from veldt.search.ops import INTERPRETED
-from veldt.search.transform import scale_by_program
-from veldt.tasks.flat import Layout
+from veldt.search import rule_sources
+from veldt.search.export.optax_module import export_optax
+from veldt.search.language.ops import INTERPRETED
+from veldt.search.runtime.encode import Capacity, encode
+from veldt.search.runtime.interpreter import interpret
+from veldt.search.runtime.optax_transform import scale_by_program
+from veldt.tasks.inner_loop.flat import Layout
 
 LOSS = jnp.float32(1.5)
 SMALL = {"lstm_size": 4, "bank_size": 2}
@@ -58,12 +58,12 @@ ODD: Any = {
 
 def of_rule(name: str, folder: Path) -> Any:
     del folder
-    return rules.load_rule(name).as_optax(0.1)
+    return rule_sources.load_rule(name).as_optax(0.1)
 
 
 def of_export(name: str, folder: Path) -> Any:
     path = folder / f"{name}_exported.py"
-    path.write_text(export_optax(rules.load_rule(name)), encoding="utf-8")
+    path.write_text(export_optax(rule_sources.load_rule(name)), encoding="utf-8")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -98,8 +98,8 @@ def of_tuning(name: str, folder: Path) -> Any:
 
 
 MAKERS: dict[str, tuple[Callable[[str, Path], Any], list[str]]] = {
-    "rule": (of_rule, list(rules.RULE_NAMES)),
-    "export": (of_export, list(rules.RULE_NAMES)),
+    "rule": (of_rule, list(rule_sources.RULE_NAMES)),
+    "export": (of_export, list(rule_sources.RULE_NAMES)),
     "architecture": (of_architecture, registry.names()),
     "weights": (of_weights, shipped.names()),
     "loss in state": (of_weights_with_loss_in_state, shipped.names()),
@@ -362,7 +362,10 @@ def test_they_keep_their_bits_and_change_nothing_else_for_all(kind: str, name: s
 
 def test_updates_without_parameters_are_skipped_too():
     """SGD and its like read no parameters: then gradients say what is trained."""
-    for tx in (rules.load_rule("momentum").as_optax(0.1), rules.load_rule("sgd").as_optax(0.1)):
+    for tx in (
+        rule_sources.load_rule("momentum").as_optax(0.1),
+        rule_sources.load_rule("sgd").as_optax(0.1),
+    ):
         scale = optax.with_extra_args_support(tx)
         with pytest.raises(ValueError, match="reads the parameters"):
             scale.update(odd_grads(ODD), scale.init(ODD))
@@ -370,7 +373,7 @@ def test_updates_without_parameters_are_skipped_too():
 
 def test_the_interpreter_passes_over_tensors_without_entries():
     """As the native transform does, for every instruction and role."""
-    rule = rules.load_rule("muon")
+    rule = rule_sources.load_rule("muon")
     params = {name: ODD[name] for name in ("kernel", "bias", "empty", "no_rows", "no_columns")}
     layout = Layout.of(params)
     ops = tuple(name for name in rule_ops(rule) if name in INTERPRETED)

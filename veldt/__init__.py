@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from veldt.learned_opt.loss_in_state import loss_in_state
     from veldt.learned_opt.shipped import learned_optimizer
     from veldt.meta.replay.api import metagradient
-    from veldt.meta.replay.functions import FunctionTraining
-    from veldt.meta.replay.training import TaskTraining
+    from veldt.meta.replay.function_training import FunctionTraining
+    from veldt.meta.replay.task_training import TaskTraining
     from veldt.meta.tune.descent import tune
+    from veldt.search.language.roles import Roles
     from veldt.search.program import Program
-    from veldt.search.roles import Roles
-    from veldt.search.rules import load_rule
+    from veldt.search.rule_sources import load_rule
     from veldt.tasks.base import Task, TaskFamily
+    from veldt.tasks.inner_loop.train import train
     from veldt.tasks.registry import load_task
-    from veldt.tasks.training import train
 
 __version__ = "0.2.0"
 
@@ -50,19 +50,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "FunctionTraining": "veldt.meta.replay.functions",
+    "FunctionTraining": "veldt.meta.replay.function_training",
     "Program": "veldt.search.program",
-    "Roles": "veldt.search.roles",
+    "Roles": "veldt.search.language.roles",
     "Task": "veldt.tasks.base",
     "TaskFamily": "veldt.tasks.base",
-    "TaskTraining": "veldt.meta.replay.training",
+    "TaskTraining": "veldt.meta.replay.task_training",
     "evaluate": "veldt.evaluation",
     "learned_optimizer": "veldt.learned_opt.shipped",
-    "load_rule": "veldt.search.rules",
+    "load_rule": "veldt.search.rule_sources",
     "load_task": "veldt.tasks.registry",
     "loss_in_state": "veldt.learned_opt.loss_in_state",
     "metagradient": "veldt.meta.replay.api",
-    "train": "veldt.tasks.training",
+    "train": "veldt.tasks.inner_loop.train",
     "tune": "veldt.meta.tune.descent",
 }
 

@@ -14,7 +14,7 @@ from veldt import config as config_lib
 from veldt.fields import FieldInfo, list_fields
 
 if TYPE_CHECKING:
-    from veldt.learned_opt import weights
+    from veldt.learned_opt import weight_files
 
 FILE: Final = Path(__file__).parent / "catalogue.json"
 
@@ -66,11 +66,11 @@ def make(config_classes: Mapping[str, type]) -> dict[str, Any]:
         config_classes: The class of each command's config.
     """
     from veldt.learned_opt import shipped
-    from veldt.search import rules
+    from veldt.search import rule_sources
     from veldt.tasks import registry
 
     found = {
-        "rules": [Row(row.name, row.description) for row in rules.list_rules()],
+        "rules": [Row(row.name, row.description) for row in rule_sources.list_rules()],
         "tasks": [
             Row(name, (factory.__doc__ or "").partition("\n")[0])
             for name, factory in registry.TASKS.items()
@@ -83,7 +83,7 @@ def make(config_classes: Mapping[str, type]) -> dict[str, Any]:
     }
 
 
-def _weights(found: "weights.Weights") -> str:
+def _weights(found: "weight_files.Weights") -> str:
     """What a shipped weight file says of itself, on one line."""
     import jax
 

@@ -20,10 +20,10 @@ import veldt
 from veldt import catalogue, errors, linked
 from veldt import config as config_lib
 from veldt import words as words_lib
-from veldt.tasks import blame, stopping
+from veldt.tasks.common import error_origin, stopping
 
 if TYPE_CHECKING:
-    from veldt.tasks import pool_config
+    from veldt.tasks.pool import config as pool_config
 
 OK, FAILURE, USAGE = 0, 1, 2
 
@@ -59,7 +59,7 @@ def _run(words: list[str], stopper: stopping.Stopper) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except SystemExit as error:  # argparse, after printing help or the version.
-        if (theirs := blame.describe(error)) is not None:
+        if (theirs := error_origin.describe(error)) is not None:
             print(f"error: your code raised {theirs}", file=sys.stderr)
             return FAILURE
         return error.code if isinstance(error.code, int) else FAILURE
@@ -67,7 +67,7 @@ def _run(words: list[str], stopper: stopping.Stopper) -> int:
         if stopper.signum is not None and isinstance(error, _pool_error()):
             raise KeyboardInterrupt from error  # The cluster was asked to end as well.
         code, text = _exit_code(error), f"{error}"
-        if code is None and (theirs := blame.describe(error)) is not None:
+        if code is None and (theirs := error_origin.describe(error)) is not None:
             code, text = FAILURE, f"your code raised {theirs}"
         if code is None or os.environ.get("VELDT_DEBUG") == "1":
             raise
@@ -81,7 +81,7 @@ def _exit_code(error: Exception) -> int | None:
     from veldt.meta import errors as meta_errors
     from veldt.meta.replay import errors as replay_errors
     from veldt.search import errors as search_errors
-    from veldt.tasks import errors as task_errors
+    from veldt.tasks.common import errors as task_errors
 
     unusable = (
         errors.ConfigError,
@@ -108,9 +108,9 @@ def _exit_code(error: Exception) -> int | None:
 
 
 def _pool_error() -> type[Exception]:
-    from veldt.tasks import pool
+    from veldt.tasks.pool import base
 
-    return pool.PoolError
+    return base.PoolError
 
 
 def _dispatch(words: list[str], stopper: stopping.Stopper) -> None:
@@ -171,15 +171,17 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _search_config() -> type:
-    from veldt.search import config
+    from veldt.search.config import search_config
 
-    return config.SearchConfig
+    return search_config.SearchConfig
 
 
 def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from veldt.search import config, display, run
+    from veldt.search import run_search as run
+    from veldt.search.config import search_config
+    from veldt.search.display import display
 
-    settings = config_lib.load_config(config.SearchConfig, args.config, overrides)
+    settings = config_lib.load_config(search_config.SearchConfig, args.config, overrides)
     run_dir = _place("search", settings, args, overrides)
     _leave_accelerators_to_workers(settings.pool)
     view = display.make_display()
@@ -206,7 +208,7 @@ def _leave_accelerators_to_workers(settings: "pool_config.PoolConfig") -> None:
 
     JAX would take most of a GPU's memory here for a few small arrays.
     """
-    from veldt.tasks import pool_config
+    from veldt.tasks.pool import config as pool_config
 
     if pool_config.choose_backend(settings) == "ray":
         import jax
@@ -215,16 +217,17 @@ def _leave_accelerators_to_workers(settings: "pool_config.PoolConfig") -> None:
 
 
 def _meta_train_config() -> type:
-    from veldt.meta import config
+    from veldt.meta.train import config
 
     return config.MetaTrainConfig
 
 
 def _meta_train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from veldt.meta import config, display, run
-    from veldt.tasks import compiling
+    from veldt.meta.train import display
+    from veldt.meta.train import run_meta_training as run
+    from veldt.tasks.common import compiling
 
-    settings = config_lib.load_config(config.MetaTrainConfig, args.config, overrides)
+    settings: Any = config_lib.load_config(_meta_train_config(), args.config, overrides)
     run_dir = _place("meta-train", settings, args, overrides)
     _leave_accelerators_to_workers(settings.pool)
     compiling.keep_compiled()
@@ -242,10 +245,11 @@ def _tune_config() -> type:
 
 
 def _tune(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from veldt.meta.tune import config, display, run
-    from veldt.tasks import compiling
+    from veldt.meta.tune import display
+    from veldt.meta.tune import run_tuning as run
+    from veldt.tasks.common import compiling
 
-    settings = config_lib.load_config(config.TuneConfig, args.config, overrides)
+    settings: Any = config_lib.load_config(_tune_config(), args.config, overrides)
     run_dir = _place("tune", settings, args, overrides)
     compiling.keep_compiled()
     view = display.make_display()
@@ -314,16 +318,17 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from veldt.search import export, rules
-    from veldt.tasks import files
+    from veldt.search import rule_sources
+    from veldt.search.export import optax_module
+    from veldt.tasks.common.disk import atomic_files
 
-    writers = {"optax": export.export_optax}
+    writers = {"optax": optax_module.export_optax}
     if args.to not in writers:
         hint = errors.did_you_mean(args.to, writers)
         raise errors.UsageError(
             f"cannot export to {args.to!r}.{hint} Formats: {', '.join(writers)}"
         )
-    found = rules.read_found(args.source)
+    found = rule_sources.read_found(args.source)
     if found is not None:
         text = writers[args.to](
             found.program, learning_rate=found.learning_rate, provenance=found.provenance
@@ -331,7 +336,7 @@ def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     else:
         text = writers[args.to](veldt.load_rule(args.source))
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(args.output, text.encode())
+    atomic_files.write_bytes(args.output, text.encode())
     print(f"wrote {args.output}")
 
 
@@ -359,17 +364,17 @@ def _report_writer(run_dir: Path) -> Callable[[Path], Path]:
         from veldt import evaluation
 
         return evaluation.write_report
-    from veldt.meta import directory, log
+    from veldt.meta.train import directory, log
 
     if not (run_dir / log.FILE_NAME).exists():
-        from veldt.search import report as search_report
+        from veldt.search.report import search_report as search_report
 
         return search_report.write_report
     if "tune" in directory.read_config(run_dir / directory.CONFIG_FILE):
         from veldt.meta.tune import report as tune_report
 
         return tune_report.write_report
-    from veldt.meta import report as meta_report
+    from veldt.meta.train import report as meta_report
 
     return meta_report.write_report
 

@@ -17,19 +17,21 @@ from veldt import errors
 from veldt.learned_opt import candidate as learned_candidates
 from veldt.learned_opt import errors as learned_errors
 from veldt.learned_opt import shipped
-from veldt.search import best, candidate, rules
+from veldt.search import rule_sources
+from veldt.search.export import program_candidate
 from veldt.search.program import Program
-from veldt.tasks import errors as task_errors
-from veldt.tasks import files, imports, suites
-from veldt.tasks.benchmark import baselines, page, runs, stored
+from veldt.search.storage import best_rule
+from veldt.tasks import suites
 from veldt.tasks.benchmark import evaluate as evaluate_lib
-from veldt.tasks.benchmark import figures as figures_lib
-from veldt.tasks.benchmark.candidates import (
-    Candidate,
-    factory_candidate,
-    rate_grid,
-)
-from veldt.tasks.benchmark.results import Results
+from veldt.tasks.benchmark.protocol import baselines
+from veldt.tasks.benchmark.protocol.candidates import Candidate, factory_candidate, rate_grid
+from veldt.tasks.benchmark.report import benchmark_figures, benchmark_page
+from veldt.tasks.benchmark.runs import comparison_runs
+from veldt.tasks.benchmark.scores import stored_results
+from veldt.tasks.benchmark.scores.results import Results
+from veldt.tasks.common import errors as task_errors
+from veldt.tasks.common import imports
+from veldt.tasks.common.disk import atomic_files
 
 RESULTS_FILE = "results.json"
 PAGE_FILE = "report.html"
@@ -42,7 +44,7 @@ def evaluate(
     suite: str | Path | suites.Suite = "small",
     *,
     out: str | Path | None = None,
-    watcher: runs.Watcher | None = None,
+    watcher: comparison_runs.Watcher | None = None,
     **settings: Any,
 ) -> Results:
     """Compare optimizers with tuned Adam over a suite of tasks: `veldt.evaluate`.
@@ -86,7 +88,7 @@ def as_candidate(given: AnyCandidate, name: str | None = None) -> Candidate:
         case Candidate():
             found = given
         case Program():
-            found = candidate.ProgramCandidate(given.name, given)
+            found = program_candidate.ProgramCandidate(given.name, given)
         case str() | Path():
             found = load_candidate(given)
         case _:
@@ -104,21 +106,24 @@ def load_candidate(source: str | Path) -> Candidate:
     text, path = str(source), Path(source)
     if path.suffix == shipped.SUFFIX or (path / shipped.RUN_FILE).is_file():
         return _load_learned(path)
-    if text not in rules.RULE_NAMES and (found := rules.read_found(source)) is not None:
+    if (
+        text not in rule_sources.RULE_NAMES
+        and (found := rule_sources.read_found(source)) is not None
+    ):
         return _found_candidate(path.resolve().name if path.is_dir() else path.stem, found)
     if path.suffix == ".py":
-        return candidate.ProgramCandidate(path.stem, rules.load_rule(text))
+        return program_candidate.ProgramCandidate(path.stem, rule_sources.load_rule(text))
     if text in baselines.BASELINES:
         return baselines.BASELINES[text]
-    if text in rules.DISCOVERED:
-        return _found_candidate(text, rules.read_discovered(text))
-    if text in rules.RULE_NAMES:
-        return candidate.ProgramCandidate(text, rules.load_rule(text))
+    if text in rule_sources.DISCOVERED:
+        return _found_candidate(text, rule_sources.read_discovered(text))
+    if text in rule_sources.RULE_NAMES:
+        return program_candidate.ProgramCandidate(text, rule_sources.load_rule(text))
     if text in shipped.names():
         return _load_learned(text)
     if ":" in text:
         return factory_candidate(text)
-    known = sorted({*baselines.BASELINES, *rules.RULE_NAMES, *shipped.names()})
+    known = sorted({*baselines.BASELINES, *rule_sources.RULE_NAMES, *shipped.names()})
     raise errors.UsageError(
         f"there is no optimizer {text!r}.{errors.did_you_mean(text, known)} Known: "
         f"{', '.join(known)}; or give a rule or weight file, a run directory or module:function"
@@ -152,7 +157,7 @@ def write_results(results: Results, folder: Path) -> Sequence[Path]:
     """Write what is kept of a comparison: data, one page, figures. Returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     data, html = folder / RESULTS_FILE, folder / PAGE_FILE
-    files.write_bytes(data, results.to_json().encode())
+    atomic_files.write_bytes(data, results.to_json().encode())
     _draw(results, folder)
     return data, html
 
@@ -163,19 +168,19 @@ def write_report(folder: Path) -> Path:
     Raises:
       TaskError: What is stored is damaged, or of another version.
     """
-    _draw(stored.read(folder / RESULTS_FILE), folder)
+    _draw(stored_results.read(folder / RESULTS_FILE), folder)
     return folder / PAGE_FILE
 
 
 def _draw(results: Results, folder: Path) -> None:
-    page.write_page(results, folder / PAGE_FILE)
-    figures_lib.write_figures(results, folder)
+    benchmark_page.write_page(results, folder / PAGE_FILE)
+    benchmark_figures.write_figures(results, folder)
 
 
-def _found_candidate(name: str, found: best.Best) -> Candidate:
+def _found_candidate(name: str, found: best_rule.Best) -> Candidate:
     """Return what a search found, with rates around its own, and without the tasks it has seen."""
     rates = rate_grid(found.learning_rate)
-    return candidate.ProgramCandidate(name, found.program, rates, found.proxies)
+    return program_candidate.ProgramCandidate(name, found.program, rates, found.proxies)
 
 
 def _load_learned(source: str | Path) -> Candidate:

@@ -18,7 +18,7 @@ import optax
 
 from veldt.meta import pytree
 from veldt.meta.hypergradient import bilevel, implicit
-from veldt.tasks import types
+from veldt.tasks.common import types
 
 
 @flax.struct.dataclass

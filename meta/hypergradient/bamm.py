@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import optax
 
 from veldt.meta.hypergradient import bilevel
-from veldt.tasks import types
+from veldt.tasks.common import types
 
 
 @flax.struct.dataclass

@@ -23,7 +23,7 @@ import jax
 import optax
 
 from veldt.meta import pytree
-from veldt.tasks import types
+from veldt.tasks.common import types
 
 HyperParams: TypeAlias = Any
 """Pytree of float arrays, unconstrained: what enters the training loss and is tuned."""

@@ -23,7 +23,7 @@ import optax
 
 from veldt.meta import pytree
 from veldt.meta.hypergradient import bilevel
-from veldt.tasks import types
+from veldt.tasks.common import types
 
 # Shapes: N candidates, H hyperparameters.
 

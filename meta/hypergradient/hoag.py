@@ -29,9 +29,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from veldt.meta import inner, pytree
+from veldt.meta import pytree
 from veldt.meta.hypergradient import bilevel, implicit
-from veldt.tasks import types
+from veldt.meta.problems import inner_problem
+from veldt.tasks.common import types
 
 _MIN_TOLERANCE = 1e-12  # As in the authors' code.
 _SLACK = 0.25  # C
@@ -185,7 +186,7 @@ class Hoag(bilevel.HyperOptimizer):
             tightening=0.5 * state.tightening,
             step=state.step + 1,
         )
-        state = inner.select(is_accepted, reached, returned)
+        state = inner_problem.select(is_accepted, reached, returned)
         return state, bilevel.measure(problem, state.params, state.hyper)
 
     def _tolerance_at(self, step: types.Scalar, tightening: types.Scalar) -> types.Scalar:

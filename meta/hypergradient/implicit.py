@@ -26,7 +26,7 @@ import optax
 
 from veldt.meta import pytree
 from veldt.meta.hypergradient.bilevel import BilevelProblem, HyperParams
-from veldt.tasks import types
+from veldt.tasks.common import types
 
 
 class InverseHessian(pytree.Pytree, abc.ABC):

@@ -32,7 +32,7 @@ import optax
 
 from veldt.meta import pytree
 from veldt.meta.hypergradient import bilevel
-from veldt.tasks import types
+from veldt.tasks.common import types
 
 # Shapes: B examples, H hyperparameters, I inputs, O outputs, S samples.
 

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 
 from veldt.learned_opt.base import MetaParams
-from veldt.meta.replay import backward, errors, fallback, plans, programs, resume, storage, verdict
-from veldt.meta.replay.training import Training
-from veldt.tasks import types
+from veldt.meta.replay import backward, errors, fallback, plans, programs, resume, storage
+from veldt.meta.replay import trust as verdict
+from veldt.meta.replay.task_training import Training
+from veldt.tasks.common import types
 
 Check: TypeAlias = Literal["fast", "full", "none"]
 OnFailure: TypeAlias = Literal["auto", "keep", "raise"]

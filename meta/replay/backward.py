@@ -14,8 +14,8 @@ import numpy as np
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta.replay import hashing, plans, programs, states, storage
-from veldt.meta.replay.training import Training
-from veldt.tasks import types
+from veldt.meta.replay.task_training import Training
+from veldt.tasks.common import types
 
 
 @final

@@ -1,7 +1,7 @@
 """Evolution strategies in the place of a metagradient that cannot be trusted.
 
 Where the outcome is rough, the gradient of its mean over a small neighbourhood still says where to
-go. `veldt.meta.full_es` estimates it from pairs of whole runs. The noise is relative to each leaf's
+go. `veldt.meta.estimators.full_es` estimates it from pairs of whole runs. The noise is relative to each leaf's
 own size, and the estimate is noisy: its error grows with the number of meta-parameters.
 """
 
@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from veldt.learned_opt.base import MetaParams
-from veldt.meta import antithetic, full_es, inner, meta_loss, pytree
-from veldt.meta.replay import programs, states, verdict
-from veldt.meta.replay.training import Training
-from veldt.tasks import compiling, types
+from veldt.meta import pytree
+from veldt.meta.estimators import antithetic, full_es
+from veldt.meta.problems import inner_problem, meta_loss
+from veldt.meta.replay import programs, states, trust
+from veldt.meta.replay.task_training import Training
+from veldt.tasks.common import compiling, types
 
 NUM_PAIRS: Final = 8
 NUM_RUNS: Final = 2 * NUM_PAIRS
@@ -25,7 +27,7 @@ _WINDOW: Final = 64
 
 @final
 @dataclasses.dataclass(frozen=True)
-class TrainingProblem(inner.InnerProblem):
+class TrainingProblem(inner_problem.InnerProblem):
     """A training as an inner problem, under meta-parameters z = centre + scale * u.
 
     Attributes:
@@ -54,20 +56,20 @@ class TrainingProblem(inner.InnerProblem):
         del key
         return jnp.asarray(self.length, jnp.int32)
 
-    def draw_config(self, key: types.Key) -> inner.Config:
+    def draw_config(self, key: types.Key) -> inner_problem.Config:
         del key
         return ()
 
-    def instance(self, config: inner.Config) -> inner.Instance:
+    def instance(self, config: inner_problem.Config) -> inner_problem.Instance:
         return config
 
     def init(
         self,
         meta_params: MetaParams,
-        instance: inner.Instance,
+        instance: inner_problem.Instance,
         key: types.Key,
         length: types.Scalar,
-    ) -> inner.State:
+    ) -> inner_problem.State:
         del instance, key, length
         packed = self.spec.pack(self.training.init(self._absolute(meta_params)))
         return jnp.zeros((), jnp.int32), packed
@@ -75,10 +77,10 @@ class TrainingProblem(inner.InnerProblem):
     def step(
         self,
         meta_params: MetaParams,
-        instance: inner.Instance,
-        state: inner.State,
+        instance: inner_problem.Instance,
+        state: inner_problem.State,
         length: types.Scalar,
-    ) -> tuple[inner.State, types.Scalar]:
+    ) -> tuple[inner_problem.State, types.Scalar]:
         del instance, length
         index, packed = state
         after = self.training.step(self._absolute(meta_params), self.spec.unpack(packed), index)
@@ -87,8 +89,8 @@ class TrainingProblem(inner.InnerProblem):
     def final_loss(
         self,
         meta_params: MetaParams,
-        instance: inner.Instance,
-        state: inner.State,
+        instance: inner_problem.Instance,
+        state: inner_problem.State,
         key: types.Key,
     ) -> types.Scalar:
         del instance, key
@@ -116,7 +118,7 @@ def estimate(
       sigma: Of the noise, relative to each leaf's root mean square.
     """
     length = int(training.num_steps)
-    scale = verdict.scales(meta_params)
+    scale = trust.scales(meta_params)
     problem = TrainingProblem(
         training, meta_params, scale, programs.spec_of(training, meta_params), length
     )

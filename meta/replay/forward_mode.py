@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta.replay import programs, states
-from veldt.meta.replay.training import Training
-from veldt.tasks import compiling, types
+from veldt.meta.replay.task_training import Training
+from veldt.tasks.common import compiling, types
 
 # Shapes: K numbers of the meta-parameters.
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from veldt.meta.replay import errors
-from veldt.tasks import types
+from veldt.tasks.common import types
 
 _GOLDEN: Final = np.uint32(0x9E3779B9)  # 2^32 over the golden ratio: positions well apart
 _OFFSET: Final = np.uint32(0x7F4A7C15)

@@ -20,7 +20,8 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from veldt.tasks import base, types, wrapper
+from veldt.tasks import base, wrapper
+from veldt.tasks.common import types
 
 
 @final

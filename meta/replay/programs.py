@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta.replay import hashing, states
-from veldt.meta.replay.training import Training
-from veldt.tasks import compiling, types
+from veldt.meta.replay.task_training import Training
+from veldt.tasks.common import compiling, types
 
 # Shapes: L size of the buffer, M = NUM_MARKS, N leaves of a state.
 

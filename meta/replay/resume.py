@@ -17,8 +17,9 @@ import numpy as np
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta.replay import backward, errors, hashing, plans, programs, states, storage
-from veldt.meta.replay.training import Training
-from veldt.tasks import compiling, files, types
+from veldt.meta.replay.task_training import Training
+from veldt.tasks.common import compiling, types
+from veldt.tasks.common.disk import atomic_files
 
 _PROGRESS: Final = "progress.arrays"
 
@@ -55,7 +56,7 @@ class DirectoryJournal(backward.Journal):
         self._save_every_s = save_every_s
         self._saved_at = -float("inf")
         directory.mkdir(parents=True, exist_ok=True)
-        self._lock = files.lock(directory)
+        self._lock = atomic_files.lock(directory)
         try:
             self.storage = storage.DiskStorage(directory, self._spec)
             self._facts = {"training": _fingerprint(self._spec, training, meta_params, plan)}

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from veldt.meta.replay import errors, states
-from veldt.tasks import files
+from veldt.tasks.common.disk import atomic_files
 
 _MAGIC: Final = b"veldt arrays 1\n"
 _DIGEST_SIZE: Final = 32
@@ -229,7 +229,7 @@ def write_arrays(path: Path, arrays: Sequence[np.ndarray], facts: dict[str, Any]
     header = json.dumps({"arrays": described, "facts": facts}).encode() + b"\n"
     body = header + b"".join(array.tobytes() for array in arrays)
     digest = hashlib.blake2b(body, digest_size=_DIGEST_SIZE).digest()
-    files.write_bytes(path, _MAGIC + digest + body)
+    atomic_files.write_bytes(path, _MAGIC + digest + body)
 
 
 def read_arrays(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from veldt.tasks import safe_math, types
+from veldt.tasks.common import safe_math, types
 
 Number = float | jax.Array
 

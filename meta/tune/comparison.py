@@ -17,11 +17,11 @@ from typing import Any, Final, final
 import jax.numpy as jnp
 import numpy as np
 
-from veldt.meta.rivals import grids
+from veldt.meta.baselines import grids
 from veldt.meta.tune import config, loop, problem
 from veldt.meta.tune.hyperparameters import Hyperparameter
-from veldt.tasks import files
-from veldt.tasks.lowest import lowest
+from veldt.tasks.common.disk import atomic_files
+from veldt.tasks.common.nan_last import lowest
 
 FILE: Final = "comparison.json"
 RATE: Final = "learning_rate"
@@ -213,7 +213,7 @@ class _Known:
 
     def _write(self, more: Mapping[str, Any]) -> None:
         outcomes = {key: _as_json(value) for key, value in self._outcomes.items()}
-        files.write_bytes(self._path, json.dumps({"outcomes": outcomes, **more}).encode())
+        atomic_files.write_bytes(self._path, json.dumps({"outcomes": outcomes, **more}).encode())
 
 
 def _fresh(

@@ -15,9 +15,9 @@ import optax
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta.replay import api
-from veldt.meta.replay.training import Training
+from veldt.meta.replay.task_training import Training
 from veldt.meta.tune import config
-from veldt.tasks.lowest import lowest
+from veldt.tasks.common.nan_last import lowest
 
 
 @final

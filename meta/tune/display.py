@@ -7,9 +7,9 @@ from typing import Any, Final, Protocol, TextIO, final
 
 import numpy as np
 
-from veldt.meta.display import duration
+from veldt.meta.train.display import duration
 from veldt.meta.tune import comparison, config, loop, schedule_file
-from veldt.tasks import clock
+from veldt.tasks.common.progress import activity_clock
 
 PLAIN_INTERVAL_S: Final = 10.0
 
@@ -124,8 +124,8 @@ class PlainDisplay:
 
     def __init__(self, stream: TextIO):
         self._stream = stream
-        self._doing = clock.Doing()
-        self._ticker = clock.Ticker(self._tick, PLAIN_INTERVAL_S)
+        self._doing = activity_clock.Doing()
+        self._ticker = activity_clock.Ticker(self._tick, PLAIN_INTERVAL_S)
 
     def updated(
         self, settings: config.TuneConfig, progress: loop.Progress, figures: Mapping[str, Any]
@@ -162,7 +162,7 @@ class LiveDisplay:
         from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
         from rich.text import Text
 
-        doing = self._doing = clock.Doing()
+        doing = self._doing = activity_clock.Doing()
 
         class Now(ProgressColumn):
             """What is being done, with its time."""

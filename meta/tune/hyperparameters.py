@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from veldt.meta import errors
-from veldt.tasks import types
+from veldt.tasks.common import types
 
 # Shapes: K knots, E elements of a vector.
 

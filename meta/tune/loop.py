@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from veldt.meta import checkpoint, plain
+from veldt.meta import array_lists, checkpoint
 from veldt.meta.replay import api, fallback
-from veldt.meta.replay.training import TaskTraining
+from veldt.meta.replay.task_training import TaskTraining
 from veldt.meta.tune import config, descent, problem
-from veldt.tasks import stopping, types
+from veldt.tasks.common import stopping, types
 
 _CHECK_KEY = 1
 _MOST_LOGGED = 64  # numbers of a hyperparameter; there may be one for each example
@@ -60,7 +60,7 @@ class Progress:
 
     update: int
     meta_params: Mapping[str, np.ndarray]
-    opt_state: plain.Leaves | None = None
+    opt_state: array_lists.Leaves | None = None
     looked_at: int = -1
     best: Mapping[str, np.ndarray] | None = None
     best_outcome: float = math.inf
@@ -233,7 +233,7 @@ def _update(
     usable = all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
     state = outer.init(meta_params)
     if progress.opt_state is not None:
-        state = plain.rebuild(state, progress.opt_state)
+        state = array_lists.rebuild(state, progress.opt_state)
     if usable:
         steps, state = outer.update(found.gradient, state, meta_params)
         meta_params = optax.apply_updates(meta_params, steps)
@@ -242,7 +242,7 @@ def _update(
         progress,
         update=progress.update + 1,
         meta_params={name: np.asarray(value) for name, value in meta_params.items()},
-        opt_state=plain.leaves(state),
+        opt_state=array_lists.leaves(state),
         num_skipped=progress.num_skipped + (not usable),
         num_fallbacks=progress.num_fallbacks + found.estimated,
         distrusted=found.estimated,

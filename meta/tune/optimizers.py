@@ -16,8 +16,8 @@ import optax
 from veldt.meta import errors
 from veldt.meta.replay import transforms
 from veldt.meta.tune.hyperparameters import Value
-from veldt.tasks import errors as task_errors
-from veldt.tasks import imports, types
+from veldt.tasks.common import errors as task_errors
+from veldt.tasks.common import imports, types
 
 Number = Any  # A float, or a traced scalar.
 

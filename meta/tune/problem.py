@@ -11,9 +11,11 @@ import optax
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import errors
-from veldt.meta.replay import training
+from veldt.meta.replay import task_training
 from veldt.meta.tune import config, hyperparameters, optimizers, shaped_task
-from veldt.tasks import base, compiling, hollow, registry, types
+from veldt.tasks import base, registry
+from veldt.tasks.common import compiling, types
+from veldt.tasks.inner_loop import hollow
 
 _LAST_SHARE = 10  # the last tenth of the steps
 _CHECK_SEED = 2**30  # seeds of looks are from here on; those of updates are below
@@ -118,28 +120,28 @@ class Problem:
             raise errors.MetaTrainError(f"tune.{name} is the task's and has no schedule: knots: 0")
         return shaped_task.num_elements(name, self.task)
 
-    def training_of(self, update: int) -> training.TaskTraining:
+    def training_of(self, update: int) -> task_training.TaskTraining:
         """Return the training that an update's metagradient goes through; its seeds are its own."""
         count = self._settings.seeds
         return self._training(range(update * count, (update + 1) * count))
 
-    def check(self) -> training.TaskTraining:
+    def check(self) -> task_training.TaskTraining:
         """Return the training that hyperparameters are compared by; always the same."""
         return self._training(range(_CHECK_SEED, _CHECK_SEED + self._settings.check_seeds))
 
-    def fresh(self) -> list[training.TaskTraining]:
+    def fresh(self) -> list[task_training.TaskTraining]:
         """Return trainings of one seed each, on which nothing is chosen."""
         count = max(self._settings.check_seeds, _FEWEST_FRESH)
         return [self._training(range(_FRESH_SEED + i, _FRESH_SEED + i + 1)) for i in range(count)]
 
-    def _training(self, numbers: range) -> training.TaskTraining:
+    def _training(self, numbers: range) -> task_training.TaskTraining:
         settings = self._settings
         # Seeds of one tuning, spread over all 32-bit numbers without two of them meeting.
         seeds = [(settings.seed * 1_000_003 + number) % 2**31 for number in numbers]
-        objective: training.Objective = "valid"
+        objective: task_training.Objective = "valid"
         if settings.objective == "train":
-            objective = training.LastWindow(max(settings.num_steps // _LAST_SHARE, 1))
-        return training.TaskTraining.of(
+            objective = task_training.LastWindow(max(settings.num_steps // _LAST_SHARE, 1))
+        return task_training.TaskTraining.of(
             self._make, settings.num_steps, seeds=seeds, objective=objective, data=self.task
         ).spread()
 
@@ -151,12 +153,12 @@ class Problem:
         }
 
 
-def outcome(run: training.TaskTraining, meta_params: MetaParams) -> float:
+def outcome(run: task_training.TaskTraining, meta_params: MetaParams) -> float:
     """Run a training and return its outcome; NaN where it is hollow."""
     return look(run, meta_params)[0]
 
 
-def look(run: training.TaskTraining, meta_params: MetaParams) -> tuple[float, str]:
+def look(run: task_training.TaskTraining, meta_params: MetaParams) -> tuple[float, str]:
     """Run a training.
 
     Returns:
@@ -170,8 +172,10 @@ def look(run: training.TaskTraining, meta_params: MetaParams) -> tuple[float, st
     return math.nan if why else float(found), why
 
 
-def _run(run: training.TaskTraining, meta_params: MetaParams) -> tuple[types.Scalar, jax.Array]:
-    def step(index: types.Scalar, state: training.TaskState) -> training.TaskState:
+def _run(
+    run: task_training.TaskTraining, meta_params: MetaParams
+) -> tuple[types.Scalar, jax.Array]:
+    def step(index: types.Scalar, state: task_training.TaskState) -> task_training.TaskState:
         return run.step(meta_params, state, index)
 
     first = run.init(meta_params)

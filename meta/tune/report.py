@@ -13,16 +13,18 @@ from typing import Any, Final, final
 
 import yaml
 
-from veldt.meta import directory, errors, log
-from veldt.meta.display import duration
+from veldt.meta import errors
+from veldt.meta.train import directory, log
+from veldt.meta.train.display import duration
 from veldt.meta.tune import comparison, schedule_file
 from veldt.meta.tune import config as config_lib
-from veldt.tasks import files, older_config
-from veldt.tasks.html import page as page_lib
-from veldt.tasks.html import plot as plot_lib
-from veldt.tasks.html.markup import Html, definitions, table, tag
-from veldt.tasks.html.plot import Axis, LinearAxis, LogAxis, Plot, Point
-from veldt.tasks.lowest import finite, lowest
+from veldt.tasks.common.config import older_config
+from veldt.tasks.common.disk import atomic_files
+from veldt.tasks.common.html import page as page_lib
+from veldt.tasks.common.html import plot as plot_lib
+from veldt.tasks.common.html.markup import Html, definitions, table, tag
+from veldt.tasks.common.html.plot import Axis, LinearAxis, LogAxis, Plot, Point
+from veldt.tasks.common.nan_last import finite, lowest
 
 REPORT_FILE: Final = "report.html"
 _SHOWN: Final = 12  # schedules between the first and the last
@@ -71,7 +73,7 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
       MetaTrainError: There is no tuning, it has written nothing down yet, or its files are damaged.
     """
     path = run_dir / REPORT_FILE if output is None else output
-    files.write_bytes(path, render(run_dir).encode(errors="replace"))
+    atomic_files.write_bytes(path, render(run_dir).encode(errors="replace"))
     return path
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from veldt.meta import errors
 from veldt.meta.tune import config
-from veldt.tasks import files
+from veldt.tasks.common.disk import atomic_files
 
 FILE = "schedules.py"
 ARRAYS_FILE = "tuned.npz"
@@ -50,11 +50,11 @@ def write(
       run_dir: Where to.
       remark: A line on where they come from; plain text.
     """
-    files.write_bytes(run_dir / FILE, source(settings, numbers, remark).encode())
+    atomic_files.write_bytes(run_dir / FILE, source(settings, numbers, remark).encode())
     content = io.BytesIO()
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in numbers.items()}
     np.savez(content, **arrays)
-    files.write_bytes(run_dir / ARRAYS_FILE, content.getvalue())
+    atomic_files.write_bytes(run_dir / ARRAYS_FILE, content.getvalue())
 
 
 def source(settings: config.TuneConfig, numbers: Mapping[str, np.ndarray], remark: str) -> str:

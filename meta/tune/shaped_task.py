@@ -11,7 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from veldt.meta import errors
-from veldt.tasks import base, dataset, supervised, types
+from veldt.tasks import base
+from veldt.tasks.common import types
+from veldt.tasks.data import dataset
+from veldt.tasks.shipped import supervised
 
 # Shapes: B rows of a batch, N training examples, C classes.
 

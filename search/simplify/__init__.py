@@ -6,5 +6,5 @@
 - `knockout.knock_out` changes behaviour, and asks a score whether that matters.
 """
 
-from veldt.search.simplify.pruning import prune as prune
+from veldt.search.language.pruning import prune as prune
 from veldt.search.simplify.simplifier import simplify as simplify

@@ -13,13 +13,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, final
 
-from veldt.search import kinds as kinds_lib
-from veldt.search.dataflow import Constant, Dataflow, Input, Node
 from veldt.search.errors import LoweringError
-from veldt.search.ops import OPS
+from veldt.search.language import shapes
+from veldt.search.language.dataflow import Constant, Dataflow, Input, Node
+from veldt.search.language.ops import OPS
+from veldt.search.language.statements import ROLES, STEP, Arg
 from veldt.search.simplify import identities, spellings
 from veldt.search.simplify.forms import ANYTHING, Algebra, Atom, Form, FormError
-from veldt.search.statements import ROLES, STEP, Arg
 
 # New values are added up to so many in all, and so many instructions away from the program's own.
 MAX_VALUES: Final = 300
@@ -88,7 +88,7 @@ class Values:
         way = Way(op, given)
         kinds = [self.algebra.kind(self.forms[arg]) for arg in given]
         try:
-            kind = kinds_lib.result_kind(OPS[op], kinds)
+            kind = shapes.result_kind(OPS[op], kinds)
         except LoweringError:
             return
         if kind == self.algebra.kind(self.forms[value]) and way not in self.ways[value]:

@@ -10,8 +10,15 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from veldt.search.ops import OPS
-from veldt.search.statements import COPY, INPUTS, AbstractProgram, AnyProgram, Arg, Statement
+from veldt.search.language.ops import OPS
+from veldt.search.language.statements import (
+    COPY,
+    INPUTS,
+    AbstractProgram,
+    AnyProgram,
+    Arg,
+    Statement,
+)
 
 # Statements whose last one gives `a` again; `n()` draws a new name.
 _Detour: TypeAlias = Callable[[Arg, Callable[[], str]], list[Statement]]

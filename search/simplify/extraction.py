@@ -12,11 +12,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-from veldt.search import kinds as kinds_lib
-from veldt.search.dataflow import Constant, Dataflow, Input, Node, Value
-from veldt.search.ops import OPS
+from veldt.search.language import shapes
+from veldt.search.language.dataflow import Constant, Dataflow, Input, Node, Value
+from veldt.search.language.ops import OPS
+from veldt.search.language.statements import INPUTS
 from veldt.search.simplify.choices import Values, Way
-from veldt.search.statements import INPUTS
 
 Choice: TypeAlias = dict[int, Way]
 _Weights: TypeAlias = dict[tuple[int, Way], int]
@@ -78,7 +78,7 @@ def emit(
         op, args = choice[value]
         given = tuple(place(arg) for arg in args)
         kinds = [out[arg].kind for arg in given]
-        out.append(Node(op, given, kinds_lib.result_kind(OPS[op], kinds)))
+        out.append(Node(op, given, shapes.result_kind(OPS[op], kinds)))
         index[value] = len(out) - 1
     update, *new_slots = [place(root) for root in roots]
     return Dataflow(tuple(out), flow.slots, update, tuple(new_slots))

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, final
 
-from veldt.search.types import Kind
+from veldt.search.language.types import Kind
 
 # (atom's index, odd, exponent), ordered by the index; no atom twice.
 Monomial: TypeAlias = tuple[tuple[int, bool, float], ...]

@@ -14,11 +14,11 @@ from typing import Final
 
 import numpy as np
 
-from veldt.search import kinds
-from veldt.search.ops import OPS
+from veldt.search.language import shapes
+from veldt.search.language.ops import OPS
+from veldt.search.language.types import Kind
 from veldt.search.simplify import forms
 from veldt.search.simplify.forms import ANYTHING, Algebra, Atom, Form, Interval
-from veldt.search.types import Kind
 
 _UNIT: Final[Interval] = (0.0, 1.0)
 _NONNEGATIVE: Final[Interval] = (0.0, math.inf)
@@ -34,7 +34,7 @@ def apply(algebra: Algebra, name: str, args: Sequence[Form]) -> Form:
       LoweringError: an argument that must be a tensor is known to be the same number everywhere.
     """
     op = OPS[name]
-    kinds.result_kind(op, [algebra.kind(arg) for arg in args])
+    shapes.result_kind(op, [algebra.kind(arg) for arg in args])
     numbers = [number for arg in args if (number := arg.number) is not None]
     if len(numbers) == len(args) and op.scope == "element":
         with np.errstate(all="ignore"):
@@ -68,7 +68,7 @@ def opaque(
     if op.commutative:
         args = sorted(args, key=lambda arg: arg.key)
     if kind is None:
-        kind = kinds.result_kind(op, [algebra.kind(arg) for arg in args])
+        kind = shapes.result_kind(op, [algebra.kind(arg) for arg in args])
     elementwise = op.scope == "element" and len(args) > 0
     return algebra.atom(
         Atom(
@@ -154,7 +154,7 @@ def _extremum(name: str) -> Callable[[Algebra, Form, Form], Form]:
             Atom(
                 name,
                 tuple(ordered),
-                kind=kinds.result_kind(OPS[name], [algebra.kind(x), algebra.kind(y)]),
+                kind=shapes.result_kind(OPS[name], [algebra.kind(x), algebra.kind(y)]),
                 bounds=(pick(low for low, _ in bounds), pick(high for _, high in bounds)),
                 uniform=all(_uniform(algebra, form) for form in ordered),
                 constant=all(algebra.is_constant(form) for form in ordered),

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias, final
 
 import numpy as np
 
-from veldt.search.dataflow import Constant, Dataflow, Input
+from veldt.search.language.dataflow import Constant, Dataflow, Input
 from veldt.search.simplify import choices
 from veldt.search.simplify.choices import Values
 from veldt.search.simplify.forms import SUM, Algebra, Form, FormError, Monomial, form_of

@@ -22,14 +22,14 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from veldt.search import dataflow
-from veldt.search.dataflow import Dataflow
 from veldt.search.errors import LoweringError
-from veldt.search.simplify import choices, extraction, pruning, recurrence, verification
+from veldt.search.language import dataflow, pruning
+from veldt.search.language.dataflow import Dataflow
+from veldt.search.language.statements import AbstractProgram, AnyProgram
+from veldt.search.simplify import choices, extraction, recurrence, verification
 from veldt.search.simplify.choices import Values
 from veldt.search.simplify.forms import Algebra, Atom, Form, FormError, Interval
 from veldt.search.simplify.recurrence import Facts
-from veldt.search.statements import AbstractProgram, AnyProgram
 
 _MAX_BLAMED: Final = 4
 

@@ -8,7 +8,7 @@ name. The arguments are forms in their turn.
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
-from veldt.search.ops import OPS
+from veldt.search.language.ops import OPS
 from veldt.search.simplify import identities
 from veldt.search.simplify.forms import SUM, Algebra, Form, FormError, Monomial, form_of
 

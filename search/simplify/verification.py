@@ -18,10 +18,11 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from veldt.search import dataflow, execute
-from veldt.search.dataflow import Dataflow
-from veldt.search.roles import Roles
-from veldt.search.statements import AbstractProgram
+from veldt.search.language import dataflow
+from veldt.search.language.dataflow import Dataflow
+from veldt.search.language.roles import Roles
+from veldt.search.language.statements import AbstractProgram
+from veldt.search.runtime import execute
 
 NUM_STEPS: Final = 50
 # By dtype: steps, and the difference allowed relative to an entry and to its tensor's largest.

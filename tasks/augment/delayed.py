@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from veldt.tasks import base, types
+from veldt.tasks import base
 from veldt.tasks.augment import wrapper
+from veldt.tasks.common import types
 
 # Shapes: K steps of delay.
 

@@ -1,12 +1,14 @@
-"""Members whose gradients are estimated by evolution strategies: see `veldt.tasks.es_gradient`."""
+"""Members whose gradients are estimated by evolution strategies: see `veldt.tasks.shipped.es_gradient`."""
 
 from typing import final
 
 import flax.struct
 import jax
 
-from veldt.tasks import base, es_gradient, types
+from veldt.tasks import base
 from veldt.tasks.augment import wrapper
+from veldt.tasks.common import types
+from veldt.tasks.shipped import es_gradient
 
 
 @flax.struct.dataclass

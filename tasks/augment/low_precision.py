@@ -11,8 +11,9 @@ from typing import final
 import jax
 import jax.numpy as jnp
 
-from veldt.tasks import base, types, wrapper
+from veldt.tasks import base, wrapper
 from veldt.tasks.augment import wrapper as family_wrapper
+from veldt.tasks.common import types
 
 
 @final

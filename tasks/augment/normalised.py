@@ -8,8 +8,10 @@ from typing import final
 import jax
 import optax
 
-from veldt.tasks import base, surrogate, types, wrapper
+from veldt.tasks import base, wrapper
 from veldt.tasks.augment import wrapper as family_wrapper
+from veldt.tasks.common import types
+from veldt.tasks.shipped import estimated_gradient
 
 _TINY = 1e-12
 """Gradients of a smaller norm than this stay smaller than 1, and one of zero is zero."""
@@ -37,7 +39,7 @@ class NormalisedTask(wrapper.TaskWrapper):
         (loss, aux), grads = grad_fn(jax.lax.stop_gradient(params), key, batch)
         norm = optax.tree.norm(grads) + _TINY
         slope = optax.tree.vdot(grads, params) / norm
-        return surrogate.with_gradient_of(loss, slope), aux
+        return estimated_gradient.with_gradient_of(loss, slope), aux
 
 
 @final

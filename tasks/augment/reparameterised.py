@@ -12,8 +12,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from veldt.tasks import base, types, wrapper
+from veldt.tasks import base, wrapper
 from veldt.tasks.augment import wrapper as family_wrapper
+from veldt.tasks.common import types
 
 Level: TypeAlias = Literal["global", "tensor", "parameter"]
 """What has a scale of its own: all parameters together, each array, or each number."""

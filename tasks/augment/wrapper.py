@@ -2,7 +2,8 @@
 
 import optax
 
-from veldt.tasks import base, types
+from veldt.tasks import base
+from veldt.tasks.common import types
 
 
 class FamilyWrapper(base.TaskFamily):

@@ -16,13 +16,18 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from veldt.tasks import errors, files, fingerprint, npz, pool_config, suites
-from veldt.tasks.benchmark import machine, protocol, runs
-from veldt.tasks.benchmark.candidates import Candidate
-from veldt.tasks.benchmark.costs import Cost
-from veldt.tasks.benchmark.schedules import SCHEDULES
-from veldt.tasks.benchmark.shelf import Shelf
-from veldt.tasks.benchmark.sweep import SPLITS, Sweep
+from veldt.tasks import fingerprint, suites
+from veldt.tasks.benchmark.protocol import protocol
+from veldt.tasks.benchmark.protocol.candidates import Candidate
+from veldt.tasks.benchmark.protocol.schedules import SCHEDULES
+from veldt.tasks.benchmark.runs import comparison_runs as runs
+from veldt.tasks.benchmark.runs import provenance
+from veldt.tasks.benchmark.runs.cache import Shelf
+from veldt.tasks.benchmark.runs.costs import Cost
+from veldt.tasks.benchmark.runs.sweep import SPLITS, Sweep
+from veldt.tasks.common import errors
+from veldt.tasks.common.disk import atomic_files, npz
+from veldt.tasks.pool import config
 
 FOLDER: Final = Path(__file__).parent / "archives"
 FORMAT: Final = 1
@@ -186,13 +191,13 @@ def write_archive(path: Path, archive: Archive) -> None:
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, header=text, **arrays)
-    files.write_bytes(path, content.getvalue())
+    atomic_files.write_bytes(path, content.getvalue())
 
 
 def run_baselines(
     suite: suites.Suite,
     candidates: Sequence[Candidate],
-    pool: pool_config.PoolConfig,
+    pool: config.PoolConfig,
     shelf: Shelf,
     watcher: runs.Watcher,
     known: Archive = NOTHING,
@@ -241,7 +246,7 @@ def gather(
             is_contest = role == CONTEST
             cost = shelf.find_cost(plan.task, plan.candidate, known_as) if is_contest else None
             records += _records(role, plan, known_as, sweeps, cost)
-    return Archive(machine.versions(), tuple(records))
+    return Archive(provenance.versions(), tuple(records))
 
 
 def _unpack(

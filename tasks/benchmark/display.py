@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO, final
 
-from veldt.tasks.benchmark.aggregate import Interval
-from veldt.tasks.benchmark.results import Results, Row
-from veldt.tasks.benchmark.runs import Watcher
+from veldt.tasks.benchmark.runs.comparison_runs import Watcher
+from veldt.tasks.benchmark.scores.aggregate import Interval
+from veldt.tasks.benchmark.scores.results import Results, Row
 
 if TYPE_CHECKING:
     from rich.table import Table

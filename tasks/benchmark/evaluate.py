@@ -17,16 +17,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from veldt.tasks import base, errors, pool_config, registry, suites
+from veldt.tasks import base, registry, suites
 from veldt.tasks.benchmark import archive as archive_lib
-from veldt.tasks.benchmark import baselines, machine, protocol, runs, scores, scoring
-from veldt.tasks.benchmark import costs as costs_lib
-from veldt.tasks.benchmark.candidates import Candidate
-from veldt.tasks.benchmark.costs import Cost
-from veldt.tasks.benchmark.results import Effort, Results, TaskRecord
-from veldt.tasks.benchmark.schedules import CONSTANT, SCHEDULES
-from veldt.tasks.benchmark.shelf import Shelf
-from veldt.tasks.benchmark.sweep import Sweep
+from veldt.tasks.benchmark.protocol import baselines, protocol
+from veldt.tasks.benchmark.protocol.candidates import Candidate
+from veldt.tasks.benchmark.protocol.schedules import CONSTANT, SCHEDULES
+from veldt.tasks.benchmark.runs import comparison_runs, provenance
+from veldt.tasks.benchmark.runs import costs as costs_lib
+from veldt.tasks.benchmark.runs.cache import Shelf
+from veldt.tasks.benchmark.runs.costs import Cost
+from veldt.tasks.benchmark.runs.sweep import Sweep
+from veldt.tasks.benchmark.scores import scoring, speedup
+from veldt.tasks.benchmark.scores.results import Effort, Results, TaskRecord
+from veldt.tasks.common import errors
+from veldt.tasks.pool import config as pool_config
 
 RUN: Final = "run"
 ARCHIVE: Final = "archive"
@@ -79,7 +83,7 @@ def evaluate(
     candidates: Sequence[Candidate],
     config: EvaluateConfig,
     folder: Path,
-    watcher: runs.Watcher | None = None,
+    watcher: comparison_runs.Watcher | None = None,
     archive: archive_lib.Archive | None = None,
 ) -> Results:
     """Compares candidates over a suite.
@@ -101,7 +105,9 @@ def evaluate(
     archive = archive if archive is not None else archive_lib.shipped()
     if config.rates is not None:
         candidates = [candidate.with_rates(config.rates) for candidate in candidates]
-    trained = _train(suite, candidates, config, folder, watcher or runs.Silent(), archive)
+    trained = _train(
+        suite, candidates, config, folder, watcher or comparison_runs.Silent(), archive
+    )
     tasks = {entry.task: registry.load_task(entry.task) for entry in suite.tasks}
     references = [
         scoring.Reference(e.task, e.num_steps, trained.adams[e.task], _normalizer(tasks[e.task]))
@@ -133,7 +139,7 @@ def evaluate(
             run_s=sum(sweep.run_s for sweep in sweeps),
             wall_s=time.perf_counter() - began,
         ),
-        versions=machine.versions(),
+        versions=provenance.versions(),
     )
 
 
@@ -162,12 +168,12 @@ def _train(
     candidates: Sequence[Candidate],
     config: EvaluateConfig,
     folder: Path,
-    watcher: runs.Watcher,
+    watcher: comparison_runs.Watcher,
     archive: archive_lib.Archive,
 ) -> _Trained:
     """Runs what neither the archive nor the folder has."""
     names = [entry.task for entry in suite.tasks]
-    with runs.Runner(config.pool, Shelf(folder / SWEEPS_FOLDER), watcher) as runner:
+    with comparison_runs.Runner(config.pool, Shelf(folder / SWEEPS_FOLDER), watcher) as runner:
         fingerprints = runner.fingerprints(names)
         archived = {e.task: archive.reference(e, fingerprints[e.task]) for e in suite.tasks}
         missing = [entry for entry in suite.tasks if archived[entry.task] is None]
@@ -219,7 +225,9 @@ def _check(suite: suites.Suite, candidates: Sequence[Candidate]) -> None:
 
 
 def _note_missing(
-    missing: Sequence[suites.SuiteTask], archive: archive_lib.Archive, watcher: runs.Watcher
+    missing: Sequence[suites.SuiteTask],
+    archive: archive_lib.Archive,
+    watcher: comparison_runs.Watcher,
 ) -> None:
     stale = [entry.task for entry in missing if entry.task in archive.tasks]
     new = [entry.task for entry in missing if entry.task not in archive.tasks]
@@ -322,7 +330,7 @@ def _is_run_again(
 
 def _record(reference: scoring.Reference, task: base.Task, trained: _Trained) -> TaskRecord:
     params = jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0)))
-    envelope = scores.envelope(reference.adam)
+    envelope = speedup.envelope(reference.adam)
     shown = envelope.steps <= reference.num_steps
     return TaskRecord(
         task=reference.task,

@@ -13,8 +13,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from veldt.tasks import types
-from veldt.tasks.dataset import Examples
+from veldt.tasks.common import types
+from veldt.tasks.data.dataset import Examples
 from veldt.tasks.families import hashing, sources
 
 # Shapes: B windows, T symbols in a window, V symbols of the alphabet.

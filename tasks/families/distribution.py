@@ -13,7 +13,7 @@ from typing import cast, final, get_args
 import numpy as np
 
 from veldt.tasks import base
-from veldt.tasks.augment import drawn
+from veldt.tasks.families import augmentations as drawn
 from veldt.tasks.families import models, odds, supervised
 
 _MAX_TRIES = 100  # draws of one family until it is unlike all others

@@ -8,7 +8,7 @@ hash of the batch's key and the row, and every further number is a hash of those
 import jax
 import jax.numpy as jnp
 
-from veldt.tasks import types
+from veldt.tasks.common import types
 
 # Shapes: B examples, N numbers of each.
 

@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias, final
 
 import flax.linen as nn
 
-from veldt.tasks import image_models, language
 from veldt.tasks.families import chains, patterns, sources, supervised
+from veldt.tasks.shipped import image_models, language
 
 Kind: TypeAlias = Literal[
     "perceptron", "convolution", "autoencoder", "transformer", "language", "recurrent"

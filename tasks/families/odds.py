@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from veldt.tasks import errors
+from veldt.tasks.common import errors
 
 _ChoiceT = TypeVar("_ChoiceT")
 

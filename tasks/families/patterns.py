@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from veldt.tasks import types
-from veldt.tasks.dataset import Examples
+from veldt.tasks.common import types
+from veldt.tasks.data.dataset import Examples
 from veldt.tasks.families import hashing, sources
 
 # Shapes: B examples, M waves, P prototypes, H side of an image.

@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from veldt.tasks import array_tree, dataset, generative, supervised, text, types
-from veldt.tasks.dataset import Examples
+from veldt.tasks.common import array_tree, types
+from veldt.tasks.data import dataset, text
+from veldt.tasks.data.dataset import Examples
 from veldt.tasks.families import hashing
+from veldt.tasks.shipped import generative, supervised
 
 # Shapes: B examples, N pixels, T symbols in a window.
 

@@ -16,9 +16,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from veldt.tasks import base, supervised, types
-from veldt.tasks.dataset import Examples
+from veldt.tasks import base
+from veldt.tasks.common import types
+from veldt.tasks.data.dataset import Examples
 from veldt.tasks.families import sources
+from veldt.tasks.shipped import supervised
 
 # Shapes: B examples, N pixels.
 

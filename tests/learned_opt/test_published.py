@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from veldt.learned_opt import accumulators, celo2, errors, features, published, registry
+from veldt.learned_opt import errors, published, registry
+from veldt.learned_opt.architectures import celo2
+from veldt.learned_opt.blocks import accumulators, features
 
 # Features of the 14 parts of the first layer: `_ff_mod` of hyper_v2.py and celo2_optax.py.
 PARTS = (1, 1, 1, 3, 1, 3, 1, 3, 1, 3, 3, 3, 3, 3)

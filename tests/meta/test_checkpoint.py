@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.meta import toys
-from veldt.learned_opt import accumulators
-from veldt.meta import build, checkpoint, errors, run, training
+from veldt.learned_opt.blocks import accumulators
+from veldt.meta import checkpoint, errors
+from veldt.meta.train import build, meta_training, run_meta_training
 from veldt.tasks import base
 
 ARRAYS = {
@@ -144,7 +145,7 @@ def numbered(settings):
     each = build.make_estimator(settings, phase, FAMILY, frozen)
     shapes = jax.eval_shape(each.init, moving, jax.random.key(0))
     leaves = tuple(np.full((), number) for number in range(len(jax.tree.leaves(shapes))))
-    return training.Progress(1, meta_params, streams={(0, 0): leaves})
+    return meta_training.Progress(1, meta_params, streams={(0, 0): leaves})
 
 
 class Layers(base.Task):
@@ -194,7 +195,7 @@ def test_states_of_older_checkpoints_are_put_in_order(kind):
     )
     wanted = numbered(settings)
     old = as_written_before(settings, wanted)
-    found = run.in_present_form(settings, old, (FAMILY,))
+    found = run_meta_training.in_present_form(settings, old, (FAMILY,))
     assert [int(x) for x in found.streams[0, 0]] == [int(x) for x in wanted.streams[0, 0]]
 
 

@@ -4,16 +4,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tests.meta import problems
-from veldt.meta import (
+from tests.meta import inner_problems
+from veldt.meta import pytree
+from veldt.meta.estimators import (
     antithetic,
     full_backprop,
     full_es,
-    meta_loss,
-    pytree,
     truncated_backprop,
     truncated_es,
 )
+from veldt.meta.problems import meta_loss
 
 ESTIMATORS = (
     full_es.FullES,
@@ -45,11 +45,11 @@ def test_fields_are_children_and_static_ones_structure():
 def test_classes_alike_in_all_but_their_names_are_told_apart(objective):
     """What JAX 0.10.2 fails to do for Flax's structs: `jit` then mixes up their programs."""
     structures = [
-        jax.tree.structure(cls(problems.Leaky(), 3, 4, objective=each()))
+        jax.tree.structure(cls(inner_problems.Leaky(), 3, 4, objective=each()))
         for cls in (truncated_es.TruncatedES, truncated_es.PES, truncated_es.NRES)
         for each in OBJECTIVES
     ]
-    own = jax.tree.structure(truncated_es.PES(problems.Leaky(), 3, 4, objective=objective()))
+    own = jax.tree.structure(truncated_es.PES(inner_problems.Leaky(), 3, 4, objective=objective()))
     assert sum(own == other for other in structures) == 1
 
 
@@ -58,7 +58,7 @@ def test_estimators_that_differ_in_numbers_alone_have_one_structure(cls):
     exact = (full_backprop.FullBackprop, truncated_backprop.TruncatedBackprop)
     noisy = {} if cls in exact else {"noise": 0}
     one, other = (
-        cls(problems.descent(h), 3, 4, **{k: antithetic.Antithetic(sigma=h) for k in noisy})
+        cls(inner_problems.descent(h), 3, 4, **{k: antithetic.Antithetic(sigma=h) for k in noisy})
         for h in (0.1, 0.2)
     )
     assert jax.tree.structure(one) == jax.tree.structure(other)

@@ -9,9 +9,10 @@ import optax
 
 from veldt.learned_opt import base as learned_base
 from veldt.learned_opt import registry
-from veldt.meta import config, gradient_worker, run, training
-from veldt.tasks import base, pool_config
+from veldt.meta.train import config, gradient_worker, meta_training, run_meta_training
+from veldt.tasks import base
 from veldt.tasks.families import distribution
+from veldt.tasks.pool import config as pool_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,9 +131,9 @@ def train(config, progress=None, *, watcher=None, save=lambda progress: None, fa
     """Train in memory to the end, or until an interrupt; returns where it got to."""
     factory = factory or gradient_worker.GradientWorkerFactory(config)
     watcher = watcher or Watcher()
-    progress = progress or training.begin(config, None)
+    progress = progress or meta_training.begin(config, None)
     with pool_config.make_pool(config.pool, factory) as workers:
-        loop = training.Training(config, progress, workers, len(FAMILIES), watcher)
+        loop = meta_training.Training(config, progress, workers, len(FAMILIES), watcher)
         try:
             loop.run(save)
         except KeyboardInterrupt:
@@ -142,7 +143,7 @@ def train(config, progress=None, *, watcher=None, save=lambda progress: None, fa
 
 def run_in(directory, config, **options):
     """Run in a directory, to the end."""
-    return run.run_meta_training(config, directory, **options)
+    return run_meta_training.run_meta_training(config, directory, **options)
 
 
 def same(one, other):

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from veldt.search import run
-from veldt.search.config import SearchConfig
-from veldt.search.finals_config import FinalsConfig
-from veldt.search.proxy_config import ProxyConfig
-from veldt.tasks.pool_config import PoolConfig
+from veldt.search import run_search
+from veldt.search.config.finals_config import FinalsConfig
+from veldt.search.config.proxy_config import ProxyConfig
+from veldt.search.config.search_config import SearchConfig
+from veldt.tasks.pool.config import PoolConfig
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def finished_run(tmp_path_factory):
     with open(directory.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not directory.with_suffix(".done").exists():
-            run.run_search(config, directory)
+            run_search.run_search(config, directory)
             directory.with_suffix(".done").touch()
     return directory
 

@@ -5,9 +5,11 @@ import time
 
 import numpy as np
 
-from veldt.search import config, dataflow, finals_config, fingerprint, proxy_config
-from veldt.search.jobs import EvalJob, Outcome, RunResult, Status
-from veldt.tasks.pool import PoolStats, WorkerStats
+from veldt.search.config import finals_config, proxy_config, search_config
+from veldt.search.evaluation import fingerprint
+from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
+from veldt.search.language import dataflow
+from veldt.tasks.pool.base import PoolStats, WorkerStats
 
 
 class FakeWorker:
@@ -121,7 +123,7 @@ class View:
     def close(self): ...
 
 
-def small_config(**changes: object) -> config.SearchConfig:
+def small_config(**changes: object) -> search_config.SearchConfig:
     """A small search; its tasks are names only, since `FakeWorker` trains nothing."""
     settings: dict[str, object] = {
         "tasks": (
@@ -135,4 +137,4 @@ def small_config(**changes: object) -> config.SearchConfig:
         "window": 4,
         "finals": finals_config.FinalsConfig(num_rates=3, select_seeds=1, final_seeds=3),
     }
-    return config.SearchConfig(**{**settings, **changes})  # type: ignore[arg-type]
+    return search_config.SearchConfig(**{**settings, **changes})  # type: ignore[arg-type]

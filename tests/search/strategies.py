@@ -4,11 +4,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from veldt.search.kinds import result_kind
-from veldt.search.ops import INTERPRETED, OPS
+from veldt.search.language.ops import INTERPRETED, OPS
+from veldt.search.language.shapes import result_kind
+from veldt.search.language.statements import COPY, INPUTS, ROLES, STEP, Arg, Statement
+from veldt.search.language.types import Kind
 from veldt.search.program import Program
-from veldt.search.statements import COPY, INPUTS, ROLES, STEP, Arg, Statement
-from veldt.search.types import Kind
 
 SLOT_NAMES = ("m", "v", "acc", "prev")
 CONSTANT_NAMES = ("b1", "b2", "eps", "wd")

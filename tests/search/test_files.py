@@ -2,9 +2,10 @@
 
 import pytest
 
-from veldt.search import best, files
+from veldt.search import files
 from veldt.search.errors import SearchError
 from veldt.search.program import Program
+from veldt.search.storage import best_rule
 
 PROGRAM = Program.parse("def rule(w, g):\n    return g\n")
 
@@ -28,8 +29,8 @@ def test_what_cannot_be_written_leaves_the_old_text(tmp_path):
         files.write_text(tmp_path / "nowhere" / "a.txt", "new")
 
 
-@pytest.mark.parametrize("name", [best.RULE_FILE, best.PROVENANCE_FILE])
+@pytest.mark.parametrize("name", [best_rule.RULE_FILE, best_rule.PROVENANCE_FILE])
 def test_a_best_that_cannot_be_written_is_named(tmp_path, name):
     (tmp_path / f"{name}.new").mkdir()
     with pytest.raises(SearchError, match=f"{name} cannot be written"):
-        best.write_best(tmp_path, best.make_best(PROGRAM, 0.1, "discovered", {}))
+        best_rule.write_best(tmp_path, best_rule.make_best(PROGRAM, 0.1, "discovered", {}))

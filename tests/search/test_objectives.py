@@ -7,19 +7,21 @@ import jax
 import pytest
 
 from tests.search import fakes
-from veldt.search import objectives, replay, report, rules, run
-from veldt.search.config import SearchConfig
-from veldt.search.encode import Capacity
+from veldt.search import objectives, rerun, rule_sources, run_search
+from veldt.search.config.finals_config import FinalsConfig
+from veldt.search.config.proxy_config import ProxyConfig
+from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError
-from veldt.search.evaluator import Evaluator, EvaluatorFactory, ProxyLoop
-from veldt.search.finals_config import FinalsConfig
-from veldt.search.genotype import Genotype
-from veldt.search.jobs import EvalJob, Run, Status
+from veldt.search.evaluation.evaluator import Evaluator, EvaluatorFactory, ProxyLoop
+from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evaluation.jobs import EvalJob, Run, Status
 from veldt.search.objectives import Training
-from veldt.search.proxy_config import ProxyConfig
-from veldt.search.store import Store
-from veldt.tasks import registry, unroll
-from veldt.tasks.pool_config import PoolConfig
+from veldt.search.report import search_report
+from veldt.search.runtime.encode import Capacity
+from veldt.search.storage.store import Store
+from veldt.tasks import registry
+from veldt.tasks.inner_loop import unroll
+from veldt.tasks.pool.config import PoolConfig
 
 PROXY = ProxyConfig("quadratic", 60, 3)
 RATE = 0.05
@@ -36,7 +38,7 @@ def worker(objective):
 
 
 def evaluate(objective, rate=RATE, hurdle=(), rule="adamw", seed=3):
-    genotype = Genotype(rules.load_rule(rule), rate)
+    genotype = Genotype(rule_sources.load_rule(rule), rate)
     return worker(objective)(EvalJob(genotype, (Run(0, seed),), hurdle))
 
 
@@ -47,7 +49,7 @@ def native():
 
     @jax.jit
     def train(task, rate):
-        tx = rules.load_rule("adamw").as_optax(rate)
+        tx = rule_sources.load_rule("adamw").as_optax(rate)
         key = jax.random.fold_in(jax.random.key(5), 3)
         state, losses = unroll.unroll(task, tx, unroll.init(task, tx, key), num_steps=60)
         valid = unroll.evaluate(task, state.params, key, "valid")
@@ -133,15 +135,15 @@ def test_a_search_keeps_to_its_objective_to_the_end(tmp_path):
         pool=PoolConfig(num_workers=1),
     )
     assert EvaluatorFactory(config.evaluator)()._loops[0]._objective.rate_factors[1:]
-    run.run_search(config, tmp_path / "run", factory=lambda: worker("lr_robustness"))
+    run_search.run_search(config, tmp_path / "run", factory=lambda: worker("lr_robustness"))
     with Store.open(tmp_path / "run", read_only=True) as store:
         steps = store.rows("SELECT DISTINCT num_steps FROM evaluation WHERE status = 'ok'")
         stored = json.loads(store.meta()["config"])
     assert steps == [{"num_steps": 300}]
     assert SearchConfig.from_plain(stored).evaluator.objective == "lr_robustness"
-    assert replay.replay(tmp_path / "run", tmp_path / "again") == []
+    assert rerun.replay(tmp_path / "run", tmp_path / "again") == []
     assert "over learning rates from 1/4 to 4 times" in (tmp_path / "run" / "best.json").read_text()
-    assert "over learning rates from 1/4 to 4 times" in report.render(tmp_path / "run")
+    assert "over learning rates from 1/4 to 4 times" in search_report.render(tmp_path / "run")
     other = SearchConfig.from_plain({**stored, "objective": "train_loss"})
     with pytest.raises(SearchError, match='objective = "lr_robustness", not "train_loss"'):
-        run.run_search(other, tmp_path / "run", resume=True)
+        run_search.run_search(other, tmp_path / "run", resume=True)

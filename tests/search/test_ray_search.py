@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from veldt.search import config as config_lib
-from veldt.search import finals_config, integrity, proxy_config, replay, run
-from veldt.search.store import Store
-from veldt.tasks import pool_config
+from veldt.search import rerun, run_search
+from veldt.search.config import finals_config, proxy_config, search_config
+from veldt.search.storage import integrity
+from veldt.search.storage.store import Store
+from veldt.tasks.pool import config as pool_config
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 def search(backend, directory):
     """A small search that really trains."""
-    config = config_lib.SearchConfig(
+    config = search_config.SearchConfig(
         tasks=(proxy_config.ProxyConfig("quadratic", 20, 2),),
         meta_validation=(proxy_config.ProxyConfig("breast_cancer_logistic", 20, 2),),
         max_evaluations=40,
@@ -31,7 +32,7 @@ def search(backend, directory):
         finals=finals_config.FinalsConfig(num_rates=3, select_seeds=1, final_seeds=2),
         pool=pool_config.PoolConfig(backend=backend, num_workers=2, straggler_factor=None),
     )
-    found = run.run_search(config, directory)
+    found = run_search.run_search(config, directory)
     with Store.open(directory, read_only=True) as store:
         integrity.check(store)
         sitting = store.rows("SELECT * FROM sitting")
@@ -52,7 +53,7 @@ def test_a_search_on_ray_is_the_search_inline(tmp_path):
         Store.open(tmp_path / "inline", read_only=True) as ours,
         Store.open(tmp_path / "ray", read_only=True) as theirs,
     ):
-        different = replay.differences(ours, theirs)
+        different = rerun.differences(ours, theirs)
     # The config says where the work was done.
     assert [text.split(":")[0] for text in different] == ["meta"]
     assert (sitting["backend"], sitting["num_workers"]) == ("ray", 2)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from veldt.tasks import base, errors
+from veldt.tasks import base
+from veldt.tasks.common import errors
 
 
 class Line(base.Task):

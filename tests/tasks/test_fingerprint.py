@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from veldt.tasks import control, fingerprint, image_models, quadratic, registry
+from veldt.tasks import fingerprint, registry
+from veldt.tasks.shipped import control, image_models, quadratic
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ import textwrap
 
 import pytest
 
-from veldt.tasks import base, dataset, errors, registry
+from veldt.tasks import base, registry
+from veldt.tasks.common import errors
+from veldt.tasks.data import dataset
 
 OWN_TASK = """
 import jax
@@ -120,10 +122,10 @@ def test_what_is_wrong_with_an_own_task_is_said(own_folder, name, message):
 def test_the_rooms_are_not_importable_a_second_time(monkeypatch):
     checkout = pathlib.Path(registry.__file__).resolve().parent.parent
     monkeypatch.chdir(checkout)
-    with pytest.raises(errors.TaskError, match=r"write 'veldt.tasks.images:digits_mlp'"):
+    with pytest.raises(errors.TaskError, match=r"write 'veldt.tasks.shipped.images:digits_mlp'"):
         registry.load_task("tasks.images:digits_mlp")
     assert "tasks" not in sys.modules
-    assert registry.load_task("veldt.tasks.images:digits_mlp").name == "digits_mlp"
+    assert registry.load_task("veldt.tasks.shipped.images:digits_mlp").name == "digits_mlp"
 
 
 def test_the_list_describes_every_task(monkeypatch, tmp_path):

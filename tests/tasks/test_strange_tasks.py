@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from veldt.tasks import base, blame, errors, imports, inline_pool, registry
-from veldt.tasks import pool as pool_lib
+from veldt.tasks import base, registry
+from veldt.tasks.common import error_origin, errors, imports
+from veldt.tasks.pool import base as pool_base
+from veldt.tasks.pool import inline
 
 STAGES = (
     *("module", "__init__", "init", "loss", "train_batch", "eval_batch", "normalizer", "sample"),
@@ -149,22 +151,22 @@ def test_a_job_says_where_in_the_users_file_it_failed(num_workers, how, deed, wr
         shape = jax.ShapeDtypeStruct((), jnp.float32)
         return float(jax.jit(lambda x: jax.pure_callback(late, shape, x))(jnp.float32(1.0)))
 
-    with inline_pool.InlinePool(lambda: work, num_workers) as pool:
-        pool.submit(pool_lib.Job(0, None))
+    with inline.InlinePool(lambda: work, num_workers) as pool:
+        pool.submit(pool_base.Job(0, None))
         result = pool.next_result(60)
-    assert result.status is pool_lib.JobStatus.ERROR
+    assert result.status is pool_base.JobStatus.ERROR
     what = "ValueError: mine" if deed == "raises" else "SystemExit: 3"
     assert result.message.endswith(f"{name}.py, line 3, in late)")
     assert result.message.startswith(what) and "\n" not in result.message
 
 
 def test_files_are_told_apart():
-    assert blame.is_theirs(__file__)
+    assert error_origin.is_theirs(__file__)
     for ours in (base.__file__, jax.__file__, threading.__file__, "<string>", signal.__file__):
-        assert not blame.is_theirs(ours)
+        assert not error_origin.is_theirs(ours)
     try:
         registry.load_task(3)
     except TypeError as error:
-        here = blame.describe(error)
+        here = error_origin.describe(error)
     assert "test_files_are_told_apart" in here
-    assert blame.describe(ValueError("never raised")) is None
+    assert error_origin.describe(ValueError("never raised")) is None

@@ -3,7 +3,8 @@
 import jax
 import pytest
 
-from veldt.tasks import errors, registry, suites
+from veldt.tasks import registry, suites
+from veldt.tasks.common import errors
 
 KIND_OF = {factory.__name__: kind for kind, row in registry.KINDS.items() for factory in row}
 

@@ -7,9 +7,9 @@ import pytest
 
 from tests.search import fakes
 from veldt import cli
-from veldt.search import run
-from veldt.search.store import FILE_NAME, Store
-from veldt.tasks.pool_config import PoolConfig
+from veldt.search import run_search
+from veldt.search.storage.store import FILE_NAME, Store
+from veldt.tasks.pool.config import PoolConfig
 
 LINES = {
     "a loop": ("    for x in g: w = x\n", "line 2, column 5: a loop is not allowed"),
@@ -99,7 +99,7 @@ def test_a_bad_config_file_is_named_with_the_line(tmp_path, capsys, monkeypatch)
 def test_missing_data_says_how_to_get_them(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VELDT_DATA", str(tmp_path))
-    monkeypatch.setattr("veldt.tasks.dataset._DEBIAN_FASHION", tmp_path)
+    monkeypatch.setattr("veldt.tasks.data.dataset._DEBIAN_FASHION", tmp_path)
     words = ["search", "quickstart", "--tasks", "[{task: fashion_mlp, num_steps: 10}]"]
     message = fails(capsys, words, 1)
     assert "dataset-fashion-mnist" in message and "VELDT_DATA" in message
@@ -110,7 +110,7 @@ def test_missing_data_says_how_to_get_them(tmp_path, capsys, monkeypatch):
 def finished(tmp_path):
     directory = tmp_path / "run"
     config = fakes.small_config(pool=PoolConfig(num_workers=1), max_evaluations=5)
-    run.run_search(config, directory, factory=fakes.FakeWorker)
+    run_search.run_search(config, directory, factory=fakes.FakeWorker)
     return directory
 
 

@@ -9,7 +9,7 @@ import pytest
 from veldt import catalogue, cli, fields
 from veldt import config as config_lib
 from veldt.learned_opt import shipped
-from veldt.search import rules
+from veldt.search import rule_sources
 from veldt.tasks import registry
 
 HEAVY = {"jax", "optax", "ray", "flax", "numpy", "evosax", "orbax", "matplotlib", "rich", "sklearn"}
@@ -28,7 +28,7 @@ def test_every_list_has_what_there_is():
     def names(what):
         return [row.name for row in catalogue.LISTS[what]()]
 
-    assert names("rules") == list(rules.RULE_NAMES)
+    assert names("rules") == list(rule_sources.RULE_NAMES)
     assert names("tasks") == list(registry.TASKS)
     assert names("weights") == shipped.names()
     assert names("configs") == [info.name for info in config_lib.list_configs()]

@@ -18,12 +18,12 @@ import pytest
 import veldt
 from veldt import catalogue, cli
 from veldt import search as search_room
-from veldt.search import display  # noqa: F401 (before its neighbours are replaced)
 from veldt.search import errors as search_errors
-from veldt.search.finals_config import FinalsConfig
-from veldt.tasks import compiling, pool_config, stopping
-from veldt.tasks import errors as task_errors
-from veldt.tasks import pool as pool_lib
+from veldt.search.config.finals_config import FinalsConfig
+from veldt.tasks.common import compiling, stopping
+from veldt.tasks.common import errors as task_errors
+from veldt.tasks.pool import base
+from veldt.tasks.pool import config as pool_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ def test_usage_errors_are_named_and_exit_2(searches, fake, capsys, words, messag
     [
         search_errors.StoreError("the store is damaged"),
         task_errors.MissingDataError("Fashion-MNIST was not found"),
-        pool_lib.PoolError("no worker can be made"),
+        base.PoolError("no worker can be made"),
         PermissionError("may not write there"),
     ],
 )
@@ -241,9 +241,9 @@ def test_as_a_process():
 
 def engines(monkeypatch, run_it):
     """Puts `run_it` in the place of what each of the four long commands runs; gives their words."""
-    from veldt.meta import run as meta_run
-    from veldt.meta.tune import run as tune_run
-    from veldt.search import run as search_run
+    from veldt.meta.train import run_meta_training as meta_run
+    from veldt.meta.tune import run_tuning as tune_run
+    from veldt.search import run_search as search_run
     from veldt.tasks.benchmark import evaluate as evaluate_lib
 
     monkeypatch.setattr(search_run, "run_search", run_it)

@@ -8,13 +8,14 @@ import pytest
 
 import veldt
 from veldt import cli, errors, evaluation
-from veldt.search import best, candidate
 from veldt.search import errors as search_errors
+from veldt.search.export import program_candidate
 from veldt.search.program import Program
-from veldt.tasks import errors as task_errors
+from veldt.search.storage import best_rule
 from veldt.tasks import suites
-from veldt.tasks.benchmark import baselines
-from veldt.tasks.benchmark.candidates import FactoryCandidate
+from veldt.tasks.benchmark.protocol import baselines
+from veldt.tasks.benchmark.protocol.candidates import FactoryCandidate
+from veldt.tasks.common import errors as task_errors
 
 RULE = """\
 def slow_sgd(w, g, *, scale=0.5):
@@ -83,13 +84,13 @@ def here(tmp_path, monkeypatch):
 def test_a_baselines_name_comes_before_a_rules():
     assert evaluation.load_candidate("lion") is baselines.BASELINES["lion"]
     rule = evaluation.load_candidate("adabelief")
-    assert isinstance(rule, candidate.ProgramCandidate)
+    assert isinstance(rule, program_candidate.ProgramCandidate)
     assert rule.program == veldt.load_rule("adabelief")
 
 
 def test_a_rule_file_is_a_candidate_by_its_own_name(here):
     found = evaluation.load_candidate("rule.py")
-    assert isinstance(found, candidate.ProgramCandidate)
+    assert isinstance(found, program_candidate.ProgramCandidate)
     assert (found.name, found.program.name) == ("rule", "slow_sgd")
     with pytest.raises(search_errors.SearchError):
         evaluation.load_candidate("missing.py")
@@ -99,8 +100,8 @@ def test_a_run_directory_is_its_best_rule_around_its_learning_rate(here):
     run = here / "my_run"
     run.mkdir()
     program = Program.parse(RULE)
-    told = best.describe_tasks([("digits_mlp", 200), ("my_task:Spiral", 50)])
-    best.write_best(run, best.Best(program, 3e-3, {"run": "test", "tasks": told}))
+    told = best_rule.describe_tasks([("digits_mlp", 200), ("my_task:Spiral", 50)])
+    best_rule.write_best(run, best_rule.Best(program, 3e-3, {"run": "test", "tasks": told}))
     found = evaluation.load_candidate(run)
     assert found.selected_on == {"digits_mlp", "my_task:Spiral"}
     assert found.name == "my_run"

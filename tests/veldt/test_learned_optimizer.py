@@ -18,11 +18,11 @@ import pytest
 
 import veldt
 from veldt import cli, evaluation
-from veldt.learned_opt import errors, registry, shipped, weights
+from veldt.learned_opt import errors, registry, shipped, weight_files
 from veldt.learned_opt.candidate import LearnedCandidate
 from veldt.search import errors as search_errors
-from veldt.tasks import errors as task_errors
-from veldt.tasks.benchmark import costs
+from veldt.tasks.benchmark.runs import costs
+from veldt.tasks.common import errors as task_errors
 
 ROOT = Path(__file__).parents[2]
 # Small and quick to compile; what is tested here is the way to them.
@@ -35,7 +35,7 @@ def write(path, name, **record):
         lambda s: np.random.default_rng(0).normal(scale=0.5, size=s.shape).astype(np.float32),
         jax.eval_shape(rule.init, jax.random.key(0)),
     )
-    weights.write(path, weights.Weights(name, rule, meta_params, record))
+    weight_files.write(path, weight_files.Weights(name, rule, meta_params, record))
     return path
 
 

@@ -20,7 +20,8 @@ import veldt
 from tests.meta import toys
 from veldt import cli
 from veldt.learned_opt import registry
-from veldt.meta import checkpoint, log, run, training
+from veldt.meta import checkpoint
+from veldt.meta.train import log, meta_training, run_meta_training
 from veldt.tasks.families import distribution
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def toy(monkeypatch, tmp_path):
 
 
 def write_config(settings, **changes):
-    text = yaml.safe_dump({**run.described(settings), **changes}, sort_keys=False)
+    text = yaml.safe_dump({**run_meta_training.described(settings), **changes}, sort_keys=False)
     Path("toy.yaml").write_text(text)
 
 
@@ -130,7 +131,7 @@ def test_what_cannot_be_is_one_line_and_leaves_no_run(capsys, changes, words, co
 
 def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
     write_config(toys.settings())
-    told = training.Training._look
+    told = meta_training.Training._look
 
     def look(self, phase):
         if self.progress.update == 2:
@@ -138,7 +139,7 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
         return told(self, phase)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Training, "_look", look)
+        patch.setattr(meta_training.Training, "_look", look)
         code, out, err = command(capsys, "--run-dir", "here now", "--staleness", "1")
     assert (code, out) == (130, "")
     again = "veldt meta-train toy.yaml --run-dir 'here now' --staleness 1 --resume"
@@ -208,7 +209,7 @@ def test_killed_twice_it_ends_with_the_same_bits(tmp_path):
     assert process.returncode == 0, err
     assert "going on after update" in err
     undisturbed = tmp_path / "whole"
-    run.run_meta_training(SETTINGS, undisturbed)
+    run_meta_training.run_meta_training(SETTINGS, undisturbed)
     for name in ("weights.npz", "last.npz"):
         with np.load(directory / name) as ours, np.load(undisturbed / name) as theirs:
             arrays = [key for key in ours.files if not key.endswith(".json")]

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from veldt import cli
-from veldt.search.store import Store
-from veldt.tasks import compiling
+from veldt.search.storage.store import Store
+from veldt.tasks.common import compiling
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 VERSIONS = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())

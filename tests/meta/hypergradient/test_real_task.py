@@ -22,7 +22,8 @@ from veldt.meta.hypergradient import (
     implicit,
     self_tuning,
 )
-from veldt.tasks import dataset, tabular
+from veldt.tasks.data import dataset
+from veldt.tasks.shipped import tabular
 
 pytestmark = pytest.mark.slow
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from tests.meta.replay import trainings
-from veldt.meta.replay import api, errors, plans, training, verdict
+from veldt.meta.replay import api, errors, plans, task_training, trust
 
 KEY = jax.random.key(0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Simple(training.Training):
+class Simple(task_training.Training):
     """w <- w - 0.1 (w - bend(z)), from 0: closed forms, with what is wrong put in."""
 
     num_steps: int
@@ -138,23 +138,21 @@ def test_metasmoothness_is_definition_two():
         jnp.asarray([2.0, 1, 0]),
     )
     # Displacements 2 and 1; the first goes on, the second turns back: (2 - 1) / 3.
-    assert verdict.metasmoothness(first, middle, last) == pytest.approx(1 / 3)
-    assert verdict.metasmoothness(first, first, first) == 1.0
-    assert (
-        verdict.metasmoothness(*({"w": x, "n": jnp.arange(3)} for x in (first, middle, last))) > 0
-    )
+    assert trust.metasmoothness(first, middle, last) == pytest.approx(1 / 3)
+    assert trust.metasmoothness(first, first, first) == 1.0
+    assert trust.metasmoothness(*({"w": x, "n": jnp.arange(3)} for x in (first, middle, last))) > 0
 
 
 @pytest.mark.slow
 def test_a_real_training_passes_and_the_last_window_may_be_the_outcome():
-    run = trainings.curve("adam", 30, seeds=range(4), objective=training.LastWindow(10))
+    run = trainings.curve("adam", 30, seeds=range(4), objective=task_training.LastWindow(10))
     found = api.metagradient(run, trainings.meta_params("adam"), key=KEY)
     assert found.verdict.passed, found.verdict.message
     assert found.verdict.metasmoothness > 0.9
 
 
 @dataclasses.dataclass(frozen=True)
-class Scaled(training.Training):
+class Scaled(task_training.Training):
     """w <- w - rate (w - z^2), and a list that says how often its start was traced."""
 
     num_steps: int

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.meta.replay import trainings
-from veldt.meta.replay import backward, errors, plans, programs, states, storage, training
+from veldt.meta.replay import backward, errors, plans, programs, states, storage, task_training
 
 NUM_STEPS = 20
 PLANS = (
@@ -119,7 +119,7 @@ def test_meta_parameters_may_enter_the_start_the_steps_and_the_outcome():
 
 
 @dataclasses.dataclass(frozen=True)
-class Counted(training.Training):
+class Counted(task_training.Training):
     """Counts how often its step is traced, which is how often a program is compiled with it."""
 
     num_steps: int
@@ -230,7 +230,7 @@ def test_what_does_not_run_again_as_it_ran_is_found(monkeypatch):
 
 def test_a_state_that_changes_its_type_is_an_error():
     @dataclasses.dataclass(frozen=True)
-    class Widening(training.Training):
+    class Widening(task_training.Training):
         num_steps: int
 
         def init(self, z):

@@ -7,7 +7,8 @@ import pytest
 
 from tests.meta.replay import trainings
 from veldt.meta.replay import mixed_mode
-from veldt.tasks import base, unroll
+from veldt.tasks import base
+from veldt.tasks.inner_loop import unroll
 
 
 class Ridge(base.Task):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from veldt.learned_opt import registry
-from veldt.meta.replay import training, transforms
+from veldt.meta.replay import task_training as training
+from veldt.meta.replay import transforms
 from veldt.search.program import Program
 from veldt.tasks import base
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.meta.tune import test_tune_run as tunings
-from veldt.meta.tune import comparison, display, loop, problem, report, run
+from veldt.meta.tune import comparison, display, loop, problem, report, run_tuning
 
 SETTINGS = dataclasses.replace(tunings.SETTINGS, compare=True, num_updates=2, check_every=1)
 
@@ -106,9 +106,9 @@ def test_no_rate_no_rivals(tmp_path):
 @pytest.mark.slow
 def test_a_run_of_before_there_were_rivals_goes_on(tmp_path):
     settings = dataclasses.replace(SETTINGS, num_updates=1)
-    result = run.run_tuning(settings, tmp_path)
+    result = run_tuning.run_tuning(settings, tmp_path)
     assert result.rivals == comparison.read(tmp_path) != ()
     assert "Was it worth it?" in report.render(tmp_path)
     path = tmp_path / "config.yaml"
     path.write_text(path.read_text().replace("compare: true\n", ""))
-    assert run.run_tuning(settings, tmp_path, resume=True).rivals == result.rivals
+    assert run_tuning.run_tuning(settings, tmp_path, resume=True).rivals == result.rivals

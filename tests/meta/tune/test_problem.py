@@ -10,7 +10,7 @@ import pytest
 
 import veldt
 from veldt.meta import errors
-from veldt.meta.replay import training
+from veldt.meta.replay import task_training
 from veldt.meta.tune import config, optimizers, problem, shaped_task
 from veldt.meta.tune.hyperparameters import Hyperparameter
 from veldt.tasks import registry
@@ -166,7 +166,7 @@ def test_a_hollow_run_is_no_outcome():
         return task, optax.chain(push, optax.scale(meta_params))
 
     task = registry.load_task("digits_mlp")
-    run = training.TaskTraining.of(make, 2, seeds=(0, 1), data=task)
+    run = task_training.TaskTraining.of(make, 2, seeds=(0, 1), data=task)
     outcome, why = problem.look(run, jnp.float32(1.0))
     assert math.isnan(outcome) and "float32" in why
     assert math.isnan(problem.outcome(run, jnp.float32(1.0)))

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veldt.search import dataflow
 from veldt.search.errors import LoweringError
-from veldt.search.ops import OPS
+from veldt.search.language import dataflow
+from veldt.search.language.ops import OPS
 from veldt.search.program import Program
 from veldt.search.simplify import choices, identities
 from veldt.search.simplify.forms import Algebra, Atom, FormError

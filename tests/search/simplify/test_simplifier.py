@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.search import strategies
-from veldt.search import evolution_config, mutation, rules
-from veldt.search.genotype import Genotype
-from veldt.search.ops import INTERPRETED
+from veldt.search import rule_sources
+from veldt.search.config import evolution_config
+from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evolution import mutation
+from veldt.search.language.ops import INTERPRETED
 from veldt.search.program import Program
 from veldt.search.simplify import clutter, prune, simplify, verification
 
-RAW_LION = rules.load_rule(Path(__file__).parents[1] / "golden" / "raw_lion.txt")
+RAW_LION = rule_sources.load_rule(Path(__file__).parents[1] / "golden" / "raw_lion.txt")
 LION = """
 def lion(w, g, m, *, b1=0.899, b2=0.996991, wd=0.4602):
     c = interp(g, m, b1)
@@ -47,7 +49,7 @@ def test_the_raw_program_of_the_paper_comes_out_as_lion():
     }
     # Without its last factor it is the shipped rule, with other constants.
     unscaled = Program.parse(str(RAW_LION).replace("0.0002\n", "1.0\n")).simplify()
-    shipped = rules.load_rule("lion").with_constants(b1=0.899, b2=0.996991, wd=0.4602)
+    shipped = rule_sources.load_rule("lion").with_constants(b1=0.899, b2=0.996991, wd=0.4602)
     assert is_same(unscaled, shipped)
 
 
@@ -80,7 +82,7 @@ def test_simplified_raw_lion_takes_the_steps_of_optax(x64):
 
 @pytest.mark.parametrize("name", ["adamw", "lion", "rmsprop", "yogi", "nesterov"])
 def test_shipped_rules_are_simple_or_get_simpler(name):
-    rule = rules.load_rule(name)
+    rule = rule_sources.load_rule(name)
     simple = rule.simplify()
     saved = {"yogi": 1, "nesterov": 1}.get(name, 0)
     assert len(simple.statements) == len(prune(rule).statements) - saved
@@ -90,7 +92,7 @@ def test_shipped_rules_are_simple_or_get_simpler(name):
 def test_nesterov_momentum_is_kept_where_it_is_read():
     # update = g + decay * m: the slot is kept as decay * m.
     assert is_same(
-        rules.load_rule("nesterov").simplify(),
+        rule_sources.load_rule("nesterov").simplify(),
         Program.parse(
             "def f(w, g, m, *, decay=0.9):\n    m = decay * (g + m)\n    return g + m, m\n"
         ),
@@ -199,23 +201,23 @@ def assert_simplified(program, seed):
 @settings(max_examples=3)
 @given(st.sampled_from(["adam", "lion", "rmsprop", "signum"]), st.integers(0, 2**32 - 1))
 def test_junk_in_shipped_rules_goes_again(name, seed):
-    rule = rules.load_rule(name)
+    rule = rule_sources.load_rule(name)
     cluttered = clutter.clutter(np.random.default_rng(seed), rule, 5)
     assert len(assert_simplified(cluttered, seed).statements) <= len(prune(rule).statements)
 
 
 @pytest.mark.slow
 @settings(max_examples=40)
-@given(st.sampled_from(rules.RULE_NAMES), st.integers(0, 2**32 - 1))
+@given(st.sampled_from(rule_sources.RULE_NAMES), st.integers(0, 2**32 - 1))
 def test_junk_in_shipped_rules_goes_again_many(name, seed):
-    rule = rules.load_rule(name)
+    rule = rule_sources.load_rule(name)
     cluttered = clutter.clutter(np.random.default_rng(seed), rule, 10)
     assert_simplified(cluttered, seed)
 
 
 def evolved(name, seed, num_mutations):
     rng = np.random.default_rng(seed)
-    genotype = Genotype(rules.load_rule(name).with_slots(2), 0.1)
+    genotype = Genotype(rule_sources.load_rule(name).with_slots(2), 0.1)
     config = evolution_config.MutationConfig(ops=INTERPRETED)
     for _ in range(num_mutations):
         genotype = mutation.mutate(rng, genotype, config).genotype
@@ -237,6 +239,6 @@ def test_random_programs_keep_their_behaviour(program, seed):
 
 @pytest.mark.slow
 @settings(max_examples=40)
-@given(st.sampled_from(rules.RULE_NAMES), st.integers(0, 2**32 - 1))
+@given(st.sampled_from(rule_sources.RULE_NAMES), st.integers(0, 2**32 - 1))
 def test_evolved_programs_keep_their_behaviour_many(name, seed):
     assert_simplified(evolved(name, seed, 15), seed)

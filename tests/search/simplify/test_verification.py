@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from veldt.search import rules
+from veldt.search import rule_sources
 from veldt.search.program import Program
 from veldt.search.simplify import verification
 
@@ -50,7 +50,7 @@ def test_folded_constants_count_at_their_defaults_only():
 
 
 def test_traces_hold_every_step_and_the_state_before_it():
-    flow = rules.load_rule("momentum").lower()
+    flow = rule_sources.load_rule("momentum").lower()
     seen = verification.trace(flow, num_steps=7)
     for updates, slots in zip(seen.updates, seen.slots["m"], strict=True):
         assert updates.shape == slots.shape and len(updates) == 7

@@ -8,15 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from veldt.tasks import quadratic, unroll
-from veldt.tasks.augment import (
-    estimated,
-    low_precision,
-    normalised,
-    reparameterised,
-    smaller_batch,
-)
+from veldt.tasks.augment import estimated, low_precision, normalised, reparameterised, smaller_batch
 from veldt.tasks.families import models
+from veldt.tasks.inner_loop import unroll
+from veldt.tasks.shipped import quadratic
 
 BOWLS = quadratic.Quadratics(dim=3, condition_range=(1.0, 10.0), noise_range=(0.01, 0.1))
 PERCEPTRONS = models.Structure("perceptron", (4,), "relu", 8, "patterns").family()

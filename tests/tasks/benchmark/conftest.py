@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from veldt.tasks import pool_config, suites
-from veldt.tasks.benchmark import archive, baselines, runs, shelf
+from veldt.tasks import suites
+from veldt.tasks.benchmark import archive
+from veldt.tasks.benchmark.protocol import baselines
+from veldt.tasks.benchmark.runs import cache, comparison_runs
+from veldt.tasks.pool import config
 
 MODULE = "tiny_benchmark_tasks"
 SOURCE = '''
@@ -97,7 +100,7 @@ def tiny_suite(tiny_module):
 
 @pytest.fixture(scope="session")
 def inline():
-    return pool_config.PoolConfig(backend="inline", num_workers=1)
+    return config.PoolConfig(backend="inline", num_workers=1)
 
 
 @pytest.fixture(scope="session")
@@ -109,4 +112,6 @@ def tiny_folder(tmp_path_factory) -> Path:
 def tiny_archive(tiny_suite, tiny_folder, inline):
     """An archive of Adam and SGD on both tasks, made as the shipped ones are."""
     rows = [baselines.BASELINES[name] for name in ("adam", "sgd_momentum")]
-    return archive.run_baselines(tiny_suite, rows, inline, shelf.Shelf(tiny_folder), runs.Silent())
+    return archive.run_baselines(
+        tiny_suite, rows, inline, cache.Shelf(tiny_folder), comparison_runs.Silent()
+    )

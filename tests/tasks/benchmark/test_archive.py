@@ -8,9 +8,12 @@ import shutil
 import numpy as np
 import pytest
 
-from veldt.tasks import errors, suites
-from veldt.tasks.benchmark import archive, baselines, shelf
-from veldt.tasks.benchmark.schedules import SCHEDULES
+from veldt.tasks import suites
+from veldt.tasks.benchmark import archive
+from veldt.tasks.benchmark.protocol import baselines
+from veldt.tasks.benchmark.protocol.schedules import SCHEDULES
+from veldt.tasks.benchmark.runs import cache
+from veldt.tasks.common import errors
 
 
 class Counting:
@@ -84,7 +87,7 @@ def test_a_file_gives_back_what_was_written(tiny_archive, tmp_path):
 def test_what_is_on_the_shelf_is_not_run_again(tiny_archive, tiny_suite, tiny_folder, inline):
     watcher = Counting()
     rows = [baselines.BASELINES[name] for name in ("adam", "sgd_momentum")]
-    again = archive.run_baselines(tiny_suite, rows, inline, shelf.Shelf(tiny_folder), watcher)
+    again = archive.run_baselines(tiny_suite, rows, inline, cache.Shelf(tiny_folder), watcher)
     assert watcher.totals == {"checking tasks": 2}
     for first, second in zip(tiny_archive.records, again.records, strict=True):
         np.testing.assert_array_equal(first.sweep.losses, second.sweep.losses)
@@ -196,7 +199,7 @@ def test_what_is_not_finished_is_left_out_and_run_by_the_next_sitting(
 ):
     """Also where the shelf is gone and the archive is all that is left."""
     rows = [baselines.BASELINES[name] for name in ("adam", "sgd_momentum")]
-    kept = shelf.Shelf(tmp_path / "one")
+    kept = cache.Shelf(tmp_path / "one")
     shutil.copytree(tiny_folder, kept.folder)
     (removed,) = kept.folder.glob("*_line--sgd_momentum--*.npz")
     removed.unlink()
@@ -209,7 +212,7 @@ def test_what_is_not_finished_is_left_out_and_run_by_the_next_sitting(
     }
     assert theirs - ours == {(line, "sgd_momentum", schedule) for schedule in SCHEDULES}
     watcher = Counting()
-    empty = shelf.Shelf(tmp_path / "two")
+    empty = cache.Shelf(tmp_path / "two")
     again = archive.run_baselines(tiny_suite, rows, inline, empty, watcher, partial)
     # Of the costs only the one that went with the missing runs is measured again.
     assert watcher.totals == {"checking tasks": 2, "training": 1, "measuring step times": 1}

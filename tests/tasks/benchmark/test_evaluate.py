@@ -6,10 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from veldt.tasks import errors, suites
+from veldt.tasks import suites
 from veldt.tasks.benchmark import archive as archive_lib
-from veldt.tasks.benchmark import baselines, display, evaluate, page
-from veldt.tasks.benchmark.candidates import factory_candidate
+from veldt.tasks.benchmark import display, evaluate
+from veldt.tasks.benchmark.protocol import baselines
+from veldt.tasks.benchmark.protocol.candidates import factory_candidate
+from veldt.tasks.benchmark.report import benchmark_page
+from veldt.tasks.common import errors
 
 
 class Watcher:
@@ -269,7 +272,7 @@ def test_everything_can_be_written_down_and_shown(first, tmp_path, capsys):
     data = json.loads(results.to_json())
     assert [row["name"] for row in data["rows"]] == [row.name for row in results.rows]
     assert 0 < data["effort"]["compile_share"] < 1
-    page.write_page(results, tmp_path / "page.html")
+    benchmark_page.write_page(results, tmp_path / "page.html")
     assert "uphill" in (tmp_path / "page.html").read_text()
     display.print_results(results)
     lines = capsys.readouterr().out.splitlines()

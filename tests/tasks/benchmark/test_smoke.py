@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
-from veldt.search import candidate
+from veldt.search.export import program_candidate
 from veldt.search.program import Program
 from veldt.tasks import suites
-from veldt.tasks.benchmark import baselines, evaluate
+from veldt.tasks.benchmark import evaluate
+from veldt.tasks.benchmark.protocol import baselines
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +30,7 @@ def results(tmp_path_factory, inline):
         sgd,
         # The same grid divided by three, without the rates that would make up for it.
         sgd.renamed("third").with_rates(tuple(rate / 3 for rate in sgd.rates[:4])),
-        candidate.ProgramCandidate("flipped", FLIPPED),
+        program_candidate.ProgramCandidate("flipped", FLIPPED),
     ]
     config = evaluate.EvaluateConfig(pool=dataclasses.replace(inline, num_workers=2))
     folder = tmp_path_factory.mktemp("smoke")

@@ -10,8 +10,7 @@ import pytest
 from veldt import config
 from veldt.errors import ConfigError
 from veldt.tasks import base
-from veldt.tasks.augment import drawn
-from veldt.tasks.families import distribution, models
+from veldt.tasks.families import augmentations, distribution, models
 
 
 def member(family):
@@ -78,7 +77,7 @@ def test_the_diet_of_celo_has_each_source_once():
 )
 def test_everything_at_once_keeps_the_contract(kind):
     """All augmentations on top of each other, by shapes alone."""
-    odds = drawn.AugmentationConfig(
+    odds = augmentations.AugmentationConfig(
         stretch={"parameter": 1.0}, smaller_batch=1.0, estimated=1.0, normalised=1.0, delayed=1.0
     )
     spec = distribution.Distribution(num_families=1, kinds={kind: 1.0}, augmentations=odds)
@@ -91,7 +90,7 @@ def test_everything_at_once_keeps_the_contract(kind):
 def test_every_kind_is_built():
     for kind in models.Kind.__args__:
         spec = distribution.Distribution(
-            num_families=1, kinds={kind: 1.0}, augmentations=drawn.NO_AUGMENTATIONS
+            num_families=1, kinds={kind: 1.0}, augmentations=augmentations.NO_AUGMENTATIONS
         )
         (family,) = distribution.draw(spec, 0)
         base.check_task(member(family))

@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from veldt.tasks import base, registry, unroll
+from veldt.tasks import base, registry
+from veldt.tasks.inner_loop import unroll
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 LEARNED = {  # Normalised validation loss that 60 steps of Adam must come below.

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from veldt.tasks import dataset
+from veldt.tasks.data import dataset
 from veldt.tasks.families import models
 
 DIGITS = models.Structure("perceptron", (8,), "relu", 16, "digits")

@@ -1,0 +1,1 @@
+"""What meta-parameters are judged on."""

@@ -1,0 +1,268 @@
+"""Whether a metagradient can be trusted: the verdict that comes with every one.
+
+A metagradient may be exact and still useless: an outcome that jumps at every kink of a ReLU has a
+right derivative almost everywhere that says nothing about any step one could take. So it is held
+to central differences at two step sizes along random directions. If both agree with it, steps of
+that size are predicted. If they agree with each other but not with it, it is wrong. If they do not
+agree with each other, the outcome is rough.
+
+Metasmoothness (Engstrom et al. 2025, arXiv 2503.13751, definition 2) comes from the same runs: how
+far the trained parameters move the same way in two halves of a step, from -1 to 1. It is necessary
+and not sufficient, so it cautions and does not decide.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any, Final, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from veldt.learned_opt.base import MetaParams
+from veldt.meta.replay import programs
+from veldt.meta.replay.task_training import Training
+from veldt.tasks.common import types
+
+STEP_SIZES: Final = (1e-2, 2.5e-3)
+"""Of the differences, relative to the meta-parameters' root mean square."""
+
+_TOLERANCE: Final = 0.25
+"""How far off the differences a gradient may be. ReLU networks with a right one measured 5 to 12%:
+the outcome bends at every kink that a step crosses, which no derivative knows of."""
+
+_AGREEMENT: Final = 0.1
+"""Within which differences of two step sizes are the same."""
+_SMOOTH: Final = 0.9
+"""Below this, of Adam on GPT-2, metagradients predict little (rank correlation 0.17 at 0.88)."""
+
+_ROUNDING: Final = 16.0
+"""By how many units in the last place an outcome may be off."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What is known of a metagradient.
+
+    Attributes:
+      passed: Whether it is finite and agrees with the differences, where they were taken.
+      finite: Whether all of it, and the outcome, is finite.
+      step_sizes: Of the differences, relative; empty if none were taken.
+      relative_errors: Between the gradient and the differences, at each step size; the largest of
+        all directions. What rounding explains is taken off.
+      disagreement: Between the differences of the two step sizes, relative; None without.
+      metasmoothness: S-hat at the larger step size, the least of all directions; None without.
+      message: What it comes to, and what to change if it failed.
+    """
+
+    passed: bool
+    finite: bool
+    step_sizes: tuple[float, ...]
+    relative_errors: tuple[float, ...]
+    disagreement: float | None
+    metasmoothness: float | None
+    message: str
+
+
+def judge(
+    training: Training,
+    meta_params: MetaParams,
+    outcome: types.Scalar,
+    meta_grad: MetaParams,
+    key: types.Key,
+    *,
+    num_directions: int = 1,
+    step_sizes: tuple[float, float] = STEP_SIZES,
+) -> Verdict:
+    """Hold a metagradient to differences; takes 1 + 4 `num_directions` forward runs.
+
+    Args:
+      training: What it is of.
+      meta_params: Where it was taken.
+      outcome: Of the run, float [].
+      meta_grad: The gradient, shaped as the meta-parameters.
+      key: Of the directions; it is consumed.
+      num_directions: 0 to ask only whether it is finite, and run nothing.
+      step_sizes: The larger and the smaller.
+    """
+    if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((outcome, meta_grad))):
+        return _not_finite(outcome)
+    if num_directions == 0:
+        return Verdict(True, True, (), (), None, None, "finite; not checked further")
+    probe = _Probe(training, meta_params, float(jnp.finfo(jnp.asarray(outcome).dtype).eps))
+    rows = [
+        probe.along(direction, meta_grad, step_sizes)
+        for direction in _directions(key, meta_params, num_directions)
+    ]
+    errors = tuple(max(row.errors[i] for row in rows) for i in range(2))
+    disagreement = max(row.disagreement for row in rows)
+    smoothness = float(np.min([row.smoothness for row in rows]))  # NaN where one is: not smooth.
+    passed = max(errors) <= _TOLERANCE
+    message = _explain(errors, disagreement, smoothness, step_sizes)
+    return Verdict(passed, True, step_sizes, errors, disagreement, smoothness, message)
+
+
+def metasmoothness(first: types.Params, middle: types.Params, last: types.Params) -> float:
+    """Return S-hat of parameters trained at z, z + h v and z + 2 h v (definition 2); 1 if alike."""
+    flat = [
+        np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in _inexact(tree)])
+        for tree in (first, middle, last)
+    ]
+    weights = np.abs(flat[2] - flat[0])
+    total = weights.sum()
+    if total == 0:
+        return 1.0
+    return float(weights @ (np.sign(flat[1] - flat[0]) * np.sign(flat[2] - flat[1])) / total)
+
+
+def scales(meta_params: MetaParams) -> MetaParams:
+    """Return the root mean square of each leaf, and 1 for leaves of zeros."""
+
+    def scale(leaf: jax.Array) -> jax.Array:
+        rms = jnp.sqrt(jnp.mean(jnp.square(jnp.abs(leaf)))) if leaf.size else jnp.ones(())
+        return jnp.where(rms > 0, rms, 1.0).astype(leaf.dtype)
+
+    return jax.tree.map(scale, meta_params)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """What differences along one direction say."""
+
+    errors: tuple[float, ...]
+    disagreement: float
+    smoothness: float
+
+
+@final
+class _Probe:
+    """Runs of a training around a point."""
+
+    def __init__(self, training: Training, meta_params: MetaParams, eps: float) -> None:
+        self._spec = programs.spec_of(training, meta_params)
+        self._training, self._meta_params, self._eps = training, meta_params, eps
+
+    @functools.cached_property
+    def _centre(self) -> tuple[float, types.Params]:
+        return self._run(self._meta_params)
+
+    def along(
+        self, direction: MetaParams, meta_grad: MetaParams, step_sizes: tuple[float, float]
+    ) -> _Row:
+        slope = _dot(meta_grad, direction)
+        # The size that the derivative along a random direction has.
+        typical = _norm(_times(meta_grad, scales(self._meta_params))) / math.sqrt(_size(meta_grad))
+        differences, noises, smoothness = [], [], 1.0
+        for i, h in enumerate(step_sizes):
+            (above, last), (below, first) = (self._moved(direction, s * h) for s in (1, -1))
+            if i == 0:
+                smoothness = metasmoothness(first, self._centre[1], last)
+            differences.append((above - below) / (2 * h))
+            noises.append(_ROUNDING * self._eps * max(abs(above), abs(below)) / h)
+
+        def relative(one: float, other: float, noise: float) -> float:
+            size = max(abs(one), abs(other), 0.1 * typical)
+            if not math.isfinite(one - other):
+                return math.inf
+            return max(abs(one - other) - noise, 0.0) / size if size else 0.0
+
+        errors = tuple(relative(slope, d, n) for d, n in zip(differences, noises, strict=True))
+        return _Row(errors, relative(differences[0], differences[1], sum(noises)), smoothness)
+
+    def _moved(self, direction: MetaParams, h: float) -> tuple[float, types.Params]:
+        return self._run(jax.tree.map(lambda x, v: x + h * v, self._meta_params, direction))
+
+    def _run(self, meta_params: MetaParams) -> tuple[float, types.Params]:
+        outcome, params = programs.run(self._spec, self._training, meta_params)
+        return float(outcome), params
+
+
+def _directions(key: types.Key, meta_params: MetaParams, count: int) -> list[MetaParams]:
+    """Draw directions of about the meta-parameters' own scale, root mean square 1 in all."""
+    leaves, treedef = jax.tree.flatten(meta_params)
+    sizes = jax.tree.leaves(scales(meta_params))
+    root = math.sqrt(_size(meta_params))
+    found = []
+    for each in jax.random.split(key, count):
+        keys = jax.random.split(each, len(leaves))
+        found.append(
+            jax.tree.unflatten(
+                treedef,
+                [
+                    jax.random.normal(k, leaf.shape, leaf.dtype) * scale / root
+                    for k, leaf, scale in zip(keys, leaves, sizes, strict=True)
+                ],
+            )
+        )
+    return found
+
+
+def _not_finite(outcome: types.Scalar) -> Verdict:
+    if not np.isfinite(outcome):
+        message = "the outcome is not finite: training diverged; lower the learning rate or clip"
+    else:
+        message = (
+            "the metagradient is not finite though the outcome is. Either a function has no "
+            "finite derivative where it was used (a root at 0: take scale_by_adam and "
+            "clip_by_global_norm of veldt.meta.replay.transforms, or Adam with eps_root=1e-8), or "
+            "training is chaotic "
+            "(lower the learning rate, take fewer steps, or compute in float64)"
+        )
+    return Verdict(False, False, (), (), None, None, message)
+
+
+def _explain(
+    errors: tuple[float, ...],
+    disagreement: float,
+    smoothness: float,
+    step_sizes: tuple[float, float],
+) -> str:
+    found = " and ".join(
+        f"{error:.1%} at {step:g}" for error, step in zip(errors, step_sizes, strict=True)
+    )
+    said = f"off the differences by {found}; metasmoothness {smoothness:.2f}"
+    if max(errors) <= _TOLERANCE:
+        caution = (
+            "; low: keep steps small, average over seeds, or use smooth activations and eps_root"
+        )
+        return said + ("" if smoothness >= _SMOOTH else caution)
+    # In a rough training both differences may happen to be off in the same way.
+    if disagreement <= _AGREEMENT and smoothness >= _SMOOTH:
+        return said + (
+            ". The differences agree with each other, so the gradient is wrong: something on the "
+            "way is not differentiated (a sign, a rounding, an argmax, stop_gradient; for Lion "
+            "take scale_by_lion with a width)"
+        )
+    return said + (
+        ". The differences do not agree with each other, or training is not smooth: the outcome is "
+        "rough at this scale. "
+        "Average over more seeds, use smooth activations (GELU, SiLU, tanh) in place of ReLU, give "
+        "Adam eps_root=1e-8 to 1e-6, lower the learning rate, or shorten the run"
+    )
+
+
+def _inexact(tree: Any) -> list[Any]:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return leaves or [jnp.zeros(0)]
+
+
+def _times(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.multiply, a, b)
+
+
+def _dot(a: Any, b: Any) -> float:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return float(
+        sum(np.sum(np.asarray(x, np.float64) * np.asarray(y, np.float64)) for x, y in pairs)
+    )
+
+
+def _norm(tree: Any) -> float:
+    return math.sqrt(_dot(tree, tree))
+
+
+def _size(tree: Any) -> int:
+    return max(sum(leaf.size for leaf in jax.tree.leaves(tree)), 1)

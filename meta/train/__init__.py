@@ -1,0 +1,1 @@
+"""Meta-training in a run directory: config, workers, log, report."""

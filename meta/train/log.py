@@ -1,0 +1,139 @@
+"""What a meta-training writes down as it goes: one JSON object a line, and TensorBoard's events.
+
+`metrics.jsonl` in the run directory has a line for each update and one for each look at the
+meta-validation tasks. A run that was killed and goes on from its last checkpoint drops the lines
+written after that checkpoint, so that each update has one line.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, final
+
+from veldt.meta import errors
+from veldt.tasks.common.disk import atomic_files
+
+FILE_NAME = "metrics.jsonl"
+EVENTS_FOLDER = "tensorboard"
+
+
+class Log(Protocol):
+    """Takes what happened."""
+
+    def write(self, kind: str, update: int, figures: Mapping[str, Any]) -> None:
+        """Take in figures of one kind ("update", "check") after an update."""
+        ...
+
+    def flush(self) -> None:
+        """Everything so far is to be on disk."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        ...
+
+
+@final
+class JsonLog:
+    """Lines of JSON; numbers that are not finite become null."""
+
+    def __init__(self, run_dir: Path, last: Mapping[str, int]):
+        """Go on; lines of what is not known to be done are dropped.
+
+        Args:
+          run_dir: Where the file is.
+          last: The last update that is kept, by kind.
+        """
+        self._path = run_dir / FILE_NAME
+        kept = [line for line in read(run_dir) if line["update"] <= last.get(line["kind"], -1)]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        atomic_files.write_bytes(self._path, text.encode())
+        self._handle = self._path.open("a", encoding="utf-8")
+
+    def write(self, kind: str, update: int, figures: Mapping[str, Any]) -> None:
+        line = {"kind": kind, "update": update, **figures}
+        self._handle.write(json.dumps(_finite(line)) + "\n")
+
+    def flush(self) -> None:
+        self._handle.flush()
+
+    def close(self) -> None:
+        self._handle.close()
+
+
+@final
+class TensorBoardLog:
+    """TensorBoard's event files; needs `tensorboardX`, the extra `veldt[tensorboard]`."""
+
+    def __init__(self, run_dir: Path, update: int):
+        """Go on after an update; TensorBoard itself drops what an earlier sitting wrote beyond it.
+
+        Raises:
+          MetaTrainError: The package is missing.
+        """
+        folder = str(run_dir / EVENTS_FOLDER)
+        self._writer = summary_writer()(folder, purge_step=update + 1)
+
+    def write(self, kind: str, update: int, figures: Mapping[str, Any]) -> None:
+        for name, value in figures.items():
+            if isinstance(value, Mapping):
+                self.write(f"{kind}/{name}", update, value)
+            elif isinstance(value, list | tuple):
+                self.write(f"{kind}/{name}", update, {str(i): each for i, each in enumerate(value)})
+            elif isinstance(value, int | float):
+                self._writer.add_scalar(f"{kind}/{name}", value, update)
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def summary_writer() -> Any:
+    """Return TensorBoard's `SummaryWriter`.
+
+    Raises:
+      MetaTrainError: The package is missing.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise errors.MetaTrainError(
+            "tensorboard: true needs the package tensorboardX: pip install 'veldt[tensorboard]'"
+        ) from None
+    return SummaryWriter
+
+
+def read(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a run's `metrics.jsonl`; nothing if there is none.
+
+    A last line that a killed process left half written is passed over.
+
+    Raises:
+      MetaTrainError: Another line is no JSON object with a kind and an update.
+    """
+    path = run_dir / FILE_NAME
+    if not path.exists():
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    complete, _, _ = text.rpartition("\n")
+    for number, line in enumerate(complete.splitlines(), start=1):
+        try:
+            found = json.loads(line)
+            if not (isinstance(found["update"], int) and isinstance(found["kind"], str)):
+                raise TypeError
+        except (ValueError, TypeError, KeyError):
+            raise errors.MetaTrainError(f"{path}:{number}: not a line of this log") from None
+        yield found
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,354 @@
+"""The loop of a meta-training: gradients from a pool of workers, in an order timing cannot change.
+
+An update of the meta-parameters takes one gradient from each task family and moves by their mean.
+With `staleness` s, the gradients of update u are computed at the meta-parameters of update u - s
+(the phase's first, if that is later): so the next s updates' work is handed out before this one's
+is told, workers do not wait for each other, and still every number is a function of config and
+seed. Bounded staleness of VeLO's kind (2211.09760), where it is whatever the cluster's timing made
+it, cannot be repeated.
+
+A stream of runs can go on only when its last window is told, so there are s + 1 streams of each
+family, used in turn.
+
+All that the loop knows is a frozen `Progress`, replaced as a whole after each update: an interrupt
+between two statements finds either the old one or the new one. It is replaced when the watcher has
+been told, so that what a run counts as done has been written down.
+"""
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast, final
+
+import jax
+import numpy as np
+
+from veldt.learned_opt.base import MetaParams
+from veldt.meta import array_lists, checkpoint, errors
+from veldt.meta.train import build, config, gradient_worker, outer_step
+from veldt.meta.train.gradient_worker import Check, CheckJob, Gradient, GradientJob
+from veldt.tasks.common import stopping
+from veldt.tasks.inner_loop import hollow
+from veldt.tasks.pool import base
+
+# Shapes: E families, s staleness.
+
+_WAIT_S = 0.5  # between looks at Ctrl-C
+_CHECK_IDS = 1 << 40  # ids of jobs that are looks; gradients count from 0
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """A meta-training between two updates.
+
+    Attributes:
+      update: Updates done, over all phases.
+      meta_params: All of them, NumPy arrays by their top-level names.
+      opt_state: The outer optimizer's, of the present phase; None before its first update.
+      versions: What the phase moves, as it was after each of the last updates, s + 1 at most, by
+        the number of updates then done.
+      streams: States of the present phase's streams by (stream, family).
+      looked_at: The last update after which meta-validation was looked at; -1 before any.
+      best_score: The lowest mean log loss on meta-validation so far; infinity before any.
+      best: The meta-parameters then.
+      num_inner_steps: Inner steps done.
+      worker_s: Seconds that workers spent.
+      wall_s: Seconds of all sittings.
+    """
+
+    update: int
+    meta_params: Mapping[str, MetaParams]
+    opt_state: array_lists.Leaves | None = None
+    versions: Mapping[int, MetaParams] = dataclasses.field(default_factory=dict)
+    streams: Mapping[tuple[int, int], array_lists.Leaves] = dataclasses.field(default_factory=dict)
+    looked_at: int = -1
+    best_score: float = math.inf
+    best: Mapping[str, MetaParams] | None = None
+    num_inner_steps: int = 0
+    worker_s: float = 0.0
+    wall_s: float = 0.0
+
+
+class Watcher(Protocol):
+    """Is told of a meta-training; changes nothing of it."""
+
+    def updated(self, progress: Progress, figures: Mapping[str, Any]) -> None:
+        """An update was done."""
+        ...
+
+    def checked(self, progress: Progress, figures: Mapping[str, Any]) -> None:
+        """The meta-validation tasks were looked at."""
+        ...
+
+    def waiting(self, progress: Progress, what: str, done: int, total: int) -> None:
+        """Nothing new for a while: what is waited for, and how many of how many are there."""
+        ...
+
+
+@final
+class Training:
+    """Runs phases from wherever `progress` stands."""
+
+    def __init__(
+        self,
+        settings: config.MetaTrainConfig,
+        progress: Progress,
+        workers: base.Pool,
+        num_families: int,
+        watcher: Watcher,
+    ):
+        self._config = settings
+        self._workers = workers
+        self._num_families = num_families
+        self._watcher = watcher
+        self._arrived: dict[int, base.JobResult] = {}
+        self._next_check = _CHECK_IDS
+        ends = itertools.accumulate(phase.num_updates for phase in settings.phases)
+        self._phase_ends = frozenset(ends)
+        self.progress = progress
+
+    def run(self, save: Callable[[Progress], None]) -> None:
+        """Go on to the end.
+
+        Args:
+          save: Called after each update that should be kept: in time with the config, and at the
+            end of each phase.
+
+        Raises:
+          MetaTrainError: A worker cannot do its job.
+          KeyboardInterrupt: Ctrl-C; `progress` is what was reached.
+        """
+        if self.progress.update > 0:
+            # Its look belongs to the phase of the last update, which may have ended with it.
+            self._look(self._config.phase_at(self.progress.update - 1)[0])
+        while self.progress.update < self._config.num_updates:
+            index, first = self._config.phase_at(self.progress.update)
+            self._run_phase(index, first, save)
+
+    def _run_phase(self, index: int, first: int, save: Callable[[Progress], None]) -> None:
+        phase = self._config.phases[index]
+        end = first + phase.num_updates
+        staleness = self._config.staleness
+        moving, frozen = build.split(self.progress.meta_params, phase.train)
+        tx = build.make_outer(phase.outer, phase.num_updates)
+        opt_shapes = jax.eval_shape(tx.init, moving)
+        if self.progress.update == first:
+            self.progress = dataclasses.replace(
+                self.progress,
+                opt_state=array_lists.leaves(tx.init(moving)),
+                versions={first: moving},
+                streams={},
+            )
+        asked = self.progress.update
+        saved_s = began_s = time.monotonic()
+        while (update := self.progress.update) < end:
+            self._look(index)
+            while asked < min(end, update + staleness + 1):
+                self._ask(index, asked, max(first, asked - staleness), frozen)
+                asked += 1
+            results = self._gradients(update)
+            gradients = [cast(Gradient, result.value) for result in results]
+            opt_state = array_lists.rebuild(opt_shapes, self.progress.opt_state or ())
+            moving, opt_state, norm = outer_step.move(
+                tx,
+                self.progress.versions[update],
+                opt_state,
+                tuple(gradient.meta_grad for gradient in gradients),
+            )
+            moving = jax.tree.map(np.asarray, moving)
+            now_s = time.monotonic()
+            progress = self.progress
+            num_steps = sum(gradient.num_steps for gradient in gradients)
+            worker_s = sum(result.wall_s for result in results)
+            stream = update % (staleness + 1)
+            versions = {**progress.versions, update + 1: moving}
+            progress = dataclasses.replace(
+                progress,
+                update=update + 1,
+                meta_params={**progress.meta_params, **moving},
+                opt_state=array_lists.leaves(opt_state),
+                versions={u: v for u, v in versions.items() if u >= update + 1 - staleness},
+                streams={
+                    **progress.streams,
+                    **{(stream, e): each.state for e, each in enumerate(gradients)},
+                },
+                num_inner_steps=progress.num_inner_steps + num_steps,
+                worker_s=progress.worker_s + worker_s,
+                wall_s=progress.wall_s + now_s - began_s,
+            )
+            began_s = now_s
+            with stopping.hold():  # What was told is kept.
+                self._watcher.updated(
+                    progress,
+                    {
+                        "phase": phase.name,
+                        "meta_loss": [gradient.meta_loss for gradient in gradients],
+                        "meta_grad_norm": float(norm),
+                        "num_nonfinite": sum(gradient.num_nonfinite for gradient in gradients),
+                        "num_completed": sum(gradient.num_completed for gradient in gradients),
+                        "num_inner_steps": num_steps,
+                        "worker_s": round(worker_s, 4),
+                        "wall_s": round(progress.wall_s, 3),
+                    },
+                )
+                self.progress = progress
+            if time.monotonic() - saved_s >= self._config.checkpoint_every_s:
+                save(self.progress)
+                saved_s = time.monotonic()
+        self._look(index)
+        save(self.progress)
+
+    def _ask(self, phase: int, update: int, version: int, frozen: Mapping[str, MetaParams]) -> None:
+        """Hand out the gradients of an update."""
+        stream = update % (self._config.staleness + 1)
+        for family in range(self._num_families):
+            job = GradientJob(
+                phase=phase,
+                family=family,
+                update=update,
+                stream=stream,
+                meta_params=self.progress.versions[version],
+                frozen=frozen,
+                state=self.progress.streams.get((stream, family)),
+            )
+            label = f"update {update}, family {family}"
+            self._workers.submit(base.Job(update * self._num_families + family, job, label))
+
+    def _gradients(self, update: int) -> list[base.JobResult]:
+        first, total = update * self._num_families, self._num_families
+        what = f"gradients of update {update + 1:,}"
+        return [self._await(first + family, what, family, total) for family in range(total)]
+
+    def _look(self, phase: int) -> None:
+        """Train the meta-validation tasks, if it is time, and keep the best meta-parameters."""
+        checks = self._config.meta_validation
+        update = self.progress.update
+        due = update in self._phase_ends or update % self._config.validate_every == 0
+        if not checks or not due or self.progress.looked_at == update:
+            return
+        ids = range(self._next_check, self._next_check + len(checks))
+        self._next_check += len(checks)
+        for number, job_id in enumerate(ids):
+            job = CheckJob(phase, number, self.progress.meta_params)
+            self._workers.submit(base.Job(job_id, job, f"check {checks[number].task}"))
+        what = f"meta-validation after update {update:,}: "
+        ended = [
+            cast(Check, self._await(job_id, what + checks[number].task, number, len(checks)).value)
+            for number, job_id in enumerate(ids)
+        ]
+        means = [
+            float(np.mean(np.log(np.maximum(each.losses, hollow.MIN_NORMALIZED)))) for each in ended
+        ]
+        score = float(np.mean(means))
+        progress = dataclasses.replace(self.progress, looked_at=update)
+        if score < progress.best_score:
+            progress = dataclasses.replace(progress, best_score=score, best=progress.meta_params)
+        figures = {
+            "score": score,
+            "tasks": {check.task: mean for check, mean in zip(checks, means, strict=True)},
+            "num_hollow": sum(each.num_hollow for each in ended),
+        }
+        with stopping.hold():
+            self._watcher.checked(progress, figures)
+            self.progress = progress
+
+    def _await(self, job_id: int, what: str, done: int, total: int) -> Any:
+        """Return a job's result, whose value is what the worker made of it.
+
+        Args:
+          job_id: The job.
+          what: What it is, for people.
+          done: Of the jobs that belong together, those that are there.
+          total: All of them.
+        """
+        while job_id not in self._arrived:
+            try:
+                result = self._workers.next_result(_WAIT_S)
+            except TimeoutError:
+                self._watcher.waiting(self.progress, what, done, total)
+                continue
+            if result.status is not base.JobStatus.OK:
+                raise errors.MetaTrainError(f"{result.label}: {result.status}: {result.message}")
+            self._arrived[result.id] = result
+        return self._arrived.pop(job_id)
+
+
+def begin(settings: config.MetaTrainConfig, start: MetaParams | None) -> Progress:
+    """Return the progress of a run that has not begun.
+
+    Args:
+      settings: The run's.
+      start: Meta-parameters to start from; None draws them.
+    """
+    rule = build.architecture(settings)
+    key = build.stream_key(settings, gradient_worker.INIT)
+    drawn = rule.init(key) if start is None else start
+    return Progress(0, {name: jax.tree.map(np.asarray, part) for name, part in drawn.items()})
+
+
+def store(progress: Progress) -> checkpoint.Stored:
+    """Return what a checkpoint keeps."""
+    arrays: dict[str, np.ndarray] = {}
+
+    def put(name: str, leaves: array_lists.Leaves) -> None:
+        arrays.update({f"{name}.{i}": leaf for i, leaf in enumerate(leaves)})
+
+    put("meta_params", array_lists.leaves(dict(progress.meta_params)))
+    if progress.best is not None:
+        put("best", array_lists.leaves(dict(progress.best)))
+    if progress.opt_state is not None:
+        put("opt_state", progress.opt_state)
+    for update, version in progress.versions.items():
+        put(f"version.{update}", array_lists.leaves(dict(version)))
+    for (stream, family), leaves in progress.streams.items():
+        put(f"stream.{stream}.{family}", leaves)
+    facts = {
+        "update": progress.update,
+        "looked_at": progress.looked_at,
+        "best_score": progress.best_score if math.isfinite(progress.best_score) else None,
+        "num_inner_steps": progress.num_inner_steps,
+        "worker_s": progress.worker_s,
+        "wall_s": progress.wall_s,
+    }
+    return checkpoint.Stored(arrays, facts)
+
+
+def restore(settings: config.MetaTrainConfig, stored: checkpoint.Stored) -> Progress:
+    """Return the progress that a checkpoint was made of."""
+    groups: dict[str, dict[int, np.ndarray]] = {}
+    for name, array in stored.arrays.items():
+        group, _, index = name.rpartition(".")
+        groups.setdefault(group, {})[int(index)] = array
+    kept = {group: tuple(parts[i] for i in range(len(parts))) for group, parts in groups.items()}
+    facts = stored.facts
+    whole = jax.eval_shape(build.architecture(settings).init, jax.random.key(0))
+    opt_state, versions, streams = None, {}, {}
+    last, first = settings.phase_at(facts["update"] - 1)
+    phase = settings.phases[last]
+    if facts["update"] < first + phase.num_updates:
+        # At the end of a phase there is nothing to go on from: the next begins with its own.
+        opt_state = kept.get("opt_state")
+        moving, _ = build.split(whole, phase.train)
+        for group, leaves in kept.items():
+            kind, *numbers = group.split(".")
+            if kind == "version":
+                versions[int(numbers[0])] = array_lists.rebuild(moving, leaves)
+            elif kind == "stream":
+                streams[int(numbers[0]), int(numbers[1])] = leaves
+    best_score = facts["best_score"]
+    return Progress(
+        update=facts["update"],
+        meta_params=array_lists.rebuild(whole, kept["meta_params"]),
+        opt_state=opt_state,
+        versions=versions,
+        streams=streams,
+        looked_at=facts["looked_at"],
+        best_score=math.inf if best_score is None else best_score,
+        best=array_lists.rebuild(whole, kept["best"]) if "best" in kept else None,
+        num_inner_steps=facts["num_inner_steps"],
+        worker_s=facts["worker_s"],
+        wall_s=facts["wall_s"],
+    )

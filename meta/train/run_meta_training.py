@@ -1,0 +1,272 @@
+"""Running a meta-training: the run directory, the pool, the loop and its records, put together.
+
+A run directory holds all of a run: `config.yaml`, `checkpoints/`, `metrics.jsonl`, `weights.npz`
+(the best by meta-validation, or the last where there is none), and `last.npz`. Where it was
+killed, `resume=True` goes on, and on the CPU ends with the same weights, bit for bit.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, final
+
+import jax
+
+from veldt.learned_opt import shipped
+from veldt.learned_opt import weight_files as weights
+from veldt.learned_opt.base import MetaParams
+from veldt.learned_opt.blocks import accumulators
+from veldt.meta import checkpoint, errors
+from veldt.meta.train import build, config, directory, display, gradient_worker, log, meta_training
+from veldt.tasks import base
+from veldt.tasks.common import stopping, versions
+from veldt.tasks.common.config import older_config
+from veldt.tasks.pool import config as pool_config
+
+LAST_FILE: Final = "last.npz"
+# What may differ when a run is resumed: where it goes on and how it is kept, not what it is. To
+# `phases`, more may be appended.
+RESUMABLE: Final = ("pool", "checkpoint_every_s", "tensorboard")
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class MetaTrainResult:
+    """What a meta-training hands over.
+
+    Attributes:
+      weights: As written to `weights.npz`.
+      progress: Where it ended.
+    """
+
+    weights: weights.Weights
+    progress: meta_training.Progress
+
+
+def run_meta_training(
+    settings: config.MetaTrainConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    view: display.Display | None = None,
+) -> MetaTrainResult:
+    """Run a meta-training to its end.
+
+    Args:
+      settings: What to train.
+      run_dir: Where the run is kept; made if it does not exist.
+      resume: Go on with the run that is there; `settings` must be its config but for `RESUMABLE`
+        and phases appended.
+      view: What shows it; None shows nothing.
+
+    Raises:
+      MetaTrainError: The run directory cannot be used, or a gradient cannot be computed.
+      TaskError, LearnedOptError: A task, an architecture or weights cannot be used.
+      KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` goes on.
+    """
+    # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
+    view = display.Silent() if view is None else view
+    view.doing("loading tasks and drawing task families")
+    factory = gradient_worker.GradientWorkerFactory(settings)
+    families = factory().families
+    shapes = jax.eval_shape(build.architecture(settings).init, jax.random.key(0))
+    for phase in settings.phases:
+        _, frozen = build.split(shapes, phase.train)
+        build.make_estimator(settings, phase, families[0], frozen)
+    start = _start(settings)
+    if settings.tensorboard:
+        log.summary_writer()
+    with contextlib.ExitStack() as stack:
+        check_same = _open_run(settings, run_dir, stack, resume=resume)
+        checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
+        if checkpoints.latest is None:
+            progress = meta_training.begin(settings, None if start is None else start.meta_params)
+        else:
+            stored = checkpoints.restore()
+            if stored.config is not None:
+                check_same(stored.config)
+            progress = meta_training.restore(settings, stored)
+            if stored.form == 1:
+                progress = in_present_form(settings, progress, families)
+            view.note(f"going on after update {progress.update:,}")
+        logs = _open_logs(settings, run_dir, progress, stack)
+        view.note(
+            f"{settings.architecture}, {_size(progress.meta_params):,} meta-parameters, on "
+            f"{len(families)} task families; {settings.num_updates:,} updates"
+        )
+        workers = stack.enter_context(pool_config.make_pool(settings.pool, factory))
+        watcher = _Watcher(settings, view, logs)
+        view.doing("compiling")
+        loop = meta_training.Training(settings, progress, workers, len(families), watcher)
+
+        def save(progress: meta_training.Progress) -> None:
+            with stopping.hold(firmly=True):
+                for each in logs:
+                    each.flush()
+                stored = dataclasses.replace(
+                    meta_training.store(progress), config=described(settings)
+                )
+                checkpoints.save(progress.update, stored)
+                write_weights(settings, run_dir, progress, families, start)
+
+        try:
+            loop.run(save)
+        finally:
+            if loop.progress.update > 0:
+                save(loop.progress)
+        return MetaTrainResult(weights.read(run_dir / shipped.RUN_FILE), loop.progress)
+
+
+def in_present_form(
+    settings: config.MetaTrainConfig,
+    progress: meta_training.Progress,
+    families: tuple[base.TaskFamily, ...],
+) -> meta_training.Progress:
+    """Return the progress that a checkpoint of form 1 holds (`checkpoint.FORM`)."""
+    if not progress.streams:
+        return progress
+    index, _ = settings.phase_at(progress.update)
+    phase = settings.phases[index]
+    moving, frozen = build.split(progress.meta_params, phase.train)
+    streams = {}
+    for (stream, family), leaves in progress.streams.items():
+        each = build.make_estimator(settings, phase, families[family], frozen)
+        shapes = jax.eval_shape(each.init, moving, jax.random.key(0))
+        streams[stream, family] = accumulators.from_older_order(shapes, leaves)
+    return dataclasses.replace(progress, streams=streams)
+
+
+def write_weights(
+    settings: config.MetaTrainConfig,
+    run_dir: Path,
+    progress: meta_training.Progress,
+    families: tuple[base.TaskFamily, ...],
+    start: weights.Weights | None,
+) -> None:
+    """Write what a run has found so far: `weights.npz` and `last.npz`."""
+    # What the weights at the start were selected on, these are too.
+    seen = {check.task for check in settings.meta_validation}
+    seen |= start.tasks if start is not None else set()
+    record = {
+        "config": described(settings),
+        "seed": settings.seed,
+        "update": progress.update,
+        "cost": {
+            "inner_steps": progress.num_inner_steps,
+            "worker_hours": round(progress.worker_s / 3600, 3),
+            "wall_hours": round(progress.wall_s / 3600, 3),
+        },
+        "families": [family.name for family in families],
+        weights.TASKS: sorted(seen),
+        "versions": versions.versions(),
+    }
+    rule = build.architecture(settings)
+
+    def write(name: str, meta_params: MetaParams, **more: Any) -> None:
+        content = weights.Weights(
+            settings.architecture, rule, dict(meta_params), {**record, **more}
+        )
+        weights.write(run_dir / name, content)
+
+    write(LAST_FILE, progress.meta_params)
+    if progress.best is None:
+        write(shipped.RUN_FILE, progress.meta_params)
+    else:
+        write(shipped.RUN_FILE, progress.best, meta_validation_score=progress.best_score)
+
+
+def described(settings: config.MetaTrainConfig) -> dict[str, Any]:
+    """Return a config as JSON has it."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return plain
+
+
+def _start(settings: config.MetaTrainConfig) -> weights.Weights | None:
+    """Return the weights that a run starts from, if it is told any.
+
+    Raises:
+      MetaTrainError: They do not fit the architecture.
+    """
+    if settings.start is None:
+        return None
+    found = shipped.load(settings.start)
+    wanted = jax.eval_shape(build.architecture(settings).init, jax.random.key(0))
+    shapes = jax.tree.map(lambda leaf: leaf.shape, found.meta_params)
+    if shapes != jax.tree.map(lambda leaf: leaf.shape, wanted):
+        raise errors.MetaTrainError(
+            f"start: {settings.start} holds weights of {found.name} in other sizes than this "
+            f"{settings.architecture}'s"
+        )
+    return found
+
+
+def _open_run(
+    settings: config.MetaTrainConfig, run_dir: Path, stack: contextlib.ExitStack, *, resume: bool
+) -> Callable[[Mapping[str, Any]], None]:
+    """Take the run directory and see that what it holds is this run; returns what sees to that.
+
+    The config is a file to be read, and perhaps edited; what a checkpoint holds of it is not.
+    """
+    now = described(settings)
+
+    def check_same(before: Mapping[str, Any]) -> None:
+        before = older_config.fill(config.MetaTrainConfig, before)
+        for key, new in now.items():
+            old = before.get(key)
+            if key == "phases" and isinstance(old, list):
+                new = new[: len(old)]
+            if key not in RESUMABLE and new != old:
+                remark = (
+                    f"; resumed, a run may differ only in {', '.join(RESUMABLE)}, and have more "
+                    "phases at the end"
+                )
+                raise directory.differs(run_dir, key, old, new, remark)
+
+    directory.take(run_dir, now, stack, resume=resume, check_same=check_same)
+    return check_same
+
+
+def _open_logs(
+    settings: config.MetaTrainConfig,
+    run_dir: Path,
+    progress: meta_training.Progress,
+    stack: contextlib.ExitStack,
+) -> list[log.Log]:
+    last = {"update": progress.update, "check": progress.looked_at}
+    logs: list[log.Log] = [log.JsonLog(run_dir, last)]
+    if settings.tensorboard:
+        logs.append(log.TensorBoardLog(run_dir, progress.update))
+    for each in logs:
+        stack.callback(each.close)
+    return logs
+
+
+def _size(meta_params: Mapping[str, MetaParams]) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(meta_params))
+
+
+@final
+class _Watcher:
+    """Hands what happens to the view and to the logs."""
+
+    def __init__(
+        self, settings: config.MetaTrainConfig, view: display.Display, logs: list[log.Log]
+    ):
+        self._config = settings
+        self._view = view
+        self._logs = logs
+
+    def updated(self, progress: meta_training.Progress, figures: Mapping[str, Any]) -> None:
+        for each in self._logs:
+            each.write("update", progress.update, figures)
+        self._view.updated(self._config, progress, figures)
+
+    def checked(self, progress: meta_training.Progress, figures: Mapping[str, Any]) -> None:
+        for each in self._logs:
+            each.write("check", progress.update, figures)
+        self._view.checked(progress, figures)
+
+    def waiting(self, progress: meta_training.Progress, what: str, done: int, total: int) -> None:
+        self._view.doing(f"compiling and running {what}: {done} of {total} done")

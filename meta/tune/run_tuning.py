@@ -1,0 +1,167 @@
+"""Running a tuning: the run directory, the loop and its records, put together.
+
+A run directory holds all of a run: `config.yaml`, `checkpoints/`, `metrics.jsonl`, and what was
+found, the best by the looks: `schedules.py` and `tuned.npz`. Where it was killed, `resume=True`
+goes on, and on the CPU ends with the same numbers, bit for bit. `comparison.json` says whether it
+was worth it.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, final
+
+import numpy as np
+
+from veldt.meta import checkpoint
+from veldt.meta.train import directory, log
+from veldt.meta.tune import comparison, config, display, loop, problem, schedule_file
+from veldt.tasks.common import stopping
+from veldt.tasks.common.config import older_config
+
+JOURNAL_FOLDER: Final = "backward"
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class TuneResult:
+    """What a tuning hands over.
+
+    Attributes:
+      numbers: The best hyperparameters, at their knots if they have any.
+      progress: Where it ended.
+      rivals: What was learned and what it is compared with; empty where there are none.
+    """
+
+    numbers: Mapping[str, np.ndarray]
+    progress: loop.Progress
+    rivals: tuple[comparison.Row, ...] = ()
+
+
+def run_tuning(
+    settings: config.TuneConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    view: display.Display | None = None,
+) -> TuneResult:
+    """Run a tuning to its end.
+
+    Args:
+      settings: What to tune.
+      run_dir: Where the run is kept; made if it does not exist.
+      resume: Go on with the run that is there; `settings` must be its config.
+      view: What shows it; None shows nothing.
+
+    Raises:
+      MetaTrainError: The run directory cannot be used, or the config names what is not there.
+      ReplayError: A metagradient could not be computed.
+      TaskError: The task cannot be used.
+      KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` goes on.
+    """
+    # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
+    schedule_file.check_names(settings)
+    view = display.Silent() if view is None else view
+    view.doing(f"loading {settings.task}")
+    subject = problem.Problem(settings)
+    with contextlib.ExitStack() as stack:
+        check_same = _open_run(settings, run_dir, stack, resume=resume)
+        checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
+        if checkpoints.latest is None:
+            progress = loop.Progress(0, subject.meta_params)
+        else:
+            stored = checkpoints.restore()
+            if stored.config is not None:
+                check_same(stored.config)
+            progress = loop.restore(stored)
+            view.note(f"going on after update {progress.update:,}")
+        last = {"update": progress.update, "check": progress.looked_at}
+        lines = log.JsonLog(run_dir, last)
+        stack.callback(lines.close)
+        size = sum(value.size for value in subject.meta_params.values())
+        view.note(
+            f"{settings.task}, {settings.num_steps:,} steps of {settings.optimizer}: {size:,} "
+            f"numbers of {', '.join(settings.tune)}; {settings.num_updates:,} updates of "
+            f"{settings.seeds} runs"
+        )
+
+        def save(progress: loop.Progress) -> None:
+            with stopping.hold(firmly=True):
+                lines.flush()
+                if progress.best is not None:
+                    _write_found(settings, subject, run_dir, progress)
+                # A look after an update counts as a state of its own.
+                looked = progress.looked_at == progress.update
+                stored = dataclasses.replace(loop.store(progress), config=described(settings))
+                checkpoints.save(2 * progress.update + looked, stored)
+
+        journal = run_dir / JOURNAL_FOLDER if settings.journal else None
+        progress = loop.run(
+            settings, subject, progress, _Watcher(settings, view, lines), save, journal
+        )
+        assert progress.best is not None
+        rows = comparison.compare(settings, subject, progress, run_dir, view.doing)
+        return TuneResult(subject.numbers(progress.best), progress, rows)
+
+
+def _write_found(
+    settings: config.TuneConfig, subject: problem.Problem, run_dir: Path, progress: loop.Progress
+) -> None:
+    best: Mapping[str, Any] = progress.best or {}
+    remark = (
+        f"{settings.task}, {settings.optimizer}, seed {settings.seed}: outcome "
+        f"{progress.best_outcome:.5g} over {settings.check_seeds} runs, "
+        f"{progress.first_outcome:.5g} at the start; {progress.update} of "
+        f"{settings.num_updates} updates, "
+        f"{progress.forward_runs * settings.seeds:.0f} training runs forward and "
+        f"{progress.update * settings.seeds} backward."
+    )
+    schedule_file.write(settings, subject.numbers(best), run_dir, remark)
+
+
+def described(settings: config.TuneConfig) -> dict[str, Any]:
+    """Return a config as JSON has it."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return plain
+
+
+def _open_run(
+    settings: config.TuneConfig, run_dir: Path, stack: contextlib.ExitStack, *, resume: bool
+) -> Callable[[Mapping[str, Any]], None]:
+    """Take the run directory and see that what it holds is this run; returns what sees to that.
+
+    The config is a file to be read, and perhaps edited; what a checkpoint holds of it is not.
+    """
+    now = described(settings)
+
+    def check_same(before: Mapping[str, Any]) -> None:
+        before = older_config.fill(config.TuneConfig, before)
+        for key, new in now.items():
+            if before.get(key) != new:
+                raise directory.differs(run_dir, key, before.get(key), new)
+
+    directory.take(run_dir, now, stack, resume=resume, check_same=check_same)
+    return check_same
+
+
+@final
+class _Watcher:
+    """Hands what happens to the view and to the log."""
+
+    def __init__(self, settings: config.TuneConfig, view: display.Display, lines: log.JsonLog):
+        self._config = settings
+        self._view = view
+        self._lines = lines
+
+    def updated(self, progress: loop.Progress, figures: Mapping[str, Any]) -> None:
+        self._lines.write("update", progress.update, figures)
+        self._view.updated(self._config, progress, figures)
+
+    def doing(self, text: str) -> None:
+        self._view.doing(text)
+
+    def checked(self, progress: loop.Progress, figures: Mapping[str, Any]) -> None:
+        self._lines.write("check", progress.update, figures)
+        self._view.checked(self._config, progress, figures)

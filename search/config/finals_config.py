@@ -1,0 +1,198 @@
+"""How finalists and baselines are tuned, compared, and passed through the funnel."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias, final, get_args
+
+from veldt.search import objectives
+from veldt.search.config.proxy_config import ProxyConfig
+from veldt.tasks.common import errors
+
+PRICE: Final = 8
+"""What a metagradient counts as in evaluations of the same runs, its verdict's five included. In
+processor time it took 6.2 of them on digits_mlp and 2.5 on quadratic (AdamW, 4 seeds), compiling
+apart."""
+
+
+DIFFERENTIABLE: Final = (objectives.DEFAULT, "train_loss")
+"""The objectives whose score has a derivative."""
+
+Method: TypeAlias = Literal["cma_es", "metagradient", "both"]
+
+
+STEP_FACTORS: Final = (0.25, 0.5, 1.0, 2.0)
+"""Lengths tried along each metagradient, relative to the length of the last step taken."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TuningConfig:
+    """How numbers are tuned.
+
+    Attributes:
+      budget: evaluations of each rule, its start included; 0 tunes nothing. A metagradient counts
+        as `constant_gradients.PRICE` of them.
+      generation: candidates of one generation of CMA-ES.
+      spread: standard deviation of the first generation, and length of the first step along a
+        metagradient, in coordinates.
+      method: "cma_es", "metagradient", or "both": half of the budget each, CMA-ES first. The
+        latter two need an objective that has a derivative.
+    """
+
+    budget: int = 0
+    generation: int = 12
+    spread: float = 0.5
+    method: Method = "cma_es"
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            hint = errors.did_you_mean(str(self.method), get_args(Method))
+            raise ValueError(
+                f"method is {self.method!r}{hint}; it must be one of {', '.join(get_args(Method))}"
+            )
+        if self.budget < 0:
+            raise ValueError(f"budget is {self.budget}; it must be at least 0")
+        if self.generation < 4:
+            raise ValueError(f"generation is {self.generation}; CMA-ES needs at least 4")
+        if 0 < self.budget <= self.generation:
+            raise ValueError(
+                f"a budget of {self.budget} is not one generation of {self.generation} and the "
+                "start; 0 tunes nothing"
+            )
+        if 0 < self.budget < (least := self._least):
+            raise ValueError(
+                f"a budget of {self.budget} is too little for method {self.method}, which needs "
+                f"{least}: a metagradient counts as {PRICE} evaluations, and {len(STEP_FACTORS)} "
+                "steps along it are scored"
+            )
+        if not self.spread > 0:
+            raise ValueError(f"spread is {self.spread}; it must be above 0")
+
+    @property
+    def _least(self) -> int:
+        """The start, CMA-ES's generation where it is first, and one step along a gradient."""
+        step = PRICE + len(STEP_FACTORS)
+        return {"cma_es": 0, "metagradient": 1 + step, "both": 1 + self.generation + step}[
+            self.method
+        ]
+
+    def check_objective(self, objective: str) -> None:
+        """Refuses metagradients of what has no derivative.
+
+        Raises:
+          ValueError: the method takes metagradients, and the search's objective, named as in its
+            config, is not a differentiable loss.
+        """
+        if self.method != "cma_es" and objective not in DIFFERENTIABLE:
+            raise ValueError(
+                f"finals.tuning.method is {self.method}, which takes derivatives, and objective "
+                f"{objective} has none: tune by cma_es, or search by {' or '.join(DIFFERENTIABLE)}"
+            )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StageConfig:
+    """A stage of the funnel: larger or longer tasks, which only what beats the baselines passes.
+
+    Attributes:
+      name: for the report; published searches call them B (10 times the proxies) and C (100 times).
+      tasks: what is trained.
+      seeds: of each task.
+      rate_factors: learning rates tried, relative to the one that each rule comes with; the best
+        counts, for baselines alike.
+    """
+
+    name: str
+    tasks: tuple[ProxyConfig, ...]
+    seeds: int = 2
+    rate_factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError(f"stage {self.name} has no tasks; it needs at least one")
+        names = [proxy.task for proxy in self.tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"stage {self.name} names {twice[0]} twice; a task may stand once")
+        if self.seeds < 1:
+            raise ValueError(f"stage {self.name}: seeds is {self.seeds}; it must be at least 1")
+        if not self.rate_factors or not all(factor > 0 for factor in self.rate_factors):
+            raise ValueError(f"stage {self.name}: rate_factors must be numbers above 0")
+
+    @property
+    def purpose(self) -> str:
+        """What the store calls its runs."""
+        return f"stage {self.name}"
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> "StageConfig":
+        """Makes the config that JSON was made of."""
+        tasks = tuple(ProxyConfig(**proxy) for proxy in data["tasks"])
+        return cls(**{**data, "tasks": tasks, "rate_factors": tuple(data["rate_factors"])})
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FinalsConfig:
+    """How finalists and baselines are compared, all with the same budget.
+
+    Attributes:
+      baselines: shipped rules or rule files scored beside the finalists.
+      max_entries: most finalists of the Pareto front over fitness, length and state slots.
+      lowest_rate: lowest learning rate tried.
+      num_rates: how many are tried, each `rate_factor` times the one before; every rule gets all of
+        them.
+      rate_factor: see `num_rates`.
+      select_seeds: seeds on which each rule's learning rate is chosen, and the winner.
+      final_seeds: further seeds on which the figures shown are measured.
+      tuning: of all constants of every rule, baselines alike, on the selection seeds; none by
+        default.
+      stages: what rules have to pass, in order: only those that beat every baseline there go on.
+      choose_by: what the winner is best at among the rules that got furthest: "proxies", on the
+        selection seeds, or "meta_validation".
+      meta_rate_factors: learning rates tried on the meta-validation tasks, relative to the one that
+        each rule comes with; the best counts, for baselines alike.
+    """
+
+    baselines: tuple[str, ...] = ("adamw", "lion")
+    max_entries: int = 6
+    lowest_rate: float = 1e-4
+    num_rates: int = 13
+    rate_factor: float = 2.0
+    select_seeds: int = 4
+    final_seeds: int = 8
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    stages: tuple[StageConfig, ...] = ()
+    choose_by: Literal["proxies", "meta_validation"] = "proxies"
+    meta_rate_factors: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two stages are named {twice[0]}; a name may stand once")
+        for name in ("max_entries", "num_rates", "select_seeds", "final_seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.meta_rate_factors or not all(f > 0 for f in self.meta_rate_factors):
+            raise ValueError("meta_rate_factors must be numbers above 0")
+        if not (self.lowest_rate > 0 and self.rate_factor > 1):
+            raise ValueError("lowest_rate must be above 0 and rate_factor above 1")
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> "FinalsConfig":
+        """Makes the config that JSON was made of."""
+        parts = {
+            "baselines": tuple(data["baselines"]),
+            # Stores of earlier versions have none of these.
+            "meta_rate_factors": tuple(data.get("meta_rate_factors", (1.0,))),
+            "tuning": TuningConfig(**data.get("tuning", {})),
+            "stages": tuple(map(StageConfig.from_plain, data.get("stages", ()))),
+        }
+        return cls(**{**data, **parts})
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates tried."""
+        return tuple(self.lowest_rate * self.rate_factor**i for i in range(self.num_rates))

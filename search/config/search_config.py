@@ -1,0 +1,218 @@
+"""What a search is: `SearchConfig`, filled in from a YAML file in `configs/` or by the user."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, final
+
+from veldt.search import objectives
+from veldt.search.config.evolution_config import FounderConfig, MutationConfig, RacingConfig
+from veldt.search.config.finals_config import FinalsConfig
+from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
+from veldt.search.language.statements import MAX_SLOTS
+from veldt.search.runtime.encode import Capacity
+from veldt.tasks.pool.config import PoolConfig
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SearchConfig:
+    """A symbolic search for update rules.
+
+    Attributes:
+      tasks: proxy tasks; the fitness is the mean over all of them and over `seeds_per_task` seeds.
+      objective: how a training run is scored, everywhere in the run: held_out_loss, train_loss,
+        lr_robustness, or a function of yours as `module:function` (`objectives.py`).
+      meta_validation: other tasks, on which each new best is scored; they never decide anything
+        during the search.
+      seed: of everything random; the same seed and config give the same run.
+      initial_rule: what the population starts as: a shipped rule, a rule file or an export, a run
+        directory (its best) or "RUN#ID", an entry of its hall of fame.
+      learning_rate: the initial rule's; null takes the one that a search found it with.
+      founders: what the population starts as besides, in turn with the initial rule.
+      num_slots: state slots that programs may use; the initial rule is given unused ones up to this
+        number.
+      max_evaluations: distinct programs to train before the search ends.
+      time_limit_s: seconds of search, finals not included; null sets no limit.
+      seeds_per_task: seeds of each proxy task in the fitness.
+      population_size: of the regularized evolution; the oldest dies.
+      tournament_size: candidates drawn for each parent; the best of them becomes it. 1 drifts:
+        evolution without selection.
+      parents: whose children are made: the winners of tournaments, or "initial", always the initial
+        rule: random search around it, with `mutation.repeat` to say how far.
+      islands: independent populations in one search, taking turns; they share caches, the incumbent
+        and `population_size`.
+      migration: probability that a tournament's candidate is drawn from all islands and not from
+        its own.
+      niche_size: members of one niche of behaviour that may be parents, the fittest of them; null
+        sets no limit.
+      restart_after: programs trained without a new best after which the whole population becomes
+        the best so far; null never restarts.
+      hurdle: how much worse than the initial rule, in log loss, a candidate may be at any check of
+        any run before it is rejected; .inf sets none.
+      racing: which candidates are rejected besides, with a stated chance to lose a good one; none
+        by default.
+      fresh_seeds: seeds on which a challenger and the incumbent are compared before the best is
+        replaced; new ones each time.
+      meta_seeds: seeds of each meta-validation task.
+      window: proposals asked before the first of them is told; part of the experiment, unlike the
+        number of workers.
+      lanes: candidates trained side by side in one call, for accelerators (`lanes.py`), by as many
+        threads or more of this process: `pool.num_workers` (by default as many as lanes) and
+        `window` must be at least as large. Part of the experiment: last bits may differ.
+      mutation: how children are made.
+      finals: how finalists and baselines are compared at the end.
+      pool: where the work is done.
+    """
+
+    tasks: tuple[ProxyConfig, ...]
+    meta_validation: tuple[ProxyConfig, ...]
+    objective: str = objectives.DEFAULT
+    seed: int = 0
+    initial_rule: str = "adamw"
+    learning_rate: float | None = 3e-3
+    founders: tuple[FounderConfig, ...] = ()
+    num_slots: int = 2
+    max_evaluations: int = 2000
+    time_limit_s: float | None = None
+    seeds_per_task: int = 1
+    population_size: int = 100
+    tournament_size: int = 2
+    parents: Literal["tournament", "initial"] = "tournament"
+    islands: int = 1
+    migration: float = 0.0
+    niche_size: int | None = None
+    restart_after: int | None = None
+    hurdle: float = 0.5
+    racing: RacingConfig = field(default_factory=RacingConfig)
+    fresh_seeds: int = 8
+    meta_seeds: int = 2
+    window: int = 16
+    lanes: int = 1
+    mutation: MutationConfig = field(default_factory=MutationConfig)
+    finals: FinalsConfig = field(default_factory=FinalsConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError("tasks is empty; a search needs at least one proxy task")
+        objectives.check_name(self.objective)
+        self.finals.tuning.check_objective(self.objective)
+        names = [proxy.task for proxy in (*self.tasks, *self.meta_validation)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"{twice[0]} is named twice among tasks and meta_validation; each may stand once"
+            )
+        for name in (
+            "max_evaluations",
+            "seeds_per_task",
+            "population_size",
+            "tournament_size",
+            "islands",
+            "meta_seeds",
+            "window",
+            "lanes",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.population_size % self.islands:
+            raise ValueError(
+                f"a population of {self.population_size} cannot be split into {self.islands} equal "
+                "islands"
+            )
+        self._check_lanes()
+        if not 0 <= self.migration <= 1:
+            raise ValueError(f"migration is {self.migration}; it is a probability")
+        if not 0 <= self.num_slots <= MAX_SLOTS:
+            raise ValueError(f"num_slots is {self.num_slots}; it must be 0 to {MAX_SLOTS}")
+        if self.fresh_seeds < 2:
+            raise ValueError(f"fresh_seeds is {self.fresh_seeds}; a comparison needs at least 2")
+        if self.finals.choose_by == "meta_validation" and not self.meta_validation:
+            raise ValueError(
+                "the winner is to be chosen by meta_validation (finals.choose_by), which is empty"
+            )
+        if not (self.learning_rate is None or self.learning_rate > 0) or not self.hurdle > 0:
+            raise ValueError("learning_rate and hurdle must be above 0")
+        num_checks = self.seeds_per_task * sum(proxy.num_chunks for proxy in self.tasks)
+        if self.racing.enabled and num_checks == 1:
+            raise ValueError(
+                "racing needs more than one check before a candidate's end: more tasks, "
+                "seeds_per_task or num_chunks"
+            )
+        for name in ("niche_size", "restart_after"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        useless = (self.founders, self.niche_size is not None, self.restart_after is not None)
+        if self.parents == "initial" and any(useless):
+            raise ValueError(
+                "parents are always the initial rule (parents: initial): founders, niche_size and "
+                "restart_after have no part in that"
+            )
+        if self.time_limit_s is not None and not self.time_limit_s > 0:
+            raise ValueError(f"time_limit_s is {self.time_limit_s}; it must be above 0")
+
+    def _check_lanes(self) -> None:
+        if self.lanes == 1:
+            return
+        given = {"window": self.window, "pool.num_workers": self.workers.num_workers}
+        for name, value in given.items():
+            if value is not None and value < self.lanes:
+                raise ValueError(
+                    f"{name} is {value}; with {self.lanes} lanes it must be at least that, or "
+                    "lanes would stay empty"
+                )
+        if self.pool.backend == "ray" or self.pool.ray.address is not None:
+            raise ValueError(
+                f"lanes is {self.lanes} and the pool is Ray's, whose workers have one job at a "
+                "time; lanes need threads: take pool.backend: inline, or lanes: 1"
+            )
+
+    @property
+    def workers(self) -> PoolConfig:
+        """The pool that does the work: `pool`, but for lanes threads of this process."""
+        if self.lanes == 1:
+            return self.pool
+        num_workers = self.pool.num_workers or self.lanes
+        return replace(self.pool, backend="inline", num_workers=num_workers)
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> "SearchConfig":
+        """Makes the config that JSON was made of, but for where the work was done.
+
+        Raises:
+          ValueError: a value is not allowed.
+          TypeError: a field is missing or unknown.
+        """
+        lists = ("ops", "reads")  # JSON's are lists; versions before `reads` have none.
+        mutation: dict[str, Any] = {
+            name: tuple(value) if name in lists else value
+            for name, value in data["mutation"].items()
+        }
+        parts = {
+            "tasks": tuple(ProxyConfig(**proxy) for proxy in data["tasks"]),
+            "meta_validation": tuple(ProxyConfig(**proxy) for proxy in data["meta_validation"]),
+            "mutation": MutationConfig(**mutation),
+            # Stores of earlier versions have none.
+            "founders": tuple(FounderConfig(**one) for one in data.get("founders", ())),
+            "racing": RacingConfig(**data.get("racing", {})),
+            "finals": FinalsConfig.from_plain(data["finals"]),
+            "pool": PoolConfig(),
+        }
+        return cls(**{**data, **parts})
+
+    @property
+    def proxies(self) -> tuple[ProxyConfig, ...]:
+        """All tasks, in the order in which `Run.proxy` counts: meta-validation, stages last."""
+        stages = (proxy for stage in self.finals.stages for proxy in stage.tasks)
+        return (*self.tasks, *self.meta_validation, *stages)
+
+    @property
+    def evaluator(self) -> EvaluatorConfig:
+        """What workers are built from."""
+        return EvaluatorConfig(
+            proxies=self.proxies,
+            seed=self.seed,
+            capacity=Capacity().with_ops(self.mutation.instructions),
+            objective=self.objective,
+            lanes=self.lanes,
+        )

@@ -1,0 +1,50 @@
+"""What a program does, as a hash: duplicates that no structural hash sees.
+
+The program runs for a few steps on a small fixed pytree (`probe.py`), in float64 with NumPy; its
+updates, times the learning rate, are rounded to about five significant digits and hashed. `a * b`
+and `b * a`, `m / sqrt(m * m)` and `sign(m)`, or `2 * u` at half the learning rate come out as one.
+The idea is AutoML-Zero's functional equivalence check (arXiv 2003.03384, section 4); its probe
+trains a model, ours feeds gradients and parameters that do not depend on the program, so that a
+difference at one step cannot be undone at the next.
+
+Two programs that differ only past the probe's few steps, or below its digits, count as one.
+"""
+
+import hashlib
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from veldt.search.evaluation import probe
+from veldt.search.language.dataflow import Dataflow
+
+# float32 keeps 23 mantissa bits; rounding to 16 leaves about five decimal digits.
+_DROPPED_BITS: Final = 7
+
+
+class Fingerprint(NamedTuple):
+    """What the probe saw."""
+
+    digest: str  # equal digests: equal behaviour on the probe
+    finite: bool  # False where an update was infinite or NaN
+
+
+def fingerprint(flow: Dataflow, learning_rate: float) -> Fingerprint:
+    """Runs the probe on a lowered program.
+
+    Args:
+      flow: a lowered program; its constants count with their defaults.
+      learning_rate: scales the updates: programs are compared by the steps that they would take.
+    """
+    with np.errstate(all="ignore"):
+        steps = learning_rate * probe.run(flow)
+        digest = hashlib.sha1(_rounded(steps)).hexdigest()
+    return Fingerprint(digest, bool(np.isfinite(steps).all()))
+
+
+def _rounded(values: NDArray[np.float64]) -> bytes:
+    """The values to about five significant digits, as bytes; all NaN alike, -0 as 0."""
+    bits = (values.astype(np.float32) + np.float32(0.0)).view(np.int32).astype(np.int64)
+    bits = (bits + (1 << (_DROPPED_BITS - 1))) >> _DROPPED_BITS
+    return np.where(np.isnan(values), np.int64(-1), bits).tobytes()

@@ -1,0 +1,201 @@
+"""Running a lowered program on a small fixed pytree, all steps at once.
+
+What a program means is said by `execute.execute`, and this gives the same updates to the last bit.
+But it runs for every child that a search draws, where the cost of a NumPy call on a few numbers is
+all there is. So the calls are made few: the probe's two tensors lie side by side in one row, its
+steps in a column of rows, and an instruction that no state runs through is computed once for all of
+them. Only what lies between a slot's old value and its new one goes step by step; and programs with
+values of other shapes than the parameters', whole.
+
+The probe holds tensors of two shapes and scales, exact zeros in gradients, and an entry whose
+gradient is always zero, so that guards and small constants (an eps) show where they matter.
+"""
+
+import functools
+import types
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from veldt.search.language.dataflow import Constant, Dataflow, Input
+from veldt.search.language.ops import OPS, Op
+from veldt.search.language.roles import EMBEDDING, LAST, of_shape
+from veldt.search.language.statements import STEP
+from veldt.search.runtime import execute
+
+NUM_STEPS: Final = 6
+SHAPES: Final = ((3, 4), (5,))
+_SCALES: Final = (0.5, 2e-3)
+_OTHER_GRADIENTS: Final = 20261130  # A seed: to see whether anything depends on them.
+# Each tensor's entries in a row, and how many entries a row has.
+_TENSORS: Final = (slice(0, 12), slice(12, 17))
+_WIDTH: Final = 17
+# By tensor. No tensor has both roles: what depends on one must not look like the other.
+_TENSOR_ROLES: Final = tuple(
+    (shape, {**of_shape(shape), LAST: float(i == 0), EMBEDDING: float(i == 1)})
+    for i, shape in enumerate(SHAPES)
+)
+
+
+class Inputs(NamedTuple):
+    """What the program reads at each step, one row per step."""
+
+    params: NDArray[np.float64]  # [NUM_STEPS, entries]
+    grads: NDArray[np.float64]  # [NUM_STEPS, entries]
+
+
+@functools.cache
+def inputs(seed: int = 20230213) -> Inputs:
+    """The parameters and gradients of the probe; they do not depend on the program."""
+    rng = np.random.default_rng(seed)
+    params, grads = [], []
+    for _ in range(NUM_STEPS):
+        params.append(_row([rng.normal(size=shape) for shape in SHAPES]))
+        leaves = [
+            scale * rng.normal(size=shape) for shape, scale in zip(SHAPES, _SCALES, strict=True)
+        ]
+        leaves = [np.where(rng.random(leaf.shape) < 0.15, 0.0, leaf) for leaf in leaves]
+        leaves[0][0, 0] = 0.0  # a parameter that never gets a gradient
+        grads.append(_row(leaves))
+    return Inputs(np.stack(params), np.stack(grads))
+
+
+def run(flow: Dataflow, given: Inputs | None = None) -> NDArray[np.float64]:
+    """The updates of a program's first steps, in float64.
+
+    Args:
+      flow: a lowered program; its constants count with their defaults.
+      given: what it reads; by default `inputs()`.
+
+    Returns:
+      [NUM_STEPS, entries]: the update of all entries of the probe's tensors.
+    """
+    given = inputs() if given is None else given
+    if not flow.fits_registers:
+        return run_step_by_step(flow, given)
+    # By value: [steps or 1, entries or 1], or a number; 1 where all entries are equal.
+    values: dict[int, Any] = {
+        flow.input_index("w"): given.params,
+        flow.input_index("g"): given.grads,
+        flow.input_index(STEP): np.arange(1.0, NUM_STEPS + 1)[:, None],
+    }
+    for index, value in enumerate(flow.values):
+        if isinstance(value, Constant):
+            values[index] = value.value
+        elif isinstance(value, Input) and value.name in flow.live_roles:
+            row = _row([np.full(shape, of[value.name]) for shape, of in _TENSOR_ROLES])
+            values[index] = np.broadcast_to(row, (NUM_STEPS, _WIDTH))
+    with np.errstate(all="ignore"):
+        _compute(flow, flow.phases.stateless, values)
+        if flow.slot_updates:
+            values.update(_slots(flow, values))
+        _compute(flow, (*flow.phases.recurrent, *flow.phases.downstream), values)
+    return np.broadcast_to(values[flow.update], (NUM_STEPS, _WIDTH))
+
+
+def ignores_gradient(flow: Dataflow) -> bool:
+    """Return whether a program's updates do not depend on the gradient.
+
+    Either nothing that the update needs reads it, or other gradients on the probe leave every
+    update as it was (`g * 0`). A program that reads `step` as well gets the benefit of the doubt:
+    it may look at the gradient later.
+    """
+    if flow.input_index("g") not in flow.live:
+        return True
+    if flow.input_index(STEP) in flow.live:
+        return False
+    grads = inputs(seed=_OTHER_GRADIENTS).grads
+    updates, others = run(flow), run(flow, inputs()._replace(grads=grads))
+    return np.array_equal(updates, others, equal_nan=True)
+
+
+def run_step_by_step(flow: Dataflow, given: Inputs | None = None) -> NDArray[np.float64]:
+    """What `run` gives, by `execute.execute`, for any program: slower."""
+    given = inputs() if given is None else given
+    fixed: dict[str, Sequence[Any]] = {
+        name: [of[name] for _, of in _TENSOR_ROLES] for name in flow.live_roles
+    }
+    shapes = execute.slot_shapes(flow, SHAPES)
+    state = {name: [np.zeros(shape) for shape in slot] for name, slot in shapes.items()}
+    updates = []
+    with np.errstate(all="ignore"):
+        for step, (params, grads) in enumerate(zip(*given, strict=True), 1):
+            read = fixed | {"w": _leaves(params), "g": _leaves(grads), **state}
+            update, slots = execute.execute(flow, np, read, [np.float64(step)] * len(SHAPES), {})
+            state = dict(zip(flow.live_slots, slots, strict=True))
+            updates.append(_row(update))
+    return np.stack(updates)
+
+
+def _slots(flow: Dataflow, values: dict[int, Any]) -> dict[int, NDArray[np.float64]]:
+    """The old value of each live slot at all steps, by its index; [NUM_STEPS, entries]."""
+    recurrent = flow.phases.recurrent
+    read = {arg for i in recurrent for arg in flow.node(i).args} | set(flow.slot_updates.values())
+    given = {i: values[i] for i in read if i in values}
+    by_step = [(i, value) for i, value in given.items() if np.ndim(value)]
+    history = {slot: np.zeros((NUM_STEPS + 1, _WIDTH)) for slot in flow.slot_updates}
+    for step in range(NUM_STEPS):
+        here = slice(step, step + 1)
+        now = given | {i: rows[here] for i, rows in (*by_step, *history.items())}
+        _compute(flow, recurrent, now)
+        for slot, new in flow.slot_updates.items():
+            history[slot][step + 1] = now[new]
+    return {slot: rows[:-1] for slot, rows in history.items()}
+
+
+def _compute(flow: Dataflow, nodes: Iterable[int], values: dict[int, Any]) -> None:
+    """Adds the values of instructions whose arguments are all there."""
+    xp = _per_tensor()
+    for index in nodes:
+        name, indices, _ = flow.node(index)
+        op = OPS[name]
+        args = [values[i] for i in indices]
+        if op.partial is not None:
+            partial = op.partial(xp, *args)
+            args = [sum(partial[:, tensor.start, None] for tensor in _TENSORS), *args]
+        values[index] = _matrices(op, args) if op.scope == "matrix" else op.fn(xp, *args)
+
+
+def _matrices(op: Op, args: Sequence[Any]) -> NDArray[np.float64]:
+    """A matrix op on the rows of all steps, one matrix at a time."""
+    num_steps = max(arg.shape[0] for arg in args if np.ndim(arg))
+    result = np.empty((num_steps, _WIDTH))
+    for step in range(num_steps):
+        for tensor, shape in zip(_TENSORS, SHAPES, strict=True):
+            own = []
+            for kind, arg in zip(op.kinds, args, strict=True):
+                if np.ndim(arg):  # of scalars, any entry will do
+                    row = np.broadcast_to(arg[min(step, len(arg) - 1)], _WIDTH)[tensor]
+                    arg = row[0] if kind == "scalar" else row.reshape(shape)
+                own.append(arg)
+            result[step, tensor] = np.broadcast_to(op.fn(np, *own), shape).ravel()
+    return result
+
+
+@functools.cache
+def _per_tensor() -> types.SimpleNamespace:
+    """NumPy as ops see it here: reductions go over one step's entries of one tensor."""
+    reductions = {name: _reduction(getattr(np, name)) for name in ("sum", "mean", "max")}
+    return types.SimpleNamespace(**{**vars(np), **reductions})
+
+
+def _reduction(reduce: Callable[..., Any]) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """`reduce` over each tensor's entries, written to all of them: [steps, entries] both ways."""
+
+    def reduced(rows: NDArray[Any]) -> NDArray[Any]:
+        result = np.empty_like(rows)
+        for tensor in _TENSORS:
+            result[:, tensor] = reduce(rows[:, tensor], axis=1, keepdims=True)
+        return result
+
+    return reduced
+
+
+def _leaves(row: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    return [row[tensor].reshape(shape) for tensor, shape in zip(_TENSORS, SHAPES, strict=True)]
+
+
+def _row(leaves: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate([leaf.ravel() for leaf in leaves])

@@ -1,0 +1,128 @@
+"""Whom a search starts from: its initial rule, and further founders if the config names any.
+
+The initial rule is the measure of everything: hurdles and gains are told against it. Founders only
+live in the first population, dealt in turn with the initial rule, and are trained like any child;
+one that fails a hurdle has no descendants. A run directory stands for its whole hall of fame, each
+rule at the learning rate that its finals chose: that is a restart from the best (Lion, arXiv
+2302.06675, section 2.2), from several searches at once if several runs are named.
+
+All of them are written into the store when a run begins: rule files and runs may change or go, and
+a run that is resumed or replayed must not.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, final
+
+from veldt.search import rule_sources
+from veldt.search.config.evolution_config import FounderConfig
+from veldt.search.config.search_config import SearchConfig
+from veldt.search.errors import SearchError
+from veldt.search.evaluation.genotype import Genotype
+from veldt.search.program import Program
+from veldt.search.storage import hall_entries
+from veldt.search.storage.store import FILE_NAME, Store
+
+META_KEY: Final = "founders"
+"""Under which the store has them."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Founder:
+    """One of the first population.
+
+    Attributes:
+      name: for people: "lion", "runs/a #12".
+      genotype: with as many state slots as the search has, unused ones added.
+    """
+
+    name: str
+    genotype: Genotype
+
+
+def load(config: SearchConfig) -> tuple[Founder, ...]:
+    """Reads the rules that a config names; the initial rule comes first.
+
+    Raises:
+      SearchError: one of them cannot be read, has no learning rate, or there are more than the
+        first population has places for.
+    """
+    found = [
+        Founder(config.initial_rule, _genotype(config, config.initial_rule, config.learning_rate))
+    ]
+    for one in config.founders:
+        found += _of(config, one)
+    places = config.population_size // config.islands
+    if len(found) > places:
+        raise SearchError(
+            f"there are {len(found)} founders, the initial rule included, for {places} places in "
+            "the first population (population_size / islands); name fewer"
+        )
+    return tuple(found)
+
+
+def dump(founders: tuple[Founder, ...]) -> str:
+    """Founders as the store's text."""
+    plain = [
+        {
+            "name": one.name,
+            "program": str(one.genotype.program),
+            "learning_rate": one.genotype.learning_rate,
+        }
+        for one in founders
+    ]
+    return json.dumps(plain)
+
+
+def read(meta: Mapping[str, str], config: SearchConfig) -> tuple[Founder, ...]:
+    """The founders of a run by its store's texts; from the config where they have none.
+
+    Stores of earlier versions have none.
+    """
+    if META_KEY not in meta:
+        return load(config)
+    return tuple(
+        Founder(one["name"], Genotype(Program.parse(one["program"]), float(one["learning_rate"])))
+        for one in json.loads(meta[META_KEY])
+    )
+
+
+def _of(config: SearchConfig, one: FounderConfig) -> list[Founder]:
+    """The founders that an entry of the config stands for."""
+    directory = Path(one.rule)
+    if one.rule in rule_sources.RULE_NAMES or not (directory / FILE_NAME).is_file():
+        rate = one.learning_rate
+        if rate is None and rule_sources.read_found(one.rule) is None:
+            rate = config.learning_rate
+        return [Founder(one.rule, _genotype(config, one.rule, rate))]
+    with Store.open(directory, read_only=True) as store:
+        entries = [entry for entry in hall_entries.read_entries(store) if entry.candidate >= 0]
+    found = []
+    for entry in entries:
+        rate = entry.learning_rate if one.learning_rate is None else one.learning_rate
+        if rate is not None:
+            genotype = _padded(config, entry.program, rate)
+            found.append(Founder(f"{one.rule} #{entry.candidate}", genotype))
+    # A search that has not ended has its best so far, and no hall of fame.
+    return found or [Founder(one.rule, _genotype(config, one.rule, one.learning_rate))]
+
+
+def _genotype(config: SearchConfig, rule: str, learning_rate: float | None) -> Genotype:
+    """A rule at a learning rate; None is the one that a search found it with."""
+    program = rule_sources.load_rule(rule)
+    if learning_rate is None:
+        found = rule_sources.read_found(rule)
+        if found is None:
+            raise SearchError(
+                f"{rule} comes with no learning rate, as only what a search found does; set one"
+            )
+        learning_rate = found.learning_rate
+    return _padded(config, program, learning_rate)
+
+
+def _padded(config: SearchConfig, program: Program, learning_rate: float) -> Genotype:
+    program = replace(program, name="rule", doc="")
+    return Genotype(program.with_slots(config.num_slots), learning_rate)

@@ -1,0 +1,166 @@
+"""Who lives when, and who becomes a parent: regularized evolution's population, with islands.
+
+Proposal `i` lives from `i + window` on, when it has surely been told, until `population_size` more
+have been; so a population is a stretch of proposals, and its members are functions of the store's
+rows. Places before proposal 0 hold the founders (`founders.py`) in turn, the initial rule first.
+
+After a *restart* all places older than it hold the incumbent of that moment: the published search
+goes on from its best program once the fitness has stopped falling (Lion, arXiv 2302.06675, section
+2.2). When that is has no figure in the paper; here it is a number of programs trained without a new
+incumbent.
+
+With `niche_size`, parents are drawn from fewer: of the members that have a fitness, the best few of
+each niche (`niches.py`), so that one kind of rule cannot take all places. The paper has none of it.
+"""
+
+import collections
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, final
+
+import numpy as np
+
+from veldt.search.config.search_config import SearchConfig
+from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evolution.niches import NOWHERE, Niche
+
+INITIAL: Final = -1
+"""Stands for the initial rule where a proposal's number does for others."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A genotype, its fitness (infinity where it has none) and, where niches count, its niche."""
+
+    genotype: Genotype
+    fitness: float
+    niche: Niche = NOWHERE
+
+
+class _Place(NamedTuple):
+    """Who lives at a place: a proposal's number, or `INITIAL`, and the member."""
+
+    proposal: int
+    member: Member
+
+
+class _Restart(NamedTuple):
+    proposal: int  # the last one before it
+    best: _Place
+
+
+@final
+class Population:
+    """Members by the number of their proposal. Memory holds one population and the window."""
+
+    def __init__(self, config: SearchConfig, initial: Member, num_founders: int):
+        """The population before proposal 0.
+
+        Args:
+          config: the search's.
+          initial: the initial rule.
+          num_founders: the initial rule included; the others are the first proposals.
+        """
+        self._config = config
+        self._initial = _Place(INITIAL, initial)
+        self._num_founders = num_founders
+        self._best = self._initial
+        self._num_since_best = 0
+        self._restarts: list[_Restart] = []
+        self.members: dict[int, Member] = {}
+
+    @property
+    def num_restarts(self) -> int:
+        """How many there have been."""
+        return len(self._restarts)
+
+    def needed_from(self, num_told: int) -> int:
+        """The first proposal whose member matters, when so many have been told."""
+        return num_told - self._config.population_size - self._config.window
+
+    def add(self, index: int, member: Member | None, *, trained: bool, best: bool) -> None:
+        """Takes in the next proposal told.
+
+        Args:
+          index: its number.
+          member: None where it is older than `needed_from` and was no incumbent.
+          trained: whether it was a new program that was trained.
+          best: whether it became the incumbent.
+        """
+        if member is not None:
+            self.members[index] = member
+        self.members.pop(self.needed_from(index), None)
+        if best:
+            assert member is not None
+            self._best = _Place(index, member)
+        self._num_since_best = 0 if best else self._num_since_best + trained
+        limit = self._config.restart_after
+        if limit is not None and self._num_since_best >= limit:
+            self._restarts.append(_Restart(index, self._best))
+            self._num_since_best = 0
+
+    def draw(self, rng: np.random.Generator, index: int) -> tuple[int, Genotype]:
+        """Holds the tournament for a proposal's parent. The generator is advanced.
+
+        Returns:
+          The parent's number, `INITIAL` for the initial rule, and its genotype.
+        """
+        config = self._config
+        if config.parents == "initial":
+            return INITIAL, self._initial.member.genotype
+        newest = index - config.window
+        if config.niche_size is not None:
+            return self._draw_by_niche(rng, index, config.niche_size)
+        ages = rng.integers(config.population_size, size=config.tournament_size)
+        if config.islands > 1:
+            # Proposal i lives on island i modulo their number; every draw above is as likely there.
+            stays = rng.random(config.tournament_size) >= config.migration
+            home = (newest - index) % config.islands
+            at_home = ages // config.islands * config.islands + home
+            ages = np.where(stays, at_home, ages)
+        places = [self._at(newest - int(age), newest) for age in ages]
+        winner = min(places, key=lambda place: place.member.fitness)
+        return winner.proposal, winner.member.genotype
+
+    def _draw_by_niche(
+        self, rng: np.random.Generator, index: int, niche_size: int
+    ) -> tuple[int, Genotype]:
+        """The tournament among the best of each niche, at home or, by migration, anywhere."""
+        config = self._config
+        newest = index - config.window
+        all_places = range(newest - config.population_size + 1, newest + 1)
+        first = (index - all_places.start) % config.islands
+        drawn = []
+        for _ in range(config.tournament_size):
+            stays = config.islands == 1 or rng.random() >= config.migration
+            places = all_places[first :: config.islands] if stays else all_places
+            living = [self._at(place, newest) for place in reversed(places)]  # the youngest first
+            allowed = self._best_of_niches(living, niche_size)
+            drawn.append(allowed[int(rng.integers(len(allowed)))])
+        winner = min(drawn, key=lambda place: place.member.fitness)
+        return winner.proposal, winner.member.genotype
+
+    def _best_of_niches(self, places: Sequence[_Place], niche_size: int) -> list[_Place]:
+        """At most so many of each niche, the fittest, the first of equals; all if none is fit."""
+        counts: collections.Counter[Niche] = collections.Counter()
+        best: list[_Place] = []
+        for place in sorted(places, key=lambda place: place.member.fitness):
+            niche = place.member.niche
+            if math.isfinite(place.member.fitness) and counts[niche] < niche_size:
+                counts[niche] += 1
+                best.append(place)
+        return best or list(places)
+
+    def _at(self, place: int, newest: int) -> _Place:
+        """Who lives at a place when `newest` is the last proposal known to have been told."""
+        restart = next((r for r in reversed(self._restarts) if r.proposal <= newest), None)
+        if restart is not None and place <= restart.proposal:
+            return restart.best
+        if place < 0:
+            # Every island has all founders.
+            place = (-1 - place) // self._config.islands % self._num_founders - 1
+            if not 0 <= place <= newest:
+                return self._initial
+        return _Place(place, self.members[place])

@@ -1,0 +1,67 @@
+"""What a search has proposed before, looked up in its store.
+
+A candidate is known by what it does on the probe (its behaviour, unique in the store), and a
+proposal also by its structure, which spares the probe. The store's indexes are the cache: a look-up
+takes a few microseconds, and memory holds only what has been asked and not yet told, however many
+proposals there were.
+"""
+
+from typing import final
+
+from veldt.search.evolution.challenge import rank
+from veldt.search.storage.store import Store
+
+
+@final
+class Seen:
+    """The structures and behaviours that a search has asked so far, and their candidates."""
+
+    def __init__(self, store: Store, initial_structure: str):
+        """Takes up what the store holds.
+
+        Args:
+          store: the run's.
+          initial_structure: the initial rule's, which is candidate 0 and no proposal.
+        """
+        self._store = store
+        self._initial_structure = initial_structure
+        self._structures: dict[str, int] = {}  # of proposals asked and not yet told
+        self._behaviours: dict[str, int] = {}  # of candidates asked and not yet told
+        self._num_told = int(store.first("SELECT COUNT(*) FROM candidate WHERE id >= 0"))
+
+    @property
+    def num_candidates(self) -> int:
+        """How many there are, the initial rule included; also the next one's id."""
+        return self._num_told + len(self._behaviours)
+
+    def by_structure(self, structure: str) -> int | None:
+        """The candidate of the first proposal with this structure."""
+        if structure == self._initial_structure:
+            return 0
+        if (pending := self._structures.get(structure)) is not None:
+            return pending
+        query = "SELECT candidate FROM proposal WHERE structure = ? LIMIT 1"
+        return self._store.first(query, (structure,))
+
+    def by_behaviour(self, behaviour: str) -> int | None:
+        """The candidate with this behaviour."""
+        if (pending := self._behaviours.get(behaviour)) is not None:
+            return pending
+        return self._store.first("SELECT id FROM candidate WHERE behaviour = ?", (behaviour,))
+
+    def fitness(self, candidate: int) -> float:
+        """A told candidate's fitness; infinity where it has none."""
+        return rank(self._store.first("SELECT fitness FROM candidate WHERE id = ?", (candidate,)))
+
+    def ask(self, structure: str, candidate: int, new_behaviour: str) -> None:
+        """Notes a proposal asked; `new_behaviour` is empty where a cache had its candidate."""
+        self._structures.setdefault(structure, candidate)
+        if new_behaviour:
+            self._behaviours[new_behaviour] = candidate
+
+    def tell(self, structure: str, new_behaviour: str) -> None:
+        """Forgets what has been stored since."""
+        self._structures.pop(structure, None)
+        if new_behaviour:
+            del self._behaviours[new_behaviour]
+            self._num_told += 1

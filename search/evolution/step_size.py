@@ -1,0 +1,54 @@
+"""A mutation's learning rate: a child takes steps of its parent's size.
+
+A change of structure often changes the size of the update: orthogonalised, divided by a norm or
+passed through a sign, it is some other multiple of what it was, and at the parent's learning rate
+the child is rejected for its scale before its direction can show. In the Lion search (arXiv
+2302.06675) a learning rate is no part of a candidate, and such changes have to wait for a second
+mutation that undoes the scale. Here, where a config asks for it (`mutation.match_steps`), the
+child's learning rate is the parent's times the ratio of their updates' sizes on the probe
+(`probe.py`), which is what grafting does to an optimizer by hand (Agarwal et al., arXiv
+2002.11803). It is where the child begins: later mutations move its learning rate as any other's.
+
+Only the probe's matrix counts: most parameters are in matrices, and the probe's vector has a
+gradient of another scale, to which rules differ in more than size.
+"""
+
+import math
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from veldt.search.evaluation import probe
+from veldt.search.evaluation.genotype import MAX_RATE, MIN_RATE, Genotype
+from veldt.search.evolution.mutation import Child
+from veldt.search.language import dataflow
+from veldt.search.program import Program
+
+STRUCTURAL: Final = frozenset(("insert", "delete", "modify"))
+MAX_RATIO: Final = 1e3  # further off, the probe says little about the tasks
+
+
+def matched(parent: Genotype, child: Child) -> Child:
+    """Return the child with the learning rate at which its steps are as long as its parent's.
+
+    Args:
+      parent: what was mutated.
+      child: what came of it. It is returned as it is where its structure is the parent's, and where
+        one of the two updates is zero or not finite on the probe.
+    """
+    if STRUCTURAL.isdisjoint(child.mutation.split("+")):
+        return child
+    before, after = size(parent.program), size(child.genotype.program)
+    if not (0 < before < math.inf and 0 < after < math.inf) or before == after:
+        return child
+    ratio = min(max(before / after, 1 / MAX_RATIO), MAX_RATIO)
+    rate = min(max(child.genotype.learning_rate * ratio, MIN_RATE), MAX_RATE)
+    return replace(child, genotype=replace(child.genotype, learning_rate=rate))
+
+
+def size(program: Program) -> float:
+    """The root mean square of a program's updates of the probe's matrix; NaN if one is NaN."""
+    updates = probe.run(dataflow.lower(program, fold=True))
+    with np.errstate(all="ignore"):
+        return float(np.sqrt(np.mean(updates[:, : math.prod(probe.SHAPES[0])] ** 2)))

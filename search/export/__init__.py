@@ -1,0 +1,1 @@
+"""Programs as stand-alone source files."""

@@ -1,0 +1,365 @@
+"""Source lines for a lowered program: what is done to one parameter tensor, in jax.numpy.
+
+The lines do what `execute.py` does, operation for operation, written as a person would: infix where
+there is an operator, values used once nested into their users, the program's own names, and a guard
+wherever the instruction set has one (`ops.py`) and it could matter. `export.py` puts a module
+around them.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+from veldt.search.export import leaf_ops
+from veldt.search.language import constant_axes, signs
+from veldt.search.language.constant_axes import Extent
+from veldt.search.language.dataflow import Constant, Dataflow, Input, Node
+from veldt.search.language.ops import OPS
+from veldt.search.language.statements import STEP
+
+LINE_LENGTH: Final = 100
+# Longer right-hand sides are split into named steps.
+MAX_EXPRESSION: Final = 72
+# Scalars this short are written out wherever they are used, such as 1.0 - b2.
+SHORT_SCALAR: Final = 12
+
+_NAME: Final = r"[A-Za-z_]\w*"
+_LITERAL: Final = r"\d[\d.]*(?:e-?\d+)?"
+# What ruff and Black write without spaces around `**`.
+_SIMPLE_OPERAND: Final = re.compile(rf"-?(?:{_NAME}|{_LITERAL})")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Code:
+    """An expression in the exported source.
+
+    Attributes:
+      text: the expression on one line.
+      level: how tightly it binds.
+      call: if it is a call, the function, its arguments and what follows, for splitting it over
+        lines.
+    """
+
+    text: str
+    level: int = leaf_ops.ATOM
+    call: tuple[str, tuple[str, ...], str] | None = None
+
+    def __format__(self, level: str) -> str:
+        return f"({self.text})" if self.level < int(level or 0) else self.text
+
+    @classmethod
+    def of_call(cls, function: str, args: Iterable[str], suffix: str = "") -> "Code":
+        args = tuple(args)
+        return cls(
+            f"{function}({', '.join(args)}){suffix}", leaf_ops.ATOM, (function, args, suffix)
+        )
+
+
+def number_text(number: float) -> str:
+    """A number as Python source, in the form that formatters leave alone."""
+    if not math.isfinite(number):
+        return f'float("{float(number)}")'
+    return repr(float(number)).replace("e+", "e")
+
+
+def square_sums(flow: Dataflow) -> list[int]:
+    """Indices of the values whose squares are summed over all tensors, in order of need."""
+    nodes = (flow.values[index] for index in flow.live_nodes)
+    found = [n.args[0] for n in nodes if isinstance(n, Node) and OPS[n.op].scope == "global"]
+    return list(dict.fromkeys(found))
+
+
+@final
+class LeafWriter:
+    """Writes the body of one per-tensor function.
+
+    Attributes:
+      lines: the statements so far.
+      inputs: the tensors among `w`, `g` and the slots that the body reads.
+      uses_step: whether it reads the step.
+      roles: the roles that it reads.
+    """
+
+    def __init__(
+        self,
+        flow: Dataflow,
+        names: Mapping[int, str],
+        temporary: frozenset[int],
+        sums: Mapping[int, str],
+        outputs: Sequence[int],
+        indent: str,
+    ):
+        """Plans the body.
+
+        Args:
+          flow: the program.
+          names: a distinct name for every live input, named constant and instruction.
+          temporary: instructions whose names nobody chose; used once, they are nested.
+          sums: names of the sums of squares over all tensors, by the squared value's index.
+          outputs: indices of what the function returns.
+          indent: what every line begins with.
+        """
+        self.flow = flow
+        self.names = names
+        self.temporary = temporary
+        self.sums = sums
+        self.outputs = outputs
+        self.indent = indent
+        self.lines: list[str] = []
+        self.codes: dict[int, Code] = {}
+        self.pending: set[int] = set()
+        self.needed = self._needed()
+        self.reads = Counter(arg for i in self.needed for arg in self._args(i))
+        self.reads.update(outputs)
+        inputs = {v.name for v in (flow.values[i] for i in self.needed) if isinstance(v, Input)}
+        self.uses_step = STEP in inputs
+        self.roles = tuple(name for name in flow.live_roles if name in inputs)
+        self.inputs = inputs - {STEP, *self.roles}
+        self.slots = constant_axes.slot_extents(flow)
+        self.extents = constant_axes.value_extents(flow, self.slots)
+        self._strong = self._scalars_of_their_own_dtype()
+        for index in self.needed:
+            self._write(index)
+
+    def results(self, wanted: Sequence[Extent]) -> list[str]:
+        """What the function returns, one expression per output, typed as the tensor.
+
+        Args:
+          wanted: for each output, where its array may vary; that gives its shape.
+        """
+        return [
+            self._result(index, extent) for index, extent in zip(self.outputs, wanted, strict=True)
+        ]
+
+    def _result(self, index: int, wanted: Extent) -> str:
+        kind = self.flow.values[index].kind
+        if kind != "scalar" and self.extents[index] == wanted:
+            return self.codes[index].text
+        if index in self.pending:
+            self._assign(index)
+        text = self.codes[index].text
+        if wanted != constant_axes.FULL:
+            return f"_spread({text}, g, rows={wanted.rows}, columns={wanted.columns})"
+        if kind == "scalar":
+            return f"jnp.full_like(g, {text})"
+        return f"jnp.broadcast_to({text}, {leaf_ops.FULL_SHAPES[kind]})"
+
+    def _args(self, index: int) -> tuple[int, ...]:
+        value = self.flow.values[index]
+        if not isinstance(value, Node):
+            return ()
+        # What is summed over all tensors comes in as a sum, computed before.
+        return value.args[1:] if value.op == "global_norm" else value.args
+
+    def _needed(self) -> list[int]:
+        seen: set[int] = set()
+        stack = list(self.outputs)
+        while stack:
+            index = stack.pop()
+            if index not in seen:
+                seen.add(index)
+                stack.extend(self._args(index))
+        return sorted(seen)
+
+    def _scalars_of_their_own_dtype(self) -> frozenset[int]:
+        """Scalars that may be wider than the tensor: those made from the step or a global sum."""
+        found: set[int] = set()
+        for index in self.needed:
+            value = self.flow.values[index]
+            if isinstance(value, Input):
+                strong = value.name == STEP
+            elif isinstance(value, Node) and value.kind == "scalar":
+                from_scalar = OPS[value.op].scope == "element" and found & set(value.args)
+                strong = value.op == "global_norm" or bool(from_scalar)
+            else:
+                strong = False
+            if strong:
+                found.add(index)
+        return frozenset(found)
+
+    def _write(self, index: int) -> None:
+        value = self.flow.values[index]
+        match value:
+            case Input():
+                self.codes[index] = Code(self.names[index])
+            case Constant(value=number, name=None):
+                text = number_text(number)
+                self.codes[index] = Code(
+                    text, leaf_ops.NEGATION if text.startswith("-") else leaf_ops.ATOM
+                )
+            case Constant():
+                self.codes[index] = Code(self.names[index])
+            case Node(op=op, args=args):
+                if op == "interp" and args[2] in self.pending:  # it is written twice
+                    self._assign(args[2])
+                # Linters take -(-x) for a slip.
+                if (
+                    op == "negative"
+                    and args[0] in self.pending
+                    and self.codes[args[0]].text[0] == "-"
+                ):
+                    self._assign(args[0])
+                self.codes[index] = self._expression(value)
+                code = self.codes[index]
+                if len(code.text) > MAX_EXPRESSION or not self._fits(self.names[index], code):
+                    for arg in self._args(index):
+                        if arg in self.pending:
+                            self._assign(arg)
+                    self.codes[index] = self._expression(value)
+                self.pending.add(index)
+                if not self._nests(index):
+                    self._assign(index)
+
+    def _nests(self, index: int) -> bool:
+        """Whether a value is written where it is used, and not under a name."""
+        if index not in self.temporary:
+            return False
+        length = len(self.codes[index].text)
+        if self.reads[index] == 1:
+            return length <= MAX_EXPRESSION
+        return self.flow.values[index].kind == "scalar" and length <= SHORT_SCALAR
+
+    def _assign(self, index: int) -> None:
+        """Writes the pending expression of a value to its name."""
+        name = self.names[index]
+        value = self.flow.values[index]
+        assert isinstance(value, Node)
+        code = self.codes[index]
+        if not self._fits(name, code):
+            code = self._expression(value, as_calls=True)
+        self.lines += self._statement(name, code)
+        self.codes[index] = Code(name)
+        self.pending.discard(index)
+
+    def _fits(self, name: str, code: Code) -> bool:
+        return len(f"{self.indent}{name} = {code.text}") <= LINE_LENGTH
+
+    def _statement(self, name: str, code: Code) -> list[str]:
+        """`name = code`, over several lines where it is too long for one."""
+        if self._fits(name, code):
+            return [f"{self.indent}{name} = {code.text}"]
+        if code.call is None:
+            return [f"{self.indent}{name} = (", f"{self.indent}    {code.text}", f"{self.indent})"]
+        function, args, suffix = code.call
+        inner = [f"{self.indent}    {arg}," for arg in args]
+        return [f"{self.indent}{name} = {function}(", *inner, f"{self.indent}){suffix}"]
+
+    def _expression(self, node: Node, *, as_calls: bool = False) -> Code:
+        code = self._plain_expression(node, as_calls)
+        if not self._needs_cast(node):
+            return code
+        if as_calls and code.call is None:
+            return Code.of_call("jnp.asarray", (code.text, "g.dtype"))
+        if code.call is None:
+            return Code(f"({code.text}).astype(g.dtype)")
+        function, args, _ = code.call
+        return Code.of_call(function, args, ".astype(g.dtype)")
+
+    def _needs_cast(self, node: Node) -> bool:
+        """Whether a tensor's expression might have another dtype than the tensor."""
+        if node.kind == "scalar" or OPS[node.op].scope != "element":
+            return False
+        if node.op in leaf_ops.COMPARISONS or node.op in ("invert", "every"):
+            return True
+        branches = node.args[1:] if node.op == "where" else node.args
+        if all(self.flow.values[arg].kind == "scalar" for arg in branches):
+            return True
+        return any(arg in self._strong for arg in branches)
+
+    def _plain_expression(self, node: Node, as_calls: bool) -> Code:
+        codes = [self._argument(node, arg) for arg in node.args]
+        if OPS[node.op].scope == "shape":
+            function, _ = leaf_ops.CALLS[node.op]
+            suffix = ".reshape(g.shape)" if node.kind == "tensor" else ""
+            return Code.of_call(function, [code.text for code in codes], suffix)
+        if node.op in leaf_ops.NUMBERS:
+            return Code(leaf_ops.NUMBERS[node.op])
+        if node.op == "global_norm":
+            return Code.of_call("jnp.sqrt", [self.sums[node.args[0]]])
+        if node.op == "clip_by_global_norm":
+            args = (codes[0].text, self.sums[node.args[0]], codes[1].text)
+            return Code.of_call("_clip_by_global_norm", args)
+        if node.op in leaf_ops.COMPARISONS:
+            return Code.of_call("jnp.where", (self._comparison(node), "1.0", "0.0"))
+        if node.op == "divide" and self._nonzero_literal(node.args[1]):
+            return Code("{:2} / {:3}".format(*codes), leaf_ops.PRODUCT)
+        if node.op == "power" and not as_calls:
+            return self._power(node, codes)
+        if node.op in leaf_ops.INFIX and not (as_calls and node.op in leaf_ops.CALLS):
+            template, level = leaf_ops.INFIX[node.op]
+            return Code(template.format(*codes), level)
+        function, templates = leaf_ops.CALLS[node.op]
+        parts = [template.format(*codes) for template in templates]
+        if node.op in ("sqrt", "log1p") and self._is_nonnegative(node.args[0]):
+            parts = [codes[0].text]
+        if node.op == "where" and node.args[0] in self.pending:
+            condition = self.flow.values[node.args[0]]
+            if isinstance(condition, Node) and condition.op in leaf_ops.COMPARISONS:
+                parts[0] = self._comparison(condition)
+        return Code.of_call(function, parts)
+
+    def _argument(self, node: Node, index: int) -> Code:
+        """An argument's code; ops that do not go element by element want it at full size."""
+        code = self.codes.get(index)
+        if code is None:  # summed over all tensors, before
+            return Code("")
+        kind = self.flow.values[index].kind
+        scope = OPS[node.op].scope
+        if scope == "element" or kind == "scalar":
+            return code
+        if self.extents[index] != constant_axes.FULL:
+            code = Code.of_call("jnp.broadcast_to", (code.text, leaf_ops.FULL_SHAPES[kind]))
+        if scope == "shape" and kind == "tensor":
+            code = Code.of_call("_as_matrix", (code.text,))
+        return code
+
+    def _comparison(self, node: Node) -> str:
+        """The comparison with a number, if there is one, on the right."""
+        left, right = (self.codes[arg].text for arg in node.args)
+        forward, backward = leaf_ops.COMPARISONS[node.op]
+        if _constancy(left) > _constancy(right):
+            return f"{right} {backward} {left}"
+        return f"{left} {forward} {right}"
+
+    def _power(self, node: Node, codes: Sequence[Code]) -> Code:
+        base, exponent = codes
+        # jnp.abs makes an array of it: two Python numbers would overflow with an exception.
+        plain = self._is_nonnegative(node.args[0]) and self._is_array(node.args)
+        left = f"{base:9}" if plain else f"jnp.abs({base})"
+        right = f"{exponent:3}"
+        simple = _SIMPLE_OPERAND.fullmatch(left) and _SIMPLE_OPERAND.fullmatch(right)
+        return Code(f"{left}**{right}" if simple else f"{left} ** {right}", leaf_ops.POWER)
+
+    def _is_array(self, args: Sequence[int]) -> bool:
+        return any(self.flow.values[arg].kind == "tensor" or arg in self._strong for arg in args)
+
+    def _nonzero_literal(self, index: int) -> bool:
+        value = self.flow.values[index]
+        return isinstance(value, Constant) and value.name is None and value.value != 0
+
+    def _is_nonnegative(self, index: int) -> bool:
+        """Whether a value is certain to be at least 0 (or NaN), so that |x| is x."""
+        value = self.flow.values[index]
+        match value:
+            case Input(name=name):
+                return name == STEP or name in self.roles
+            case Constant(value=number, name=name):
+                return name is None and math.copysign(1.0, number) > 0
+            case Node(op="where", args=(_, *branches)):
+                return all(map(self._is_nonnegative, branches))
+            case Node(op=op, args=args):
+                if op in signs.SIGN_KEEPING:
+                    return all(map(self._is_nonnegative, args))
+                return op in signs.NONNEGATIVE
+
+
+def _constancy(text: str) -> int:
+    """How constant an expression looks to linters: 2 for numbers, 1 for names in capitals."""
+    without_numbers = re.sub(rf"(?<!\w){_LITERAL}", "", text)
+    if not re.search(r"[A-Za-z]", without_numbers):
+        return 2
+    return int(without_numbers == without_numbers.upper())

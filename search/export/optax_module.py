@@ -1,0 +1,398 @@
+"""Programs as stand-alone Optax modules.
+
+`export_optax` writes the source of a module that imports only JAX and Optax, that is named as Optax
+names things, and that computes what `Program.as_optax` computes, operation for operation: the
+guards of the instruction set stay where they could matter. What a person reads is the rule: live
+instructions only, under the program's own names.
+
+The text depends on nothing but the arguments. It passes `ruff check` and `ruff format --check` at a
+line length of 100, whatever the program's names are, and nothing from the outside (names,
+docstring, provenance) reaches it unsanitised.
+"""
+
+import inspect
+import keyword
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from veldt.search.errors import ProgramError
+from veldt.search.export import embedded_program, leaf_code, leaf_ops
+from veldt.search.export.leaf_code import LINE_LENGTH, LeafWriter
+from veldt.search.language import constant_axes, dataflow, roles
+from veldt.search.language.dataflow import Constant, Input
+from veldt.search.language.statements import ROLES, STEP
+from veldt.search.program import Program
+
+_MAX_RULE_NAME: Final = 40
+_MAX_NAME: Final = 25
+_MAX_LOCAL_NAME: Final = 24
+
+# Names that mean something in the exported module, and those that linters refuse.
+# fmt: off
+_RESERVED: Final = frozenset((
+    embedded_program.PROGRAM, embedded_program.ORIGIN,
+    "NamedTuple", "ValueError", "count", "embedding_mask", "float", "init_fn", "jax", "jnp",
+    "last_mask", "leaf", "learning_rate", "math", "optax", "outputs", "params", "pick", "re",
+    "square_sum", "squared", "squares", "state", "sum", "tx", "update_fn", "updates", "l", "I", "O",
+))
+# fmt: on
+# The parser's names for the parts of nested expressions: nobody chose them.
+_TEMPORARY: Final = re.compile(r"t\d+")
+
+
+def export_optax(
+    program: Program,
+    *,
+    learning_rate: float | None = None,
+    provenance: Mapping[str, str] | None = None,
+) -> str:
+    """Writes a program as the source of an Optax module.
+
+    The module has `scale_by_<rule>(b1=...)` (the rule in descent direction), its state
+    `ScaleBy<Rule>State`, and `<rule>(learning_rate, b1=...)`.
+
+    Args:
+      program: the rule; its name and constants name the functions and their arguments. A name that
+        the module needs for something else, or that is very long, is changed.
+      learning_rate: the default of `<rule>`'s argument; None for an argument without default.
+      provenance: lines of the docstring that say where the rule comes from, such as the run's id,
+        seeds, fitness and configuration.
+
+    Returns:
+      The text of the module, ending with a newline.
+
+    Raises:
+      LoweringError: the program is not well formed.
+    """
+    return _Module(program, learning_rate, provenance or {}).text()
+
+
+class _Module:
+    """The parts of one exported module."""
+
+    def __init__(
+        self, program: Program, learning_rate: float | None, provenance: Mapping[str, str]
+    ):
+        self.program = program
+        self.learning_rate = None if learning_rate is None else float(learning_rate)
+        self.provenance = provenance
+        self.flow, self.targets = dataflow.lower_with_targets(program)
+        self.rule = _identifier(program.name, _MAX_RULE_NAME, _RESERVED)
+        self.state_class = f"ScaleBy{_camel_case(self.rule)}State"
+        # The trees that a leaf function's arguments come from, by the rule's names.
+        self.trees = {"g": "updates", "w": "params", **{name: name for name in _MASKS}}
+        self.names: dict[int, str] = {}
+        self.temporary: frozenset[int] = frozenset()
+        self.constants: list[tuple[str, float]] = []
+        self.fields: list[str] = []
+        self.slots = constant_axes.slot_extents(self.flow)
+        self.masks = {name: mask for name, mask in _MASKS.items() if name in self.flow.live_roles}
+        self.choose_names()
+
+    def choose_names(self) -> None:
+        """Gives every live value a name of its own; an argument or a field keeps the program's."""
+        flow = self.flow
+        taken = {*_RESERVED, "g", "w", STEP, *ROLES, self.state_class, f"scale_by_{self.rule}"}
+
+        def choose(name: str, length: int) -> str:
+            chosen = _identifier(name, length, taken)
+            taken.add(chosen)
+            return chosen
+
+        for index in sorted(flow.live):
+            match flow.values[index]:
+                case Input(name=name) if name in flow.slots:
+                    self.names[index] = choose(name, _MAX_NAME)
+                    self.fields.append(self.names[index])
+                    self.trees[name] = f"state.{self.names[index]}"
+                case Input(name=name):
+                    self.names[index] = name
+                case Constant(value=value, name=str(name)):
+                    self.names[index] = choose(name, _MAX_NAME)
+                    self.constants.append((self.names[index], value))
+        wished: dict[int, str] = {}
+        for index, statement in zip(self.targets, self.program.statements, strict=True):
+            if index not in wished or _TEMPORARY.fullmatch(wished[index]):
+                wished[index] = statement.target
+        self.temporary = frozenset(i for i, name in wished.items() if _TEMPORARY.fullmatch(name))
+        for slot in flow.live_slots:
+            index = flow.new_slots[flow.slots.index(slot)]
+            if index in wished and index not in self.names:
+                # A slot's old and new value are two names here: nothing is assigned twice.
+                if wished[index] == slot or index in self.temporary:
+                    wished[index] = f"new_{slot}"
+                    self.temporary -= {index}
+                self.names[index] = choose(wished[index], _MAX_LOCAL_NAME)
+        if flow.update in self.temporary and flow.update not in self.names:
+            wished[flow.update] = "update"
+        for index in flow.live_nodes:
+            if index not in self.names:
+                self.names[index] = choose(wished[index], _MAX_LOCAL_NAME)
+
+    def text(self) -> str:
+        code = "\n\n\n".join([self.state(), self.scale_by(), self.factory()])
+        helpers: list[str] = []
+        used = code
+        for name, source in reversed(leaf_ops.HELPERS.items()):
+            if f"{name}(" in used:
+                helpers.insert(0, source.rstrip("\n"))
+                used += source
+        masks = [inspect.getsource(mask).rstrip("\n") for mask in self.masks.values()]
+        used = "\n".join([*masks, *helpers, code])
+        modules = [f"import {name}\n" for name in ("math", "re") if re.search(rf"\b{name}\.", used)]
+        head = [self.docstring(), "".join(modules) + _IMPORTS]
+        parts = [*masks, *helpers, code, *self.carried()]
+        return "\n\n".join(head) + "\n\n\n" + "\n\n\n".join(parts) + "\n"
+
+    def carried(self) -> list[str]:
+        """What veldt reads of the module; nothing of a program whose names no text can have."""
+        text = str(self.program)
+        try:
+            readable = replace(Program.parse(text), doc="") == replace(self.program, doc="")
+        except ProgramError:
+            readable = False
+        if not readable:
+            return []
+        return [embedded_program.constants(text, self.learning_rate, self.provenance)]
+
+    def docstring(self) -> str:
+        """The module's docstring: what it is, how to use it, the program, where it comes from."""
+        kind = "a scalar or a schedule"
+        rate = "learning_rate"
+        if self.learning_rate is not None:
+            kind += f"; {self.learning_rate!r} by default"
+            rate = ""
+        lines = [
+            f"The update rule {self.rule} as an Optax transform, written by veldt.",
+            "",
+            f"    tx = {self.rule}({rate})",
+            "    opt_state = tx.init(params)",
+            "    updates, opt_state = tx.update(grads, opt_state, params)",
+            "    params = optax.apply_updates(params, updates)",
+            "",
+            *_wrap(f"The learning rate is {kind}. JAX and Optax are all that this file needs."),
+            "",
+            "The program; w is the parameter, g its gradient, step counts from 1, and training",
+            "does w <- w - learning_rate * update:",
+            "",
+            *(
+                f"    {part}"
+                for line in replace(self.program, doc="").pretty().splitlines()
+                for part in _wrap(_plain(line), LINE_LENGTH - 4)
+            ),
+        ]
+        if self.program.doc:
+            lines += ["", "Its description:", ""]
+            lines += [
+                f"> {part}".rstrip()
+                for line in self.program.doc.splitlines()
+                for part in _wrap(_plain(line), LINE_LENGTH - 2) or [""]
+            ]
+        if self.provenance:
+            lines += ["", "Where it comes from:", ""]
+            for key, value in self.provenance.items():
+                lines += _wrap(f"- {_plain(key)}: {_plain(value)}", hanging="  ")
+        return '"""' + "\n".join(line.rstrip() for line in lines) + '\n"""'
+
+    def state(self) -> str:
+        fields = [f"    {name}: optax.Updates" for name in self.fields]
+        lines = [
+            f"class {self.state_class}(NamedTuple):",
+            f'    """State of `scale_by_{self.rule}`."""',
+            "",
+            "    count: jax.Array  # shape=(), dtype=jnp.int32; steps taken",
+            *fields,
+        ]
+        return "\n".join(lines)
+
+    def scale_by(self) -> str:
+        """The transform itself."""
+        reads_w = 0 in self.flow.live
+        parameters = [
+            f"{name}: float = {leaf_code.number_text(value)}" for name, value in self.constants
+        ]
+        zeros = [
+            f"{name}={self.zeros(slot)}"
+            for name, slot in zip(self.fields, self.flow.live_slots, strict=True)
+        ]
+        count = "count=jnp.zeros([], jnp.int32)"
+        lines = [
+            *_call(f"def scale_by_{self.rule}", parameters, _RETURNS, ""),
+            '    """Rescale gradients by the rule: its update, before the learning rate."""',
+            "",
+            "    def init_fn(params):",
+            *([] if zeros else ["        del params"]),
+            *_call(f"        return {self.state_class}", [count, *zeros], ")", " " * 8),
+            "",
+            "    def update_fn(updates, state, params=None):",
+        ]
+        if reads_w:
+            lines += [
+                "        if params is None:",
+                '            raise ValueError("the rule reads the parameters: update needs them")',
+            ]
+        else:
+            lines.append("        del params")
+        lines.append("        count = optax.safe_increment(state.count)")
+        lines += self.leaf_functions()
+        lines += [
+            "",
+            "    return _skip_untrainable(optax.GradientTransformation(init_fn, update_fn))",
+        ]
+        return "\n".join(lines)
+
+    def zeros(self, slot: str) -> str:
+        """A slot's first value."""
+        kind = self.flow.values[self.flow.input_index(slot)].kind
+        extent = self.slots[slot]
+        if kind != "tensor":
+            shape = leaf_ops.FULL_SHAPES[kind]
+            return f"jax.tree.map(lambda g: jnp.zeros({shape}, g.dtype), params)"
+        if extent == constant_axes.FULL:
+            return "optax.tree.zeros_like(params)"
+        return f"_zeros(params, rows={extent.rows}, columns={extent.columns})"
+
+    def leaf_functions(self) -> list[str]:
+        """The per-tensor functions and what is done with them, inside `update_fn`."""
+        flow = self.flow
+        lines = [f"        {name} = {mask.__name__}(updates)" for name, mask in self.masks.items()]
+        sums: dict[int, str] = {}
+        for index in leaf_code.square_sums(flow):
+            name = f"square_sum{len(sums) + 1 if sums else ''}"
+            value = flow.values[index]
+            if isinstance(value, Input) and self.slots.get(value.name, constant_axes.FULL).full:
+                tree = self.trees[value.name]
+                lines.append(
+                    f"        {name} = sum(jnp.sum(x * x) for x in jax.tree.leaves({tree}))"
+                )
+            else:
+                writer = self.writer([index], sums)
+                (result,) = writer.results([constant_axes.FULL])
+                lines += self.function("squares", writer, [f"jnp.sum(jnp.square({result}))"])
+                lines += self.mapped("squared", "squares", writer)
+                lines += [f"        {name} = sum(jax.tree.leaves(squared))"]
+            sums[index] = name
+        news = [flow.new_slots[flow.slots.index(slot)] for slot in flow.live_slots]
+        writer = self.writer([flow.update, *news], sums)
+        wanted = [constant_axes.FULL, *(self.slots[slot] for slot in flow.live_slots)]
+        lines += self.function("leaf", writer, writer.results(wanted))
+        if not news:
+            lines += self.mapped("updates", "leaf", writer)
+            return [*lines, f"        return updates, {self.state_class}(count=count)"]
+        lines += [
+            *self.mapped("outputs", "leaf", writer),
+            "",
+            "        def pick(index):",
+            "            return jax.tree.map(lambda _, output: output[index], updates, outputs)",
+            "",
+        ]
+        picks = [f"{name}=pick({i})" for i, name in enumerate(self.fields, 1)]
+        lines += _call(f"        state = {self.state_class}", ["count=count", *picks], ")", " " * 8)
+        return [*lines, "        return pick(0), state"]
+
+    def writer(self, outputs: Sequence[int], sums: Mapping[int, str]) -> LeafWriter:
+        return LeafWriter(self.flow, self.names, self.temporary, sums, outputs, " " * 12)
+
+    def arguments(self, writer: LeafWriter) -> list[str]:
+        """What a leaf function reads from trees, `g` first: it says shape and dtype."""
+        tensors = [name for name in ("w", *self.flow.slots) if name in writer.inputs]
+        return ["g", *tensors, *(name for name in self.masks if name in writer.roles)]
+
+    def mapped(self, target: str, function: str, writer: LeafWriter) -> list[str]:
+        """`target = jax.tree.map(function, ...)`."""
+        trees = [self.trees[name] for name in self.arguments(writer)]
+        return _call(f"        {target} = jax.tree.map", [function, *trees], ")", " " * 8)
+
+    def function(self, name: str, writer: LeafWriter, results: Sequence[str]) -> list[str]:
+        """The source of a leaf function, with an empty line before and after."""
+        names = {"w": "w", **{v: v for v in self.masks}}
+        names |= {slot: self.names[self.flow.input_index(slot)] for slot in self.flow.live_slots}
+        inputs = [names[arg] for arg in self.arguments(writer)[1:]]
+        lines = ["", *_call(f"        def {name}", ["g", *inputs], "):", " " * 8)]
+        if writer.uses_step:
+            lines.append("            step = count.astype(jnp.promote_types(g.dtype, jnp.float32))")
+        for role, text in leaf_ops.SHAPE_ROLES.items():
+            if role in writer.roles:
+                lines.append(f"            {role} = {text}")
+        lines += writer.lines
+        whole = f"            return {', '.join(results)}"
+        if len(whole) <= LINE_LENGTH:
+            return [*lines, whole, ""]
+        parts = [f"                {result}," for result in results]
+        return [*lines, "            return (", *parts, "            )", ""]
+
+    def factory(self) -> str:
+        """The function that a user calls: the transform with the learning rate applied."""
+        rate = self.learning_rate
+        default = "" if rate is None else f" = {leaf_code.number_text(rate)}"
+        parameters = [f"learning_rate: optax.ScalarOrSchedule{default}"]
+        parameters += [
+            f"{name}: float = {leaf_code.number_text(value)}" for name, value in self.constants
+        ]
+        passed = [f"{name}={name}" for name, _ in self.constants]
+        inner = _call(f"        scale_by_{self.rule}", passed, "),", " " * 8)
+        lines = [
+            *_call(f"def {self.rule}", parameters, _RETURNS, ""),
+            '    """Build the optimizer: the rule, times the negative learning rate."""',
+            "    tx = optax.chain(",
+            *inner,
+            "        optax.scale_by_learning_rate(learning_rate),",
+            "    )",
+            "    return _skip_untrainable(tx)",
+        ]
+        return "\n".join(lines)
+
+
+# Roles that are read off the parameters' names, by functions that are exported as they are.
+_MASKS: Final = {roles.LAST: roles.last_mask, roles.EMBEDDING: roles.embedding_mask}
+
+_IMPORTS: Final = """\
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax"""
+
+
+_RETURNS: Final = ") -> optax.GradientTransformationExtraArgs:"
+
+
+def _call(head: str, args: Sequence[str], tail: str, indent: str) -> list[str]:
+    """`head(args` and `tail`, on one line, or one argument a line where that is too long."""
+    line = f"{head}({', '.join(args)}{tail}"
+    if len(line) <= LINE_LENGTH or not args:
+        return [line]
+    return [f"{head}(", *(f"{indent}    {arg}," for arg in args), f"{indent}{tail}"]
+
+
+def _identifier(name: str, length: int, taken: Iterable[str]) -> str:
+    """A plain ASCII name that is none of `taken` and at most `length` long."""
+    base = re.sub(r"[^A-Za-z0-9_]", "", name).lstrip("_")[:length]
+    if not base or base[0].isdigit() or keyword.iskeyword(base):
+        base = f"v{base}"[:length]
+    candidate = base
+    number = 2
+    while candidate in taken:
+        suffix = f"_{number}"
+        candidate = base[: length - len(suffix)] + suffix
+        number += 1
+    return candidate
+
+
+def _camel_case(name: str) -> str:
+    return "".join(part[0].upper() + part[1:] for part in name.split("_") if part)
+
+
+def _plain(text: str) -> str:
+    """Text that can stand in any docstring: nothing that ends it, escapes, or does not print."""
+    text = text.replace("\\", "/").replace('"""', "'''")
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _wrap(text: str, width: int = LINE_LENGTH, hanging: str = "") -> list[str]:
+    # Some characters take two columns.
+    width = width if text.isascii() else width // 2
+    return textwrap.wrap(text, width, subsequent_indent=hanging)

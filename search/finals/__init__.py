@@ -1,0 +1,1 @@
+"""Comparing what a search found with baselines, on seeds of their own."""

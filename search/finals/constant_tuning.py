@@ -1,0 +1,259 @@
+"""Numbers after structure: a program's constants and its learning rate, by a budget.
+
+Evolution finds constants by scaling one at a time, which is slow and, on the seeds that thousands
+of candidates share, lucky. And a rule that looks better than AdamW may only have better constants:
+AdamW with *all its constants* tuned on the same tasks, by the same budget, is what structure has to
+beat. So whatever is compared is tuned alike, in coordinates in which a step of 1 is of like meaning
+for every number (`coordinates`), by one of three methods:
+
+- `cma_es`: CMA-ES (Hansen 2016, arXiv 1604.00772; evosax's).
+- `metagradient`: steps along metagradients (`constant_gradients`), divided by their root mean
+  square so far: each number moves by about the step's length, but for those that hardly matter.
+  Several lengths are scored and the best is moved to, so that no step has to be believed; the next
+  ones tried are around it.
+- `both`: half of the budget for CMA-ES, and metagradients from the best of it.
+
+Where a metagradient fails its verdict, and where no step along one is an improvement, gradients
+have no more to say, and CMA-ES has what is left of the budget, from the best so far. So rules
+without a derivative, Lion's sign, are tuned by as much as those that have one.
+
+Literals are named first (`best.name_constants`), so they are tuned too, but for those that are
+structure (1, 2, 1/2). A score that is infinite is a failure.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from veldt.meta.baselines import black_box
+from veldt.search.config.finals_config import PRICE, STEP_FACTORS, TuningConfig
+from veldt.search.evaluation import coordinates
+from veldt.search.evaluation.genotype import Genotype
+from veldt.search.program import Program
+from veldt.search.storage import best_rule
+
+Score: TypeAlias = Callable[[Sequence[Genotype]], Sequence[float]]
+"""Scores a generation, lower is better; infinity where a candidate failed."""
+
+Differentiate: TypeAlias = Callable[[Program, Genotype], Sequence[float] | None]
+"""Takes the score's gradient by the coordinates of a rule's numbers, given the program that tuning
+began with and the rule; None where there is none to be trusted."""
+
+
+_SHRINK: Final = STEP_FACTORS[0] / STEP_FACTORS[-1] / 2  # To the lengths below those tried.
+_SHORTEST: Final = 1e-3  # A step in coordinates that changes nothing worth having.
+_DECAY: Final = 0.9  # Of the mean of squared gradients; steps are few.
+_FLOOR: Final = 0.01  # Numbers whose gradient is a smaller share of the largest move by less.
+_FROM_THE_BEST: Final = 1 << 31  # Folded into the key for CMA-ES after gradients.
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What tuning came to.
+
+    Attributes:
+      genotype: the best that was scored.
+      score: its score; infinite if every candidate failed.
+      start_score: that of what tuning began with.
+      num_evaluations: made, the start's included, and the metagradients at their price.
+      num_gradients: metagradients taken.
+    """
+
+    genotype: Genotype
+    score: float
+    start_score: float
+    num_evaluations: int
+    num_gradients: int = 0
+
+
+def tune(
+    genotype: Genotype,
+    score: Score,
+    config: TuningConfig,
+    seed: int,
+    report: Callable[[int, int], None] = lambda *_: None,
+    differentiate: Differentiate | None = None,
+) -> Tuned:
+    """Tune a rule's numbers.
+
+    The result is the best candidate by its score, which its start is one of: it is never worse on
+    what it was scored on, and has to be judged on something else.
+
+    Args:
+      genotype: where to begin.
+      score: see `Score`.
+      config: the budget; what is left of it when neither a whole generation nor a step fits is not
+        used.
+      seed: of the draws.
+      report: told how many evaluations are done, of how many.
+      differentiate: see `Differentiate`; for the methods that take metagradients.
+
+    Raises:
+      ValueError: the method takes metagradients, and nothing is given that does.
+    """
+    start = Genotype(best_rule.name_constants(genotype.program), genotype.learning_rate)
+    key = jax.random.key(seed)
+    work = _Work(start, score, config, report)
+    if config.method == "cma_es":
+        work.search(key, config.budget)
+    elif differentiate is None:
+        raise ValueError(f"method {config.method} needs a function that takes metagradients")
+    else:
+        if config.method == "both":
+            work.search(key, max(config.budget // 2, 1 + config.generation))
+        work.descend(differentiate)
+        work.search(jax.random.fold_in(key, _FROM_THE_BEST), config.budget)
+    return work.tuned
+
+
+@final
+class _Work:
+    """One rule's tuning: what has been spent, and the best found for it."""
+
+    def __init__(
+        self,
+        start: Genotype,
+        score: Score,
+        config: TuningConfig,
+        report: Callable[[int, int], None],
+    ) -> None:
+        self._start, self._score, self._config, self._report = start, score, config, report
+        self._total = config.budget
+        if config.method == "cma_es":
+            self._total = 1 + (config.budget - 1) // config.generation * config.generation
+        self._spent = self._num_gradients = 0
+        self._point = coordinates.encode(start.program, start)
+        self._best, self._best_score = start, math.inf
+        self._start_score = self._try([self._point], [start])[0]
+
+    @property
+    def tuned(self) -> Tuned:
+        """What it came to so far."""
+        return Tuned(
+            self._best, self._best_score, self._start_score, self._spent, self._num_gradients
+        )
+
+    def search(self, key: jax.Array, until: int) -> None:
+        """Run CMA-ES from the best, for as long as a generation fits within `until` evaluations."""
+        size = self._config.generation
+        num_generations = (until - self._spent) // size
+        if num_generations < 1:
+            return
+        cma_es = black_box.CmaEs(size, init_std=self._config.spread)
+        centre = jnp.asarray(self._point, jnp.float32)
+        state = _init(cma_es, centre, jax.random.fold_in(key, 0))
+        for number in range(num_generations):
+            keys = jax.random.split(jax.random.fold_in(key, 1 + number))
+            points, state = _ask(cma_es, state, keys[0])
+            scores = self._try(list(np.asarray(points, np.float64)))
+            state = _tell(cma_es, state, points, jnp.asarray(scores, jnp.float32), keys[1])
+
+    def descend(self, differentiate: Differentiate) -> None:
+        """Take steps along metagradients, until they have no more to say or the budget ends."""
+        length = self._config.spread
+        descent = _Descent()
+        while length and self._has(PRICE + len(STEP_FACTORS)) and math.isfinite(self._best_score):
+            gradient = differentiate(self._start.program, self._best)
+            self._num_gradients += 1
+            self._spend(PRICE)
+            if gradient is None or not np.any(gradient):
+                return
+            length = self._step(descent.direction(np.asarray(gradient, np.float64)), length)
+
+    def _step(self, direction: NDArray[np.float64], length: float) -> float:
+        """Move along a direction, at shorter lengths until one improves.
+
+        Returns:
+          The length moved; 0 where none that could be afforded was an improvement.
+        """
+        before, origin = self._best_score, self._point
+        while self._has(len(STEP_FACTORS)) and STEP_FACTORS[-1] * length >= _SHORTEST:
+            lengths = [factor * length for factor in STEP_FACTORS]
+            scores = self._try([_told_apart(origin + x * direction) for x in lengths])
+            if min(scores) < before:
+                return lengths[scores.index(min(scores))]
+            length *= _SHRINK
+        return 0.0
+
+    def _try(
+        self, points: Sequence[NDArray[np.float64]], rules: Sequence[Genotype] | None = None
+    ) -> list[float]:
+        """Score points, infinite where one is no number, and keep the best."""
+        if rules is None:
+            rules = [coordinates.decode(self._start.program, point) for point in points]
+        scores = [value if math.isfinite(value) else math.inf for value in self._score(rules)]
+        first = min(range(len(scores)), key=scores.__getitem__)
+        if scores[first] < self._best_score:
+            self._point = points[first]
+            self._best, self._best_score = rules[first], scores[first]
+        self._spend(len(points))
+        return scores
+
+    def _has(self, evaluations: int) -> bool:
+        return self._spent + evaluations <= self._config.budget
+
+    def _spend(self, evaluations: int) -> None:
+        self._spent += evaluations
+        self._report(self._spent, self._total)
+
+
+@final
+class _Descent:
+    """Directions downhill: Adam's without momentum (Kingma and Ba 2015, arXiv 1412.6980).
+
+    Momentum is left out because a direction that has it may lead uphill: where no step is an
+    improvement, it shall be the gradient's fault.
+    """
+
+    def __init__(self) -> None:
+        self._square: NDArray[np.float64] | float = 0.0
+        self._count = 0
+
+    def direction(self, gradient: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where to go, float [N], from a gradient [N] that is not all zero."""
+        self._count += 1
+        self._square = _DECAY * self._square + (1 - _DECAY) * gradient**2
+        size = np.sqrt(self._square / (1 - _DECAY**self._count))
+        return -gradient / (size + _FLOOR * size.max())
+
+
+def _told_apart(point: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Change a learning rate below float32's resolution, by a hash of the other numbers.
+
+    The store tells a rule's runs apart by the learning rate, which a step along a gradient may
+    leave as it was.
+    """
+    digest = hashlib.sha1(np.ascontiguousarray(point[1:]).tobytes()).digest()
+    share = int.from_bytes(digest[:3], "big") / (1 << 24)
+    return np.concatenate([point[:1] + 1e-7 * share, point[1:]])
+
+
+@jax.jit
+def _init(search: black_box.CmaEs, centre: jax.Array, key: jax.Array) -> black_box.BlackBoxState:
+    return search.init(centre, key)
+
+
+@jax.jit
+def _ask(
+    search: black_box.CmaEs, state: black_box.BlackBoxState, key: jax.Array
+) -> tuple[jax.Array, black_box.BlackBoxState]:
+    return search.ask(state, key)
+
+
+@jax.jit
+def _tell(
+    search: black_box.CmaEs,
+    state: black_box.BlackBoxState,
+    points: jax.Array,
+    losses: jax.Array,
+    key: jax.Array,
+) -> black_box.BlackBoxState:
+    return search.tell(state, points, losses, key)

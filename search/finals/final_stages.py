@@ -1,0 +1,283 @@
+"""The finals: hall of fame and baselines on equal terms, on seeds never used before.
+
+What a search found was selected thousands of times on the search's seeds, learning rate included;
+its fitness there flatters it. So at the end the Pareto front of fitness, length and state, the
+incumbent, and the baselines (AdamW and Lion) are treated alike. Every learning rate of one grid is
+tried on the selection seeds, and the best is kept; from there, if the config says so, all constants
+are tuned with one budget (`constants`). Then comes the funnel (`funnel`): larger tasks, stage by
+stage, each passed only by what beats every baseline there. Among the rules that got furthest the
+winner is chosen on the selection seeds or on the meta-validation tasks, as the config says; the
+figures shown come from further seeds. Meta-validation tasks are scored at the learning rate chosen
+on the proxies.
+
+Every run is looked up in the store first, so that finals that were interrupted go on where they
+stopped.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from typing import final
+
+import numpy as np
+
+from veldt.search import rule_sources, simplify
+from veldt.search.config.finals_config import FinalsConfig
+from veldt.search.config.search_config import SearchConfig
+from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evaluation.jobs import Run
+from veldt.search.evolution import job_records
+from veldt.search.finals import constant_tuning, final_runs, funnel
+from veldt.search.finals.final_runs import Contender, Runs
+from veldt.search.language import dataflow
+from veldt.search.program import Program
+from veldt.search.storage.hall_entries import End, Entry
+from veldt.search.storage.store import Store
+
+
+def hall_of_fame(store: Store, config: SearchConfig, incumbent: int) -> list[int]:
+    """Choose finalists: the Pareto front over fitness, length and state slots, and the incumbent.
+
+    A rule is on the front if every one that is as short, and keeps as little state, is less fit.
+
+    Returns:
+      Their ids, shortest first; at most `config.finals.max_entries`, the fittest kept.
+    """
+    slots = "COALESCE(slots, 0)" if store.version >= 3 else "0"
+    rows = store.rows(
+        f"SELECT id, length, {slots} AS slots, MIN(fitness) AS fitness FROM candidate "
+        f"WHERE id >= 0 AND status = 'ok' GROUP BY length, {slots} ORDER BY fitness, length, slots"
+    )
+    front: list[tuple[float, int, int, int]] = []
+    for row in rows:
+        # Fittest first, so whatever is in the front already is at least as fit.
+        if not any(row["length"] >= length and row["slots"] >= n for _, length, n, _ in front):
+            front.append((row["fitness"], row["length"], row["slots"], row["id"]))
+    front = sorted(front[: config.finals.max_entries], key=lambda entry: entry[1:])
+    chosen = [candidate for *_, candidate in front]
+    if incumbent not in chosen:
+        if len(chosen) == config.finals.max_entries:
+            chosen.remove(max(front)[-1])
+        chosen.append(incumbent)
+    return chosen
+
+
+@final
+class Finals:
+    """Runs the finals of one search."""
+
+    def __init__(
+        self, config: SearchConfig, incumbent: int, store: Store, run_now: job_records.RunNow
+    ):
+        """Prepares the finals of a search.
+
+        Args:
+          config: the search's.
+          incumbent: the best candidate in the end.
+          store: the search's; keeps every run.
+          run_now: makes them.
+        """
+        self._config = config
+        self._incumbent = incumbent
+        self._store = store
+        self._runs = Runs(config, store, run_now)
+
+    def run(self, report: Callable[[str, int, int], None] = lambda *_: None) -> list[Entry]:
+        """Plays the finals. Returns the entries, shortest first, baselines last.
+
+        Args:
+          report: called with what is being done, how many of how many runs are done.
+        """
+        config = self._config
+        contenders = [
+            self._finalist(candidate)
+            for candidate in hall_of_fame(self._store, config, self._incumbent)
+        ]
+        contenders += [self._baseline(name) for name in config.finals.baselines]
+        tasks = range(len(config.tasks))
+        metas = range(len(config.tasks), len(config.tasks) + len(config.meta_validation))
+        select = final_runs.each_seed(tasks, job_records.SELECT_SEEDS, config.finals.select_seeds)
+        final_ = final_runs.each_seed(tasks, job_records.FINAL_SEEDS, config.finals.final_seeds)
+        meta = final_runs.each_seed(metas, job_records.FINAL_SEEDS, config.meta_seeds)
+
+        self._note()
+        contenders = self._rate(contenders, select, report)
+        contenders = [self._tune(each, select, report) for each in contenders]
+        contenders = funnel.play(config, contenders, self._runs, report)
+        placed = [(each, each.learning_rate) for each in contenders]
+        wanted = [
+            (each, rate * factor, purpose, runs)
+            for purpose, runs, factors in (
+                ("final", final_, (1.0,)),
+                ("meta-final", meta, config.finals.meta_rate_factors),
+            )
+            for each, rate in placed
+            if rate is not None and runs
+            for factor in factors
+        ]
+        self._runs.complete(wanted, lambda done, total: report("final seeds", done, total))
+        entries = [self._entry(each, final_, meta) for each in contenders]
+        winner = self._winner(entries)
+        entries = [replace(entry, winner=entry is winner) for entry in entries]
+        self._store_entries(entries)
+        return entries
+
+    def _rate(
+        self,
+        contenders: Sequence[Contender],
+        select: Sequence[Run],
+        report: Callable[[str, int, int], None],
+    ) -> list[Contender]:
+        """Give each the best learning rate of the grid."""
+        rates = self._config.finals.rates
+        wanted = [(each, rate, "select", select) for each in contenders for rate in rates]
+        self._runs.complete(wanted, lambda done, total: report("learning rates", done, total))
+        rated = []
+        for each in contenders:
+            rate, score = self._runs.best_rate(each.candidate, "select", rates, select)
+            rated.append(replace(each, learning_rate=rate, select=score))
+        return rated
+
+    def _tune(
+        self, each: Contender, select: Sequence[Run], report: Callable[[str, int, int], None]
+    ) -> Contender:
+        """Tune all its constants, if the config says so."""
+        config = self._config.finals.tuning
+        if not config.budget or each.learning_rate is None:
+            return each
+
+        def score(genotypes: Sequence[Genotype]) -> list[float]:
+            wanted = [
+                (replace(each, program=genotype.program), genotype.learning_rate, "tuning", select)
+                for genotype in genotypes
+            ]
+            self._runs.complete(wanted, lambda *_: None)
+            scores = (self._runs.score(each.candidate, "tuning", w[1], select)[0] for w in wanted)
+            return [math.inf if value is None else value for value in scores]
+
+        def differentiate(start: Program, genotype: Genotype) -> Sequence[float] | None:
+            return self._runs.gradient(each, start, genotype, select)
+
+        rng = np.random.default_rng((self._config.seed, each.candidate % (1 << 32)))
+        tuned = constant_tuning.tune(
+            Genotype(each.program, each.learning_rate),
+            score,
+            config,
+            int(rng.integers(1 << 31)),
+            lambda done, total: report(f"constants of {each.label}", done, total),
+            differentiate,
+        )
+        if not math.isfinite(tuned.score):
+            return each
+        return replace(
+            each,
+            program=tuned.genotype.program,
+            learning_rate=tuned.genotype.learning_rate,
+            select=tuned.score,
+        )
+
+    def _entry(self, each: Contender, final_: Sequence[Run], meta: Sequence[Run]) -> Entry:
+        rate = each.learning_rate
+        final_score, error = self._runs.score(each.candidate, "final", rate, final_)
+        return Entry(
+            label=each.label,
+            candidate=each.candidate,
+            program=each.program,
+            learning_rate=rate,
+            length=len(dataflow.lower(each.program, fold=True).live_nodes),
+            search_fitness=each.search_fitness,
+            select=each.select,
+            final=final_score,
+            final_error=error,
+            meta=self._meta(each, meta),
+            stages=each.stages,
+            end=End.read(self._store, each.candidate, rate),
+        )
+
+    def _meta(self, each: Contender, runs: Sequence[Run]) -> float | None:
+        """Its score on the meta-validation tasks, at the best of the rates tried there."""
+        if each.learning_rate is None or not runs:
+            return None
+        rates = [each.learning_rate * factor for factor in self._config.finals.meta_rate_factors]
+        return self._runs.best_rate(each.candidate, "meta-final", rates, runs)[1]
+
+    def _winner(self, entries: Sequence[Entry]) -> Entry | None:
+        """The best of those that got furthest; None where nothing could be trained."""
+        found = [entry for entry in entries if entry.candidate >= 0 and entry.select is not None]
+        if not found:
+            return None
+        furthest = max(entry.stages for entry in found)
+
+        def place(entry: Entry) -> tuple[float, float, int]:
+            select = math.inf if entry.select is None else entry.select
+            if self._config.finals.choose_by == "proxies":
+                return (select, 0.0, entry.length)
+            return (math.inf if entry.meta is None else entry.meta, select, entry.length)
+
+        return min((entry for entry in found if entry.stages == furthest), key=place)
+
+    def _finalist(self, candidate: int) -> Contender:
+        row = self._store.rows("SELECT * FROM candidate WHERE id = ?", (candidate,))[0]
+        label = f"#{candidate}" if candidate else f"{self._config.initial_rule} (initial)"
+        return Contender(candidate, label, Program.parse(row["program"]), row["fitness"])
+
+    def _baseline(self, name: str) -> Contender:
+        """Store a baseline, once; its id is below 0."""
+        program = simplify.prune(rule_sources.load_rule(name))
+        flow = dataflow.lower(program, fold=True)
+        behaviour = f"baseline {name} {flow.structural_hash}"
+        rows = self._store.rows("SELECT id FROM candidate WHERE behaviour = ?", (behaviour,))
+        if rows:
+            return Contender(rows[0]["id"], name, program)
+        lowest = self._store.rows("SELECT MIN(id) AS id FROM candidate")[0]["id"]
+        candidate = min(int(lowest), 0) - 1
+        with self._store.transaction():
+            self._store.insert(
+                "candidate",
+                id=candidate,
+                behaviour=behaviour,
+                program=str(program),
+                learning_rate=0.0,
+                length=len(flow.live_nodes),
+                status="baseline",
+                fitness=None,
+                num_steps=0,
+                message="",
+                slots=len(program.slots),
+            )
+        return Contender(candidate, name, program)
+
+    def _note(self) -> None:
+        """Store that finals are played of this search, where they are not those begun before."""
+        told = self._store.first("SELECT COUNT(*) FROM proposal")
+        config = self._config.finals
+        last = self._store.rows("SELECT told, config FROM finals ORDER BY id DESC LIMIT 1")
+        # Read, and not compared as text: those of older versions have fewer settings.
+        if [(r["told"], FinalsConfig.from_plain(json.loads(r["config"]))) for r in last] != [
+            (told, config)
+        ]:
+            with self._store.transaction():
+                self._store.insert("finals", told=told, config=json.dumps(asdict(config)))
+                self._store.execute("DELETE FROM hall_of_fame")
+
+    def _store_entries(self, entries: Iterable[Entry]) -> None:
+        with self._store.transaction():
+            self._store.execute("DELETE FROM hall_of_fame")
+            for position, entry in enumerate(entries):
+                self._store.insert(
+                    "hall_of_fame",
+                    id=position,
+                    label=entry.label,
+                    candidate=entry.candidate,
+                    learning_rate=entry.learning_rate,
+                    length=entry.length,
+                    search_fitness=entry.search_fitness,
+                    select_score=entry.select,
+                    final_score=entry.final,
+                    final_error=entry.final_error,
+                    meta=entry.meta,
+                    winner=int(entry.winner),
+                    program=str(entry.program),
+                    stages=entry.stages,
+                )

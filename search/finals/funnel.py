@@ -1,0 +1,82 @@
+"""The funnel: larger tasks, stage by stage, each passed only by what beats every baseline there.
+
+Lion (arXiv 2302.06675), section 2.3: programs that look best on the proxies go on to tasks of about
+10 and then 100 times the cost, and only those that beat the tuned baseline. A rule has the best of
+a few learning rates around the one it came with; so have the baselines.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from veldt.search.config.finals_config import StageConfig
+from veldt.search.config.search_config import SearchConfig
+from veldt.search.evolution import job_records
+from veldt.search.finals import final_runs
+from veldt.search.finals.final_runs import Contender, Runs
+
+Report = Callable[[str, int, int], None]
+
+
+def play(
+    config: SearchConfig, contenders: Sequence[Contender], runs: Runs, report: Report
+) -> list[Contender]:
+    """Play all stages that somebody reaches.
+
+    Args:
+      config: the search's.
+      contenders: finalists, and baselines (with ids below 0), which are at every stage.
+      runs: the finals'.
+      report: told what is being done, how many of how many runs are done.
+
+    Returns:
+      The contenders with the stages that they passed, in their order.
+    """
+    first = len(config.tasks) + len(config.meta_validation)
+    for number, stage in enumerate(config.finals.stages, 1):
+        proxies = range(first, first + len(stage.tasks))
+        first += len(stage.tasks)
+        there = [each for each in contenders if each.candidate < 0 or each.stages == number - 1]
+        if all(each.candidate < 0 for each in there):
+            break
+        passed = _pass(stage, proxies, there, runs, report)
+        contenders = [
+            replace(each, stages=number) if each.candidate in passed else each
+            for each in contenders
+        ]
+    return list(contenders)
+
+
+def _pass(
+    stage: StageConfig,
+    proxies: range,
+    there: Sequence[Contender],
+    runs: Runs,
+    report: Report,
+) -> set[int]:
+    """Return the finalists that beat every baseline at a stage."""
+    wanted = final_runs.each_seed(proxies, job_records.STAGE_SEEDS, stage.seeds)
+    rates = {
+        each.candidate: [each.learning_rate * factor for factor in stage.rate_factors]
+        for each in there
+        if each.learning_rate is not None
+    }
+
+    def tell(done: int, total: int) -> None:
+        report(f"stage {stage.name} of the funnel", done, total)
+
+    runs.complete(
+        [
+            (each, rate, stage.purpose, wanted)
+            for each in there
+            for rate in rates.get(each.candidate, ())
+        ],
+        tell,
+    )
+    scores = {
+        candidate: runs.best_rate(candidate, stage.purpose, tried, wanted)[1]
+        for candidate, tried in rates.items()
+    }
+    known = {candidate: score for candidate, score in scores.items() if score is not None}
+    bar = min((score for c, score in known.items() if c < 0), default=math.inf)
+    return {c for c, score in known.items() if c >= 0 and score < bar}

@@ -1,0 +1,1 @@
+"""The language of update rules: values, text, data flow, and the instruction set."""

@@ -1,0 +1,347 @@
+"""The instruction set, as one table: `OPS`.
+
+The 45 functions of Lion's search space (Chen et al. 2023, arXiv 2302.06675, appendix H, as released
+in google/automl `hero/fn_lib.py` and `core.py`) with their defects mended, plus comparison,
+`where`, the per-tensor reductions `mean` and `amax`, and what rules over whole matrices need. What
+was mended: `cbrt` returned a function; `invert` was bitwise and so never valid on floats (here:
+logical not); `interp` demanded a scalar first argument; `power` was not mapped over trees.
+
+Every op is written once, against an array module `xp` that is NumPy (in probes) or jax.numpy (in
+training), and is *total*: it returns a value for every input. Where IEEE arithmetic would already
+give NaN on ordinary inputs (0/0 of a parameter that never gets a gradient, the logarithm of a
+negative number, arcsin outside its domain) a guard says what comes out instead; overflow is left to
+infinity, which training reports as a status. Derivatives with respect to a program's constants are
+meant to stay finite too: that of a root at 0 is 0 (`veldt.tasks.common.safe_math`).
+
+On the same arguments, float32 results are within `FLOAT32_TOLERANCE` of float64's, in NumPy and in
+every JAX that veldt supports; arguments and results below float32's normal numbers may be taken
+for 0.
+
+Scopes: an `element` op works element by element; a `tensor` op reduces each parameter tensor to one
+number; a `global` op reduces over all parameter tensors: `partial` gives each tensor's
+contribution, the contributions are added, and `fn` gets the total first. A `matrix` op sees each
+tensor as a matrix, whose rows lie along the last axis and whose columns go through all others
+(`kinds.py`), and gives one that fits it; a `shape` op gives a matrix of another shape.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, final
+
+import jax
+import jax.numpy as jnp
+
+from veldt.learned_opt.blocks import newton_schulz
+from veldt.search.language.types import ArrayModule
+from veldt.tasks.common.safe_math import safe_sqrt
+
+FLOAT32_TOLERANCE: Final = 2.0**-16  # 128 units in the last place; exp10 needs 65 of them.
+
+ArgKind = Literal["any", "tensor", "scalar"]
+Scope = Literal["element", "tensor", "global", "matrix", "shape"]
+
+_LION = "Lion appendix H"
+_VELDT = "veldt"
+_ADAFACTOR = "Adafactor, arXiv 1804.04235"
+
+# A float32 number: where a bound is none, what saturates differs from float64's by its rounding,
+# which the slope there multiplies (of arctanh by 5e5).
+_BELOW_1: Final = 1.0 - 2.0**-20
+# How often `clip_by_quantile` halves the interval: to float32's resolution of the largest entry.
+_HALVINGS: Final = 24
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One row of the instruction set.
+
+    Attributes:
+      name: what a program calls it.
+      kinds: what each argument may be; the arity is its length.
+      fn: `fn(xp, *args)`, or `fn(xp, total, *args)` for a global op. Element ops broadcast.
+      scope: what the op sees at once (module docstring).
+      guard: what happens where plain arithmetic would fail.
+      source: where the op comes from: a paper, or veldt.
+      symbol: its infix form, if it has one.
+      commutative: whether the two arguments may be swapped.
+      partial: for a global op, `partial(xp, *args)`: one tensor's contribution to the total.
+    """
+
+    name: str
+    kinds: tuple[ArgKind, ...]
+    fn: Callable[..., Any]
+    scope: Scope = "element"
+    guard: str = ""
+    source: str = _LION
+    symbol: str | None = None
+    commutative: bool = False
+    partial: Callable[..., Any] | None = None
+
+    @property
+    def arity(self) -> int:
+        return len(self.kinds)
+
+    @property
+    def reduces(self) -> bool:
+        """Whether the result is a scalar whatever the arguments are."""
+        return self.scope == "tensor" or self.name == "global_norm"
+
+
+def _divide(xp: ArrayModule, x: Any, y: Any) -> Any:
+    zero = y == 0
+    # The inner `where` keeps NaN out of derivatives too.
+    return xp.where(zero, 0.0, x / xp.where(zero, 1.0, y))
+
+
+def _abs_floor(xp: ArrayModule, x: Any) -> Any:
+    """|x| kept above the smallest normal float32, so that a logarithm stays finite."""
+    return xp.maximum(xp.abs(x), 2.0**-126)
+
+
+def _interp(xp: ArrayModule, x: Any, y: Any, a: Any) -> Any:
+    return (1.0 - a) * x + a * y
+
+
+def _sum_squares(xp: ArrayModule, x: Any, *_: Any) -> Any:
+    return xp.sum(x * x)
+
+
+def _cosine_sim(xp: ArrayModule, x: Any, y: Any) -> Any:
+    norms = safe_sqrt(xp, xp.sum(x * x)) * safe_sqrt(xp, xp.sum(y * y))
+    return _divide(xp, xp.sum(x * y), norms)
+
+
+def _clip_by_global_norm(xp: ArrayModule, total: Any, x: Any, limit: Any) -> Any:
+    norm = safe_sqrt(xp, total)
+    return xp.where(norm > limit, x * _divide(xp, limit, norm), x)
+
+
+def _every(xp: ArrayModule, x: Any, period: Any) -> Any:
+    period = xp.maximum(xp.round(xp.abs(period)), 1.0)
+    return xp.where(xp.mod(xp.round(x), period) == 0, 1.0, 0.0)
+
+
+def _row_axes(x: Any) -> tuple[int, ...]:
+    """What a reduction of each row goes over: the last axis; nothing of a single number."""
+    return tuple(range(x.ndim))[-1:]
+
+
+def _column_axes(x: Any) -> tuple[int, ...]:
+    """What a reduction of each column goes over: all axes before the last."""
+    return tuple(range(x.ndim))[:-1]
+
+
+def _row_mean(xp: ArrayModule, x: Any) -> Any:
+    return xp.mean(x, axis=_row_axes(x), keepdims=True)
+
+
+def _column_mean(xp: ArrayModule, x: Any) -> Any:
+    return xp.mean(x, axis=_column_axes(x), keepdims=True)
+
+
+def _row_norm(xp: ArrayModule, x: Any) -> Any:
+    return safe_sqrt(xp, xp.sum(x * x, axis=_row_axes(x), keepdims=True))
+
+
+def _column_norm(xp: ArrayModule, x: Any) -> Any:
+    return safe_sqrt(xp, xp.sum(x * x, axis=_column_axes(x), keepdims=True))
+
+
+def _factored(xp: ArrayModule, x: Any) -> Any:
+    return _divide(xp, _row_mean(xp, x) * _column_mean(xp, x), xp.mean(x))
+
+
+def _clip_by_quantile(xp: ArrayModule, x: Any, share: Any) -> Any:
+    """Halves the interval that the quantile lies in; its upper end covers the share throughout."""
+    size = xp.abs(x)
+
+    def halve(_: int, ends: tuple[Any, Any]) -> tuple[Any, Any]:
+        low, high = ends
+        middle = 0.5 * (low + high)
+        covers = xp.mean(xp.where(size <= middle, 1.0, 0.0)) >= share
+        return xp.where(covers, low, middle), xp.where(covers, middle, high)
+
+    largest = xp.max(size)
+    ends = (xp.zeros_like(largest), largest)
+    if xp is jnp:
+        _, limit = jax.lax.fori_loop(0, _HALVINGS, halve, ends)
+    else:
+        for iteration in range(_HALVINGS):
+            ends = halve(iteration, ends)
+        _, limit = ends
+    return xp.clip(x, -limit, limit)
+
+
+def as_matrix(x: Any) -> Any:
+    """A parameter-shaped array as [R, C]; see `kinds.py`."""
+    return x.reshape(-1, x.shape[-1]) if x.ndim else x.reshape(1, 1)
+
+
+def _orthogonalize(xp: ArrayModule, x: Any) -> Any:
+    return newton_schulz.orthogonalize(as_matrix(x), xp=xp).reshape(x.shape)
+
+
+def _unary(name: str, fn: Callable[[ArrayModule, Any], Any], guard: str = "") -> Op:
+    return Op(name, ("any",), fn, guard=guard)
+
+
+_ROWS: tuple[Op, ...] = (
+    # --- constants of the paper (arity 0)
+    Op("get_pi", (), lambda xp: math.pi),
+    Op("get_e", (), lambda xp: math.e),
+    Op("get_eps", (), lambda xp: 1e-8, guard="1e-8"),
+    # --- arithmetic
+    Op("add", ("any", "any"), lambda xp, x, y: x + y, symbol="+", commutative=True),
+    Op("subtract", ("any", "any"), lambda xp, x, y: x - y, symbol="-"),
+    Op("multiply", ("any", "any"), lambda xp, x, y: x * y, symbol="*", commutative=True),
+    Op("divide", ("any", "any"), _divide, symbol="/", guard="x / 0 = 0"),
+    Op("power", ("any", "any"), lambda xp, x, y: xp.power(xp.abs(x), y), symbol="**", guard="|x| ** y"),
+    Op("max", ("any", "any"), lambda xp, x, y: xp.maximum(x, y), commutative=True),
+    Op("min", ("any", "any"), lambda xp, x, y: xp.minimum(x, y), commutative=True),
+    # --- element by element
+    _unary("negative", lambda xp, x: -x),
+    _unary("abs", lambda xp, x: xp.abs(x)),
+    _unary("sign", lambda xp, x: xp.sign(x), guard="sign(0) = 0"),
+    _unary("square", lambda xp, x: x * x),
+    _unary("cube", lambda xp, x: x * x * x),
+    _unary("sqrt", lambda xp, x: safe_sqrt(xp, xp.abs(x)), guard="sqrt(|x|)"),
+    _unary("cbrt", lambda xp, x: xp.cbrt(x)),
+    _unary("reciprocal", lambda xp, x: _divide(xp, 1.0, x), guard="1 / 0 = 0"),
+    _unary("exp", lambda xp, x: xp.exp(x), guard="overflows to inf"),
+    _unary("exp2", lambda xp, x: xp.exp2(x), guard="overflows to inf"),
+    _unary("exp10", lambda xp, x: xp.exp(x * math.log(10.0)), guard="overflows to inf"),
+    _unary("expm1", lambda xp, x: xp.expm1(x), guard="overflows to inf"),
+    _unary("log", lambda xp, x: xp.log(_abs_floor(xp, x)), guard="log(|x|), |x| at least 2^-126"),
+    _unary("log2", lambda xp, x: xp.log2(_abs_floor(xp, x)), guard="log2(|x|), |x| at least 2^-126"),
+    _unary("log10", lambda xp, x: xp.log10(_abs_floor(xp, x)), guard="log10(|x|), |x| at least 2^-126"),
+    _unary("log1p", lambda xp, x: xp.log1p(xp.abs(x)), guard="log(1 + |x|)"),
+    _unary("sin", lambda xp, x: xp.sin(x)),
+    _unary("cos", lambda xp, x: xp.cos(x)),
+    _unary("tan", lambda xp, x: xp.tan(x)),
+    _unary("arcsin", lambda xp, x: xp.arcsin(xp.clip(x, -1.0, 1.0)), guard="x clipped to [-1, 1]"),
+    _unary("arccos", lambda xp, x: xp.arccos(xp.clip(x, -1.0, 1.0)), guard="x clipped to [-1, 1]"),
+    _unary("arctan", lambda xp, x: xp.arctan(x)),
+    _unary("sinh", lambda xp, x: xp.sinh(x), guard="overflows to inf"),
+    _unary("cosh", lambda xp, x: xp.cosh(x), guard="overflows to inf"),
+    _unary("tanh", lambda xp, x: xp.tanh(x)),
+    _unary("arcsinh", lambda xp, x: xp.arcsinh(x)),
+    _unary("arccosh", lambda xp, x: xp.arccosh(xp.maximum(x, 1.0)), guard="x at least 1"),
+    _unary("arctanh", lambda xp, x: xp.arctanh(xp.clip(x, -_BELOW_1, _BELOW_1)), guard="|x| at most 1 - 2^-20"),
+    _unary("invert", lambda xp, x: xp.where(x > 0, 0.0, 1.0), guard="logical not: 1 where x <= 0, else 0"),
+    # --- comparison and choice; truth is 1.0 and 0.0, and anything above 0 counts as true
+    Op("less", ("any", "any"), lambda xp, x, y: xp.where(x < y, 1.0, 0.0), symbol="<", source=_VELDT, guard="NaN: 0"),
+    Op("less_equal", ("any", "any"), lambda xp, x, y: xp.where(x <= y, 1.0, 0.0), symbol="<=", source=_VELDT, guard="NaN: 0"),
+    Op("equal", ("any", "any"), lambda xp, x, y: xp.where(x == y, 1.0, 0.0), symbol="==", source=_VELDT, commutative=True),
+    Op("where", ("any", "any", "any"), lambda xp, c, x, y: xp.where(c > 0, x, y), source=_VELDT, guard="NaN condition: the last"),
+    Op("interp", ("any", "any", "any"), _interp, guard="(1 - a) * x + a * y"),
+    Op("every", ("any", "any"), _every, source=_VELDT, guard="1 where x is a multiple of y; both rounded, |y| at least 1"),
+    # --- per parameter tensor
+    Op("norm", ("tensor",), lambda xp, x: safe_sqrt(xp, xp.sum(x * x)), scope="tensor"),
+    Op("mean", ("tensor",), lambda xp, x: xp.mean(x), scope="tensor", source=_VELDT),
+    Op("amax", ("tensor",), lambda xp, x: xp.max(x), scope="tensor", source=_VELDT),
+    Op("dot", ("tensor", "tensor"), lambda xp, x, y: xp.sum(x * y), scope="tensor", commutative=True),
+    Op("cosine_sim", ("tensor", "tensor"), _cosine_sim, scope="tensor", commutative=True, guard="0 where a norm is 0"),
+    # --- over all parameter tensors
+    Op("global_norm", ("tensor",), lambda xp, total, x: safe_sqrt(xp, total), scope="global", partial=_sum_squares),
+    Op(
+        "clip_by_global_norm",
+        ("tensor", "scalar"),
+        _clip_by_global_norm,
+        scope="global",
+        partial=_sum_squares,
+        guard="unchanged at norm 0",
+    ),
+    # --- per parameter tensor as a matrix
+    Op("row_mean", ("tensor",), _row_mean, scope="matrix", source=_ADAFACTOR),
+    Op("column_mean", ("tensor",), _column_mean, scope="matrix", source=_ADAFACTOR),
+    Op("row_norm", ("tensor",), _row_norm, scope="matrix", source="SCALE, arXiv 2506.16659"),
+    Op("column_norm", ("tensor",), _column_norm, scope="matrix", source="SCALE, arXiv 2506.16659"),
+    Op("row_max", ("tensor",), lambda xp, x: xp.max(x, axis=_row_axes(x), keepdims=True), scope="matrix", source="SM3, arXiv 1901.11150"),
+    Op("column_max", ("tensor",), lambda xp, x: xp.max(x, axis=_column_axes(x), keepdims=True), scope="matrix", source="SM3, arXiv 1901.11150"),
+    Op("factored", ("tensor",), _factored, scope="matrix", source=_ADAFACTOR, guard="row_mean * column_mean / mean; 0 where the mean is 0"),
+    Op("clip_by_quantile", ("tensor", "scalar"), _clip_by_quantile, scope="matrix", source=_VELDT, guard="|x| at most its y-quantile, to 2^-24 of the largest"),
+    Op("orthogonalize", ("tensor",), _orthogonalize, scope="matrix", source="Muon, Jordan et al. 2024", guard="0 stays 0"),
+    # --- other shapes
+    Op("transpose", ("tensor",), lambda xp, x: xp.swapaxes(x, 0, 1), scope="shape", source=_VELDT),
+    Op("matmul", ("tensor", "tensor"), lambda xp, x, y: x @ y, scope="shape", source=_VELDT),
+)  # fmt: skip
+
+OPS: dict[str, Op] = {op.name: op for op in _ROWS}
+INFIX: dict[str, Op] = {op.symbol: op for op in _ROWS if op.symbol is not None}
+# What the interpreter can run: every value fits a register of one number per parameter.
+INTERPRETED: Final[tuple[str, ...]] = tuple(op.name for op in _ROWS if op.scope != "shape")
+# The instruction set in parts, by which a search names what it uses (`expand`). "base" is
+# Lion's with comparison and `where`; "products" cannot be interpreted. Parts may share some.
+OP_SETS: Final[dict[str, tuple[str, ...]]] = {
+    "base": tuple(
+        op.name for op in _ROWS if op.scope not in ("matrix", "shape") and op.name != "every"
+    ),
+    # What the shipped rules are made of: no trigonometry, few elementary functions.
+    "published": (
+        "add",
+        "subtract",
+        "multiply",
+        "divide",
+        "power",
+        "max",
+        "min",
+        "negative",
+        "abs",
+        "sign",
+        "square",
+        "sqrt",
+        "cbrt",
+        "exp",
+        "less",
+        "less_equal",
+        "equal",
+        "where",
+        "interp",
+        "every",
+        "norm",
+        "mean",
+        "amax",
+        "dot",
+        "global_norm",
+        "row_mean",
+        "column_mean",
+        "column_norm",
+        "orthogonalize",
+    ),
+    "periodic": ("every",),
+    "axes": (
+        "row_mean",
+        "column_mean",
+        "row_norm",
+        "column_norm",
+        "row_max",
+        "column_max",
+        "factored",
+    ),
+    "quantiles": ("clip_by_quantile",),
+    "spectral": ("orthogonalize",),
+    "products": ("transpose", "matmul"),
+}
+
+
+def expand(names: Iterable[str]) -> tuple[str, ...]:
+    """Ops by name or by the name of a part of the instruction set, each once; none means "base".
+
+    Raises:
+      ValueError: a name is neither.
+    """
+    found: dict[str, None] = {}
+    for name in tuple(names) or ("base",):
+        if name not in OPS and name not in OP_SETS:
+            close = difflib.get_close_matches(name, [*OPS, *OP_SETS], n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(
+                f"ops names {name!r}, which is neither an instruction nor a part of the "
+                f"instruction set; {hint}parts: {', '.join(OP_SETS)}; "
+                f"instructions: {', '.join(OPS)}"
+            )
+        found |= dict.fromkeys(OP_SETS.get(name, (name,)))
+    return tuple(found)

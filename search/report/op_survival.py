@@ -1,0 +1,207 @@
+"""Which ops a search kept: how often children compute with each, and how far those children got.
+
+Evolution draws ops alike and keeps few of them. So for each op this counts the children that use
+it, next to those that became parents, those that were better than their parent, the last
+population, and the hall of fame. A share that rises from the first of these to the last is
+selection at work, one that falls is an op that mutation brings and selection removes. Most uses
+are inherited, so introductions are counted by themselves: children with the op whose parent has it
+not, and how many of them have descendants in the end.
+
+Only live instructions count; a child stands for its candidate, the first program that behaved so.
+"""
+
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from veldt.search.language.ops import OPS
+from veldt.search.language.statements import COPY
+from veldt.search.program import Program
+from veldt.search.storage.store import Store
+
+NUM_PARTS: Final = 24
+_CHUNK: Final = 1 << 16
+# A statement as the store writes it, one a line: `t = op(a, b)` or `t = a + b`.
+_STATEMENT: Final = re.compile(r"^    \w+ = (?:(\w+)\(|\S+ (\S+) \S)", re.MULTILINE)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class OpRecord:
+    """What became of one op; shares are from 0 to 1.
+
+    Attributes:
+      op: its name.
+      initial: whether the initial rule computes with it.
+      children: share of all children that do.
+      parents: the same, each child counting for its parent.
+      accepted: share of the children better than their parent; 0 where there are none.
+      population: share of the last population.
+      finalists: finalists that compute with it.
+      introduced: children with it whose parent has it not, those of the last population left out.
+      alive: of these, the ones with descendants in the last population.
+      over_time: share of the children of each part of the search.
+    """
+
+    op: str
+    initial: bool
+    children: float
+    parents: float
+    accepted: float
+    population: float
+    finalists: int
+    introduced: int
+    alive: int
+    over_time: tuple[float, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Survival:
+    """All ops that any child used, those that the last population uses most first.
+
+    Attributes:
+      ops: the records.
+      num_children: children told.
+      num_accepted: of them, those better than their parent.
+      num_population: members of the last population.
+      num_finalists: of the finals; 0 before they have been played.
+      num_before: children before the last population.
+      num_alive: of these, the ones with descendants in it: what introductions compare with.
+    """
+
+    ops: tuple[OpRecord, ...]
+    num_children: int
+    num_accepted: int
+    num_population: int
+    num_finalists: int
+    num_before: int
+    num_alive: int
+
+
+def survival(store: Store, population_size: int, finalists: Iterable[Program]) -> Survival:
+    """Counts the ops of a run.
+
+    Args:
+      store: the run's.
+      population_size: of its evolution.
+      finalists: those of its finals, baselines left out.
+
+    Raises:
+      ValueError: a program is not as the store writes it.
+    """
+    names = list(OPS)
+    columns = {name: i for i, name in enumerate(names)}
+    uses, fitness = _candidates(store, columns)
+    rows = store.rows("SELECT candidate, parent FROM proposal ORDER BY id")
+    children = np.array([row["candidate"] for row in rows], np.int64)
+    parents = np.array([-1 if r["parent"] is None else r["parent"] for r in rows], np.int64)
+    # By child: its parent's candidate; the initial rule's is 0.
+    of_parent = np.where(parents < 0, 0, children[np.maximum(parents, 0)]) if rows else children
+    better = fitness[children] < fitness[of_parent]
+    first = max(len(rows) - population_size, 0)
+    alive = _with_descendants(parents, first)
+    introduced, kept = _introductions(uses, children[:first], of_parent[:first], alive[:first])
+    parts = np.array_split(children, min(NUM_PARTS, max(len(rows), 1)))
+    over_time = np.array([_shares(uses, part) for part in parts])
+    finalists = list(finalists)
+    found = np.zeros(len(names), np.int64)
+    for program in finalists:
+        found[[columns[s.op] for s in program.statements if s.op != COPY]] += 1
+    shares = [_shares(uses, of) for of in (children, of_parent, children[better], children[first:])]
+    records = [
+        OpRecord(
+            op=name,
+            initial=bool(uses[0, i]),
+            children=float(shares[0][i]),
+            parents=float(shares[1][i]),
+            accepted=float(shares[2][i]),
+            population=float(shares[3][i]),
+            finalists=int(found[i]),
+            introduced=int(introduced[i]),
+            alive=int(kept[i]),
+            over_time=tuple(map(float, over_time[:, i])),
+        )
+        for i, name in enumerate(names)
+        if uses[:, i].any()
+    ]
+    records.sort(key=lambda one: (-one.population, -one.children, one.op))
+    return Survival(
+        ops=tuple(records),
+        num_children=len(rows),
+        num_accepted=int(better.sum()),
+        num_population=len(rows) - first,
+        num_finalists=len(finalists),
+        num_before=first,
+        num_alive=int(alive[:first].sum()),
+    )
+
+
+def ops_of(text: str) -> frozenset[str]:
+    """The ops of a program as the store writes it: `str(program)`, one statement a line.
+
+    Parsing takes a millisecond, and a store has a program for each of its candidates.
+
+    Raises:
+      ValueError: an instruction is none of the instruction set.
+    """
+    symbols = _symbols()
+    names = [call or symbols.get(symbol, symbol) for call, symbol in _STATEMENT.findall(text)]
+    for name in names:
+        if name not in OPS:
+            raise ValueError(f"a stored program computes with {name!r}, which is no op")
+    return frozenset(names)
+
+
+@functools.cache
+def _symbols() -> dict[str, str]:
+    return {op.symbol: name for name, op in OPS.items() if op.symbol is not None}
+
+
+def _candidates(store: Store, columns: dict[str, int]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """By candidate: which ops it uses, bool [candidates, ops], and its fitness, [candidates]."""
+    rows = store.rows("SELECT id, program, fitness FROM candidate WHERE id >= 0 ORDER BY id")
+    if [row["id"] for row in rows] != list(range(len(rows))):
+        raise ValueError("candidates are not numbered from 0")
+    uses = np.zeros((len(rows), len(columns)), bool)
+    fitness = np.full(len(rows), np.inf)
+    for row in rows:
+        uses[row["id"], [columns[op] for op in ops_of(row["program"])]] = True
+        if row["fitness"] is not None:
+            fitness[row["id"]] = float(row["fitness"])
+    return uses, fitness
+
+
+def _shares(uses: NDArray[Any], candidates: NDArray[Any]) -> NDArray[Any]:
+    """By op: the share of the candidates listed that use it, repeats counted."""
+    counts = np.bincount(candidates, minlength=len(uses))
+    return np.asarray(counts @ uses / max(len(candidates), 1))
+
+
+def _with_descendants(parents: NDArray[Any], first: int) -> NDArray[Any]:
+    """By child: whether it is, or has a descendant, among those from `first` on."""
+    alive = np.zeros(len(parents), bool)
+    alive[first:] = True
+    for child in range(len(parents) - 1, -1, -1):
+        if alive[child] and parents[child] >= 0:
+            alive[parents[child]] = True
+    return alive
+
+
+def _introductions(
+    uses: NDArray[Any], children: NDArray[Any], of_parent: NDArray[Any], alive: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """By op: children that have it and their parent has not, and how many of them are alive."""
+    introduced = np.zeros(uses.shape[1], np.int64)
+    kept = np.zeros(uses.shape[1], np.int64)
+    for start in range(0, len(children), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        new = uses[children[part]] & ~uses[of_parent[part]]
+        introduced += new.sum(axis=0)
+        kept += new[alive[part]].sum(axis=0)
+    return introduced, kept

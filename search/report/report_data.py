@@ -1,0 +1,215 @@
+"""What a report tells of a run, read from its store in one snapshot.
+
+The store is opened for reading alone, so a report can be written while the search goes on. Every
+value is checked to be of the kind that it should be (`report_rows`): rows that no search wrote are
+an error here and never text in a page.
+"""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, final
+
+from veldt.search import objectives
+from veldt.search.config.evolution_config import FounderConfig
+from veldt.search.config.finals_config import FinalsConfig
+from veldt.search.config.proxy_config import ProxyConfig
+from veldt.search.config.search_config import SearchConfig
+from veldt.search.errors import StoreError
+from veldt.search.evolution.counts import Tally
+from veldt.search.program import Program
+from veldt.search.report import op_survival, report_rows
+from veldt.search.report.op_survival import Survival
+from veldt.search.report.report_rows import Ancestor as Ancestor
+from veldt.search.report.report_rows import Duel as Duel
+from veldt.search.report.report_rows import Reign as Reign
+from veldt.search.report.report_rows import Spent as Spent
+from veldt.search.report.report_rows import Trained as Trained
+from veldt.search.storage import hall_entries
+from veldt.search.storage import usage as work
+from veldt.search.storage.hall_entries import Entry
+from veldt.search.storage.store import Store
+from veldt.search.storage.usage import Work
+
+# What reading rows that no search wrote can raise; a `SearchError` says it better and passes.
+_NOT_A_RUN: Final = (
+    sqlite3.Error,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """A run as a report tells it.
+
+    Attributes:
+      config: the resolved config, as plain data.
+      settings: those of it that a report reads, checked.
+      rate_range: lowest and highest learning rate of the finals.
+      entries: the finals' table; empty before they have been played.
+      trained: the distinct programs trained, in order.
+      reigns: the incumbents, the initial rule first.
+      subject: whom the report is about: the winner, before the finals the incumbent.
+      program: the subject's.
+      learning_rate: the subject's.
+      initial_program: the initial rule's.
+      initial_learning_rate: the initial rule's.
+      lineage: from the initial rule's child to the subject; empty where they are the same.
+      duels: by candidate, those on the lineage that challenged an incumbent.
+      meta_runs: log losses of incumbents on meta-validation, by candidate, then by task and seed.
+      survival: what became of the ops.
+      tally: counts of the search.
+      num_won: challenges won.
+      spent: by purpose.
+      search_s: seconds of search.
+      errors: the commonest messages of failed candidates and how often each came.
+      seed_scores: per-seed mean log losses on the final seeds, by candidate.
+      work: who worked on it, and what that cost.
+      schema_version: of the store.
+      versions: of Python and the packages that the run was made with.
+    """
+
+    config: Mapping[str, Any]
+    settings: SearchConfig
+    rate_range: tuple[float, float]
+    entries: tuple[Entry, ...]
+    trained: tuple[Trained, ...]
+    reigns: tuple[Reign, ...]
+    subject: int
+    program: Program
+    learning_rate: float
+    initial_program: Program
+    initial_learning_rate: float
+    lineage: tuple[Ancestor, ...]
+    duels: Mapping[int, Duel]
+    meta_runs: Mapping[int, Mapping[tuple[str, int], float]]
+    survival: Survival
+    tally: Tally
+    num_won: int
+    spent: tuple[Spent, ...]
+    search_s: float
+    errors: tuple[tuple[str, int], ...]
+    seed_scores: Mapping[int, Mapping[int, float]]
+    work: Work
+    schema_version: str
+    versions: Mapping[str, str]
+
+    @property
+    def initial_rule(self) -> str:
+        """What the search started from, as its config names it."""
+        return self.settings.initial_rule
+
+    @property
+    def finished(self) -> bool:
+        """Whether the finals have been played."""
+        return bool(self.entries)
+
+
+def read_run(run_dir: Path) -> RunData:
+    """Reads a run directory's store.
+
+    Raises:
+      StoreError: there is no run, it has scored nothing yet, or its store is damaged.
+    """
+    with Store.open(run_dir, read_only=True) as store:
+        try:
+            store.execute("BEGIN")  # One snapshot, though a search may be writing.
+            return _read(store, run_dir)
+        except _NOT_A_RUN as error:
+            raise StoreError(
+                f"{run_dir}: the store holds what no search writes ({error}); "
+                "restore it from a copy"
+            ) from error
+
+
+def _read(store: Store, run_dir: Path) -> RunData:
+    meta = store.meta()
+    if "hurdle" not in meta:
+        raise StoreError(
+            f"{run_dir} holds a search that has not scored its initial rule yet; there is nothing "
+            "to report"
+        )
+    config = dict(json.loads(meta["config"]))
+    settings = _settings(config)
+    finals_ = settings.finals
+    highest = finals_.lowest_rate * finals_.rate_factor ** (finals_.num_rates - 1)
+    entries = tuple(_checked(entry) for entry in hall_entries.read_entries(store))
+    trained = report_rows.trained(store)
+    reigns = report_rows.reigns(store)
+    winner = next((entry for entry in entries if entry.winner), None)
+    if winner is not None and winner.learning_rate is not None:
+        subject, program, rate = winner.candidate, winner.program, winner.learning_rate
+    else:
+        subject = reigns[-1].candidate
+        program, rate = report_rows.candidate(store, subject)
+    initial_program, initial_rate = report_rows.candidate(store, 0)
+    lineage = report_rows.lineage(store, subject)
+    return RunData(
+        config=config,
+        settings=settings,
+        rate_range=(finals_.lowest_rate, highest),
+        entries=entries,
+        trained=trained,
+        reigns=reigns,
+        subject=subject,
+        program=program,
+        learning_rate=rate,
+        initial_program=initial_program,
+        initial_learning_rate=initial_rate,
+        lineage=lineage,
+        duels=report_rows.duels(store, {one.candidate for one in lineage}),
+        meta_runs=report_rows.meta_runs(store, reigns),
+        survival=op_survival.survival(
+            store,
+            settings.population_size,
+            (entry.program for entry in entries if entry.candidate >= 0),
+        ),
+        tally=report_rows.tally(store, settings.max_evaluations),
+        num_won=sum(1 for reign in reigns if reign.proposal >= 0),
+        spent=report_rows.spent(store),
+        search_s=float(store.rows("SELECT COALESCE(MAX(told_s), 0) AS s FROM proposal")[0]["s"]),
+        errors=report_rows.errors(store),
+        seed_scores=report_rows.seed_scores(store, entries),
+        work=work.read_work(store),
+        schema_version=meta["schema_version"],
+        versions={str(k): str(v) for k, v in dict(json.loads(meta["versions"])).items()},
+    )
+
+
+def _settings(config: Mapping[str, Any]) -> SearchConfig:
+    return SearchConfig(
+        tasks=tuple(ProxyConfig(**proxy) for proxy in config["tasks"]),
+        meta_validation=tuple(ProxyConfig(**proxy) for proxy in config["meta_validation"]),
+        # Stores of earlier versions have no objective and no founders.
+        objective=str(config.get("objective", objectives.DEFAULT)),
+        seed=int(config["seed"]),
+        initial_rule=str(config["initial_rule"]),
+        founders=tuple(FounderConfig(str(one["rule"])) for one in config.get("founders", ())),
+        max_evaluations=int(config["max_evaluations"]),
+        population_size=int(config["population_size"]),
+        meta_seeds=int(config["meta_seeds"]),
+        finals=FinalsConfig.from_plain(config["finals"]),
+    )
+
+
+def _checked(entry: Entry) -> Entry:
+    return replace(
+        entry,
+        label=str(entry.label),
+        candidate=int(entry.candidate),
+        length=int(entry.length),
+        learning_rate=report_rows.optional(entry.learning_rate),
+        search_fitness=report_rows.optional(entry.search_fitness),
+        select=report_rows.optional(entry.select),
+        final=report_rows.optional(entry.final),
+        final_error=report_rows.optional(entry.final_error),
+        meta=report_rows.optional(entry.meta),
+    )

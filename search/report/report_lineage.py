@@ -1,0 +1,114 @@
+"""The report's account of how its rule came about: what each mutation changed, and what it gained.
+
+A gain is the fitness of a step less that of the step before, on the search's seeds, which both were
+selected on. Where a step challenged the incumbent, the seeds were new; that difference is beside
+it.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from veldt.search.display import display
+from veldt.search.report import lineage
+from veldt.search.report.report_data import Duel, RunData
+from veldt.tasks.common import formatting
+from veldt.tasks.common.html.markup import Html, join, table, tag
+
+_HEADS: Final = ("candidate", "mutation", "fitness", "gain", "", "fresh seeds", "what changed")
+_BAR: Final = (72, 12)  # width and height, zero in the middle
+
+STYLE: Final = """
+tr.neutral td { color: var(--soft); font-size: .86rem; }
+.diff { margin: 0; font-size: .84rem; line-height: 1.45; white-space: pre-wrap; }
+.diff div { padding: 0 .4em; }
+.added { background: var(--added); }
+.removed { background: var(--removed); }
+.lineage td { padding-right: .7rem; }
+figure svg.gain, svg.gain {
+  width: 72px; min-width: 0; height: 12px; display: inline-block; vertical-align: middle;
+}
+.gain .better { fill: var(--green); }
+.gain .worse { fill: var(--orange); }
+.gain .zero { stroke: var(--grey); stroke-width: 1; }
+"""
+"""Rules for the page."""
+
+
+def section(data: RunData) -> Html:
+    """The section on the lineage of the rule reported."""
+    title = "The winner's lineage" if data.finished else "The lineage of the best so far"
+    if not data.lineage:
+        return tag("section", tag("h2", title), tag("p", f"It is {data.initial_rule} itself."))
+    start = data.reigns[0].fitness
+    steps = lineage.steps(data.initial_program, data.initial_learning_rate, data.lineage, start)
+    largest = max((abs(step.gain) for step in steps if step.gain is not None), default=0.0)
+    rows: list[tuple[str, Sequence[object]]] = [
+        ("", ("start", data.initial_rule, display.number(start), "", "", "", ""))
+    ]
+    for step in steps:
+        if step.num_neutral:
+            plural = "s" if step.num_neutral > 1 else ""
+            text = f"{step.num_neutral} neutral step{plural}"
+            rows.append(("neutral", ("", text, "", "", "", "", "")))
+        one = step.ancestor
+        rows.append(
+            (
+                "",
+                (
+                    f"#{one.candidate}",
+                    one.mutation.replace("+", " + "),
+                    one.status if one.fitness is None else display.number(one.fitness),
+                    display.number(step.gain),
+                    _bar(step.gain, largest),
+                    _duel(data.duels.get(one.candidate)),
+                    _change(step.change),
+                ),
+            )
+        )
+    count = len(data.lineage)
+    return tag(
+        "section",
+        tag("h2", title),
+        tag("p", f"{count:,} mutation{'s' if count > 1 else ''}, {len(steps):,} of which changed "
+            "what the rule does; neutral ones touch dead statements, or write the same in another "
+            "way. A gain is the change in fitness since the step before, on the search's own "
+            "seeds: below 0 is better. Some steps are worse than the one before: whoever wins "
+            "a tournament is a parent. “Fresh seeds” is the difference to the incumbent of the "
+            "time, where the step challenged it."),
+        tag("div", table(_HEADS, rows, numbers=(0, 2, 3, 5)), class_="lineage"),
+    )  # fmt: skip
+
+
+def _bar(gain: float | None, largest: float) -> Html:
+    """A gain as a bar: to the left of the middle it is better, to the right worse."""
+    if gain is None or not largest > 0:
+        return Html()
+    width, height = _BAR
+    middle = width / 2
+    length = abs(gain) / largest * (middle - 1)
+    kind, left = ("better", middle - length) if gain < 0 else ("worse", middle)
+    return tag(
+        "svg",
+        tag("rect", x=f"{left:.1f}", y=2, width=f"{length:.1f}", height=height - 4, class_=kind),
+        tag("path", d=f"M{middle:.1f} 0V{height}", class_="zero"),
+        viewBox=f"0 0 {width} {height}",
+        class_="gain",
+        aria_hidden="true",
+    )
+
+
+def _duel(duel: Duel | None) -> str:
+    if duel is None:
+        return ""
+    outcome = "won" if duel.won else "lost"
+    if duel.difference is None:
+        return f"{'the other' if duel.won else 'it'} failed, {outcome}"
+    error = formatting.plus_minus(duel.standard_error)
+    return f"{display.number(duel.difference)}{error}, {outcome}"
+
+
+def _change(change: lineage.Change) -> Html:
+    lines: list[object] = [tag("div", text) for text in change.settings]
+    lines += [tag("div", f"− {text}", class_="removed") for text in change.removed]
+    lines += [tag("div", f"+ {text}", class_="added") for text in change.added]
+    return tag("div", join(lines or ["names or late digits only"]), class_="diff mono")

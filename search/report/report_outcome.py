@@ -1,0 +1,153 @@
+"""How a report begins: what was searched, and what came of it, in honest words and figures."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from veldt.search import objectives
+from veldt.search.config.finals_config import FinalsConfig
+from veldt.search.config.proxy_config import ProxyConfig
+from veldt.search.display import display
+from veldt.search.finals import conclusion
+from veldt.search.report.report_data import RunData
+from veldt.tasks.common.html.markup import Html, join, table, tag
+
+
+def headline(data: RunData, run_dir: Path) -> Html:
+    """The page's head: the run's name, what was searched, and the outcome."""
+    tally = data.tally
+    start = _join([data.initial_rule, *(one.rule for one in data.settings.founders)])
+    searched = (
+        f"A search from {start} on {task_names(data.settings.tasks)}: "
+        f"{tally.sources['evaluated']:,} distinct programs trained, {tally.num_told:,} proposed, "
+        f"in {display.seconds(data.search_s)} of search; seed {data.settings.seed}. "
+        f"Scores: {objectives.describe(data.settings.objective)}."
+    )
+    if data.finished:
+        outcome: list[object] = [
+            tag("p", conclusion.verdict(data.entries, data.settings.finals), class_="outcome")
+        ]
+        outcome += [_comparisons(data)]
+    else:
+        outcome = [_unfinished(data, run_dir)]
+    return tag(
+        "header", tag("h1", run_dir.resolve().name), tag("p", searched, class_="soft"), *outcome
+    )
+
+
+def _unfinished(data: RunData, run_dir: Path) -> Html:
+    first, best_ = data.reigns[0], data.reigns[-1]
+    if best_.candidate == 0:
+        state = f"Nothing has beaten {data.initial_rule} on fresh seeds yet."
+    else:
+        state = (
+            f"The best so far is #{best_.candidate}: {best_.fitness:+.3f} on the search's own "
+            f"seeds, which flatter it, against {data.initial_rule}'s {first.fitness:+.3f}"
+        )
+        state += f"; on fresh seeds {best_.fresh:+.3f}." if best_.fresh is not None else "."
+    again = shlex.join(
+        ["veldt", "search", str(run_dir / "config.yaml"), "--run-dir", str(run_dir), "--resume"]
+    )
+    return tag(
+        "div",
+        tag("p", f"This search has not ended. {state} No finals have been played: nothing here "
+            "says yet whether it beats a tuned baseline.", class_="outcome"),
+        tag("p", "If it was interrupted, ", tag("code", again), " goes on with it.", class_="soft"),
+    )  # fmt: skip
+
+
+def _comparisons(data: RunData) -> Html:
+    winner = conclusion.find_winner(data.entries)
+    compared = conclusion.compare(data.entries)
+    if winner is None or not compared:
+        return Html()
+    labels = {entry.label: entry.candidate for entry in data.entries if entry.candidate < 0}
+    rows = []
+    for c in compared:
+        ours = data.seed_scores.get(winner.candidate, {})
+        theirs = data.seed_scores.get(labels[c.baseline], {})
+        met = ours.keys() & theirs.keys()
+        won = sum(ours[seed] < theirs[seed] for seed in met)
+        rows.append(
+            (
+                "",
+                (
+                    c.baseline,
+                    str(c),
+                    f"{c.loss_change:+.0%}",
+                    f"{won} of {len(met)}",
+                    _judgement(c),
+                    display.number(c.meta_difference),
+                ),
+            )
+        )
+    heads = (
+        f"{winner.label} against", "log loss", "loss", "seeds won", "verdict",
+        "meta-validation, log loss",
+    )  # fmt: skip
+    config = data.settings.finals
+    note = (
+        f"Differences below 0 are in favour of {winner.label}. Every rule had the same "
+        f"{config.num_rates} learning rates to choose from, on {config.select_seeds} seeds "
+        f"of their own; the figures are from {config.final_seeds} further seeds, ± one standard "
+        f"error over seeds. {_tuned(config)} Meta-validation has {data.settings.meta_seeds} seeds "
+        f"and {_part_of_meta(config)}. Standard errors count seeds, not tasks: they do not say how "
+        "the rule does elsewhere."
+    )
+    edge = _edge(data)
+    return join(
+        [table(heads, rows, numbers=(1, 2, 3, 5)), tag("p", note, class_="soft"), *edge],
+    )
+
+
+def _tuned(config: FinalsConfig) -> str:
+    if not config.tuning.budget:
+        return (
+            "The baselines' other constants are their defaults, while the search tuned the "
+            "winner's."
+        )
+    return (
+        f"All constants of every rule, the baselines' too, had {config.tuning.budget} trials of "
+        "tuning from there."
+    )
+
+
+def _part_of_meta(config: FinalsConfig) -> str:
+    if config.choose_by == "meta_validation":
+        return "chose the winner among the finalists, which flatters it there"
+    return "no part in any choice"
+
+
+def _judgement(comparison: conclusion.Comparison) -> str:
+    if comparison.floor:
+        return "at the floor"
+    if not comparison.significant:
+        return "not significant"
+    return "better" if comparison.difference < 0 else "worse"
+
+
+def _edge(data: RunData) -> list[Html]:
+    """Says whose best learning rate is the lowest or highest tried, so that it may be beyond."""
+    lowest, highest = data.rate_range
+    ends = [
+        entry.label
+        for entry in data.entries
+        if entry.learning_rate is not None
+        and not lowest * 1.001 < entry.learning_rate < highest / 1.001
+    ]
+    if not ends or lowest == highest:
+        return []
+    text = (
+        f"The best learning rate of {' and '.join(ends)} is at the end of those tried, "
+        f"{lowest:.3g} to {highest:.3g}: it may do better beyond."
+    )
+    return [tag("p", text, class_="soft")]
+
+
+def _join(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def task_names(proxies: Sequence[ProxyConfig]) -> str:
+    """Proxy tasks of a config with their lengths, for a sentence."""
+    return ", ".join(f"{proxy.task} ({proxy.num_steps} steps)" for proxy in proxies)

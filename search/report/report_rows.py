@@ -1,0 +1,293 @@
+"""Rows of a store as a report reads them: each table's, checked and by name.
+
+Every value is checked to be of the kind that it should be: what no search wrote is an error, which
+`report_data.read_run` words.
+"""
+
+import bisect
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from veldt.search.evolution.counts import Tally
+from veldt.search.program import Program
+from veldt.search.storage.hall_entries import Entry
+from veldt.search.storage.store import Store
+
+# Beyond this a number is no score and no learning rate, and a figure of it shows nothing.
+_MAX_NUMBER: Final = 1e12
+PURPOSES: Final = (
+    "fitness",
+    "fresh",
+    "meta",
+    "select",
+    "tuning",
+    "gradient",
+    "final",
+    "meta-final",
+)
+"""What evaluations are for, in the order of the search; stages of the funnel come last."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A distinct program that was trained: the how-manieth, what it got, what became of it."""
+
+    number: int
+    candidate: int
+    fitness: float | None
+    status: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Reign:
+    """An incumbent's time.
+
+    Attributes:
+      candidate: its id in the store.
+      since: programs trained when it became the incumbent.
+      proposal: the proposal that it came by; -1 for the initial rule.
+      length: live instructions.
+      fitness: on the search's seeds.
+      fresh: mean log loss on all fresh seeds that it met; None where it met none or failed on one.
+      num_fresh: how many fresh seeds those were.
+      meta: on the meta-validation tasks.
+    """
+
+    candidate: int
+    since: int
+    proposal: int
+    length: int
+    fitness: float
+    fresh: float | None
+    num_fresh: int
+    meta: float | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """A proposal on the way from the initial rule to the winner."""
+
+    proposal: int
+    mutation: str
+    candidate: int
+    status: str
+    fitness: float | None
+    learning_rate: float
+    program: Program
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """A candidate's challenge of the incumbent, on fresh seeds.
+
+    Attributes:
+      difference: mean log loss, its own less the incumbent's; None where one of them failed.
+      standard_error: of the difference.
+      won: whether it became the incumbent.
+    """
+
+    difference: float | None
+    standard_error: float | None
+    won: bool
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one kind of evaluation took: runs, training steps, seconds of training."""
+
+    purpose: str
+    num_runs: int
+    num_steps: int
+    wall_s: float
+
+
+def optional(value: Any) -> float | None:
+    """The same of a value that may be missing."""
+    return None if value is None else number(value)
+
+
+def number(value: Any) -> float:
+    """A score or a rate as a number of ordinary size; anything else is an error."""
+    number = float(value)
+    if not abs(number) < _MAX_NUMBER:
+        raise ValueError(f"{number} stands where a score or a rate should")
+    return number
+
+
+def candidate(store: Store, candidate: int) -> tuple[Program, float]:
+    """A candidate's program and learning rate."""
+    query = "SELECT program, learning_rate FROM candidate WHERE id = ?"
+    row = store.rows(query, (candidate,))[0]
+    return Program.parse(row["program"]), number(row["learning_rate"])
+
+
+def trained(store: Store) -> tuple[Trained, ...]:
+    """The distinct programs trained, in order."""
+    rows = store.rows(
+        "SELECT p.candidate, c.fitness, c.status FROM proposal p JOIN candidate c "
+        "ON c.id = p.candidate WHERE p.source = 'evaluated' ORDER BY p.id"
+    )
+    return tuple(
+        Trained(i, int(row["candidate"]), optional(row["fitness"]), str(row["status"]))
+        for i, row in enumerate(rows, 1)
+    )
+
+
+def reigns(store: Store) -> tuple[Reign, ...]:
+    """The incumbents, the initial rule first."""
+    proposals = [
+        int(row["id"])
+        for row in store.rows("SELECT id FROM proposal WHERE source = 'evaluated' ORDER BY id")
+    ]
+    fresh = {
+        row["candidate"]: row
+        for row in store.rows(
+            "SELECT candidate, AVG(log_loss) AS mean, COUNT(DISTINCT seed) AS seeds, "
+            "COUNT(*) - COUNT(log_loss) AS failed FROM evaluation WHERE purpose = 'fresh' "
+            "GROUP BY candidate"
+        )
+    }
+    rows = store.rows(
+        "SELECT h.challenger, h.proposal, h.meta_fitness, c.length, c.fitness FROM challenge h "
+        "JOIN candidate c ON c.id = h.challenger WHERE h.won = 1 ORDER BY h.id"
+    )
+    reigns = []
+    for row in rows:
+        met = fresh.get(row["challenger"], {"mean": None, "seeds": 0, "failed": 0})
+        reigns.append(
+            Reign(
+                candidate=int(row["challenger"]),
+                since=bisect.bisect_right(proposals, int(row["proposal"])),
+                proposal=int(row["proposal"]),
+                length=int(row["length"]),
+                fitness=number(row["fitness"]),
+                fresh=None if met["failed"] else optional(met["mean"]),
+                num_fresh=int(met["seeds"]),
+                meta=optional(row["meta_fitness"]),
+            )
+        )
+    if not reigns or reigns[0].candidate != 0:
+        raise ValueError("the first incumbent is not the initial rule")
+    return tuple(reigns)
+
+
+def lineage(store: Store, candidate: int) -> tuple[Ancestor, ...]:
+    """From the first proposal with this candidate back to the initial rule, told forwards."""
+    if candidate == 0:
+        return ()
+    first = "SELECT MIN(id) AS id FROM proposal WHERE candidate = ?"
+    proposal = store.rows(first, (candidate,))[0]["id"]
+    lineage: list[Ancestor] = []
+    while proposal is not None:
+        row = store.rows(
+            "SELECT p.*, c.status, c.fitness FROM proposal p JOIN candidate c "
+            "ON c.id = p.candidate WHERE p.id = ?",
+            (proposal,),
+        )[0]
+        lineage.append(
+            Ancestor(
+                proposal=int(row["id"]),
+                mutation=str(row["mutation"]),
+                candidate=int(row["candidate"]),
+                status=str(row["status"]),
+                fitness=optional(row["fitness"]),
+                learning_rate=number(row["learning_rate"]),
+                program=Program.parse(row["program"]),
+            )
+        )
+        if row["parent"] is not None and not row["parent"] < proposal:
+            raise ValueError(f"proposal {proposal} descends from a later one")
+        proposal = row["parent"]
+    return tuple(reversed(lineage))
+
+
+def duels(store: Store, candidates: set[int]) -> dict[int, Duel]:
+    """By candidate, the challenges of those asked for."""
+    rows = store.rows("SELECT * FROM challenge WHERE proposal >= 0 ORDER BY id")
+    return {
+        int(row["challenger"]): Duel(
+            optional(row["difference"]), optional(row["standard_error"]), bool(row["won"])
+        )
+        for row in rows
+        if row["challenger"] in candidates
+    }
+
+
+def meta_runs(store: Store, reigns: tuple[Reign, ...]) -> dict[int, dict[tuple[str, int], float]]:
+    """Incumbents' log losses on meta-validation, by candidate, then by task and seed."""
+    query = (
+        "SELECT task, seed, log_loss FROM evaluation WHERE candidate = ? AND purpose = 'meta' "
+        "AND log_loss IS NOT NULL"
+    )
+    return {
+        reign.candidate: {
+            (str(row["task"]), int(row["seed"])): number(row["log_loss"])
+            for row in store.rows(query, (reign.candidate,))
+        }
+        for reign in reigns
+    }
+
+
+def tally(store: Store, max_evaluations: int) -> Tally:
+    """Counts of the search."""
+    sources = store.rows("SELECT source AS name, COUNT(*) AS n FROM proposal GROUP BY source")
+    statuses = store.rows(
+        "SELECT status AS name, COUNT(*) AS n FROM candidate WHERE id > 0 GROUP BY status"
+    )
+    sums = store.rows(
+        "SELECT COUNT(*) AS told, COALESCE(SUM(invalid), 0) AS invalid, "
+        "COALESCE(SUM(statements), 0) AS statements, COALESCE(SUM(live), 0) AS live FROM proposal"
+    )[0]
+    challenges = store.rows("SELECT COUNT(*) AS n FROM challenge")[0]["n"]
+    return Tally(
+        num_told=int(sums["told"]),
+        max_evaluations=max_evaluations,
+        sources=Counter({str(row["name"]): int(row["n"]) for row in sources}),
+        statuses=Counter({str(row["name"]): int(row["n"]) for row in statuses}),
+        num_invalid=int(sums["invalid"]),
+        num_statements=int(sums["statements"]),
+        num_live=int(sums["live"]),
+        num_challenges=int(challenges),
+    )
+
+
+def spent(store: Store) -> tuple[Spent, ...]:
+    """What each kind of evaluation took, in the order of the search."""
+    rows = store.rows(
+        "SELECT purpose, COUNT(*) AS runs, SUM(num_steps) AS steps, SUM(wall_s) AS wall_s "
+        "FROM evaluation GROUP BY purpose"
+    )
+    spent = [
+        Spent(str(r["purpose"]), int(r["runs"]), int(r["steps"]), float(r["wall_s"])) for r in rows
+    ]
+    order = {purpose: i for i, purpose in enumerate(PURPOSES)}
+    return tuple(sorted(spent, key=lambda s: (order.get(s.purpose, len(order)), s.purpose)))
+
+
+def errors(store: Store) -> tuple[tuple[str, int], ...]:
+    """The commonest messages of failed candidates and how often each came."""
+    rows = store.rows(
+        "SELECT message, COUNT(*) AS n FROM candidate WHERE message <> '' "
+        "GROUP BY message ORDER BY n DESC, message LIMIT 5"
+    )
+    return tuple((str(row["message"]), int(row["n"])) for row in rows)
+
+
+def seed_scores(store: Store, entries: tuple[Entry, ...]) -> dict[int, dict[int, float]]:
+    """By candidate, mean log losses on the final seeds; without those on which a run failed."""
+    scores: dict[int, dict[int, float]] = {}
+    for entry in entries:
+        rows = store.rows(
+            "SELECT seed, AVG(log_loss) AS mean FROM evaluation WHERE candidate = ? AND "
+            "purpose = 'final' AND learning_rate = ? GROUP BY seed "
+            "HAVING COUNT(*) = COUNT(log_loss)",
+            (entry.candidate, entry.learning_rate),
+        )
+        scores[entry.candidate] = {int(row["seed"]): float(row["mean"]) for row in rows}
+    return scores

@@ -1,0 +1,118 @@
+"""The report's account of the work: who worked on the run, what it cost, what went wrong."""
+
+import datetime
+from typing import Final
+
+from veldt.search.display import display
+from veldt.search.storage import usage
+from veldt.search.storage.usage import SittingRow, Work
+from veldt.tasks.common.html.markup import Html, join, table, tag
+
+MAX_WORKERS: Final = 64  # Listed one by one per sitting.
+_SITTING_HEADS: Final = (
+    "began (UTC)", "where", "ended", "lasted", "workers", "jobs", "used, s", "wasted, s",
+    "starting, s", "time of the workers",
+)  # fmt: skip
+_TROUBLE_HEADS: Final = (
+    "began (UTC)", "workers lost", "jobs tried again", "given to two", "time-outs", "quarantined"
+)  # fmt: skip
+_WORKER_HEADS: Final = ("worker", "where", "jobs", "busy, s", "there, s", "rate")
+_EVENT_HEADS: Final = ("when (UTC)", "what", "worker", "job", "more")
+
+
+def section(data: Work) -> Html:
+    """The section "Work and cost"."""
+    if not data.sittings:
+        text = "This run was made by an older veldt, which kept no record of it."
+        return tag("section", tag("h2", "Work and cost"), tag("p", text))
+    parts: list[object] = [
+        tag("p", f"{usage.cost_line(data).capitalize()}."),
+        _sittings(data.sittings),
+        tag("p", "Seconds are worker-seconds. Used: work whose result was taken. Wasted: lost with "
+            "a worker, over the time limit, or done twice. The rest of the time that workers were "
+            "there they waited.", class_="soft"),
+        tag("h3", "What went wrong"),
+        _troubles(data.sittings),
+        tag("h3", "Throughput per worker"),
+        tag("ul", *(
+            tag("li", f"{one.began}: {usage.throughput(one.stats.workers)}")
+            for one in data.sittings
+        )),
+        *(_workers(one) for one in data.sittings),
+    ]  # fmt: skip
+    if data.events:
+        rows = [
+            ("", (_when(one.time_s), one.kind.value, one.worker, one.job, one.message))
+            for one in data.events
+        ]
+        summary = tag("summary", f"The last {len(rows)} events")
+        parts.append(tag("details", summary, table(_EVENT_HEADS, rows, numbers=())))
+    return tag("section", tag("h2", "Work and cost"), *parts)
+
+
+def _sittings(sittings: tuple[SittingRow, ...]) -> Html:
+    rows = [
+        (
+            "",
+            (
+                one.began,
+                one.place,
+                one.state if one.state != "working" else "working, or killed",
+                display.seconds(one.elapsed_s),
+                f"{one.stats.num_workers:,} ({one.stats.backend})",
+                f"{one.stats.num_done:,}",
+                f"{one.stats.busy_s:,.1f}",
+                f"{one.stats.wasted_s:,.1f}",
+                f"{one.stats.starting_s:,.1f}",
+                usage.shares(one.stats),
+            ),
+        )
+        for one in sittings
+    ]
+    return table(_SITTING_HEADS, rows, numbers=(3, 5, 6, 7, 8))
+
+
+def _troubles(sittings: tuple[SittingRow, ...]) -> Html:
+    rows = [
+        (
+            "",
+            (
+                one.began,
+                f"{one.stats.num_lost_workers:,}",
+                f"{one.stats.num_retries:,}",
+                f"{one.stats.num_reissued:,}",
+                f"{one.stats.num_timeouts:,}",
+                f"{one.stats.num_killed:,}",
+            ),
+        )
+        for one in sittings
+    ]
+    return table(_TROUBLE_HEADS, rows, numbers=range(1, len(_TROUBLE_HEADS)))
+
+
+def _workers(sitting: SittingRow) -> Html:
+    rows = [
+        (
+            "",
+            (
+                one.name,
+                one.place,
+                f"{one.num_jobs:,}",
+                f"{one.busy_s:,.1f}",
+                f"{one.alive_s:,.1f}",
+                usage.throughput((one,)),
+            ),
+        )
+        for one in sitting.stats.workers[:MAX_WORKERS]
+    ]
+    if not rows:
+        return Html()
+    left_out = len(sitting.stats.workers) - len(rows)
+    more = tag("p", f"and {left_out:,} more", class_="soft") if left_out else Html()
+    summary = tag("summary", f"The workers of {sitting.began}")
+    return tag("details", summary, join([table(_WORKER_HEADS, rows, numbers=(2, 3, 4, 5)), more]))
+
+
+def _when(time_s: float) -> str:
+    moment = datetime.datetime.fromtimestamp(time_s, datetime.UTC)
+    return moment.replace(tzinfo=None).isoformat(sep=" ", timespec="seconds")

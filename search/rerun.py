@@ -1,0 +1,218 @@
+"""Running a search again from its own results, without training.
+
+`replay` gives a new search the stored config, and answers each of its jobs from the stored training
+runs. Everything else is computed anew: children, look-ups, hurdles, fitness, challenges, finals.
+Where the new store equals the old one, every decision of the old search follows from the stored
+results in the stored order: none depended on when a result came, on which worker, or on how often
+the search was killed and resumed; and no stored decision was altered afterwards. It says nothing on
+whether a training run would give its result again.
+
+Time-outs, deaths and errors are results like any other here. A search that was cut short is
+replayed as far as it got.
+"""
+
+import contextlib
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final, final
+
+from veldt.search.config.finals_config import FinalsConfig
+from veldt.search.config.search_config import SearchConfig
+from veldt.search.errors import StoreError
+from veldt.search.evaluation.constant_gradients import Gradient, GradientJob
+from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
+from veldt.search.evolution import founders
+from veldt.search.evolution.engine import Evolution
+from veldt.search.finals import final_runs
+from veldt.search.finals.final_stages import Finals
+from veldt.search.storage.store import MACHINE_TABLES, Store
+from veldt.tasks.pool import driver, inline
+
+_WITHOUT_RUNS: Final = (Status.ERROR, Status.TIMEOUT, Status.KILLED)
+
+
+class _NotStored(BaseException):
+    """A job that has no stored result: in the finals, here the old search was cut short.
+
+    Not an `Exception`, which the pool would take for the job's result.
+    """
+
+
+@final
+class _Recorded:
+    """A worker that looks results up."""
+
+    def __init__(self, store: Store, config: SearchConfig):
+        self._store = store
+        self._config = config
+        self._proxies = config.proxies
+        self._num_tasks = len(config.tasks)
+        # The initial rule's losses along the way make the hurdle, and a race has those of all. Of
+        # others the last one is enough.
+        self._initial_curves = json.loads(store.meta()["initial_curves"])
+        self._races = config.racing.enabled
+
+    def __call__(self, payload: object) -> Outcome | Gradient:
+        if isinstance(payload, GradientJob):
+            found = final_runs.stored_gradient(self._store, self._config, payload)
+            if found is None:
+                raise _NotStored(f"a gradient of candidate {payload.candidate}")
+            return found
+        job = payload
+        assert isinstance(job, EvalJob)
+        query = "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND learning_rate = ?"
+        key = (job.candidate, job.purpose, job.genotype.learning_rate)
+        rows = {(row["task"], row["seed"]): row for row in self._store.rows(query, key)}
+        curves = self._curves(job)
+        results: list[RunResult] = []
+        for position, run in enumerate(job.runs):
+            row = rows.get((self._proxies[run.proxy].task, run.seed))
+            if row is None:
+                raise _NotStored(f"{job.purpose} of candidate {job.candidate}, seed {run.seed}")
+            status = Status(row["status"])
+            if status in _WITHOUT_RUNS:
+                return Outcome(status, None, message=row["message"])
+            log_losses: tuple[float, ...] = (row["log_loss"],) if status is Status.OK else ()
+            if job.candidate == 0 and job.purpose == "fitness":
+                log_losses = tuple(self._initial_curves[run.seed * self._num_tasks + run.proxy])
+            elif curves:
+                log_losses = tuple(curves[position])
+            results.append(
+                RunResult(
+                    run,
+                    status,
+                    row["loss"],
+                    log_losses,
+                    row["num_steps"],
+                    row["wall_s"],
+                    row["message"],
+                )
+            )
+            if status is not Status.OK:
+                break
+        return Outcome.of(results)
+
+    def _curves(self, job: EvalJob) -> list[list[float]]:
+        """The log losses at all checks of each run made; empty where they are not stored."""
+        if not self._races or job.purpose != "fitness" or job.candidate == 0:
+            return []
+        query = (
+            "SELECT r.curves FROM race r JOIN proposal p ON p.id = r.proposal WHERE p.candidate = ?"
+        )
+        found: list[list[float]] = json.loads(self._store.first(query, (job.candidate,)) or "[]")
+        return found
+
+
+def replay(run_dir: Path, into: Path) -> list[str]:
+    """Replays the run of one directory into another, and compares the stores.
+
+    Args:
+      run_dir: the run's; only read.
+      into: an empty directory, or one to be made; it gets the new store.
+
+    Returns:
+      What differs, in sentences, see `differences`; empty where all of the old search was found
+      again.
+
+    Raises:
+      StoreError: there is no run, or it holds too little: nothing scored yet, or begun by a veldt
+        of an older store version; or `into` cannot be used.
+    """
+    with Store.open(run_dir, read_only=True) as old:
+        meta = old.meta()
+        if "initial_curves" not in meta:
+            raise StoreError(
+                f"{run_dir} cannot be replayed: it has scored nothing yet, or was begun by an "
+                "older veldt that did not store all that a replay needs"
+            )
+        config = SearchConfig.from_plain(json.loads(meta["config"]))
+        into.mkdir(parents=True, exist_ok=True)
+        with Store.create(into) as new:
+            with new.transaction():
+                # Of the run whose results these are.
+                for key in meta.keys() & {"config", "versions", founders.META_KEY}:
+                    new.set_meta(key, meta[key])
+            found = []
+            try:
+                _search(config, old, new)
+            except _NotStored as lack:
+                found.append(f"training runs are asked for that the store does not have: {lack}")
+            return found + differences(old, new)
+
+
+def _search(config: SearchConfig, old: Store, new: Store) -> None:
+    """Search until the old store's proposals are all told, with finals where it played them."""
+    num_told = old.first("SELECT COUNT(*) FROM proposal")
+    for finals in old.rows("SELECT told, config FROM finals ORDER BY id"):
+        played = FinalsConfig.from_plain(json.loads(finals["config"]))
+        _leg(replace(config, finals=played), old, new, finals["told"], play=True)
+    _leg(config, old, new, num_told, play=False)
+    if not old.rows("SELECT 1 FROM hall_of_fame LIMIT 1"):  # Emptied when the budget grew.
+        with new.transaction():
+            new.execute("DELETE FROM hall_of_fame")
+
+
+def _leg(config: SearchConfig, old: Store, new: Store, end: int, *, play: bool) -> None:
+    """Go on to proposal `end`, and play finals if they were."""
+    start = new.first("SELECT COUNT(*) FROM proposal")
+    # What ended the old search, budget or clock or Ctrl-C, is in the number of its proposals.
+    endless = replace(config, max_evaluations=end + 1, time_limit_s=None)
+    with inline.InlinePool(lambda: _Recorded(old, config)) as pool:
+        engine = driver.OrderedDriver(pool, window=config.window, start=start)
+        evolution = Evolution(endless, new, engine.run_now)
+        evolution.start()
+        engine.run(lambda i: evolution.ask(i) if i < end else driver.Stop(), evolution.tell)
+        if play:
+            # Finals that were cut short are played as far as they got.
+            with contextlib.suppress(_NotStored):
+                Finals(config, evolution.incumbent.candidate, new, engine.run_now).run()
+
+
+def differences(old: Store, new: Store) -> list[str]:
+    """Compares what two stores say was searched: all but times and machines.
+
+    Returns:
+      For each table that differs, a sentence with its first different row.
+    """
+    names = [_tables(store) for store in (old, new)]
+    if old.version < new.version:  # What it could not have, the new one has no rows of.
+        names[1] = [
+            name
+            for name in names[1]
+            if name in names[0] or new.first(f"SELECT COUNT(*) FROM {name}")
+        ]
+    if names[0] != names[1]:
+        return [f"the tables differ: {', '.join(names[0])} and {', '.join(names[1])}"]
+    found = []
+    for table in names[0]:
+        for ours, theirs in itertools.zip_longest(_rows(old, table), _rows(new, table)):
+            if table == "finals" and ours and theirs and _same_finals(ours, theirs):
+                continue
+            if ours != theirs:
+                found.append(f"{table}: {ours} became {theirs}")
+                break
+    return found
+
+
+def _same_finals(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether two rows say the same finals: those of older versions have fewer settings."""
+    first, second = (
+        {**row, "config": asdict(FinalsConfig.from_plain(json.loads(row["config"])))}
+        for row in (ours, theirs)
+    )
+    return first == second
+
+
+def _tables(store: Store) -> list[str]:
+    rows = store.rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+    return [row["name"] for row in rows if row["name"] not in MACHINE_TABLES]
+
+
+def _rows(store: Store, table: str) -> Iterator[dict[str, Any]]:
+    columns = store.rows("SELECT name FROM pragma_table_info(?)", (table,))
+    names = ", ".join(row["name"] for row in columns if not row["name"].endswith("_s"))
+    searched = "WHERE key <> 'schema_version' " if table == "meta" else ""
+    return store.iterate(f"SELECT {names} FROM {table} {searched}ORDER BY {names}")

@@ -1,0 +1,250 @@
+"""The shipped rules, and how a rule is loaded from anywhere.
+
+Each `<name>.py` in this folder is a program file (`search/language/parse.py`): text that is read and never
+imported. Where Optax has the rule, it equals Optax's function, with its default constants, to
+rounding, and else its paper's formula; each docstring says which, and where it departs.
+`tests/search/test_rules.py` and `test_paper_rules.py` hold all of them to it.
+
+`discovered/` holds rules that veldt's own searches found, each with a record of where it comes from
+and how it did (`<name>.json`, written by `benchmarks/discovered.py`).
+
+Under another name in Optax: momentum and nesterov are `optax.sgd`, signsgd is `optax.sign_sgd`;
+adopt, ademamix, dog, madgrad, muon and sophia are in `optax.contrib`. Not in Optax: adabound,
+adamp, came, cautious_adamw, cautious_lion, diffgrad, exadam, grams, gravity, mars, scale.
+
+Not shipped, because a program cannot state them; the first four need the trainer:
+
+| rule | what it needs |
+|---|---|
+| lookahead, schedule_free | a second copy of the parameters, or gradients taken away from them |
+| sam | a second gradient, at other parameters |
+| sophia with its own Hessian | a second backward pass; it is shipped with squared gradients |
+| polyak_sgd, momo | the loss |
+| shampoo, soap, galore | decompositions; products are there: `matmul`, `orthogonalize` |
+| rprop, rmsprop with momentum | the learning rate inside the state |
+| noisy_sgd | random numbers |
+"""
+
+import difflib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+from veldt.search.errors import ProgramError, ProgramSyntaxError, UnknownRuleError
+from veldt.search.export import embedded_program
+from veldt.search.language.parse import MAX_TEXT_BYTES
+from veldt.search.language.statements import COPY
+from veldt.search.program import Program
+from veldt.search.storage import best_rule, hall_of_fame
+from veldt.search.storage.best_rule import Best
+from veldt.tasks.common.disk import digest
+
+# Optax's, or of a paper.
+PUBLISHED: Final[tuple[str, ...]] = (
+    "adabelief",
+    "adabound",
+    "adadelta",
+    "adafactor",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamaxw",
+    "adamp",
+    "adamw",
+    "adan",
+    "ademamix",
+    "adopt",
+    "amsgrad",
+    "came",
+    "cautious_adamw",
+    "cautious_lion",
+    "diffgrad",
+    "dog",
+    "exadam",
+    "grams",
+    "gravity",
+    "lamb",
+    "lars",
+    "lion",
+    "madgrad",
+    "mars",
+    "momentum",
+    "muon",
+    "nadam",
+    "nadamw",
+    "nesterov",
+    "radam",
+    "rmsprop",
+    "scale",
+    "sgd",
+    "signsgd",
+    "signum",
+    "sophia",
+    "yogi",
+)
+# Found by a search of veldt's.
+DISCOVERED: Final[tuple[str, ...]] = ("carom",)
+RULE_NAMES: Final[tuple[str, ...]] = tuple(sorted((*PUBLISHED, *DISCOVERED)))
+
+# An export is longer than the program that it carries, whose own limit is the parser's.
+_MAX_EXPORT_BYTES: Final = 10 * MAX_TEXT_BYTES
+_FOLDER: Final = Path(__file__).parent / "rules"
+DISCOVERED_FOLDER: Final = _FOLDER / "discovered"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """One row of `veldt list rules`.
+
+    Attributes:
+      name: what `load_rule` takes.
+      statements: number of instructions.
+      slots: number of state slots, each at most as large as the parameters.
+      constants: the tunable constants and their defaults.
+      description: the first line of the rule's docstring.
+    """
+
+    name: str
+    statements: int
+    slots: int
+    constants: tuple[tuple[str, float], ...]
+    description: str
+
+
+def load_rule(source: str | Path) -> Program:
+    """Loads an update rule. The file is read as data and never run.
+
+    Args:
+      source: a shipped rule's name, the path of a `.py` rule file or of what `veldt export` wrote,
+        a run directory (its best), or "RUN#ID", any entry of its hall of fame.
+
+    Raises:
+      UnknownRuleError: no such rule, file or directory, or the directory holds no best rule.
+      ProgramError: the file is not a program; says file, line and column.
+    """
+    if source in RULE_NAMES:
+        folder = DISCOVERED_FOLDER if source in DISCOVERED else _FOLDER
+        return _read(folder / f"{source}.py")
+    path = Path(source)
+    # `os.path`, because pathlib's own tests raise on names that the file system cannot have.
+    if os.path.isdir(path):
+        if not (path / best_rule.RULE_FILE).is_file():
+            raise UnknownRuleError(
+                f"{str(path)!r} is a directory without {best_rule.RULE_FILE}: no run directory, or its "
+                "search has not scored a program yet"
+            )
+        _check_unchanged(path)
+        return _read(path / best_rule.RULE_FILE)
+    if os.path.isfile(path):
+        return _read(path)
+    if (place := hall_of_fame.split(path)) is not None:
+        return hall_of_fame.read_entry(*place).program
+    if path.suffix == ".py" or len(path.parts) > 1:
+        raise UnknownRuleError(f"there is no rule file or run directory {str(path)!r}")
+    close = difflib.get_close_matches(str(source), RULE_NAMES, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"shipped: {', '.join(RULE_NAMES)}"
+    raise UnknownRuleError(
+        f"unknown rule {str(source)!r}: no shipped rule, rule file (.py) or run directory; {hint}"
+    )
+
+
+def read_found(source: str | Path) -> Best | None:
+    """Read a rule that a search found, with its learning rate and where it comes from.
+
+    Args:
+      source: as for `load_rule`.
+
+    Returns:
+      What a run directory, an entry of a hall of fame, an export of either or a name in
+      `DISCOVERED` stands for; None for any other source, `load_rule`'s own errors included.
+
+    Raises:
+      SearchError: it cannot be read, or the hall of fame has no such entry.
+    """
+    if source in RULE_NAMES:
+        return read_discovered(str(source)) if source in DISCOVERED else None
+    path = Path(source)
+    if os.path.isdir(path):
+        return best_rule.read_best(path)
+    if os.path.isfile(path):
+        carried = embedded_program.read(_text(path))
+        if carried is None or carried.learning_rate is None:
+            return None
+        return Best(_read(path), carried.learning_rate, carried.provenance)
+    place = hall_of_fame.split(path)
+    return None if place is None else hall_of_fame.read_entry(*place)
+
+
+def read_discovered(name: str) -> Best:
+    """Reads a shipped rule that a search of veldt's found: one of `DISCOVERED`.
+
+    Raises:
+      SearchError: its files are damaged.
+    """
+    return best_rule.read_files(DISCOVERED_FOLDER, f"{name}.py", f"{name}.json")
+
+
+def list_rules() -> tuple[RuleRow, ...]:
+    """The shipped rules, by name."""
+    return tuple(_row(load_rule(name)) for name in RULE_NAMES)
+
+
+def _row(program: Program) -> RuleRow:
+    return RuleRow(
+        name=program.name,
+        statements=sum(statement.op != COPY for statement in program.statements),
+        slots=len(program.slots),
+        constants=program.constants,
+        description=program.doc.partition("\n")[0],
+    )
+
+
+def _check_unchanged(directory: Path) -> None:
+    """See that a run's best rule is what the search wrote, as far as the run has its digest."""
+    try:
+        content = (directory / best_rule.RULE_FILE).read_bytes()
+        wanted = json.loads((directory / best_rule.PROVENANCE_FILE).read_text(encoding="utf-8"))[
+            best_rule.RULE_DIGEST
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # Of an older version, or not needed to read the rule.
+    if wanted != digest.of(content):
+        raise ProgramError(
+            f"{directory / best_rule.RULE_FILE} is damaged, or was changed after the search wrote it; a "
+            "rule of your own is used by naming its file"
+        )
+
+
+def _read(path: Path) -> Program:
+    """Parses one rule file, or the program that an export carries; the errors name the file."""
+    text = _text(path)
+    try:
+        carried = embedded_program.read(text)
+        if carried is None:
+            return Program.parse(text)
+    except ProgramError as error:
+        raise _named(error, str(path), embedded_program.remedy(text, path.stem)) from None
+    try:
+        return Program.parse(carried.program)
+    except ProgramError as error:
+        raise _named(error, f"{path}: {embedded_program.PROGRAM}") from None
+
+
+def _named(error: ProgramError, where: str, remedy: str = "") -> ProgramError:
+    named = type(error)(f"{where}: {error}{remedy}")
+    named.line, named.column = error.line, error.column
+    return named
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            # One byte past the limit is enough for the parser to refuse the rest.
+            return file.read(_MAX_EXPORT_BYTES + 1).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ProgramSyntaxError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise UnknownRuleError(f"cannot read {str(path)!r}: {error.strerror}") from None

@@ -1,0 +1,341 @@
+"""Running a search: the run directory, the pool, the engine and the finals, put together.
+
+A run directory holds all of a run: `config.yaml`, `store.sqlite`, `best.py` with `best.json` (from
+the first new best on, at the end the winner), and whatever the user has written from it (reports,
+exports). Where it was killed, `resume=True` goes on.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import yaml
+
+from veldt.search import files, objectives, rule_sources
+from veldt.search.config.proxy_config import EvaluatorConfig
+from veldt.search.config.search_config import SearchConfig
+from veldt.search.display import display
+from veldt.search.errors import SearchError
+from veldt.search.evaluation.evaluator import EvaluatorFactory
+from veldt.search.evaluation.jobs import Outcome
+from veldt.search.evolution import founders, job_records
+from veldt.search.evolution.challenge import Incumbent
+from veldt.search.evolution.engine import IGNORES_GRADIENT, Evolution
+from veldt.search.evolution.founders import Founder
+from veldt.search.finals import final_stages
+from veldt.search.language.statements import COPY
+from veldt.search.storage import best_rule as best
+from veldt.search.storage import integrity, usage
+from veldt.search.storage.hall_entries import Entry
+from veldt.search.storage.session import Sitting
+from veldt.search.storage.store import FILE_NAME, Store
+from veldt.tasks.common import formatting, versions
+from veldt.tasks.inner_loop import hollow
+from veldt.tasks.pool import base, driver
+from veldt.tasks.pool import config as pool_config
+from veldt.tasks.pool.base import JobResult
+
+CONFIG_FILE: Final = "config.yaml"
+_TELLS_HOLLOW: Final = (0, 2)  # The first version of veldt that does.
+# What may differ when a run is resumed: how long it goes on and where, not what it is.
+RESUMABLE: Final = ("max_evaluations", "time_limit_s", "pool", "finals")
+# With another one of these, finals that were played are not this run's.
+_FINALS_OF: Final = ("max_evaluations", "time_limit_s", "finals")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search hands over.
+
+    Attributes:
+      entries: the hall of fame and the baselines.
+      best: the winner.
+    """
+
+    entries: tuple[Entry, ...]
+    best: best.Best
+
+
+def run_search(
+    config: SearchConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    view: display.Display | None = None,
+    factory: base.WorkerFactory | None = None,
+) -> SearchResult:
+    """Runs a search to its end.
+
+    Args:
+      config: what to search.
+      run_dir: where the run is kept; made if it does not exist.
+      resume: go on with the run that is there; `config` must be its config but for `RESUMABLE`.
+      view: what shows it; None shows nothing.
+      factory: makes the pool's workers, `EvalJob -> Outcome`; None trains the config's proxies.
+
+    Raises:
+      SearchError: the run directory cannot be used, or the initial rule cannot be trained.
+      KeyboardInterrupt: Ctrl-C; all that was told is stored, and `resume` goes on.
+    """
+    # Tasks and rules are loaded before anything is written: a misspelt name leaves no run directory
+    # behind.
+    view = view if view is not None else display.Silent()
+    names = dict.fromkeys(proxy.task for proxy in (*config.tasks, *config.meta_validation))
+    view.doing(f"loading {', '.join(names)}")
+    start = _start(config, run_dir, resume=resume)
+    if factory is None:
+        factory = EvaluatorFactory(_evaluator(config, start))
+        factory()
+    for name in config.finals.baselines:
+        rule_sources.load_rule(name)
+    with _open_store(config, run_dir, start, resume=resume) as store:
+        with (
+            pool_config.make_pool(config.workers, factory) as workers,
+            Sitting(store, workers, view.work) as sitting,
+        ):
+            entries = _search(config, run_dir, store, workers, sitting, view)
+        view.note(usage.cost_line(usage.read_work(store)))
+        winner = next((entry for entry in entries if entry.winner), None)
+        if winner is None or winner.learning_rate is None:
+            raise SearchError("no finalist could be trained at any learning rate of the finals")
+        found = best.make_best(
+            winner.program, winner.learning_rate, "discovered", _provenance(run_dir, config, winner)
+        )
+        best.write_best(run_dir, found)
+        return SearchResult(tuple(entries), found)
+
+
+def _start(config: SearchConfig, run_dir: Path, *, resume: bool) -> tuple[Founder, ...]:
+    """Whom the run starts from, or started from if it is resumed."""
+    if not (resume and (run_dir / FILE_NAME).exists()):
+        return founders.load(config)
+    with Store.open(run_dir, read_only=True) as store:
+        return founders.read(store.meta(), config)
+
+
+def _evaluator(config: SearchConfig, start: Sequence[Founder]) -> EvaluatorConfig:
+    """What workers are built from, with the founders' instructions in the interpreter.
+
+    Mutation need not insert them, but children inherit them: each would be compiled by itself.
+    """
+    ops = [s.op for one in start for s in one.genotype.program.statements if s.op != COPY]
+    evaluator = config.evaluator
+    return dataclasses.replace(evaluator, capacity=evaluator.capacity.with_ops(ops))
+
+
+def _search(
+    config: SearchConfig,
+    run_dir: Path,
+    store: Store,
+    workers: base.Pool,
+    sitting: Sitting,
+    view: display.Display,
+) -> list[Entry]:
+    """The search and its finals, on workers that are there."""
+    if config.window < workers.num_workers:
+        view.note(
+            f"the window is {config.window}, so no more than {config.window} of the "
+            f"{workers.num_workers} workers can be busy; a larger window is another experiment"
+        )
+    num_told = store.first("SELECT COUNT(*) FROM proposal")
+    engine = driver.OrderedDriver(
+        workers, window=config.window, start=num_told, watch=sitting.watch
+    )
+    starting = _Starting(config, engine.run_now, view)
+    evolution = Evolution(config, store, starting)
+    view.phase("compiling the training loops")
+    evolution.start()
+    starting.done = True
+    _note_limits(view, config, store)
+    _write_incumbent(run_dir, config, evolution.incumbent)
+    incumbent = evolution.incumbent.candidate
+
+    def tell(index: int, result: JobResult | driver.Ready) -> None:
+        nonlocal incumbent
+        evolution.tell(index, result)
+        if index < len(evolution.founders) - 1:
+            _note_trouble(view, evolution.founders[index + 1], result)
+        if evolution.incumbent.candidate != incumbent:
+            incumbent = evolution.incumbent.candidate
+            _write_incumbent(run_dir, config, evolution.incumbent)
+            view.best(evolution)
+        view.update(evolution)
+        sitting.watch()
+
+    def report(text: str, done: int, total: int) -> None:
+        view.phase(text, done, total)
+        sitting.watch()
+
+    engine.run(evolution.ask, tell)
+    return final_stages.Finals(config, incumbent, store, engine.run_now).run(report)
+
+
+@final
+class _Starting:
+    """`run_now`, which says while a search starts what it waits for."""
+
+    def __init__(self, config: SearchConfig, run_now: job_records.RunNow, view: display.Display):
+        self.done = False
+        self._tasks = [proxy.task for proxy in config.tasks]
+        self._run_now = run_now
+        self._view = view
+
+    def __call__(self, runs: Sequence[driver.Run]) -> Iterator[JobResult]:
+        results = iter(self._run_now(runs))
+        if self.done:
+            return results
+        return self._told(runs, results)
+
+    def _told(
+        self, runs: Sequence[driver.Run], results: Iterator[JobResult]
+    ) -> Iterator[JobResult]:
+        for number in range(len(runs)):
+            # One job for each proxy; or those of meta-validation.
+            what = self._tasks[number] if len(runs) == len(self._tasks) else "meta-validation"
+            text = f"compiling the training loops and scoring the initial rule: {what}"
+            self._view.phase(text, number, len(runs))
+            yield next(results)
+
+
+def _note_trouble(
+    view: display.Display, founder: Founder, result: JobResult | driver.Ready
+) -> None:
+    """Says so where a founder comes to nothing."""
+    outcome = result.value if isinstance(result, driver.Ready) else job_records.outcome_of(result)
+    if isinstance(outcome, Outcome) and outcome.fitness is None:
+        blind = outcome.message == IGNORES_GRADIENT
+        view.note(
+            f"founder {founder.name} at learning rate {founder.genotype.learning_rate:.3g}: "
+            f"{outcome.status}{f' ({outcome.message})' if outcome.message else ''}, so it will "
+            f"have no descendants{'' if blind else '; another learning rate may do'}"
+        )
+
+
+def _note_limits(view: display.Display, config: SearchConfig, store: Store) -> None:
+    """Say on which tasks nothing can be found, since the initial rule is at one end of the scale.
+
+    Also of a run begun before hollow runs were told: what it has is taken as it is.
+    """
+    meta = store.meta()
+    if config.objective in objectives.OBJECTIVES:
+        curves = json.loads(meta["initial_curves"]) if "initial_curves" in meta else []
+        for proxy, task in enumerate(config.tasks):
+            ends = [curve[-1] for curve in curves[proxy :: len(config.tasks)]]
+            if ends and all(hollow.at_floor(end) for end in ends):
+                view.note(
+                    f"{task.task}: the initial rule is at the floor already, below which no loss "
+                    "can be told from another, so nothing better can be found there; take a harder "
+                    "task, fewer steps, or a normalizer that has a bottom"
+                )
+            elif ends and all(end >= objectives.NOTHING_LEARNT for end in ends):
+                view.note(
+                    f"{task.task}: the initial rule has learnt nothing there at learning rate "
+                    f"{config.learning_rate:g}; another rate may do, or more steps"
+                )
+    begun_by = json.loads(meta.get("versions", "{}")).get("veldt", "0")
+    if tuple(int(part) for part in re.findall(r"\d+", begun_by)[:2]) < _TELLS_HOLLOW:
+        view.note(
+            f"this run was begun by veldt {begun_by}, which did not tell hollow runs (a low loss "
+            "that training did not earn): what it has trained counts as it did. The finals are "
+            "checked; if its best rule turns out hollow, begin a new run"
+        )
+
+
+def _open_store(
+    config: SearchConfig, run_dir: Path, start: tuple[Founder, ...], *, resume: bool
+) -> Store:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SearchError(f"the run directory {run_dir} cannot be made: {error.strerror}") from None
+    described = json.loads(json.dumps(dataclasses.asdict(config)))
+    before: dict[str, Any] = {}
+    if resume and (run_dir / FILE_NAME).exists():
+        store = Store.open(run_dir)
+    else:
+        store = Store.create(run_dir)
+    try:
+        if config_text := store.meta().get("config"):
+            before = _with_defaults(json.loads(config_text))
+            _check_same(described, before, run_dir)
+            integrity.check(store)
+        with store.transaction():
+            store.set_meta("config", json.dumps(described))
+            if "versions" not in store.meta():
+                store.set_meta("versions", json.dumps(versions.versions()))
+            if not before:
+                store.set_meta(founders.META_KEY, founders.dump(start))
+            if any(described[key] != before.get(key) for key in _FINALS_OF):
+                store.execute("DELETE FROM hall_of_fame")
+        files.write_text(run_dir / CONFIG_FILE, yaml.safe_dump(described, sort_keys=False))
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _with_defaults(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored config with what it lacks, written by an earlier version, as it was then."""
+    whole: dict[str, Any] = json.loads(
+        json.dumps(dataclasses.asdict(SearchConfig.from_plain(plain)))
+    )
+    return {**whole, "pool": plain.get("pool")}
+
+
+def _check_same(now: Mapping[str, Any], before: Mapping[str, Any], run_dir: Path) -> None:
+    for key in now:
+        if key not in RESUMABLE and now[key] != before.get(key):
+            raise SearchError(
+                f"{run_dir} holds a run with {key} = {json.dumps(before.get(key))}, not "
+                f"{json.dumps(now[key])}; resumed, a run may differ only in "
+                f"{', '.join(RESUMABLE)}. "
+                f"Choose another --run-dir, or resume with {run_dir / CONFIG_FILE}"
+            )
+
+
+def _write_incumbent(run_dir: Path, config: SearchConfig, incumbent: Incumbent) -> None:
+    provenance = {
+        **_origin(run_dir, config),
+        "fitness": f"{incumbent.fitness:.4f} on the search's seeds ({_scale(config)})",
+        "fresh seeds": "not challenged yet"
+        if incumbent.fresh is None
+        else f"{incumbent.fresh:.4f}",
+        "meta-validation": "none" if incumbent.meta is None else f"{incumbent.meta:.4f}",
+        "state": "incumbent of a search that has not ended",
+    }
+    genotype = incumbent.genotype
+    best.write_best(
+        run_dir, best.make_best(genotype.program, genotype.learning_rate, "discovered", provenance)
+    )
+
+
+def _scale(config: SearchConfig) -> str:
+    return f"{objectives.describe(config.objective)}, lower is better"
+
+
+def _provenance(run_dir: Path, config: SearchConfig, winner: Entry) -> dict[str, str]:
+    error = formatting.plus_minus(winner.final_error, 4, "+-")
+    return {
+        **_origin(run_dir, config),
+        "proxies": f"{winner.final:.4f}{error} over {config.finals.final_seeds} seeds that nothing "
+        f"was selected on ({_scale(config)})"
+        if winner.final is not None
+        else "failed on the final seeds",
+        "meta-validation": "none" if winner.meta is None else f"{winner.meta:.4f}",
+        "candidate": str(winner.candidate),
+    }
+
+
+def _origin(run_dir: Path, config: SearchConfig) -> dict[str, str]:
+    return {
+        "run": run_dir.resolve().name,
+        "search": f"from {config.initial_rule}, seed {config.seed}, {config.max_evaluations} "
+        "distinct programs",
+        best.TASKS: best.describe_tasks((proxy.task, proxy.num_steps) for proxy in config.tasks),
+        **versions.versions(),
+    }

@@ -1,0 +1,1 @@
+"""Running programs: as an Optax transform, and by an interpreter that is compiled once."""

@@ -1,0 +1,131 @@
+"""Running a lowered program on a pytree's leaves, with NumPy or with jax.numpy.
+
+This is what a program *means*: the native transform (`transform.py`) calls it; the interpreter, and
+the probe behind fingerprints (`probe.py`), are tested against it. Every value is a list with one
+entry per parameter tensor: an array for a tensor, a number for a scalar. Element, tensor, matrix
+and shape ops go leaf by leaf; a global op adds its partial results over all leaves first.
+
+An array may be thin: of length 1 along axes on which a value does not vary (`extents.py`). Element
+ops broadcast; every other op is given its arguments at full size.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from veldt.search.language import constant_axes
+from veldt.search.language import shapes as kinds
+from veldt.search.language.dataflow import Constant, Dataflow, Input, Node
+from veldt.search.language.ops import OPS, as_matrix
+from veldt.search.language.statements import STEP
+from veldt.search.language.types import ArrayModule, Kind
+
+
+def execute(
+    flow: Dataflow,
+    xp: ArrayModule,
+    inputs: Mapping[str, Sequence[Any]],
+    step: Sequence[Any],
+    constants: Mapping[str, Any],
+) -> tuple[list[Any], list[list[Any]]]:
+    """Runs the live instructions of `flow` once.
+
+    Args:
+      flow: a lowered program; `L` below is the number of parameter tensors.
+      xp: `numpy` or `jax.numpy`.
+      inputs: by name, sequences of length `L`: `w` and `g`, arrays of equal shapes and dtypes; the
+        live slots, arrays that broadcast to those shapes; the live roles, numbers.
+      step: the step count from 1, once per leaf, in a floating dtype.
+      constants: values for the named constants, over the defaults in `flow`.
+
+    Returns:
+      The update, shaped as the parameters, and the new values of `flow.live_slots`, shaped as
+      `slot_shapes` says; each a list of `L` arrays of the parameters' dtypes.
+    """
+    params = inputs["w"]
+    values: dict[int, list[Any]] = {}
+    for index, value in enumerate(flow.values):
+        if index not in flow.live:
+            continue
+        match value:
+            case Input(name=name):
+                values[index] = list(step if name == STEP else inputs[name])
+            case Constant(value=default, name=name):
+                number = default if name is None else constants.get(name, default)
+                values[index] = [number] * len(params)
+            case Node():
+                values[index] = _apply(flow, xp, value, values, params)
+
+    def output(index: int, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
+        return [
+            xp.broadcast_to(xp.asarray(x, dtype=like.dtype), shape)
+            for x, like, shape in zip(values[index], params, shapes, strict=True)
+        ]
+
+    shapes = [tuple(like.shape) for like in params]
+    new_slots = [
+        output(flow.new_slots[flow.slots.index(name)], slot)
+        for name, slot in slot_shapes(flow, shapes).items()
+    ]
+    return output(flow.update, shapes), new_slots
+
+
+def slot_shapes(
+    flow: Dataflow, shapes: Sequence[tuple[int, ...]]
+) -> dict[str, list[tuple[int, ...]]]:
+    """The shapes of each live slot's arrays, for parameters of these shapes."""
+    found: dict[str, list[tuple[int, ...]]] = {}
+    for name, extent in constant_axes.slot_extents(flow).items():
+        kind = flow.values[flow.input_index(name)].kind
+        found[name] = [
+            extent.shape(shape) if kind == "tensor" else _full_shape(kind, shape)
+            for shape in shapes
+        ]
+    return found
+
+
+def _full_shape(kind: Kind, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a value of some kind, for a parameter of some shape."""
+    if kind == "tensor":
+        return shape
+    return kinds.shape_of(kind, math.prod(shape[:-1]), shape[-1] if shape else 1)
+
+
+def _apply(
+    flow: Dataflow,
+    xp: ArrayModule,
+    node: Node,
+    values: Mapping[int, list[Any]],
+    params: Sequence[Any],
+) -> list[Any]:
+    op = OPS[node.op]
+    arg_kinds = [flow.values[arg].kind for arg in node.args]
+    mixed = len(set(arg_kinds)) > 1 and op.scope != "shape"
+    leaves = []
+    for leaf, like in enumerate(params):
+        args = [values[arg][leaf] for arg in node.args]
+        if op.scope != "element":
+            args = [
+                arg if kind == "scalar" else _full(xp, arg, _full_shape(kind, like.shape))
+                for arg, kind in zip(args, arg_kinds, strict=True)
+            ]
+        leaves.append([as_matrix(arg) for arg in args] if op.scope == "shape" else args)
+    if op.partial is not None:
+        total = sum(op.partial(xp, *args) for args in leaves)
+        results = [op.fn(xp, total, *args) for args in leaves]
+    else:
+        results = [op.fn(xp, *args) for args in leaves]
+    if op.scope == "shape" and node.kind == "tensor":
+        results = [x.reshape(like.shape) for x, like in zip(results, params, strict=True)]
+    if mixed:
+        # A float32 scalar must not widen a bfloat16 tensor; and it is the result that is rounded,
+        # not the scalar: 0.999 is 1 in bfloat16, and an average with that weight never moves.
+        results = [xp.asarray(x, dtype=like.dtype) for x, like in zip(results, params, strict=True)]
+    return results
+
+
+def _full(xp: ArrayModule, x: Any, shape: tuple[int, ...]) -> Any:
+    """A thin array at full size, laid out row by row: sums must not depend on where it was thin."""
+    if x.shape == shape:
+        return x
+    return xp.broadcast_to(x, shape).reshape(-1).reshape(shape)

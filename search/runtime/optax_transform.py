@@ -1,0 +1,175 @@
+"""A program as an Optax transform, in native JAX.
+
+`scale_by_program` is the rule in descent direction, `optax_factory` adds the learning rate and the
+sign. The state is a step count and one tree per *live* slot: a slot that cannot reach the update
+costs no memory, and one that varies along no row, or no column, has length 1 there (`extents.py`).
+Everything is jittable, vmappable and differentiable with respect to the constants, which may be
+traced.
+"""
+
+import inspect
+import types
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from veldt.search.errors import ProgramError
+from veldt.search.language.dataflow import Dataflow, lower
+from veldt.search.language.roles import EMBEDDING, LAST, Roles
+from veldt.search.language.statements import AbstractProgram
+from veldt.search.runtime import execute
+from veldt.tasks.inner_loop import trainable
+from veldt.tasks.inner_loop.flat import Layout
+
+
+class ScaleByProgramState(NamedTuple):
+    """State of `scale_by_program`."""
+
+    count: Any  # shape=(), dtype=jnp.int32; steps taken
+    slots: dict[str, Any]  # by the slot's name, a tree of arrays that broadcast to the parameters
+
+
+def scale_by_program(
+    program: AbstractProgram, /, roles: Roles | None = None, **constants: Any
+) -> optax.GradientTransformationExtraArgs:
+    """The program's update, in descent direction, before the learning rate.
+
+    Args:
+      program: the rule.
+      roles: what the parameters are, where the guesses from their names are wrong; for a program
+        that reads such a role.
+      **constants: values for the program's constants (numbers or traced scalars) in place of its
+        defaults.
+
+    Raises:
+      ProgramError: a constant that the program does not have.
+    """
+    unknown = sorted(set(constants) - {name for name, _ in program.constants})
+    if unknown:
+        allowed = ", ".join(name for name, _ in program.constants) or "none"
+        raise ProgramError(f"{program.name} has no constant {unknown[0]!r}; it has: {allowed}")
+    return scale_by_dataflow(lower(program), program.name, roles, constants)
+
+
+def scale_by_dataflow(
+    flow: Dataflow,
+    name: str = "the rule",
+    roles: Roles | None = None,
+    constants: Mapping[str, Any] = types.MappingProxyType({}),
+) -> optax.GradientTransformationExtraArgs:
+    """`scale_by_program` of a program that is lowered already.
+
+    Args:
+      flow: the lowered program.
+      name: what errors call it.
+      roles: see `scale_by_program`.
+      constants: values for the program's constants, over its defaults.
+    """
+
+    def init_fn(params: Any) -> ScaleByProgramState:
+        leaves, treedef = _flatten(params)
+        shapes = execute.slot_shapes(flow, [jnp.shape(leaf) for leaf in leaves])
+        slots = {
+            slot: treedef.unflatten(map(_zeros, leaves, thin)) for slot, thin in shapes.items()
+        }
+        return ScaleByProgramState(jnp.zeros([], jnp.int32), slots)
+
+    def update_fn(
+        updates: Any, state: ScaleByProgramState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, ScaleByProgramState]:
+        del extra_args
+        if params is None:
+            raise ValueError(f"{name} reads the parameters: call update(grads, state, params)")
+        count = optax.safe_increment(state.count)
+        grads, treedef = _flatten(updates)
+        inputs = {"w": treedef.flatten_up_to(params), "g": grads}
+        inputs |= {slot: treedef.flatten_up_to(tree) for slot, tree in state.slots.items()}
+        if flow.live_roles:
+            by_leaf = (roles or Roles()).of(updates)
+            inputs |= {role: [leaf[role] for leaf in by_leaf] for role in flow.live_roles}
+        # bfloat16 cannot count past 256: the step is kept in at least float32.
+        step = [count.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in grads]
+        update, new_slots = execute.execute(flow, jnp, inputs, step, constants)
+        slots = {
+            slot: treedef.unflatten(leaves)
+            for slot, leaves in zip(flow.live_slots, new_slots, strict=True)
+        }
+        return treedef.unflatten(update), ScaleByProgramState(count, slots)
+
+    return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))
+
+
+def on_vector(
+    tx: optax.GradientTransformationExtraArgs, layout: Layout
+) -> optax.GradientTransformationExtraArgs:
+    """A transform of trees, as one of the flat vectors [D] that the interpreter works on.
+
+    Args:
+      tx: the transform.
+      layout: where the tree's leaves lie in the vector.
+    """
+
+    def update_fn(
+        updates: Any, state: Any, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, Any]:
+        tree = None if params is None else layout.unravel(params)
+        updates, state = tx.update(layout.unravel(updates), state, tree, **extra_args)
+        return layout.ravel(updates), state
+
+    return optax.GradientTransformationExtraArgs(
+        lambda params: tx.init(layout.unravel(params)), update_fn
+    )
+
+
+def _flatten(tree: Any) -> tuple[list[Any], Any]:
+    leaves, treedef = jax.tree.flatten(tree)
+    return leaves, treedef
+
+
+def _zeros(like: Any, shape: tuple[int, ...]) -> jax.Array:
+    # An array of the parameter's own shape keeps its sharding.
+    if jnp.shape(like) == shape:
+        return jnp.zeros_like(like)
+    return jnp.zeros(shape, jnp.asarray(like).dtype)
+
+
+class OptaxFactory(Protocol):
+    """`factory(learning_rate, **constants)`, with the program's constants in its signature."""
+
+    def __call__(
+        self, learning_rate: optax.ScalarOrSchedule, **constants: Any
+    ) -> optax.GradientTransformationExtraArgs: ...
+
+
+def optax_factory(program: AbstractProgram) -> OptaxFactory:
+    """The program as an optimizer's factory: training does `w <- w - learning_rate * update`.
+
+    The factory's signature names the constants, so that
+    `optax.inject_hyperparams(program.as_optax)` finds them. Where the program reads a role that is
+    guessed from the parameters' names, the factory takes `roles=Roles(...)` too.
+    """
+
+    def factory(
+        learning_rate: optax.ScalarOrSchedule, roles: Roles | None = None, **constants: Any
+    ) -> optax.GradientTransformationExtraArgs:
+        return trainable.skip_untrainable(
+            optax.chain(
+                scale_by_program(program, roles, **constants),
+                optax.scale_by_learning_rate(learning_rate),
+            )
+        )
+
+    rate = inspect.Parameter("learning_rate", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    keywords = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
+        for name, value in program.constants
+    ]
+    if {LAST, EMBEDDING} & set(lower(program).live_roles):
+        keywords.append(inspect.Parameter("roles", inspect.Parameter.KEYWORD_ONLY, default=None))
+    factory.__name__ = factory.__qualname__ = program.name
+    factory.__doc__ = program.doc or f"The update rule {program.name} as an Optax transform."
+    factory.__signature__ = inspect.Signature([rate, *keywords])  # type: ignore[attr-defined]
+    return factory

@@ -1,0 +1,133 @@
+"""The entries of a hall of fame, as the finals leave them in the store."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from veldt.search import objectives
+from veldt.search.evaluation.jobs import Status
+from veldt.search.program import Program
+from veldt.search.storage.store import Store
+from veldt.tasks.inner_loop import hollow
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a rule's last runs ended, as far as scores do not say.
+
+    Attributes:
+      failure: what the first of its runs on the final seeds that failed came to; empty if none did.
+      at_floor: tasks where half of these runs or more are at the floor, below which nothing can be
+        told apart.
+      meta_at_floor: likewise, of meta-validation.
+    """
+
+    failure: str = ""
+    at_floor: tuple[str, ...] = ()
+    meta_at_floor: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, store: Store, candidate: int, learning_rate: float | None) -> "End":
+        """What the store says of a rule at the learning rate that it was judged at."""
+        if learning_rate is None:
+            return cls()
+        query = (
+            "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND learning_rate = ? "
+            "ORDER BY task, seed"
+        )
+        rows = store.rows(query, (candidate, "final", learning_rate))
+        failures = [row for row in rows if row["status"] != Status.OK]
+        failure = ""
+        if failures:
+            said = failures[0].get("message")
+            failure = f"{failures[0]['status']} on {failures[0]['task']}" + (
+                f": {said}" if said else ""
+            )
+        if not _has_floor(store):
+            return cls(failure)
+        meta = store.rows(query, (candidate, "meta-final", learning_rate))
+        return cls(failure, _at_floor(rows), _at_floor(meta))
+
+
+def _has_floor(store: Store) -> bool:
+    """Whether scores are logarithms of losses, and no function of a user's."""
+    config = json.loads(store.meta().get("config", "{}"))
+    return config.get("objective", objectives.DEFAULT) in objectives.OBJECTIVES
+
+
+def _at_floor(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Tasks where half of the runs or more are at the floor."""
+    by_task: dict[str, list[bool]] = {}
+    for row in rows:
+        if row["log_loss"] is not None:
+            by_task.setdefault(row["task"], []).append(hollow.at_floor(row["log_loss"]))
+    return tuple(task for task, floored in by_task.items() if 2 * sum(floored) >= len(floored))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the hall of fame.
+
+    Attributes:
+      label: how the table names it.
+      candidate: its id in the store; below 0 for a baseline.
+      program: the rule, simplified; with its constants tuned where the finals tune.
+      learning_rate: the best of the grid on the selection seeds; None where every one failed.
+      length: live instructions.
+      search_fitness: the fitness that the search saw; None for a baseline.
+      select: mean log loss on the selection seeds, at that learning rate.
+      final: mean log loss on the final seeds; None where a run failed.
+      final_error: standard error of that mean over seeds.
+      meta: mean log loss on the meta-validation tasks; None where a run failed or there are none.
+      winner: True for the one that the run hands over.
+      stages: of the funnel, that it passed; a baseline passes none.
+      end: how its runs on the final seeds ended.
+    """
+
+    label: str
+    candidate: int
+    program: Program
+    learning_rate: float | None
+    length: int
+    search_fitness: float | None
+    select: float | None
+    final: float | None
+    final_error: float | None
+    meta: float | None
+    winner: bool = False
+    stages: int = 0
+    end: End = field(default_factory=End)
+
+
+def read_entries(store: Store) -> list[Entry]:
+    """The finals' result as stored; empty before the finals have been played."""
+    of_version_3 = store.version >= 3
+    program = "COALESCE(h.program, c.program)" if of_version_3 else "c.program"
+    stages = "h.stages" if of_version_3 else "0"
+    rows = store.rows(
+        "SELECT h.id, h.label, h.candidate, h.learning_rate, h.length, h.search_fitness, "
+        "h.select_score, h.final_score, h.final_error, h.meta, h.winner, "
+        f"{program} AS program, {stages} AS stages "
+        "FROM hall_of_fame h JOIN candidate c ON c.id = h.candidate ORDER BY h.id"
+    )
+    return [
+        Entry(
+            label=row["label"],
+            candidate=row["candidate"],
+            program=Program.parse(row["program"]),
+            learning_rate=row["learning_rate"],
+            length=row["length"],
+            search_fitness=row["search_fitness"],
+            select=row["select_score"],
+            final=row["final_score"],
+            final_error=row["final_error"],
+            meta=row["meta"],
+            winner=bool(row["winner"]),
+            stages=row["stages"],
+            end=End.read(store, row["candidate"], row["learning_rate"]),
+        )
+        for row in rows
+    ]

@@ -1,0 +1,265 @@
+"""The run's store: one SQLite file that survives `kill -9`.
+
+One writer, the driver, in write-ahead mode. A proposal, its program, its evaluations and what they
+changed are told in one transaction: after a crash each is there whole or not at all, so nothing is
+lost that was told and nothing is counted twice. There is no separate search state to
+checkpoint: population, caches and incumbent are functions of the rows (`evolution.py` rebuilds
+them), and random numbers of the seed and the proposal's number.
+
+A run that was killed and resumed has the same rows as one left alone, up to the columns named
+`*_s`, which hold times, and the `MACHINE_TABLES`. The tables are in `schema.py`.
+"""
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TextIO, final
+
+from veldt.search.errors import StoreError
+from veldt.search.storage import checksums, schema
+from veldt.tasks.common import errors as task_errors
+from veldt.tasks.common.disk import atomic_files
+
+FILE_NAME: Final = "store.sqlite"
+MIN_FREE_BYTES: Final = 64 * 2**20  # A run of 10,000 proposals takes about 10 MiB.
+# What happened on machines: left out where runs are compared.
+MACHINE_TABLES: Final = schema.MACHINE_TABLES
+
+
+@final
+class Store:
+    """A run's store, open for writing by this process alone.
+
+    Guarantees: what `transaction` wrote is durable when it returns, as a whole; a second writer is
+    refused; a damaged file or one of a newer version is refused before anything is written to it.
+    """
+
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, lock: TextIO | None, version: int
+    ):
+        self.path = path
+        self.version = version  # Of its tables: below the present one only where read-only.
+        self._connection = connection
+        self._lock = lock
+        self._checksums = checksums.Checksums(connection)
+
+    @classmethod
+    def create(cls, directory: Path) -> "Store":
+        """Makes the store of a new run; one in which nothing was told yet is replaced.
+
+        Raises:
+          StoreError: there is one already, or the directory cannot be written.
+        """
+        path = directory / FILE_NAME
+        with contextlib.ExitStack() as undo:
+            lock = undo.enter_context(_lock(directory))
+            if path.exists() and _holds_something(path):
+                raise StoreError(
+                    f"{directory} already holds a run: continue it with --resume, or choose "
+                    "another --run-dir"
+                )
+            _check_space(directory)
+            # Built aside and renamed, so that a crash leaves no half-made store behind.
+            draft = directory / (FILE_NAME + ".new")
+            try:
+                draft.unlink(missing_ok=True)
+                with contextlib.closing(sqlite3.connect(draft)) as connection:
+                    schema.create(connection)
+                # What a process left that was killed before anything was told: its log would be
+                # taken for the new store's.
+                for suffix in ("-wal", "-shm"):
+                    path.with_name(path.name + suffix).unlink(missing_ok=True)
+                draft.rename(path)
+                store = cls(path, _connect(path), lock, schema.SCHEMA_VERSION)
+            except (OSError, sqlite3.Error) as error:
+                raise StoreError(f"{path} cannot be made: {error}") from None
+            undo.pop_all()
+            return store
+
+    @classmethod
+    def open(cls, directory: Path, *, read_only: bool = False) -> "Store":
+        """Opens the store of an existing run, checking it.
+
+        For writing, a store of an older version is brought up to date.
+
+        Raises:
+          StoreError: there is none, it is damaged, of another version, or open elsewhere.
+        """
+        path = directory / FILE_NAME
+        if not path.is_file():
+            raise StoreError(f"{directory} holds no run (there is no {FILE_NAME} in it)")
+        with contextlib.ExitStack() as undo:
+            lock = None if read_only else undo.enter_context(_lock(directory))
+            try:
+                connection = _connect(path, read_only=read_only)
+                undo.callback(connection.close)
+                verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+                if verdict != "ok":
+                    raise StoreError(f"{path} is damaged ({verdict}); restore it from a copy")
+                found = dict(connection.execute("SELECT key, value FROM meta"))
+                version = str(found.get("schema_version"))
+                # Of a version that has none, unless the version is what is damaged.
+                if checksums.has(connection) or version == str(schema.SCHEMA_VERSION):
+                    verdict = checksums.wrong(connection)
+            # What is no text or no number where SQLite or the checksums have one is a ValueError.
+            except (sqlite3.Error, ValueError, TypeError) as error:
+                raise StoreError(
+                    f"{path} is damaged or no run's store ({error}); restore it from a copy"
+                ) from None
+            if version not in map(str, schema.READABLE):
+                raise StoreError(
+                    f"{path} was written by another version of veldt (store version {version}, "
+                    f"this one reads {' and '.join(map(str, schema.READABLE))}); use the veldt "
+                    "that wrote it, or start a new run"
+                )
+            if verdict not in ("", "ok"):
+                raise StoreError(f"{path} is damaged ({verdict}); restore it from a copy")
+            store = cls(path, connection, lock, int(version))
+            if not read_only:
+                _check_space(directory)
+            if not read_only and store.version < schema.SCHEMA_VERSION:
+                with store.transaction():
+                    schema.migrate(connection, store.version)
+                store = cls(path, connection, lock, schema.SCHEMA_VERSION)
+            undo.pop_all()
+            return store
+
+    def close(self) -> None:
+        """Closes the file; further calls fail."""
+        self._connection.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inserted inside is committed together, or not at all.
+
+        Raises:
+          StoreError: the disk is full or the file cannot be written; nothing of the transaction is
+            kept.
+        """
+        written = False
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._connection.in_transaction:  # A full disk may have ended it already.
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._checksums.write()
+            self._connection.execute("COMMIT")
+            written = True
+        except sqlite3.DatabaseError as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            # Other kinds are mistakes of the caller's.
+            if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
+                raise
+            raise StoreError(
+                f"{self.path} cannot be written ({error}); what was told before is safe. "
+                "Once that is mended, --resume goes on"
+            ) from error
+        finally:
+            self._checksums.forget(written=written)
+
+    def insert(self, table: str, **values: Any) -> int:
+        """Adds one row inside a transaction. Returns its row id.
+
+        `table` and the names come from this package.
+        """
+        names = ", ".join(values)
+        marks = ", ".join("?" * len(values))
+        cursor = self._connection.execute(
+            f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values())
+        )
+        row_id = int(cursor.lastrowid or 0)
+        self._checksums.added(table, values, row_id)
+        return row_id
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
+        """Runs one statement inside a transaction."""
+        self._connection.execute(statement, tuple(parameters))
+        self._checksums.ran(statement)
+
+    def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> None:
+        """Runs one statement for each row of parameters, inside a transaction."""
+        self._connection.executemany(statement, parameters)
+        self._checksums.ran(statement)
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Sets one named text, inside a transaction."""
+        self.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (key, value),
+        )
+
+    def meta(self) -> dict[str, str]:
+        """All named texts."""
+        return dict(self._connection.execute("SELECT key, value FROM meta"))
+
+    def first(self, query: str, parameters: Sequence[Any] = ()) -> Any:
+        """Runs a SELECT of one column. Returns its first value, or None where there is no row."""
+        row = self._connection.execute(query, tuple(parameters)).fetchone()
+        return None if row is None else row[0]
+
+    def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Runs a SELECT. Returns one dict per row."""
+        return list(self.iterate(query, parameters))
+
+    def iterate(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[dict[str, Any]]:
+        """Runs a SELECT. Yields one dict per row, read as they are taken."""
+        cursor = self._connection.execute(query, tuple(parameters))
+        names = [column[0] for column in cursor.description]
+        return (dict(zip(names, row, strict=True)) for row in cursor)
+
+
+def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "?mode=rw")
+    if read_only and not path.with_name(path.name + "-wal").exists():
+        uri += "&immutable=1"  # nobody writes: no side files, and read-only folders will do
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0)
+    if not read_only:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # With WAL, NORMAL survives a killed process; only a power cut can lose the last
+            # transactions, and never half of one.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA foreign_keys = ON")
+        except sqlite3.DatabaseError:
+            connection.close()
+            raise
+    return connection
+
+
+def _check_space(directory: Path) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < MIN_FREE_BYTES:
+        raise StoreError(
+            f"{directory}: only {free / 2**20:.0f} MiB of disk are free; a run needs at least "
+            f"{MIN_FREE_BYTES / 2**20:.0f} MiB. Make room, or choose another --run-dir"
+        )
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether a store has any result. What cannot be read may hold one."""
+    try:
+        with contextlib.closing(_connect(path)) as connection:
+            return connection.execute("SELECT 1 FROM candidate LIMIT 1").fetchone() is not None
+    except sqlite3.Error:
+        return True
+
+
+def _lock(directory: Path) -> TextIO:
+    try:
+        return atomic_files.lock(directory)
+    except task_errors.TaskError as error:
+        raise StoreError(str(error)) from None

@@ -1,0 +1,187 @@
+"""What a run's work took, in figures for people: workers, seconds used and wasted, what went wrong.
+
+A running search's figures come from its pool (`PoolStats`), a stored one's from the store's
+sittings; both are worded here.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+from veldt.search.storage.store import Store
+from veldt.tasks.pool.base import EventKind, PoolEvent, PoolStats, WorkerStats
+
+MAX_EVENTS_READ: Final = 20
+# What is worth a line of its own while the search runs.
+TROUBLE: Final = frozenset(
+    (
+        EventKind.WORKER_LOST,
+        EventKind.RETRY,
+        EventKind.TIMEOUT,
+        EventKind.QUARANTINE,
+        EventKind.POOL,
+    )
+)
+_YEAR_10000_S: Final = 253_402_300_800
+_FEW_WORKERS: Final = 4
+_UNITS: Final = (("s", 1), ("min", 60), ("h", 3600))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SittingRow:
+    """One process's work on a run, as stored.
+
+    Attributes:
+      place: host and process.
+      began: UTC, ISO 8601.
+      state: working (or killed), done, stopped or failed.
+      elapsed_s: seconds that it lasted.
+      stats: the pool's figures when they were last stored.
+    """
+
+    place: str
+    began: str
+    state: str
+    elapsed_s: float
+    stats: PoolStats
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Work:
+    """All sittings of a run, in their order, and the last events of its pools, oldest first."""
+
+    sittings: tuple[SittingRow, ...]
+    events: tuple[PoolEvent, ...]
+
+
+def read_work(store: Store) -> Work:
+    """A run's record of its work; empty where an older version of veldt made its store.
+
+    Raises:
+      ValueError: a value is not of the kind that it should be.
+    """
+    if store.version < 2:
+        return Work((), ())
+    sittings = []
+    for row in store.rows("SELECT * FROM sitting ORDER BY id"):
+        query = "SELECT * FROM worker WHERE sitting = ? ORDER BY name"
+        workers = tuple(
+            WorkerStats(
+                str(worker["name"]),
+                str(worker["place"]),
+                int(worker["jobs"]),
+                float(worker["busy_s"]),
+                float(worker["alive_s"]),
+            )
+            for worker in store.rows(query, (row["id"],))
+        )
+        stats = PoolStats(
+            backend=str(row["backend"]),
+            num_workers=int(row["num_workers"]),
+            num_ready=0,
+            num_queued=0,
+            num_running=0,
+            num_done=int(row["done"]),
+            num_retries=int(row["retries"]),
+            num_reissued=int(row["reissued"]),
+            num_timeouts=int(row["timeouts"]),
+            num_killed=int(row["killed"]),
+            num_lost_workers=int(row["lost_workers"]),
+            busy_s=float(row["busy_s"]),
+            wasted_s=float(row["wasted_s"]),
+            starting_s=float(row["starting_s"]),
+            alive_s=float(row["alive_s"]),
+            workers=workers,
+        )
+        place = f"{row['host']}, process {int(row['pid'])}"
+        began, state = str(row["began"]), str(row["state"])
+        sittings.append(SittingRow(place, began, state, float(row["elapsed_s"]), stats))
+    query = "SELECT * FROM pool_event ORDER BY id DESC LIMIT ?"
+    events = [
+        PoolEvent(
+            _time(row["time_s"]),
+            EventKind(row["kind"]),
+            str(row["worker"]),
+            str(row["job"]),
+            str(row["message"]),
+        )
+        for row in reversed(store.rows(query, (MAX_EVENTS_READ,)))
+    ]
+    return Work(tuple(sittings), tuple(events))
+
+
+def _time(value: object) -> float:
+    time_s = float(str(value))
+    if not 0 <= time_s < _YEAR_10000_S:
+        raise ValueError(f"{time_s} stands where a time should")
+    return time_s
+
+
+def figures(stats: PoolStats) -> dict[str, str]:
+    """A running pool's figures, by the names under which they are shown; those there are."""
+    found = {
+        "workers": f"{stats.num_ready:,} of {stats.num_workers:,} ready, {stats.num_running:,} "
+        f"jobs running, {stats.num_queued:,} queued",
+        "per worker": throughput(stats.workers),
+        "worker time": shares(stats),
+        "trouble": trouble(stats),
+    }
+    return {name: figure for name, figure in found.items() if figure not in ("", "-")}
+
+
+def throughput(workers: Sequence[WorkerStats]) -> str:
+    """Jobs done per time: of each worker where there are few, else how they spread."""
+    rates = [worker.num_jobs / worker.alive_s for worker in workers if worker.alive_s > 0]
+    if not rates:
+        return "-"
+    median = statistics.median(rates)
+    unit, seconds = next(((u, s) for u, s in _UNITS if median * s >= 1), _UNITS[-1])
+    if len(rates) <= _FEW_WORKERS:
+        figures = ", ".join(f"{rate * seconds:.1f}" for rate in rates)
+    else:
+        low, middle, high = (x * seconds for x in (min(rates), median, max(rates)))
+        figures = f"min {low:.1f}, median {middle:.1f}, max {high:.1f}"
+    return f"{figures} jobs/{unit}"
+
+
+def shares(stats: PoolStats) -> str:
+    """Where the workers' time went, in per cent of the time that they were there."""
+    if not stats.alive_s > 0:
+        return "-"
+    busy, wasted = (min(x / stats.alive_s, 1.0) for x in (stats.busy_s, stats.wasted_s))
+    return f"{busy:.0%} busy, {wasted:.0%} wasted, {max(1 - busy - wasted, 0.0):.0%} idle"
+
+
+def trouble(stats: PoolStats) -> str:
+    """What went wrong so far; empty if nothing did."""
+    counts = {
+        "workers lost": stats.num_lost_workers,
+        "retries": stats.num_retries,
+        "time-outs": stats.num_timeouts,
+        "quarantined": stats.num_killed,
+    }
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+
+
+def event_line(event: PoolEvent) -> str:
+    """An event in a line."""
+    subjects = ", ".join(part for part in (event.worker, event.job) if part)
+    parts = (event.kind.value.replace("-", " "), subjects, event.message.split("\n", 1)[0])
+    return ": ".join(part for part in parts if part)
+
+
+def cost_line(work: Work) -> str:
+    """What the run cost, over all its sittings."""
+    all_stats = [sitting.stats for sitting in work.sittings]
+    spent = sum(stats.alive_s + stats.starting_s for stats in all_stats)
+    used = sum(stats.busy_s for stats in all_stats)
+    wasted = sum(stats.wasted_s for stats in all_stats)
+    lost = sum(stats.num_lost_workers for stats in all_stats)
+    sittings = f" in {len(all_stats)} sittings" if len(all_stats) > 1 else ""
+    return (
+        f"cost: {spent:,.1f} worker-seconds{sittings}, of them {used:,.1f} used and {wasted:,.1f} "
+        f"wasted; {lost:,} workers lost"
+    )

@@ -1,0 +1,1 @@
+"""The trainings that a comparison needs: sweeps, their cost, their cache."""

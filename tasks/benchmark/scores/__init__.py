@@ -1,0 +1,1 @@
+"""From finished sweeps to scores with intervals."""

@@ -1,0 +1,1 @@
+"""Typed configs: dataclasses, YAML and JSON."""

@@ -1,0 +1,137 @@
+"""Loading what a user names as "module:name", from the current directory or installed packages."""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from veldt.tasks.common import errors
+
+_END_PROCESS: Final = os._exit
+
+
+def load_object(kind: str, name: str) -> Callable[..., Any]:
+    """Import "module:name" and return the function or class of that name.
+
+    Args:
+      kind: What it is to be, for messages: "task".
+      name: Module as in an import statement, colon, name.
+
+    Raises:
+      UnknownNameError: There is no such module, or nothing of this name in it.
+      TaskError: Importing fails, or what is found cannot be called.
+    """
+    module_name, _, object_name = name.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), object_name]):
+        raise errors.UnknownNameError(
+            f'{kind} {name!r}: write "module:factory", the module as in an import statement '
+            "(no slashes, no .py) and the factory's name."
+        )
+    with current_directory_importable():
+        _forbid_second_copy(kind, name, module_name)
+        try:
+            with no_exit():
+                module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            # Where the user's module is there, and one that it imports is not, that is a failure.
+            missing = f"{module_name}.".startswith(f"{error.name}.")
+            raise (errors.UnknownNameError if missing else errors.TaskError)(
+                f"{kind} {name!r}: {error}{_near(module_name) if missing else ''}; looked in the "
+                f"current directory {Path.cwd()} and the installed packages."
+            ) from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise errors.TaskError(
+                f"{kind} {name!r}: importing {module_name} failed: {type(error).__name__}: {error}"
+            ) from error
+    found = getattr(module, object_name, None)
+    if not callable(found):
+        functions = [key for key, value in vars(module).items() if callable(value)]
+        raise errors.UnknownNameError(
+            f"{kind} {name!r}: {module_name} has no function or class {object_name!r}"
+            f"{errors.did_you_mean(object_name, functions)}."
+        )
+    return found
+
+
+def call(kind: str, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return what a user's function returns; whatever it raises instead is an error that names it.
+
+    Args:
+      kind: What was named, for messages: "task".
+      name: As it was named.
+      function: Theirs.
+      *args: Its arguments.
+      **kwargs: Likewise.
+
+    Raises:
+      TaskError: It raised, or tried to end the process.
+    """
+    try:
+        with no_exit(), current_directory_importable():
+            return function(*args, **kwargs)
+    except (errors.TaskError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        called = getattr(function, "__name__", repr(function))
+        raise errors.TaskError(
+            f"{kind} {name!r}: {called}() failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def no_exit() -> Iterator[None]:
+    """Let a stranger's `os._exit` raise `SystemExit`, as `sys.exit` does, while the block runs.
+
+    Else the process would be gone without a word. Its own `os._exit` a process takes from before.
+    """
+    here = os.getpid()
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != here:  # A child that was forked meanwhile has to end so.
+            _END_PROCESS(status)
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = _END_PROCESS
+
+
+@contextlib.contextmanager
+def current_directory_importable() -> Iterator[None]:
+    """Put the current directory first on the import path, as `python -m` does, for a while."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        importlib.invalidate_caches()
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _near(module_name: str) -> str:
+    """Return the hint of a module in the current directory with nearly this name."""
+    folder = Path.cwd().joinpath(*module_name.split(".")[:-1])
+    prefix = module_name.rpartition(".")[0]
+    found = {path.stem for path in folder.glob("*.py")} if folder.is_dir() else set()
+    known = [f"{prefix}.{stem}" if prefix else stem for stem in sorted(found - {"__init__"})]
+    return errors.did_you_mean(module_name, known)
+
+
+def _forbid_second_copy(kind: str, name: str, module_name: str) -> None:
+    """Refuse `tasks.x:y` from veldt's own checkout: it would make a second copy of every class."""
+    top = module_name.partition(".")[0]
+    if top == "veldt" or top in sys.modules:
+        return
+    spec = importlib.util.find_spec(top)
+    veldt_root = Path(__file__).resolve().parents[2]
+    is_room = (veldt_root / "veldt" / top).exists()  # What else is in a checkout may be named.
+    if is_room and spec and spec.origin and Path(spec.origin).resolve().parent.parent == veldt_root:
+        raise errors.TaskError(f"{kind} {name!r} lies inside veldt: write 'veldt.{name}'.")

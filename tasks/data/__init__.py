@@ -1,0 +1,1 @@
+"""Data sets: embedded, found on disk, or the user's own arrays."""

@@ -1,0 +1,1 @@
+"""The inner loop: training a task by an optimizer."""

@@ -1,0 +1,1 @@
+"""Task pools: jobs done in threads, in processes of a Ray cluster, or simulated."""

@@ -1,0 +1,123 @@
+"""Where work is done, as a config; the one place that knows the pool's back ends."""
+
+import dataclasses
+import os
+from typing import Literal, final
+
+from veldt.tasks.pool import base, inline
+
+# Beyond this many workers, threads of one process wait for Python's lock and for each other.
+MAX_INLINE_WORKERS = 8
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class RayConfig:
+    """How the `ray` back end uses a cluster.
+
+    Attributes:
+        address: The cluster's: "auto" (the one this machine belongs to), "HOST:PORT", or
+            "ray://HOST:10001" (from outside); null starts one on this machine alone, which listens
+            on loopback only and ends with the run.
+        num_cpus: CPU cores that each worker is given.
+        num_gpus: GPUs that each worker is given; a fraction shares one among several. Null gives
+            each worker one where every node that runs workers has GPUs, else none.
+        resources: Custom resources that each worker is given, such as {TPU: 4}.
+        memory_limit_gib: A worker that grows past this much memory is ended, and its job is
+            tried again; null sets no limit.
+        wheel: The veldt wheel that Ray puts on the nodes; null where veldt is installed there.
+        working_dir: A folder that Ray copies to the nodes, for tasks of your own; null copies none.
+        env_vars: Environment variables of the workers.
+    """
+
+    address: str | None = None
+    num_cpus: float = 1.0
+    num_gpus: float | None = None
+    resources: dict[str, float] = dataclasses.field(default_factory=dict)
+    memory_limit_gib: float | None = None
+    wheel: str | None = None
+    working_dir: str | None = None
+    env_vars: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("num_cpus", "num_gpus"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} is {value}; it must be at least 0")
+        for name, value in self.resources.items():
+            if not value > 0:
+                raise ValueError(f"resources: {name} is {value}; it must be above 0")
+        if self.memory_limit_gib is not None and not self.memory_limit_gib > 0:
+            raise ValueError(f"memory_limit_gib is {self.memory_limit_gib}; it must be above 0")
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class PoolConfig:
+    """Where work is done.
+
+    Attributes:
+        backend: "inline" runs workers as threads of this process, "ray" as actors of a Ray cluster;
+            "auto" takes Ray where an address is given (here or in RAY_ADDRESS) or more than 8
+            workers are wanted.
+        num_workers: How many jobs run at once; null takes the cores this process may use, or what
+            the cluster has room for.
+        timeout_s: A job's limit in seconds; null sets none. Ray replaces a worker that exceeds it;
+            inline it is noticed when the job has ended.
+        max_tries: How many workers a job may take down before it is given up as `killed`.
+        straggler_factor: With idle workers, a job that runs this many times longer than nearly all
+            others is also given to a second worker; null never does.
+        ray: How the `ray` back end uses a cluster.
+    """
+
+    backend: Literal["auto", "inline", "ray"] = "auto"
+    num_workers: int | None = None
+    timeout_s: float | None = None
+    max_tries: int = 3
+    straggler_factor: float | None = 4.0
+    ray: RayConfig = dataclasses.field(default_factory=RayConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("num_workers", "max_tries"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if self.timeout_s is not None and not self.timeout_s > 0:
+            raise ValueError(f"timeout_s is {self.timeout_s}; it must be above 0")
+        if self.straggler_factor is not None and not self.straggler_factor > 1:
+            raise ValueError(f"straggler_factor is {self.straggler_factor}; it must be above 1")
+
+
+def make_pool(config: PoolConfig, factory: base.WorkerFactory) -> base.Pool:
+    """Make the pool that a config names; use it as a context manager.
+
+    Args:
+        config: Back end, number of workers, limits.
+        factory: Makes one worker, where that worker lives.
+
+    Raises:
+        PoolError: The cluster cannot be reached, or has no room for a single worker.
+    """
+    if choose_backend(config) == "ray":
+        from veldt.tasks.pool import ray_pool
+
+        return ray_pool.RayPool(factory, config)
+    num_workers = config.num_workers or num_usable_cores()
+    return inline.InlinePool(factory, num_workers, timeout_s=config.timeout_s)
+
+
+def choose_backend(config: PoolConfig) -> Literal["inline", "ray"]:
+    """The back end that a config names or, by "auto", that suits this machine."""
+    if config.backend != "auto":
+        return config.backend
+    if config.ray.address is not None or os.environ.get("RAY_ADDRESS"):
+        return "ray"
+    many = (config.num_workers or num_usable_cores()) > MAX_INLINE_WORKERS
+    return "ray" if many else "inline"
+
+
+def num_usable_cores() -> int:
+    """How many cores this process may use: its affinity where the system tells it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

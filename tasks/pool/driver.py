@@ -1,0 +1,212 @@
+"""Ask/tell above the pool: the same run whatever the timing and the number of workers.
+
+An engine proposes (`ask`) and learns (`tell`). With several workers, results come back in an order
+that depends on the machine, so an engine that learnt from them as they come could never repeat a
+run. `OrderedDriver` fixes the order of all calls beforehand. Proposals are numbered 0, 1, 2, ...
+With a window of 3 the calls are, always,
+
+    ask 0, ask 1, ask 2, tell 0, ask 3, tell 1, ask 4, tell 2, ...
+
+so proposal `i` knows of the results up to `i - window` and of no other, and a result that arrives
+early waits for its turn. Workers stay busy while `window` is some multiple of their number: the
+window is part of an experiment's definition, the number of workers is not.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeAlias, final
+
+from veldt.tasks.common import stopping
+from veldt.tasks.pool import base
+
+WATCH_S = 0.5  # How long a wait for a result goes on before `watch` is called, and then again.
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """Work for a worker: a proposal's, or an extra job's.
+
+    Attributes:
+        payload: What the worker is called with.
+        label: What it is, for people: logs and events name it.
+    """
+
+    payload: object
+    label: str = ""
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ready:
+    """A proposal whose result is known without a worker: a cache hit, an invalid program.
+
+    It takes its place in the order like any other.
+    """
+
+    value: object
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stop:
+    """No proposal: nothing more is asked, and what is under way is told."""
+
+
+Proposal: TypeAlias = Run | Ready | Stop
+
+
+class AskFn(Protocol):
+    """Proposes."""
+
+    def __call__(self, index: int, /) -> Proposal:
+        """Return proposal `index`, knowing what has been told so far."""
+        ...
+
+
+class TellFn(Protocol):
+    """Learns."""
+
+    def __call__(self, index: int, outcome: base.JobResult | Ready, /) -> None:
+        """Take in what became of proposal `index`: its job's result, or the `Ready` it was."""
+        ...
+
+
+@final
+class OrderedDriver:
+    """Drives one engine through one pool, in an order that timing cannot change.
+
+    Ctrl-C, or a signal like it (`stopping`), while a result is awaited raises `KeyboardInterrupt`
+    at once. During an `ask` or a `tell` it is held back until that call returns, so no proposal is
+    ever half told; a second request is not held back. Either way `num_asked` and `num_told` say how
+    far the engine got. The pool still belongs to the caller, who closes it.
+    """
+
+    def __init__(
+        self,
+        pool: base.Pool,
+        *,
+        window: int,
+        start: int = 0,
+        watch: Callable[[], None] = lambda: None,
+    ):
+        """Drive `pool`, which no one else may use meanwhile.
+
+        Args:
+            pool: Where jobs go.
+            window: How many proposals may be asked and not yet told, at least 1.
+            start: The first proposal's number; a resumed run goes on counting.
+            watch: Called now and then while a result is awaited, so that someone can look at the
+                pool: show it, keep its record. It changes nothing of the run.
+        """
+        if window < 1:
+            raise ValueError(f"window is {window}; it must be at least 1")
+        self._pool = pool
+        self._window = window
+        self._watch = watch
+        self._num_asked = start
+        self._num_told = start
+        self._next_job_id = 0
+        self._job_of: dict[int, int] = {}  # proposal -> its job, until it is told
+        self._arrived: dict[int, base.JobResult] = {}  # job -> its result, until it is used
+        self._ready: dict[int, Ready] = {}  # proposal -> what it was, until it is told
+
+    @property
+    def num_asked(self) -> int:
+        """The number of the next proposal to ask for."""
+        return self._num_asked
+
+    @property
+    def num_told(self) -> int:
+        """The number of the next proposal to tell."""
+        return self._num_told
+
+    def run(self, ask: AskFn, tell: TellFn) -> None:
+        """Ask and tell until `ask` returns `Stop` and all that was asked has been told.
+
+        Args:
+            ask: Proposes; called with consecutive numbers.
+            tell: Learns; called with the same numbers in the same order. It may call `run_now`.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; see the class for what then holds.
+            PoolError: The pool cannot go on.
+        """
+        asking = True
+        while asking or self._num_told < self._num_asked:
+            if asking and self._num_asked - self._num_told < self._window:
+                with stopping.hold():
+                    asking = self._ask(ask)
+            else:
+                self._await_next()
+                with stopping.hold():
+                    self._tell(tell)
+
+    def run_now(self, runs: Sequence[Run]) -> Iterator[base.JobResult]:
+        """Run extra jobs, a few at a time; for use inside `tell`, or outside `run`.
+
+        No more of them than the pool's capacity are in flight at any time, however many there are.
+        Jobs are handed out as the results are taken, so take them all. Results of proposals that
+        arrive meanwhile are kept for their turn.
+
+        Args:
+            runs: What the workers are called with.
+
+        Yields:
+            One result per run, in their order, each as soon as it and those before it are there.
+        """
+        jobs: list[int] = []
+        in_flight: set[int] = set()
+        for position in range(len(runs)):
+            while True:
+                while len(jobs) < len(runs) and len(in_flight) < max(self._pool.capacity, 1):
+                    jobs.append(self._submit(runs[len(jobs)]))
+                    in_flight.add(jobs[-1])
+                if jobs[position] in self._arrived:
+                    break
+                in_flight.discard(self._receive())
+            yield self._arrived.pop(jobs[position])
+
+    def _ask(self, ask: AskFn) -> bool:
+        index = self._num_asked
+        match ask(index):
+            case Run() as run:
+                self._job_of[index] = self._submit(run)
+            case Ready() as ready:
+                self._ready[index] = ready
+            case Stop():
+                return False
+            case other:
+                raise TypeError(f"ask({index}) returned {other!r}; expected Run, Ready or Stop")
+        self._num_asked += 1
+        return True
+
+    def _await_next(self) -> None:
+        if (job := self._job_of.get(self._num_told)) is not None:
+            while job not in self._arrived:
+                self._receive()
+
+    def _tell(self, tell: TellFn) -> None:
+        index = self._num_told
+        if index in self._ready:
+            tell(index, self._ready.pop(index))
+        else:
+            tell(index, self._arrived.pop(self._job_of.pop(index)))
+        self._num_told += 1
+
+    def _submit(self, run: Run) -> int:
+        job = self._next_job_id
+        self._next_job_id += 1
+        self._pool.submit(base.Job(job, run.payload, run.label))
+        return job
+
+    def _receive(self) -> int:
+        """Wait for any job's result and keep it; returns the job."""
+        while True:
+            try:
+                result = self._pool.next_result(WATCH_S)
+            except TimeoutError:
+                self._watch()
+                continue
+            self._arrived[result.id] = result
+            return result.id

@@ -1,0 +1,164 @@
+"""What runs in a Ray worker process: one veldt worker, kept warm, that can be asked how it is.
+
+An actor has threads beside the one that runs batches. One (`control`) answers questions meanwhile,
+so the driver can tell a slow job from a worker that is stuck as a whole, and name the slow job.
+One (`watch`) waits with the reason, should this process have to end itself.
+
+The one module that imports Ray at once: `ray_pool` imports it when a cluster is connected.
+"""
+
+import logging
+import os
+import resource
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, final
+
+import ray
+
+from veldt.tasks.common import compiling, errors
+from veldt.tasks.pool.base import (
+    Job,
+    JobResult,
+    JobStatus,
+    WarmWorker,
+    Worker,
+    WorkerFactory,
+    run_job,
+)
+
+LOGGER: Final = logging.getLogger("veldt.pool")
+MEMORY_CHECK_S: Final = 0.1
+_END_PROCESS: Final = os._exit  # While a stranger's code runs it is another (`imports.no_exit`).
+MAX_FORGOTTEN: Final = 256
+LAST_WORDS_S: Final = 0.3  # For the reason to reach the driver, which ends this process at once.
+
+
+class Place(NamedTuple):
+    """Where a worker lives."""
+
+    node: str
+    host: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"{self.host}, process {self.pid}"
+
+
+class Doing(NamedTuple):
+    """What a worker is at: a job and since how many seconds, or none."""
+
+    job: int | None
+    spent_s: float
+
+
+@final
+class Host:
+    """The actor's class; `ray_pool` wraps it."""
+
+    def __init__(
+        self, name: str, timeout_s: float | None, memory_limit_gib: float | None, session: str
+    ):
+        """Wait for `start`.
+
+        Args:
+            name: The pool's name for this worker.
+            timeout_s: A job's limit; the driver enforces it, this side reports it.
+            memory_limit_gib: This process ends itself when it grows past it; None: no limit.
+            session: The name of the cluster's present life; empty if it is not known.
+        """
+        self._session = session
+        self._name = name
+        self._timeout_s = timeout_s
+        self._worker: Worker | None = None
+        self._job: Job | None = None
+        self._since = 0.0
+        self._forgotten: dict[int, None] = {}
+        self._ending = threading.Event()
+        self._last_words = ""
+        if memory_limit_gib is not None:
+            limit = int(memory_limit_gib * 2**30)
+            threading.Thread(target=self._watch_memory, args=(limit,), daemon=True).start()
+
+    def __repr__(self) -> str:
+        return self._name  # Ray puts this before every line that the process prints.
+
+    def where(self) -> Place:
+        """Say where this process is."""
+        return Place(ray.get_runtime_context().get_node_id(), socket.gethostname(), os.getpid())
+
+    def start(self, factory: WorkerFactory) -> float:
+        """Make the worker and warm it up. Returns the seconds that took."""
+        began = time.perf_counter()
+        if self._session:
+            # A worker that replaces another need not compile again what one of its node has.
+            try:
+                compiling.keep_compiled_for(self._session)
+            except errors.TaskError as error:
+                LOGGER.error("%s: nothing compiled is kept: %s", self._name, error)
+        self._worker = factory()
+        if isinstance(self._worker, WarmWorker):
+            self._worker.warm_up()
+        return time.perf_counter() - began
+
+    def run(self, batch_id: int, jobs: Sequence[Job]) -> list[JobResult]:
+        """Run jobs in order; none of them if the batch was forgotten meanwhile."""
+        if self._forgotten.pop(batch_id, self) is None or self._worker is None:
+            return []
+        results = []
+        for job in jobs:
+            self._since, self._job = time.monotonic(), job
+            result = run_job(self._worker, job, timeout_s=self._timeout_s, name=self._name)
+            self._job = None
+            if result.status is not JobStatus.OK:
+                LOGGER.warning("%s: %s: %s: %s", self._name, job.label, *_told(result))
+            results.append(result)
+        return results
+
+    @ray.method(concurrency_group="control")
+    def doing(self) -> Doing:
+        """Say what it is at; answered beside `run`."""
+        job, since = self._job, self._since
+        return Doing(None, 0.0) if job is None else Doing(job.id, time.monotonic() - since)
+
+    @ray.method(concurrency_group="control")
+    def forget(self, batch_id: int) -> None:
+        """Do not begin a batch that is waiting here; answered beside `run`."""
+        self._forgotten[batch_id] = None
+        while len(self._forgotten) > MAX_FORGOTTEN:  # Those that had begun already.
+            del self._forgotten[next(iter(self._forgotten))]
+
+    @ray.method(concurrency_group="watch")
+    def last_words(self) -> str:
+        """Wait until this process has to end itself, then say why; answered beside `run`."""
+        self._ending.wait()
+        return self._last_words
+
+    def _watch_memory(self, limit: int) -> None:
+        while (used := resident_bytes()) <= limit:
+            time.sleep(MEMORY_CHECK_S)
+        self._last_words = (
+            f"it held {used / 2**30:.2f} GiB; pool.ray.memory_limit_gib is {limit / 2**30:.2f}"
+        )
+        LOGGER.error("%s: %s: %s", self._name, self._job and self._job.label, self._last_words)
+        self._ending.set()
+        time.sleep(LAST_WORDS_S)
+        _END_PROCESS(137)  # As by the system's own memory killer.
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds; where the system does not tell, the most it ever held."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return pages * resource.getpagesize()
+
+
+def _told(result: JobResult) -> tuple[str, str]:
+    return result.status.value, result.message.split("\n", 1)[0]

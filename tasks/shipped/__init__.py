@@ -1,0 +1,1 @@
+"""The shipped tasks: models with their data."""

@@ -1,0 +1,183 @@
+"""Whom a search starts from, and restarts: against the rows that a search leaves."""
+
+import shutil
+
+import pytest
+
+from tests.search import fakes
+from veldt.search import rerun, rule_sources, run_search
+from veldt.search.config.evolution_config import FounderConfig
+from veldt.search.errors import SearchError
+from veldt.search.evolution import founders
+from veldt.search.language.ops import INTERPRETED
+from veldt.search.program import Program
+from veldt.search.report import search_report
+from veldt.search.storage import best_rule
+from veldt.search.storage.store import Store
+from veldt.tasks.pool.config import PoolConfig
+
+ONE = PoolConfig(num_workers=1)
+RULE = "def mine(w, g, m):\n    m = interp(g, m, 0.9)\n    return sign(m), m\n"
+
+
+def search(directory, *, resume=False, view=None, **changes):
+    config = fakes.small_config(**{"pool": ONE, **changes})
+    run_search.run_search(config, directory, resume=resume, view=view, factory=fakes.FakeWorker)
+    return config
+
+
+def rows(directory, query):
+    with Store.open(directory, read_only=True) as store:
+        return store.rows(query)
+
+
+class Stop(fakes.View):
+    """Presses Ctrl-C when so many results have been told."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def update(self, evolution):
+        if evolution.num_told == self.after:
+            raise KeyboardInterrupt
+
+
+def searched(directory, **changes):
+    """What was searched, as replay compares it."""
+    with Store.open(directory, read_only=True) as store:
+        tables = ("candidate", "proposal", "challenge", "hall_of_fame", "meta")
+        return {
+            table: [
+                {name: value for name, value in row.items() if not name.endswith("_s")}
+                for row in store.rows(f"SELECT * FROM {table}")
+            ]
+            for table in tables
+        }
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("first") / "a"
+    search(directory)
+    return directory
+
+
+@pytest.fixture
+def named(first_run, tmp_path):
+    """Founders: a finished run of which this test has its own copy, Lion, and a rule file."""
+    shutil.copytree(first_run, tmp_path / "a")
+    (tmp_path / "mine.py").write_text(RULE)
+    return (
+        FounderConfig(str(tmp_path / "a")),
+        FounderConfig("lion", 3e-4),
+        FounderConfig(str(tmp_path / "mine.py")),
+    )
+
+
+def test_founders_are_the_first_proposals_and_have_children(named, tmp_path):
+    config = search(tmp_path / "run", founders=named, tournament_size=1)
+    found = rows(tmp_path / "run", "SELECT * FROM proposal ORDER BY id")
+    hall = rows(tmp_path / "a", "SELECT * FROM hall_of_fame WHERE candidate >= 0 ORDER BY id")
+    count = len(hall) + 2
+    expected = [(row["program"], row["learning_rate"]) for row in hall]
+    expected += [(str(rule_sources.load_rule("lion")), 3e-4), (RULE, 3e-3)]
+    for row, (text, rate) in zip(found, expected, strict=False):
+        assert row["parent"] is None and row["mutation"].startswith("founder ")
+        assert row["learning_rate"] == rate
+        ours, theirs = Program.parse(row["program"]), Program.parse(text)
+        assert ours.lower().structural_hash == theirs.lower().structural_hash
+        assert len(ours.slots) >= config.num_slots
+    assert found[0]["mutation"].endswith(f"a #{hall[0]['candidate']}")
+    assert not found[count]["mutation"].startswith("founder ")
+    parents = {row["id"]: row["parent"] for row in found[count:]}
+    # Told before they are parents, and parents long before the proposals between are old enough.
+    assert all(p is None or p <= i - config.window for i, p in parents.items())
+    text = search_report.render(tmp_path / "run")
+    assert f"A search from adamw, {tmp_path}/a, lion and {tmp_path}/mine.py on" in text
+    early = [p for i, p in parents.items() if i < config.population_size]
+    assert len({p for p in early if p is not None and p < count}) > 1 and None in early
+
+
+def test_a_run_does_not_need_what_it_began_from_again(named, tmp_path):
+    search(tmp_path / "whole", founders=named)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "run", founders=named, view=Stop(3))
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "mine.py").write_text("no rule any more")
+    search(tmp_path / "run", founders=named, resume=True)
+    assert searched(tmp_path / "run") == searched(tmp_path / "whole")
+    assert rerun.replay(tmp_path / "run", tmp_path / "again") == []
+
+
+def test_the_initial_rule_of_a_run_comes_with_its_learning_rate(first_run):
+    config = fakes.small_config(initial_rule=str(first_run), learning_rate=None)
+    (initial,) = founders.load(config)
+    assert initial.genotype.learning_rate == best_rule.read_best(first_run).learning_rate
+    assert founders.read({founders.META_KEY: founders.dump((initial,))}, config) == (initial,)
+
+
+def test_a_founder_that_fails_is_told(tmp_path):
+    view = Stop(-1)
+
+    class Worker(fakes.FakeWorker):
+        def __call__(self, payload):
+            outcome = super().__call__(payload)
+            if payload.candidate == 1:
+                return fakes.Outcome(fakes.Status.REJECTED, None, outcome.runs)
+            return outcome
+
+    config = fakes.small_config(pool=ONE, max_evaluations=5, founders=(FounderConfig("lion"),))
+    run_search.run_search(config, tmp_path / "run", view=view, factory=Worker)
+    assert any("founder lion at learning rate 0.003: rejected" in note for note in view.notes)
+
+
+def test_founders_that_cannot_be_are_clear_errors(tmp_path):
+    with pytest.raises(SearchError, match="16 founders, the initial rule included, for 15 places"):
+        search(tmp_path / "run", founders=(FounderConfig("lion"),) * 15)
+    with pytest.raises(SearchError, match="adamw comes with no learning rate"):
+        search(tmp_path / "run", learning_rate=None)
+    with pytest.raises(SearchError, match="did you mean lion"):
+        search(tmp_path / "run", founders=(FounderConfig("lionn"),))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="founders, niche_size and restart_after"):
+        fakes.small_config(parents="initial", restart_after=5)
+
+
+def test_after_a_restart_all_descend_from_the_best(tmp_path):
+    changes = {"restart_after": 8, "islands": 3, "max_evaluations": 50}
+    config = search(tmp_path / "run", **changes)
+    found = rows(tmp_path / "run", "SELECT * FROM proposal ORDER BY id")
+    won = {r["proposal"] for r in rows(tmp_path / "run", "SELECT * FROM challenge WHERE won = 1")}
+    best_, stale, restarts = None, 0, []
+    for row in found:
+        if row["id"] in won:
+            best_, stale = row["id"], 0
+        else:
+            stale += row["source"] == "evaluated"
+        if stale == 8:
+            restarts.append((row["id"], best_))
+            stale = 0
+    assert len(restarts) > 2
+    num_after = 0
+    for row in found:
+        before = [pair for pair in restarts if pair[0] <= row["id"] - config.window]
+        if before:
+            last, best_ = before[-1]
+            num_after += row["parent"] == best_
+            assert row["parent"] == best_ or row["parent"] > last
+    assert num_after > 5
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "cut", view=Stop(restarts[1][0] + 3), **changes)
+    search(tmp_path / "cut", resume=True, **changes)
+    assert searched(tmp_path / "cut") == searched(tmp_path / "run")
+    assert rerun.replay(tmp_path / "run", tmp_path / "again") == []
+
+
+def test_the_interpreter_has_room_for_what_children_inherit(named):
+    config = fakes.small_config(founders=(*named, FounderConfig("muon", 0.02)))
+    start = founders.load(config)
+    inherited = {s.op for one in start for s in one.genotype.program.statements}
+    room = run_search._evaluator(config, start).capacity.ops
+    assert "orthogonalize" not in config.evaluator.capacity.ops
+    assert inherited & set(INTERPRETED) <= set(room) and "orthogonalize" in room

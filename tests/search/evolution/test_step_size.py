@@ -1,0 +1,84 @@
+"""Children's learning rates follow their updates' sizes, against sizes written out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from veldt.search.config.evolution_config import MutationConfig
+from veldt.search.evaluation import probe
+from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evolution import mutation, step_size
+from veldt.search.evolution.mutation import Child
+from veldt.search.language import dataflow
+from veldt.search.program import Program
+from veldt.search.rule_sources import load_rule
+from veldt.search.runtime import execute
+
+SGD = Genotype(Program.parse("def rule(w, g):\n    return g\n"), 0.1)
+
+
+def child_of(text, mutation_, rate=0.1):
+    return Child(Genotype(Program.parse(f"def rule(w, g):\n    {text}\n"), rate), mutation_, 0)
+
+
+def test_a_child_whose_update_is_larger_gets_a_rate_as_much_lower():
+    child = step_size.matched(SGD, child_of("return 8.0 * g", "insert"))
+    assert child.genotype.learning_rate == pytest.approx(0.1 / 8, rel=1e-12)
+    child = step_size.matched(SGD, child_of("return sign(g)", "insert"))
+    grads = probe.inputs().grads[:, :12]
+    ratio = np.sqrt(np.mean(grads**2)) / np.sqrt(np.mean(np.sign(grads) ** 2))
+    assert child.genotype.learning_rate == pytest.approx(0.1 * ratio, rel=1e-12)
+
+
+def test_a_mutation_of_the_learning_rate_on_top_is_kept():
+    child = step_size.matched(SGD, child_of("return 8.0 * g", "insert+learning_rate", 0.3))
+    assert child.genotype.learning_rate == pytest.approx(0.3 / 8, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["constant", "learning_rate", "constant+constant", "copy"])
+def test_what_keeps_the_structure_keeps_its_rate(kind):
+    child = child_of("return 8.0 * g", kind)
+    assert step_size.matched(SGD, child) is child
+
+
+@pytest.mark.parametrize("text", ["return 0.0 * g", "return exp(1e4 + g * g)"])
+def test_nothing_is_matched_to_an_update_that_is_zero_or_not_finite(text):
+    child = child_of(text, "modify")
+    assert step_size.matched(SGD, child) is child
+
+
+def test_no_rate_moves_by_more_than_a_thousand():
+    child = step_size.matched(SGD, child_of("return 1e9 * g", "modify"))
+    assert child.genotype.learning_rate == pytest.approx(0.1 / step_size.MAX_RATIO)
+
+
+def test_children_of_adamw_take_steps_of_its_size():
+    """Measured by the transform's own executor, step by step, and not by the probe's batches."""
+    parent = Genotype(load_rule("adamw"), 3e-3)
+    config = MutationConfig(insert=1, delete=1, modify=1, constant=0, learning_rate=0)
+    rng = np.random.default_rng(0)
+    wanted = 3e-3 * size_step_by_step(parent.program)
+    matched = 0
+    for _ in range(30):
+        genotype = step_size.matched(parent, mutation.mutate(rng, parent, config)).genotype
+        size = size_step_by_step(genotype.program)
+        if 1e-2 < size < 1e2:  # within what is matched
+            assert genotype.learning_rate * size == pytest.approx(wanted, rel=1e-6)
+            matched += 1
+    assert matched > 15
+
+
+def size_step_by_step(program):
+    flow = dataflow.lower(program, fold=True)
+    shape = probe.SHAPES[0]
+    state = {n: [np.zeros(s[0])] for n, s in execute.slot_shapes(flow, (shape,)).items()}
+    squares = []
+    for step, (params, grads) in enumerate(zip(*probe.inputs(), strict=True), 1):
+        leaf = math.prod(shape)
+        read = {"w": [params[:leaf].reshape(shape)], "g": [grads[:leaf].reshape(shape)], **state}
+        with np.errstate(all="ignore"):
+            update, slots = execute.execute(flow, np, read, [np.float64(step)], {})
+        state = dict(zip(flow.live_slots, slots, strict=True))
+        squares.append(np.mean(np.square(np.broadcast_to(update[0], shape))))
+    return math.sqrt(np.mean(squares))

@@ -1,0 +1,186 @@
+"""The integrity check: sound runs pass, and each kind of unsound one is named."""
+
+import shutil
+import sqlite3
+
+import pytest
+
+from tests.search import fakes
+from veldt.search import run_search
+from veldt.search.errors import StoreError
+from veldt.search.storage import checksums, integrity
+from veldt.search.storage.store import FILE_NAME, Store
+from veldt.tasks.pool.config import PoolConfig
+
+ONE = PoolConfig(num_workers=1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run in which jobs went wrong in every way, too."""
+    directory = tmp_path_factory.mktemp("made")
+    run_search.run_search(fakes.small_config(pool=ONE), directory, factory=fakes.TroubledWorker)
+    return directory
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "copy")
+
+
+def damage(directory, *changes):
+    """Changes rows by hand, as no search would."""
+    connection = sqlite3.connect(directory / FILE_NAME)
+    for change in changes:
+        assert connection.execute(change).rowcount > 0, change
+    checksums.begin(connection)
+    connection.commit()
+    connection.close()
+
+
+def problems(directory):
+    with Store.open(directory, read_only=True) as store:
+        return integrity.problems(store)
+
+
+def test_sound_runs_pass(made, finished_run):
+    assert problems(made) == problems(finished_run) == []
+
+
+@pytest.mark.parametrize("told", [1, 9, 40])
+def test_a_run_that_was_stopped_passes(tmp_path, told):
+    class View(fakes.View):
+        def update(self, evolution):
+            if evolution.num_told == told:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        config = fakes.small_config(pool=ONE)
+        run_search.run_search(config, tmp_path, view=View(), factory=fakes.FakeWorker)
+    assert problems(tmp_path) == []
+
+
+def test_a_run_that_has_scored_nothing_passes(tmp_path):
+    Store.create(tmp_path).close()
+    assert problems(tmp_path) == []
+
+
+MEAN = "a fitness is the mean log loss of its training runs, all of them ok; not so of candidate"
+CHANGES = {
+    "a proposal is lost": (
+        ["DELETE FROM proposal WHERE id = 7 AND source IS NOT NULL"],
+        "proposals are numbered from 0 without a gap; wrong from number 7",
+    ),
+    "a candidate is lost": (
+        ["DELETE FROM candidate WHERE id = 5"],
+        "candidates are numbered from 0 without a gap; wrong from number 5",
+    ),
+    "a proposal without candidate": (
+        ["UPDATE proposal SET candidate = 9999 WHERE id = 3"],
+        "a proposal's candidate exists; it does not for proposal 3",
+    ),
+    "an evaluation without candidate": (
+        ["UPDATE evaluation SET candidate = 9999 WHERE candidate = 2"],
+        "an evaluation's candidate exists; there is none with the number 9999",
+    ),
+    "a candidate that no one proposed": (
+        ["INSERT INTO candidate SELECT MAX(id) + 1, 'b', 'p', 0.1, 1, 'error', NULL, 0, '', 0 "
+         "FROM candidate"],
+        "a candidate is introduced by exactly one proposal; not so candidate ",
+    ),
+    "a candidate counted twice": (
+        ["UPDATE proposal SET source = 'evaluated' WHERE id = (SELECT MAX(id) FROM proposal "
+         "WHERE source = 'structure')"],
+        "a candidate is introduced by exactly one proposal; not so candidate ",
+    ),
+    "an unknown source": (
+        ["UPDATE proposal SET source = 'rumour' WHERE id = (SELECT MAX(id) FROM proposal "
+         "WHERE source = 'structure')"],
+        "a source is evaluated, probe, hollow, capacity, structure or behaviour; not so of "
+        "proposal ",
+    ),
+    "a structure never seen": (
+        ["UPDATE proposal SET structure = 'new' WHERE id = (SELECT MAX(id) FROM proposal "
+         "WHERE source = 'structure' AND candidate > 0)"],
+        "a cached structure was proposed before, with the same candidate; not so of proposal ",
+    ),
+    "a behaviour known too early": (
+        ["UPDATE proposal SET candidate = (SELECT MAX(id) FROM candidate), source = 'behaviour' "
+         "WHERE id = (SELECT MIN(id) FROM proposal WHERE source IN ('structure', 'behaviour'))"],
+        "a cached behaviour was introduced before; not so of proposal ",
+    ),
+    "a parent of the future": (
+        ["UPDATE proposal SET parent = id WHERE id = 30"],
+        "a parent was proposed before its child; not so of proposal 30",
+    ),
+    "a NaN's stand-in": (
+        ["UPDATE candidate SET fitness = -9 WHERE id = (SELECT MIN(id) FROM candidate "
+         "WHERE status = 'killed')"],
+        "a candidate has a fitness if and only if its status is ok; not so candidate ",
+    ),
+    "a fitness lost": (
+        ["UPDATE candidate SET fitness = NULL WHERE id = 0"],
+        "a candidate has a fitness if and only if its status is ok; not so candidate 0",
+    ),
+    "a fitness made better": (
+        ["UPDATE candidate SET fitness = fitness - 0.001 WHERE id = 0"],
+        f"{MEAN} 0",
+    ),
+    "a training run lost": (
+        ["DELETE FROM evaluation WHERE candidate = 0 AND purpose = 'fitness'"],
+        f"{MEAN} 0",
+    ),
+    "a score of a failed run": (
+        ["UPDATE evaluation SET status = 'timeout' WHERE candidate = 0 AND purpose = 'fitness'"],
+        "a training run has a score if and only if its status is ok; not so of candidate 0",
+    ),
+    "a challenge lost": (
+        ["DELETE FROM challenge WHERE id = 1"],
+        "challenges are numbered from 0 without a gap; wrong from number 1",
+    ),
+    "another challenger": (
+        ["UPDATE challenge SET challenger = 0 WHERE id = 1"],
+        "a challenger is its proposal's candidate; not so in challenge 1",
+    ),
+    "a victory denied": (
+        # One that a later challenger took for granted.
+        ["UPDATE challenge SET won = 0 WHERE id = (SELECT MAX(g.id) FROM challenge AS g "
+         "JOIN challenge AS h ON h.id > g.id WHERE g.won = 1 AND g.id > 0)"],
+        "whoever won last is the next incumbent; not so in challenge ",
+    ),
+    "two winners": (
+        ["UPDATE hall_of_fame SET winner = 1"],
+        "the finals have one winner at most; they have ",
+    ),
+    "a finalist without candidate": (
+        ["UPDATE hall_of_fame SET candidate = 9999 WHERE id = 0"],
+        "a row of hall_of_fame points to none of candidate",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_no_search_writes_is_named(copy, name):
+    changes, expected = CHANGES[name]
+    damage(copy, *changes)
+    found = problems(copy)
+    assert any(problem.startswith(expected) for problem in found), found
+
+
+def test_every_rule_is_broken_by_some_change():
+    for rule in integrity._RULES:
+        assert any(expected.startswith(rule.says) for _, expected in CHANGES.values()), rule.says
+
+
+def test_many_of_a_kind_are_cut(copy):
+    damage(copy, "UPDATE proposal SET parent = id")
+    (found,) = problems(copy)
+    assert found.endswith("0, 1, 2, 3, 4 and more")
+
+
+def test_an_unsound_run_is_not_resumed(copy):
+    damage(copy, "UPDATE candidate SET fitness = fitness - 0.001 WHERE id = 0")
+    with pytest.raises(StoreError, match=r"(?s)store\.sqlite is not what .* candidate 0"):
+        run_search.run_search(
+            fakes.small_config(pool=ONE), copy, resume=True, factory=fakes.TroubledWorker
+        )
