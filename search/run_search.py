@@ -35,8 +35,7 @@ from veldt.search.storage.session import Sitting
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.common import formatting, versions
 from veldt.tasks.inner_loop import hollow
-from veldt.tasks.pool import base, driver
-from veldt.tasks.pool import config as pool_config
+from veldt.tasks.pool import base, driver, pools
 from veldt.tasks.pool.base import JobResult
 
 CONFIG_FILE: Final = "config.yaml"
@@ -95,7 +94,7 @@ def run_search(
         rule_sources.load_rule(name)
     with _open_store(config, run_dir, start, resume=resume) as store:
         with (
-            pool_config.make_pool(config.workers, factory) as workers,
+            pools.make_pool(config.workers, factory) as workers,
             Sitting(store, workers, view.work) as sitting,
         ):
             entries = _search(config, run_dir, store, workers, sitting, view)

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 import veldt
-from tests.meta import test_meta_report as meta_runs
-from tests.meta.tune import test_tune_run as tunings
+from tests.meta.train import test_report as meta_runs
+from tests.meta.tune import test_run_tuning as tunings
 from veldt.meta.replay import trust
 from veldt.meta.train import log
 from veldt.meta.train import report as meta_report

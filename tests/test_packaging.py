@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 # first choice.
 DRIVER = """
 import sys
-from veldt.tasks import pool_config
+from veldt.tasks.pool import config as pool_config
 from veldt.tasks.pool.base import Job
 
 
@@ -37,7 +37,7 @@ class Asked:
 
 ray_config = pool_config.RayConfig(wheel=sys.argv[1])
 config = pool_config.PoolConfig("ray", 1, ray=ray_config)
-with pool_config.make_pool(config, Asked) as pool:
+with pools.make_pool(config, Asked) as pool:
     for index, payload in enumerate(("where", "veldt.search.run_search", "veldt.tasks.pool.base")):
         pool.submit(Job(index, payload))
     values = {result.id: result.value for result in pool.results()}

@@ -23,7 +23,7 @@ from veldt.meta.train import build, config, directory, display, gradient_worker,
 from veldt.tasks import base
 from veldt.tasks.common import stopping, versions
 from veldt.tasks.common.config import older_config
-from veldt.tasks.pool import config as pool_config
+from veldt.tasks.pool import pools
 
 LAST_FILE: Final = "last.npz"
 # What may differ when a run is resumed: where it goes on and how it is kept, not what it is. To
@@ -96,7 +96,7 @@ def run_meta_training(
             f"{settings.architecture}, {_size(progress.meta_params):,} meta-parameters, on "
             f"{len(families)} task families; {settings.num_updates:,} updates"
         )
-        workers = stack.enter_context(pool_config.make_pool(settings.pool, factory))
+        workers = stack.enter_context(pools.make_pool(settings.pool, factory))
         watcher = _Watcher(settings, view, logs)
         view.doing("compiling")
         loop = meta_training.Training(settings, progress, workers, len(families), watcher)

@@ -1,10 +1,8 @@
-"""Where work is done, as a config; the one place that knows the pool's back ends."""
+"""Where work is done, as a config."""
 
 import dataclasses
 import os
 from typing import Literal, final
-
-from veldt.tasks.pool import base, inline
 
 # Beyond this many workers, threads of one process wait for Python's lock and for each other.
 MAX_INLINE_WORKERS = 8
@@ -86,24 +84,6 @@ class PoolConfig:
             raise ValueError(f"timeout_s is {self.timeout_s}; it must be above 0")
         if self.straggler_factor is not None and not self.straggler_factor > 1:
             raise ValueError(f"straggler_factor is {self.straggler_factor}; it must be above 1")
-
-
-def make_pool(config: PoolConfig, factory: base.WorkerFactory) -> base.Pool:
-    """Make the pool that a config names; use it as a context manager.
-
-    Args:
-        config: Back end, number of workers, limits.
-        factory: Makes one worker, where that worker lives.
-
-    Raises:
-        PoolError: The cluster cannot be reached, or has no room for a single worker.
-    """
-    if choose_backend(config) == "ray":
-        from veldt.tasks.pool import ray_pool
-
-        return ray_pool.RayPool(factory, config)
-    num_workers = config.num_workers or num_usable_cores()
-    return inline.InlinePool(factory, num_workers, timeout_s=config.timeout_s)
 
 
 def choose_backend(config: PoolConfig) -> Literal["inline", "ray"]:

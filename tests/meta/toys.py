@@ -13,6 +13,7 @@ from veldt.meta.train import config, gradient_worker, meta_training, run_meta_tr
 from veldt.tasks import base
 from veldt.tasks.families import distribution
 from veldt.tasks.pool import config as pool_config
+from veldt.tasks.pool import pools
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ def train(config, progress=None, *, watcher=None, save=lambda progress: None, fa
     factory = factory or gradient_worker.GradientWorkerFactory(config)
     watcher = watcher or Watcher()
     progress = progress or meta_training.begin(config, None)
-    with pool_config.make_pool(config.pool, factory) as workers:
+    with pools.make_pool(config.pool, factory) as workers:
         loop = meta_training.Training(config, progress, workers, len(FAMILIES), watcher)
         try:
             loop.run(save)

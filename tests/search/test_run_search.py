@@ -98,7 +98,7 @@ SCRIPT = """
 import resource, signal, sys
 from pathlib import Path
 from tests.search import fakes
-from veldt.search import run
+from veldt.search import run_search as run
 from veldt.search.errors import SearchError
 from veldt.search.evaluation.jobs import Outcome
 from veldt.tasks.pool.config import PoolConfig

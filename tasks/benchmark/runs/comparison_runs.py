@@ -17,7 +17,7 @@ from veldt.tasks.benchmark.runs.cache import Shelf
 from veldt.tasks.benchmark.runs.costs import Cost
 from veldt.tasks.benchmark.runs.sweep import Sweep
 from veldt.tasks.common import errors
-from veldt.tasks.pool import base
+from veldt.tasks.pool import base, pools
 from veldt.tasks.pool import config as pool_config
 
 
@@ -216,7 +216,7 @@ class Runner:
 
 def _make_pool(config: pool_config.PoolConfig) -> base.Pool:
     """The pool of the benchmark's workers."""
-    return pool_config.make_pool(config, pool_worker.BenchmarkWorker)
+    return pools.make_pool(config, pool_worker.BenchmarkWorker)
 
 
 def _as_sweeps(value: object) -> tuple[Sweep, ...]:

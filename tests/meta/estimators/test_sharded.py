@@ -85,7 +85,7 @@ import jax, numpy as np
 from jax.sharding import Mesh
 from tests.meta import inner_problems, toys
 from tests.meta.estimators import test_sharded
-from veldt.meta import sharded
+from veldt.meta.estimators import sharded
 
 assert [sharded.make_mesh(shards).size for shards in (1, 2, 3, 4, 5, 6, 8)] == [1, 2, 3, 4, 1, 3, 4]
 found = []

@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[3]
 SPREAD = """
 import tempfile
 import jax, jax.numpy as jnp, numpy as np, optax
-from veldt.meta.replay import api, plans, programs, training
+from veldt.meta.replay import api, plans, programs
+from veldt.meta.replay import task_training as training
 from veldt.meta.tune import config, problem
 from veldt.meta.tune.hyperparameters import Hyperparameter
 from tests.meta import toys

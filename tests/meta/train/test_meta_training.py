@@ -18,6 +18,7 @@ from veldt.meta.estimators import antithetic, truncated_es
 from veldt.meta.problems import meta_loss, task_problem
 from veldt.meta.train import build, config, gradient_worker, meta_training, outer_step
 from veldt.tasks.pool import config as pool_config
+from veldt.tasks.pool import pools
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -259,7 +260,7 @@ def test_a_gradient_that_cannot_be_computed_stops_it_with_the_reason():
     factory = gradient_worker.GradientWorkerFactory(settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("veldt.tasks.families.distribution.draw", lambda *_: (Broken(),))
-        with pool_config.make_pool(settings.pool, factory) as workers:
+        with pools.make_pool(settings.pool, factory) as workers:
             progress = meta_training.begin(settings, None)
             loop = meta_training.Training(settings, progress, workers, 1, toys.Watcher())
             with pytest.raises(errors.MetaTrainError, match=r"update 0, family 0.*no such bowl"):

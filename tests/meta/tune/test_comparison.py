@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.meta.tune import test_tune_run as tunings
+from tests.meta.tune import test_run_tuning as tunings
 from veldt.meta.tune import comparison, display, loop, problem, report, run_tuning
 
 SETTINGS = dataclasses.replace(tunings.SETTINGS, compare=True, num_updates=2, check_every=1)

@@ -284,7 +284,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from tests.search import fakes
-from veldt.search import run
+from veldt.search import run_search as run
 from veldt.tasks.pool.config import PoolConfig
 config = fakes.small_config(pool=PoolConfig(num_workers=2))
 run.run_search(config, Path(sys.argv[1]), resume=True, factory=lambda: fakes.FakeWorker(0.01))

@@ -5,8 +5,8 @@ import dataclasses
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from tests.search.test_export import check_ruff
 
+from tests.search.export.test_optax_module import check_ruff
 from tests.search.strategies import programs
 from veldt import evaluation
 from veldt.search import rule_sources

@@ -199,6 +199,6 @@ def test_equals_the_papers_formula(name: str) -> None:
 
 
 def test_every_rule_has_a_formula_or_is_in_optax() -> None:
-    from tests.search.test_rules import OPTAX_RULES
+    from tests.search.rules.test_rule_sources import OPTAX_RULES
 
     assert sorted([*FORMULAS, *OPTAX_RULES]) == list(rule_sources.PUBLISHED)

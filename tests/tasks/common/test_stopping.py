@@ -153,7 +153,7 @@ def test_it_is_answered_while_the_main_thread_is_in_native_code():
 def test_a_second_request_ends_a_process_that_is_stuck_in_native_code(signum):
     code = """
     import hashlib, sys
-    from veldt.tasks import stopping
+    from veldt.tasks.common import stopping
     stopping.AGAIN_S = stopping.STUCK_S = 0.1
     with stopping.Stopper() as stopper:
         stopper.remark = "all is kept"

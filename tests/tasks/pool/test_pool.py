@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 from veldt.tasks.common import errors
-from veldt.tasks.pool import base, config, inline
+from veldt.tasks.pool import base, config, inline, pools
 
 NUM_WORKERS = pytest.mark.parametrize("num_workers", [1, 3])
 
@@ -237,10 +237,10 @@ def test_an_interrupted_job_of_a_single_worker_is_not_lost():
 
 
 def test_config_makes_the_pool_it_names():
-    with config.make_pool(config.PoolConfig(num_workers=2), Arithmetic) as pool:
+    with pools.make_pool(config.PoolConfig(num_workers=2), Arithmetic) as pool:
         assert isinstance(pool, inline.InlinePool)
         assert (pool.num_workers, pool.capacity) == (2, 4)
-    with config.make_pool(config.PoolConfig(), Arithmetic) as pool:
+    with pools.make_pool(config.PoolConfig(), Arithmetic) as pool:
         assert pool.num_workers == config.num_usable_cores() >= 1
     with pytest.raises(ValueError, match="num_workers is 0"):
         config.PoolConfig(num_workers=0)

@@ -15,7 +15,7 @@ import pytest
 
 from veldt.search.config import proxy_config
 from veldt.tasks.common import private_folder
-from veldt.tasks.pool import base, ray_cluster, ray_metrics, ray_pool
+from veldt.tasks.pool import base, pools, ray_cluster, ray_metrics, ray_pool
 from veldt.tasks.pool import config as pool_config
 from veldt.tasks.pool.base import EventKind, Job, JobStatus
 
@@ -90,7 +90,7 @@ def make(cluster, monkeypatch):
     def make(num_workers=2, factory=Mischief, memory_limit_gib=None, **changes):
         ray_config = pool_config.RayConfig(memory_limit_gib=memory_limit_gib)
         config = pool_config.PoolConfig("ray", num_workers, ray=ray_config, **changes)
-        return pool_config.make_pool(config, factory)
+        return pools.make_pool(config, factory)
 
     return make
 
@@ -282,7 +282,7 @@ def test_more_than_the_cluster_has_room_for_is_refused_in_words(cluster):
     ray_config = pool_config.RayConfig(resources={"TPU": 4})
     config = pool_config.PoolConfig("ray", ray=ray_config)
     with pytest.raises(base.PoolError, match=r"no node with room .* wants CPU 1, TPU 4; it has"):
-        pool_config.make_pool(config, Mischief)
+        pools.make_pool(config, Mischief)
 
 
 def test_fractions_share_a_machine(cluster):

@@ -5,8 +5,8 @@ import json
 import math
 
 import pytest
-from tests.tasks.benchmark.test_results import RESULTS, ROW, TASK
 
+from tests.tasks.benchmark.scores.test_results import RESULTS, ROW, TASK
 from veldt.tasks.benchmark.scores import stored_results
 from veldt.tasks.benchmark.scores.aggregate import Interval
 from veldt.tasks.common import errors
