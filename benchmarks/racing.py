@@ -14,7 +14,7 @@ over the searches,
 
 - `steps_saved`: training steps of all candidates that the race would have saved beyond the hurdle,
   as a share; the mean over lots, and its standard error over searches;
-- `good`: good candidates (as the theorem in `search/evolution/racing.py` counts them) that met a level in the
+- `good`: good candidates (as the theorem in `racing.py` counts them) that met a level in the
   first lot, those dropped, and the Clopper-Pearson 95% interval of their share, which takes drops
   to be independent, though candidates that share a level are not; `share_over_lots` is the mean
   over all lots, with its standard error over searches;

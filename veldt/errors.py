@@ -1,6 +1,6 @@
 """Errors of the front door: what a user typed or wrote in a config cannot be used.
 
-The rooms have roots of their own (`veldt.tasks.common.errors.TaskError`, ...); the command line knows
+The rooms have roots of their own (`TaskError`, ...); the command line knows
 them all and turns each into one line and an exit code.
 """
 

@@ -1,4 +1,4 @@
-"""Members whose gradients are estimated by evolution strategies: see `veldt.tasks.shipped.es_gradient`."""
+"""Members whose gradients are estimated by evolution strategies: see `es_gradient`."""
 
 from typing import final
 
