@@ -18,8 +18,8 @@ def test_every_older_name_leads_to_a_module_that_is_there(before):
 
 def test_what_an_older_config_names_is_found():
     assert registry.load_task("veldt.tasks.images:digits_mlp").name == "digits_mlp"
-    expert = imports.load_object("expert", "veldt.meta.experts:adan")
-    assert expert is imports.load_object("expert", "veldt.meta.problems.experts:adan")
+    expert = imports.load_object("expert", "veldt.meta.experts:adam")
+    assert expert is imports.load_object("expert", "veldt.meta.problems.experts:adam")
 
 
 @pytest.mark.parametrize("name", ["digits_mlp", "my_task:Spiral", "veldt.tasks.imagery:x", ""])
