@@ -40,13 +40,13 @@ from typing import Any, Final, final
 from scipy import stats  # type: ignore[import-untyped]
 
 from veldt import config as config_lib
-from veldt.search import run_search
 from veldt.search.config import evolution_config
 from veldt.search.config.evolution_config import RacingConfig
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evolution import racing
 from veldt.search.evolution.racing import Control, Curves, Race
+from veldt.search.run import run_search
 from veldt.search.storage.store import Store
 
 RESULTS: Final = Path(__file__).parent / "results" / "racing.json"

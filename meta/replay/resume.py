@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from veldt.learned_opt.base import MetaParams
-from veldt.meta.replay import backward, errors, hashing, plans, programs, states, storage
+from veldt.meta.replay import backward, errors, plans, programs, state_hashing, states, storage
 from veldt.meta.replay.task_training import Training
 from veldt.tasks.common import compiling, types
 from veldt.tasks.common.disk import atomic_files
@@ -163,7 +163,7 @@ def _fingerprint(
 
 
 def _hash_leaves(tree: Any) -> jax.Array:
-    return hashing.hash_leaves(tree)
+    return state_hashing.hash_leaves(tree)
 
 
 _hash = compiling.jit(_hash_leaves)
