@@ -10,6 +10,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from veldt.tasks.common import older_names
+
 
 def fill(config_class: type, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored config with defaults for what it lacks, in nested configs too.
@@ -31,7 +33,9 @@ def fill(config_class: type, stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _filled(hint: Any, value: Any) -> Any:
-    """Fill what a value of this type holds."""
+    """Fill what a value of this type holds; modules get their present names."""
+    if isinstance(value, str):
+        return older_names.present(value)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return fill(hint, value) if isinstance(value, Mapping) else value
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -40,7 +44,7 @@ def _filled(hint: Any, value: Any) -> Any:
         return _filled(configs[0], value) if len(configs) == 1 else value
     if isinstance(value, Mapping) and len(args) == 2:
         return {key: _filled(args[1], item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str) and args:
+    if isinstance(value, Sequence) and args:
         return [_filled(args[0], item) for item in value]
     return value
 
