@@ -15,11 +15,11 @@ from veldt.tasks.common.html.markup import Html, join, table, tag
 
 def headline(data: RunData, run_dir: Path) -> Html:
     """The page's head: the run's name, what was searched, and the outcome."""
-    tally = data.tally
+    counts = data.counts
     start = _join([data.initial_rule, *(one.rule for one in data.settings.founders)])
     searched = (
         f"A search from {start} on {task_names(data.settings.tasks)}: "
-        f"{tally.sources['evaluated']:,} distinct programs trained, {tally.num_told:,} proposed, "
+        f"{counts.num_trained:,} distinct programs trained, {counts.num_told:,} proposed, "
         f"in {display.seconds(data.search_s)} of search; seed {data.settings.seed}. "
         f"Scores: {objectives.describe(data.settings.objective)}."
     )

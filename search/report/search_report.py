@@ -314,7 +314,7 @@ def _budget(data: RunData) -> Html:
     heads = ("evaluations", "runs", "training steps", "seconds", "ms per run", "µs per step")
     figures = {
         "search, wall clock": display.seconds(data.search_s),
-        **counts.counts(data.tally),
+        **counts.figures(data.counts, data.settings.max_evaluations),
         "challenges won": f"{data.num_won:,}",
     }
     parts: list[object] = [

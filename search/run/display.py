@@ -89,7 +89,7 @@ def seconds(value: float) -> str:
 
 def time_left_s(evolution: Evolution) -> float:
     """Seconds until the search ends at the present rate; infinity where nothing is known."""
-    done = evolution.sources["evaluated"]
+    done = evolution.counts.num_trained
     elapsed_s = evolution.elapsed_s
     left = (evolution.config.max_evaluations - done) * elapsed_s / done if done else math.inf
     if evolution.config.time_limit_s is not None:
@@ -99,7 +99,7 @@ def time_left_s(evolution: Evolution) -> float:
 
 def rate(evolution: Evolution) -> float:
     """Candidates told per second, over the whole search."""
-    return evolution.num_told / max(evolution.elapsed_s, 1e-9)
+    return evolution.counts.num_told / max(evolution.elapsed_s, 1e-9)
 
 
 def candidate_name(evolution: Evolution) -> str:
@@ -167,21 +167,20 @@ class PlainDisplay:
     def update(self, evolution: Evolution) -> None:
         self._doing.end()
         # The first few proposals say nothing about the rate.
-        if self._due() and evolution.num_told > evolution.config.window:
-            tally = counts.of(evolution)
-            cached = tally.sources["structure"] + tally.sources["behaviour"]
+        told = evolution.counts
+        if self._due() and told.num_told > evolution.config.window:
             self._print(
                 f"[{seconds(evolution.elapsed_s)}, {seconds(time_left_s(evolution))} left] "
-                f"{tally.num_told:,} proposed ({rate(evolution):.0f}/s), "
-                f"{counts.share(cached, tally.num_told)} from cache, "
-                f"{tally.sources['evaluated']:,} of {tally.max_evaluations:,} trained; "
+                f"{told.num_told:,} proposed ({rate(evolution):.0f}/s), "
+                f"{counts.share(told.num_cached, told.num_told)} from cache, "
+                f"{told.num_trained:,} of {evolution.config.max_evaluations:,} trained; "
                 f"{score_line(evolution)}"
             )
 
     def best(self, evolution: Evolution) -> None:
         name = candidate_name(evolution)
-        told = f"new best after {evolution.num_told:,} proposed: {name}, {score_line(evolution)}"
-        self._print(told)
+        told = evolution.counts.num_told
+        self._print(f"new best after {told:,} proposed: {name}, {score_line(evolution)}")
 
     def work(self, stats: PoolStats, events: Sequence[PoolEvent]) -> None:
         wrong = [event for event in events if event.kind in usage.TROUBLE]

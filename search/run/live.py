@@ -144,7 +144,7 @@ def _search_view(
     head.add_column(no_wrap=True)
     head.add_column(ratio=1)
     head.add_column(no_wrap=True)
-    done, total = evolution.sources["evaluated"], evolution.config.max_evaluations
+    done, total = evolution.counts.num_trained, evolution.config.max_evaluations
     left = display.seconds(display.time_left_s(evolution))
     head.add_row(
         f"{display.rate(evolution):.0f} candidates/s",
@@ -153,7 +153,7 @@ def _search_view(
     )
     scores = [Text(line, "bold") for line in _wrap(display.score_line(evolution), width)]
     figures = list(usage.figures(stats).items()) if stats is not None else []
-    figures += counts.counts(counts.of(evolution)).items()
+    figures += counts.figures(evolution.counts, total).items()
     num_figures = max(0, min(len(figures), height - 1 - len(scores) - MIN_RULE_LINES - 2))
     grid = Table.grid(padding=(0, 2))
     shown = figures[:num_figures]

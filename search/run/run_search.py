@@ -23,8 +23,9 @@ from veldt.search.evaluation.evaluator import EvaluatorFactory
 from veldt.search.evaluation.jobs import Outcome
 from veldt.search.evolution import founders, job_records
 from veldt.search.evolution.challenge import Incumbent
-from veldt.search.evolution.engine import IGNORES_GRADIENT, Evolution
+from veldt.search.evolution.engine import Evolution
 from veldt.search.evolution.founders import Founder
+from veldt.search.evolution.individual import IGNORES_GRADIENT
 from veldt.search.finals import final_stages
 from veldt.search.language.statements import COPY
 from veldt.search.run import display
@@ -146,21 +147,18 @@ def _search(
         workers, window=config.window, start=num_told, watch=sitting.watch
     )
     starting = _Starting(config, engine.run_now, view)
-    evolution = Evolution(config, store, starting)
     view.phase("compiling the training loops")
-    evolution.start()
+    evolution = Evolution.start(config, store, starting)
     starting.done = True
     _note_limits(view, config, store)
     _write_incumbent(run_dir, config, evolution.incumbent)
-    incumbent = evolution.incumbent.candidate
 
     def tell(index: int, result: JobResult | driver.Ready) -> None:
-        nonlocal incumbent
+        before = evolution.incumbent.candidate
         evolution.tell(index, result)
         if index < len(evolution.founders) - 1:
             _note_trouble(view, evolution.founders[index + 1], result)
-        if evolution.incumbent.candidate != incumbent:
-            incumbent = evolution.incumbent.candidate
+        if evolution.incumbent.candidate != before:
             _write_incumbent(run_dir, config, evolution.incumbent)
             view.best(evolution)
         view.update(evolution)
@@ -171,6 +169,7 @@ def _search(
         sitting.watch()
 
     engine.run(evolution.ask, tell)
+    incumbent = evolution.incumbent.candidate
     return final_stages.Finals(config, incumbent, store, engine.run_now).run(report)
 
 

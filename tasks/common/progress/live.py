@@ -129,7 +129,9 @@ def render_status(status: Status, width: int, height: int) -> "list[RenderableTy
         head.add_column(ratio=1)
         head.add_column(no_wrap=True)
         head.add_row(
-            Text(status.rate), ProgressBar(status.total, min(status.done, status.total)), status.time
+            Text(status.rate),
+            ProgressBar(status.total, min(status.done, status.total)),
+            status.time,
         )
         view.append(head)
     for line in status.highlights or (status.line,):
