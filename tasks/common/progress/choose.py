@@ -8,6 +8,6 @@ from veldt.tasks.common.progress.display import Display
 
 
 def make_display(stream: TextIO | None = None) -> Display:
-    """Return a live view where `stream` (standard error if None) is a terminal, else plain lines."""
+    """Return a live view on a terminal, plain lines elsewhere; None is standard error."""
     stream = sys.stderr if stream is None else stream
     return live.LiveDisplay(stream) if stream.isatty() else plain.PlainDisplay(stream)

@@ -45,7 +45,7 @@ class Display(Protocol):
         ...
 
     def doing(self, text: str) -> None:
-        """Tell what is waited for until something new comes: shown with a clock if it takes long."""
+        """Tell what is waited for until something new comes; a clock shows if it takes long."""
         ...
 
     def update(self, status: Callable[[], Status], *, now: bool = False) -> None:
