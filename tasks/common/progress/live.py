@@ -128,11 +128,8 @@ def render_status(status: Status, width: int, height: int) -> "list[RenderableTy
         head.add_column(no_wrap=True)
         head.add_column(ratio=1)
         head.add_column(no_wrap=True)
-        head.add_row(
-            Text(status.rate),
-            ProgressBar(status.total, min(status.done, status.total)),
-            status.time,
-        )
+        bar = ProgressBar(status.total, min(status.done, status.total))
+        head.add_row(Text(status.rate), bar, status.time)
         view.append(head)
     for line in status.highlights or (status.line,):
         view += [Text(part, "bold") for part in _wrap(line, width)]
