@@ -19,7 +19,15 @@ from veldt.learned_opt import weight_files as weights
 from veldt.learned_opt.base import MetaParams
 from veldt.learned_opt.blocks import accumulators
 from veldt.meta import checkpoint, errors
-from veldt.meta.train import build, config, directory, display, gradient_worker, log, meta_training
+from veldt.meta.train import (
+    build,
+    config,
+    directory,
+    gradient_worker,
+    log,
+    meta_training,
+    training_view,
+)
 from veldt.tasks import base
 from veldt.tasks.common import stopping, versions
 from veldt.tasks.common.config import older_config
@@ -50,7 +58,7 @@ def run_meta_training(
     run_dir: Path,
     *,
     resume: bool = False,
-    view: display.Display | None = None,
+    view: training_view.TrainingView | None = None,
 ) -> MetaTrainResult:
     """Run a meta-training to its end.
 
@@ -67,7 +75,7 @@ def run_meta_training(
       KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` goes on.
     """
     # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
-    view = display.Silent() if view is None else view
+    view = training_view.TrainingView() if view is None else view
     view.doing("loading tasks and drawing task families")
     factory = gradient_worker.GradientWorkerFactory(settings)
     families = factory().families
@@ -252,7 +260,10 @@ class _Watcher:
     """Hands what happens to the view and to the logs."""
 
     def __init__(
-        self, settings: config.MetaTrainConfig, view: display.Display, logs: list[log.Log]
+        self,
+        settings: config.MetaTrainConfig,
+        view: training_view.TrainingView,
+        logs: list[log.Log],
     ):
         self._config = settings
         self._view = view

@@ -17,7 +17,7 @@ import numpy as np
 
 from veldt.meta import checkpoint
 from veldt.meta.train import directory, log
-from veldt.meta.tune import comparison, config, display, loop, problem, schedule_file
+from veldt.meta.tune import comparison, config, loop, problem, schedule_file, tuning_view
 from veldt.tasks.common import stopping
 from veldt.tasks.common.config import older_config
 
@@ -45,7 +45,7 @@ def run_tuning(
     run_dir: Path,
     *,
     resume: bool = False,
-    view: display.Display | None = None,
+    view: tuning_view.TuningView | None = None,
 ) -> TuneResult:
     """Run a tuning to its end.
 
@@ -63,7 +63,7 @@ def run_tuning(
     """
     # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
     schedule_file.check_names(settings)
-    view = display.Silent() if view is None else view
+    view = tuning_view.TuningView() if view is None else view
     view.doing(f"loading {settings.task}")
     subject = problem.Problem(settings)
     with contextlib.ExitStack() as stack:
@@ -150,7 +150,9 @@ def _open_run(
 class _Watcher:
     """Hands what happens to the view and to the log."""
 
-    def __init__(self, settings: config.TuneConfig, view: display.Display, lines: log.JsonLog):
+    def __init__(
+        self, settings: config.TuneConfig, view: tuning_view.TuningView, lines: log.JsonLog
+    ):
         self._config = settings
         self._view = view
         self._lines = lines

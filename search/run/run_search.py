@@ -28,7 +28,7 @@ from veldt.search.evolution.founders import Founder
 from veldt.search.evolution.individual import IGNORES_GRADIENT
 from veldt.search.finals import final_stages
 from veldt.search.language.statements import COPY
-from veldt.search.run import display
+from veldt.search.run.search_view import SearchView
 from veldt.search.storage import best_rule as best
 from veldt.search.storage import integrity, usage
 from veldt.search.storage.hall_entries import Entry
@@ -66,7 +66,7 @@ def run_search(
     run_dir: Path,
     *,
     resume: bool = False,
-    view: display.Display | None = None,
+    view: SearchView | None = None,
     factory: base.WorkerFactory | None = None,
 ) -> SearchResult:
     """Runs a search to its end.
@@ -84,7 +84,7 @@ def run_search(
     """
     # Tasks and rules are loaded before anything is written: a misspelt name leaves no run directory
     # behind.
-    view = view if view is not None else display.Silent()
+    view = view if view is not None else SearchView()
     names = dict.fromkeys(proxy.task for proxy in (*config.tasks, *config.meta_validation))
     view.doing(f"loading {', '.join(names)}")
     start = _start(config, run_dir, resume=resume)
@@ -134,7 +134,7 @@ def _search(
     store: Store,
     workers: base.Pool,
     sitting: Sitting,
-    view: display.Display,
+    view: SearchView,
 ) -> list[Entry]:
     """The search and its finals, on workers that are there."""
     if config.window < workers.num_workers:
@@ -177,7 +177,7 @@ def _search(
 class _Starting:
     """`run_now`, which says while a search starts what it waits for."""
 
-    def __init__(self, config: SearchConfig, run_now: job_records.RunNow, view: display.Display):
+    def __init__(self, config: SearchConfig, run_now: job_records.RunNow, view: SearchView):
         self.done = False
         self._tasks = [proxy.task for proxy in config.tasks]
         self._run_now = run_now
@@ -200,9 +200,7 @@ class _Starting:
             yield next(results)
 
 
-def _note_trouble(
-    view: display.Display, founder: Founder, result: JobResult | driver.Ready
-) -> None:
+def _note_trouble(view: SearchView, founder: Founder, result: JobResult | driver.Ready) -> None:
     """Says so where a founder comes to nothing."""
     outcome = result.value if isinstance(result, driver.Ready) else job_records.outcome_of(result)
     if isinstance(outcome, Outcome) and outcome.fitness is None:
@@ -214,7 +212,7 @@ def _note_trouble(
         )
 
 
-def _note_limits(view: display.Display, config: SearchConfig, store: Store) -> None:
+def _note_limits(view: SearchView, config: SearchConfig, store: Store) -> None:
     """Say on which tasks nothing can be found, since the initial rule is at one end of the scale.
 
     Also of a run begun before hollow runs were told: what it has is taken as it is.

@@ -30,6 +30,7 @@ from veldt.tasks.benchmark.runs.sweep import Sweep
 from veldt.tasks.benchmark.scores import scoring, speedup
 from veldt.tasks.benchmark.scores.results import Effort, Results, TaskRecord
 from veldt.tasks.common import errors
+from veldt.tasks.common.progress.display import Silent
 from veldt.tasks.pool import config as pool_config
 
 RUN: Final = "run"
@@ -105,9 +106,7 @@ def evaluate(
     archive = archive if archive is not None else archive_lib.shipped()
     if config.rates is not None:
         candidates = [candidate.with_rates(config.rates) for candidate in candidates]
-    trained = _train(
-        suite, candidates, config, folder, watcher or comparison_runs.Silent(), archive
-    )
+    trained = _train(suite, candidates, config, folder, watcher or Silent(), archive)
     tasks = {entry.task: registry.load_task(entry.task) for entry in suite.tasks}
     references = [
         scoring.Reference(e.task, e.num_steps, trained.adams[e.task], _normalizer(tasks[e.task]))

@@ -48,8 +48,16 @@ class Display(Protocol):
         """Tell what is waited for until something new comes; a clock shows if it takes long."""
         ...
 
-    def update(self, status: Callable[[], Status], *, now: bool = False) -> None:
-        """Tell that there is something new. Called often; draws seldom, unless `now`."""
+    def update(self, status: Callable[[], Status]) -> None:
+        """Tell that there is something new to draw. Called often; draws seldom."""
+        ...
+
+    def refresh(self) -> None:
+        """Tell that figures of the last status have changed, while a stage goes on."""
+        ...
+
+    def log(self, text: str) -> None:
+        """Add a line to a text; a live view, whose figures say the same, leaves it out."""
         ...
 
     def note(self, text: str) -> None:
@@ -71,7 +79,13 @@ class Silent:
     def doing(self, text: str) -> None:
         pass
 
-    def update(self, status: Callable[[], Status], *, now: bool = False) -> None:
+    def update(self, status: Callable[[], Status]) -> None:
+        pass
+
+    def refresh(self) -> None:
+        pass
+
+    def log(self, text: str) -> None:
         pass
 
     def note(self, text: str) -> None:

@@ -45,10 +45,16 @@ class LiveDisplay:
     def doing(self, text: str) -> None:
         self.phase(text)
 
-    def update(self, status: Callable[[], Status], *, now: bool = False) -> None:
+    def update(self, status: Callable[[], Status]) -> None:
         self._status, self._phase = status, None
         self._doing.end()
-        self._draw(force=now)
+        self._draw(force=False)
+
+    def refresh(self) -> None:
+        self._draw(force=False)
+
+    def log(self, text: str) -> None:
+        pass
 
     def note(self, text: str) -> None:
         from rich.text import Text

@@ -32,10 +32,16 @@ class PlainDisplay:
         self._doing.begin(text)
         self._ticker.start()
 
-    def update(self, status: Callable[[], Status], *, now: bool = False) -> None:
+    def update(self, status: Callable[[], Status]) -> None:
         self._doing.end()
-        if now or self._due():
-            self.note(status().line)
+        if self._due() and (line := status().line):
+            self.note(line)
+
+    def refresh(self) -> None:
+        pass
+
+    def log(self, text: str) -> None:
+        self.note(text)
 
     def note(self, text: str) -> None:
         self._last = time.monotonic()
