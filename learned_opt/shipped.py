@@ -10,7 +10,7 @@ from typing import Any, Final
 import optax
 
 from veldt.learned_opt import base, errors, weight_files
-from veldt.tasks.common import errors as task_errors
+from veldt.tasks.common import spelling
 
 FOLDER: Final = Path(__file__).parent / "weights"
 SUFFIX: Final = ".npz"
@@ -48,7 +48,7 @@ def find(source: str | Path, folder: Path = FOLDER) -> Path:
         return path
     if path.suffix == SUFFIX or len(path.parts) > 1:
         raise errors.UnknownWeightsError.of(path, "there is no such weight file")
-    near = task_errors.did_you_mean(str(source), known)
+    near = spelling.did_you_mean(str(source), known)
     raise errors.UnknownWeightsError(
         f"there are no weights {str(source)!r}{near}. Shipped: {', '.join(known) or 'none'}; or "
         "give the path of a weight file (.npz) or of a meta-training run's directory."

@@ -25,7 +25,6 @@ Not shipped, because a program cannot state them; the first four need the traine
 | noisy_sgd | random numbers |
 """
 
-import difflib
 import json
 import os
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from veldt.search.language.statements import COPY
 from veldt.search.program import Program
 from veldt.search.storage import best_rule, hall_of_fame
 from veldt.search.storage.best_rule import Best
+from veldt.tasks.common import spelling
 from veldt.tasks.common.disk import digest
 
 # Optax's, or of a paper.
@@ -144,7 +144,7 @@ def load_rule(source: str | Path) -> Program:
         return hall_of_fame.read_entry(*place).program
     if path.suffix == ".py" or len(path.parts) > 1:
         raise UnknownRuleError(f"there is no rule file or run directory {str(path)!r}")
-    close = difflib.get_close_matches(str(source), RULE_NAMES, n=3)
+    close = spelling.nearest(str(source), RULE_NAMES, most=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"shipped: {', '.join(RULE_NAMES)}"
     raise UnknownRuleError(
         f"unknown rule {str(source)!r}: no shipped rule, rule file (.py) or run directory; {hint}"

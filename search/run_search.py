@@ -15,7 +15,7 @@ from typing import Any, Final, final
 
 import yaml
 
-from veldt.search import files, objectives, rule_sources
+from veldt.search import objectives, rule_sources
 from veldt.search.config.proxy_config import EvaluatorConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.display import display
@@ -34,6 +34,7 @@ from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.session import Sitting
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.common import formatting, versions
+from veldt.tasks.common.disk import atomic_files
 from veldt.tasks.inner_loop import hollow
 from veldt.tasks.pool import base, driver, pools
 from veldt.tasks.pool.base import JobResult
@@ -271,7 +272,7 @@ def _open_store(
                 store.set_meta(founders.META_KEY, founders.dump(start))
             if any(described[key] != before.get(key) for key in _FINALS_OF):
                 store.execute("DELETE FROM hall_of_fame")
-        files.write_text(run_dir / CONFIG_FILE, yaml.safe_dump(described, sort_keys=False))
+        atomic_files.write_text(run_dir / CONFIG_FILE, yaml.safe_dump(described, sort_keys=False))
     except BaseException:
         store.close()
         raise

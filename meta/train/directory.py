@@ -9,7 +9,7 @@ from typing import Any, Final
 import yaml
 
 from veldt.meta import checkpoint, errors
-from veldt.tasks.common.disk import atomic_files
+from veldt.tasks.common.disk import atomic_files, lock
 
 CONFIG_FILE: Final = "config.yaml"
 
@@ -40,7 +40,7 @@ def take(
         raise errors.MetaTrainError(
             f"the run directory {run_dir} cannot be made: {error.strerror}"
         ) from None
-    stack.enter_context(atomic_files.lock(run_dir))
+    stack.enter_context(lock.DirectoryLock(run_dir))
     path = run_dir / CONFIG_FILE
     if (run_dir / checkpoint.FOLDER).exists():
         if not resume:

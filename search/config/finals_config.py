@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, TypeAlias, final, get_args
 
 from veldt.search import objectives
 from veldt.search.config.proxy_config import ProxyConfig
-from veldt.tasks.common import errors
+from veldt.tasks.common import spelling
 
 PRICE: Final = 8
 """What a metagradient counts as in evaluations of the same runs, its verdict's five included. In
@@ -46,7 +46,7 @@ class TuningConfig:
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
-            hint = errors.did_you_mean(str(self.method), get_args(Method))
+            hint = spelling.did_you_mean(str(self.method), get_args(Method))
             raise ValueError(
                 f"method is {self.method!r}{hint}; it must be one of {', '.join(get_args(Method))}"
             )

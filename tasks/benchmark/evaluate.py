@@ -29,7 +29,7 @@ from veldt.tasks.benchmark.runs.costs import Cost
 from veldt.tasks.benchmark.runs.sweep import Sweep
 from veldt.tasks.benchmark.scores import scoring, speedup
 from veldt.tasks.benchmark.scores.results import Effort, Results, TaskRecord
-from veldt.tasks.common import errors
+from veldt.tasks.common import errors, spelling
 from veldt.tasks.pool import config as pool_config
 
 RUN: Final = "run"
@@ -64,7 +64,7 @@ class EvaluateConfig:
         for name in self.schedules:
             if name not in SCHEDULES:
                 raise ValueError(
-                    f"there is no schedule {name!r}{errors.did_you_mean(name, SCHEDULES)}; "
+                    f"there is no schedule {name!r}{spelling.did_you_mean(name, SCHEDULES)}; "
                     f"there are {', '.join(SCHEDULES)}"
                 )
         if not self.schedules or len(set(self.schedules)) < len(self.schedules):

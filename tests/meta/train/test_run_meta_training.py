@@ -16,7 +16,7 @@ from veldt.meta import checkpoint, errors
 from veldt.meta.train import config, log, run_meta_training
 from veldt.meta.train import directory as directory_lib
 from veldt.tasks.common import errors as task_errors
-from veldt.tasks.common.disk import atomic_files
+from veldt.tasks.common.disk import lock
 from veldt.tasks.pool import config as pool_config
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -177,8 +177,8 @@ def test_a_finished_run_may_be_resumed_elsewhere_and_stays_as_it_is(whole, tmp_p
 
 def test_two_processes_cannot_have_one_directory(tmp_path):
     with (
-        atomic_files.lock(tmp_path),
-        pytest.raises(task_errors.TaskError, match="in use by another veldt process"),
+        lock.DirectoryLock(tmp_path),
+        pytest.raises(task_errors.FileError, match="in use by another veldt process"),
     ):
         toys.run_in(tmp_path, SETTINGS)
     assert not (tmp_path / "config.yaml").exists()

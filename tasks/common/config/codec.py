@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias, final
 
 import yaml
 
-from veldt import errors
+from veldt.tasks.common import errors, spelling
 
 Annotation: TypeAlias = Any
 """A type annotation: a class, or one of typing's forms."""
@@ -233,7 +233,7 @@ def _build_dataclass(cls: Any, node: yaml.Node, path: str, base: object) -> Any:
     given = entries(node, path)
     for (key, _), name in zip(node.value, given, strict=True):
         if name not in annotations:
-            hint = errors.did_you_mean(name.replace("-", "_"), annotations)
+            hint = spelling.question(name.replace("-", "_"), annotations)
             allowed = ", ".join(annotations) or "nothing"
             raise error_at(key, join(path, name), f"unknown key.{hint} Allowed here: {allowed}")
     values = {}
@@ -272,7 +272,7 @@ def _build_choice(annotation: Annotation, node: yaml.Node, path: str) -> object:
     for choice, value in choices.items():
         if isinstance(node, yaml.ScalarNode) and node.value == choice:
             return value
-    hint = errors.did_you_mean(node.value, choices) if isinstance(node, yaml.ScalarNode) else ""
+    hint = spelling.question(node.value, choices) if isinstance(node, yaml.ScalarNode) else ""
     raise error_at(node, path, f"expected {spell(annotation)}, not {_describe(node)}.{hint}")
 
 
