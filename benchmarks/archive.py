@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from veldt import config as config_lib
-from veldt.tasks import fingerprint, registry, suites
+from veldt.tasks import registry, suites, task_fingerprint
 from veldt.tasks.benchmark import archive as archive_lib
 from veldt.tasks.benchmark import display, evaluate
 from veldt.tasks.benchmark.protocol import baselines
@@ -34,7 +34,7 @@ def main(words: Sequence[str]) -> None:
     began = time.monotonic()
     if only_pack:
         tasks = {entry.task: registry.load_task(entry.task) for entry in suite.tasks}
-        fingerprints = {name: fingerprint.fingerprint(task) for name, task in tasks.items()}
+        fingerprints = {name: task_fingerprint.fingerprint(task) for name, task in tasks.items()}
         archive = archive_lib.gather(suite, CANDIDATES, shelf, fingerprints)
     else:
         config = config_lib.make_config(evaluate.EvaluateConfig, words[1:])

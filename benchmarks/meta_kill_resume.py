@@ -35,7 +35,8 @@ phases:
   - name: imitate
     num_updates: 40
     lengths: [10, 20]
-    estimator: {kind: imitation, num_particles: 2, window: 5, expert: "veldt.meta.problems.experts:adam"}
+    estimator:
+      {kind: imitation, num_particles: 2, window: 5, expert: "veldt.meta.problems.experts:adam"}
     outer: {learning_rate: 0.01}
   - name: train
     num_updates: 600

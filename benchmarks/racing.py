@@ -14,7 +14,7 @@ over the searches,
 
 - `steps_saved`: training steps of all candidates that the race would have saved beyond the hurdle,
   as a share; the mean over lots, and its standard error over searches;
-- `good`: good candidates (as the theorem in `search/evolution/racing.py` counts them) that met a level in the
+- `good`: good candidates (as the theorem in `racing.py` counts them) that met a level in the
   first lot, those dropped, and the Clopper-Pearson 95% interval of their share, which takes drops
   to be independent, though candidates that share a level are not; `share_over_lots` is the mean
   over all lots, with its standard error over searches;
@@ -40,13 +40,13 @@ from typing import Any, Final, final
 from scipy import stats  # type: ignore[import-untyped]
 
 from veldt import config as config_lib
-from veldt.search import run_search
 from veldt.search.config import evolution_config
 from veldt.search.config.evolution_config import RacingConfig
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evolution import racing
 from veldt.search.evolution.racing import Control, Curves, Race
+from veldt.search.run import run_search
 from veldt.search.storage.store import Store
 
 RESULTS: Final = Path(__file__).parent / "results" / "racing.json"

@@ -44,13 +44,12 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from veldt.search import rerun
-from veldt.search import run_search as run
 from veldt.search.config import finals_config, proxy_config
 from veldt.search.config import search_config as search_config_lib
-from veldt.search.display import display
 from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.language import dataflow
+from veldt.search.run import display, rerun
+from veldt.search.run import run_search as run
 from veldt.search.storage import integrity
 from veldt.search.storage.store import Store
 from veldt.tasks.pool import config

@@ -1,6 +1,6 @@
 """The shipped rules, and how a rule is loaded from anywhere.
 
-Each `<name>.py` in this folder is a program file (`search/language/parse.py`): text that is read and never
+Each `<name>.py` in `rules/` is a program file (`language/parse.py`): text that is read and never
 imported. Where Optax has the rule, it equals Optax's function, with its default constants, to
 rounding, and else its paper's formula; each docstring says which, and where it departs.
 `tests/search/test_rules.py` and `test_paper_rules.py` hold all of them to it.
@@ -133,8 +133,8 @@ def load_rule(source: str | Path) -> Program:
     if os.path.isdir(path):
         if not (path / best_rule.RULE_FILE).is_file():
             raise UnknownRuleError(
-                f"{str(path)!r} is a directory without {best_rule.RULE_FILE}: no run directory, or its "
-                "search has not scored a program yet"
+                f"{str(path)!r} is a directory without {best_rule.RULE_FILE}: no run directory, or "
+                "its search has not scored a program yet"
             )
         _check_unchanged(path)
         return _read(path / best_rule.RULE_FILE)
@@ -213,8 +213,8 @@ def _check_unchanged(directory: Path) -> None:
         return  # Of an older version, or not needed to read the rule.
     if wanted != digest.of(content):
         raise ProgramError(
-            f"{directory / best_rule.RULE_FILE} is damaged, or was changed after the search wrote it; a "
-            "rule of your own is used by naming its file"
+            f"{directory / best_rule.RULE_FILE} is damaged, or was changed after the search "
+            "wrote it; a rule of your own is used by naming its file"
         )
 
 

@@ -46,7 +46,7 @@ def called(monkeypatch):
             assert cli.main(words) == cli.OK
         return caught.value
 
-    monkeypatch.setattr("veldt.search.run_search.run_search", run_search)
+    monkeypatch.setattr("veldt.search.run.run_search.run_search", run_search)
     return called
 
 

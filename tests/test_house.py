@@ -4,39 +4,20 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests import house
+
 ROOT = Path(__file__).parent.parent
-ROOMS = ("tasks", "learned_opt", "meta", "search")  # Each may import those before it.
-MODULES = sorted(
-    path
-    for folder in ("veldt", *ROOMS)
-    for path in (ROOT / folder).rglob("*.py")
-    # Shipped rules are programs, data to veldt; the links are walked as the rooms they point to.
-    if not (ROOT / "search" / "rules" in path.parents and path.name != "__init__.py")
-    and not any(parent.is_symlink() for parent in path.parents if ROOT in parent.parents)
-)
-EACH_MODULE = pytest.mark.parametrize(
-    "path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES]
-)
-
-
-def module_name(path):
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    parts = parts if parts[0] == "veldt" else ("veldt", *parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imported_names(path):
-    """All that a file's import statements name, in full, also those inside functions."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+ROOMS = house.ROOMS[:-1]
+PATHS = house.find_modules(ROOT)
+NAMES = sorted(name if name.startswith("veldt") else f"veldt.{name}" for name in PATHS)
+MAX_ENTRIES = 19  # Of a folder, its `__init__.py` and what it holds besides modules counted.
+# What every room or engine has one of, under one name.
+ROLES = {"base", "config", "display", "errors", "registry", "report"}
 
 
 def python(code):
@@ -46,29 +27,84 @@ def python(code):
 
 
 def test_the_walk_finds_the_rooms():
-    names = {module_name(path) for path in MODULES}
-    assert {"veldt", "veldt.cli", "veldt.tasks.pool.base", "veldt.search.program"} <= names
-    assert len(names) == len(MODULES)
+    assert {"veldt", "veldt.cli", "veldt.tasks.pool.base", "veldt.search.program"} <= {*NAMES}
+    assert len(NAMES) == len({*NAMES}) == len(PATHS)
 
 
-@EACH_MODULE
-def test_imports_go_one_way(path):
-    room = path.relative_to(ROOT).parts[0]
-    for name in imported_names(path):
-        first, *rest = name.split(".")
-        assert first not in ROOMS, f"{path}: imports {name}, not veldt.{name}"
-        if first == "veldt" and room != "veldt":
-            assert rest[:1] and rest[0] in ROOMS[: ROOMS.index(room) + 1], (
-                f"{path}: {room} may not import {name}"
-            )
+def test_imports_go_one_way():
+    """Between rooms, between the folders of a room, and between modules; also inside functions."""
+    graph = house.find_imports(ROOT)
+    wrong = [
+        f"{name} imports {other}"
+        for name, imported in graph.items()
+        for other in imported
+        if house.ROOMS.index(other.partition(".")[0]) > house.ROOMS.index(name.partition(".")[0])
+    ]
+    assert wrong == []
+    assert house.circles(graph) == []
+    assert house.circles(house.between_folders(ROOT, graph)) == []
+    bare = [
+        f"{path}: import veldt.{name}, not {name}"
+        for path in PATHS.values()
+        for name in house.imported_names(path)
+        if name.partition(".")[0] in ROOMS
+    ]
+    assert bare == []
 
 
-@EACH_MODULE
-def test_every_module_is_one_idea_with_a_docstring(path):
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 500, f"{path} is too long: split it"
-    docstring = ast.get_docstring(ast.parse(text))
-    assert docstring, f"{path} has no docstring"
+def test_a_circle_is_found(tmp_path):
+    """The walk that the test above relies on sees what is hidden in functions."""
+    for path, text in {
+        "tasks/a.py": "from veldt.tasks import b",
+        "tasks/b.py": "from veldt.tasks.c import x",
+        "tasks/c.py": "def f():\n    import veldt.tasks.a",
+        "tasks/one/d.py": "from veldt.tasks.two import e",
+        "tasks/two/e.py": "",
+        "tasks/two/f.py": "from veldt.tasks.one import d",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    graph = house.find_imports(tmp_path)
+    assert house.circles(graph) == [["tasks.a", "tasks.b", "tasks.c"]]
+    assert house.circles(house.between_folders(tmp_path, graph)) == [
+        ["tasks.a", "tasks.b", "tasks.c"],
+        ["tasks.one", "tasks.two"],
+    ]
+    assert house.levels(graph) == {
+        "tasks.a": 0, "tasks.b": 0, "tasks.c": 0,
+        "tasks.one.d": 1, "tasks.two.e": 0, "tasks.two.f": 2,
+    }  # fmt: skip
+
+
+def test_every_module_is_one_idea_with_a_docstring():
+    wrong = []
+    for path in PATHS.values():
+        text = path.read_text(encoding="utf-8")
+        if len(text.splitlines()) > 500:
+            wrong.append(f"{path} is too long: split it")
+        if not ast.get_docstring(ast.parse(text)):
+            wrong.append(f"{path} has no docstring")
+    assert wrong == []
+
+
+def test_no_two_modules_share_a_name():
+    """But for those that have the same part in different rooms."""
+    names = Counter(
+        name.rpartition(".")[2] for name, path in PATHS.items() if path.stem != "__init__"
+    )
+    assert {name for name, count in names.items() if count > 1} <= ROLES
+
+
+def test_no_folder_is_a_heap():
+    folders = {path.parent for path in PATHS.values()}
+    sizes = {
+        str(folder.relative_to(ROOT)): sum(
+            not each.name.startswith(("__pycache__", ".")) for each in folder.iterdir()
+        )
+        for folder in folders
+        if folder != ROOT / "search" / "rules"  # Data, and no code.
+    }
+    assert {folder: size for folder, size in sizes.items() if size > MAX_ENTRIES} == {}
 
 
 def tracked_texts():
@@ -119,7 +155,7 @@ def test_the_rooms_are_linked_into_the_package(name):
 
 def test_no_room_is_ever_imported_from_the_top():
     """Everything is loaded, from the checkout's root, where `import tasks` would succeed."""
-    names = [module_name(path) for path in MODULES if path.name != "__main__.py"]
+    names = [name for name in NAMES if not name.endswith("__main__")]
     done = python(
         "import importlib, sys\n"
         "import veldt\n"
@@ -136,7 +172,7 @@ def test_no_module_asks_jax_for_its_devices():
 
     An array or a key at the top of a module, or of what it imports, would make one.
     """
-    names = [module_name(path) for path in MODULES if path.name != "__main__.py"]
+    names = [name for name in NAMES if not name.endswith("__main__")]
     done = python(
         "import importlib, sys\n"
         "import jax\n"

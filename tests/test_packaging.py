@@ -38,7 +38,8 @@ class Asked:
 ray_config = pool_config.RayConfig(wheel=sys.argv[1])
 config = pool_config.PoolConfig("ray", 1, ray=ray_config)
 with pools.make_pool(config, Asked) as pool:
-    for index, payload in enumerate(("where", "veldt.search.run_search", "veldt.tasks.pool.base")):
+    asked = ("where", "veldt.search.run.run_search", "veldt.tasks.pool.base")
+    for index, payload in enumerate(asked):
         pool.submit(Job(index, payload))
     values = {result.id: result.value for result in pool.results()}
 import veldt, ray, jax

@@ -153,9 +153,9 @@ def _search_config() -> type:
 
 
 def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from veldt.search import run_search as run
     from veldt.search.config import search_config
-    from veldt.search.display import display
+    from veldt.search.run import display
+    from veldt.search.run import run_search as run
 
     settings = config_lib.load_config(search_config.SearchConfig, args.config, overrides)
     run_dir = _place("search", settings, args, overrides)

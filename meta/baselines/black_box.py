@@ -13,7 +13,7 @@ candidate is worth is the caller's business, so training may happen anywhere:
 
 Random search (Bergstra and Bengio 2012) draws all knots of a schedule around the start alike.
 CMA-ES (Hansen 2016, arXiv 1604.00772) is evosax's. A loss that is not finite is never the best; to
-CMA-ES it is the worst finite one of its generation, as in `veldt.meta.estimators.black_box_estimator`, and a generation
+CMA-ES it is the worst finite one of its generation, as in `black_box_estimator`, and a generation
 without a finite loss teaches it nothing.
 """
 

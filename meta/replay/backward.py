@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from veldt.learned_opt.base import MetaParams
-from veldt.meta.replay import hashing, plans, programs, states, storage
+from veldt.meta.replay import plans, programs, state_hashing, states, storage
 from veldt.meta.replay.task_training import Training
 from veldt.tasks.common import types
 
@@ -242,7 +242,7 @@ class _Walk:
             before, hashes = jax.device_get(arrays)
             for step, found in zip(steps, [before, *hashes], strict=False):
                 expected = self._hashes.setdefault(step, np.array(found))
-                hashing.check(step, expected, found, self._spec.packed_paths)
+                state_hashing.check(step, expected, found, self._spec.packed_paths)
 
     def _finish(self) -> None:
         self._outcome, self._adjoint, self._meta_grad = programs.finish(

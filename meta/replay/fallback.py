@@ -1,7 +1,7 @@
 """Evolution strategies in the place of a metagradient that cannot be trusted.
 
 Where the outcome is rough, the gradient of its mean over a small neighbourhood still says where to
-go. `veldt.meta.estimators.full_es` estimates it from pairs of whole runs. The noise is relative to each leaf's
+go. `full_es` estimates it from pairs of whole runs. The noise is relative to each leaf's
 own size, and the estimate is noisy: its error grows with the number of meta-parameters.
 """
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from veldt.learned_opt.base import MetaParams
-from veldt.meta.replay import hashing, states
+from veldt.meta.replay import state_hashing, states
 from veldt.meta.replay.task_training import Training
 from veldt.tasks.common import compiling, types
 
@@ -79,11 +79,11 @@ def _forward(
         state = spec.pack(training.step(meta_params, spec.unpack(state), i))
         is_marked = marks[row] == i + 1
         hashes = jax.lax.cond(
-            is_marked, lambda: hashes.at[row].set(hashing.hash_leaves(state)), lambda: hashes
+            is_marked, lambda: hashes.at[row].set(state_hashing.hash_leaves(state)), lambda: hashes
         )
         return buffer, state, hashes, row + is_marked
 
-    before = hashing.hash_leaves(state)
+    before = state_hashing.hash_leaves(state)
     hashes = jnp.zeros((NUM_MARKS, before.size), jnp.uint32)
     carry = (buffer, state, hashes, jnp.zeros((), jnp.int32))
     buffer, state, hashes, _ = jax.lax.fori_loop(first, last, body, carry)

@@ -17,7 +17,7 @@ import numpy as np
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import errors
-from veldt.meta.replay import backward, hashing, plans, programs, states, storage
+from veldt.meta.replay import backward, plans, programs, state_hashing, states, storage
 from veldt.meta.replay.task_training import Training
 from veldt.tasks.common import compiling, types
 from veldt.tasks.common.disk import lock
@@ -164,7 +164,7 @@ def _fingerprint(
 
 
 def _hash_leaves(tree: Any) -> jax.Array:
-    return hashing.hash_leaves(tree)
+    return state_hashing.hash_leaves(tree)
 
 
 _hash = compiling.jit(_hash_leaves)

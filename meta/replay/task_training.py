@@ -2,7 +2,7 @@
 
 A training is three pure functions. Nothing in it may depend on anything but its arguments and its
 own arrays: batches, dropout and augmentation are functions of a key and the step's index, as in
-`veldt.tasks.inner_loop.unroll`. Then any state can be computed again from an earlier one, bit for bit.
+`inner_loop.unroll`. Then any state can be computed again from an earlier one, bit for bit.
 
 Meta-parameters may enter anywhere: the start, the transform, the task's loss or data, the outcome.
 """

@@ -80,7 +80,7 @@ SHAPING: Final = 0.25  # Of the control group.
 @final
 @dataclass(frozen=True, slots=True)
 class RacingConfig:
-    """Which candidates are dropped before their training has ended; see `search/evolution/racing.py`.
+    """Which candidates are dropped before their training has ended; see `racing.py`.
 
     Attributes:
       chance: highest probability with which a good candidate is dropped; 0 drops none and stores no

@@ -8,9 +8,9 @@ it.
 from collections.abc import Sequence
 from typing import Final
 
-from veldt.search.display import display
 from veldt.search.report import lineage
 from veldt.search.report.report_data import Duel, RunData
+from veldt.search.run import display
 from veldt.tasks.common import formatting
 from veldt.tasks.common.html.markup import Html, join, table, tag
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from veldt.search import objectives
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import ProxyConfig
-from veldt.search.display import display
 from veldt.search.finals import conclusion
 from veldt.search.report.report_data import RunData
+from veldt.search.run import display
 from veldt.tasks.common.html.markup import Html, join, table, tag
 
 

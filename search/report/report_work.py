@@ -3,7 +3,7 @@
 import datetime
 from typing import Final
 
-from veldt.search.display import display
+from veldt.search.run import display
 from veldt.search.storage import usage
 from veldt.search.storage.usage import SittingRow, Work
 from veldt.tasks.common.html.markup import Html, join, table, tag

@@ -12,7 +12,6 @@ from typing import Final
 import yaml
 
 from veldt.search import objectives
-from veldt.search.display import display
 from veldt.search.errors import SearchError
 from veldt.search.evolution import counts
 from veldt.search.language import printing
@@ -28,6 +27,7 @@ from veldt.search.report import (
     search_figures,
 )
 from veldt.search.report.report_data import RunData
+from veldt.search.run import display
 from veldt.search.storage import best_rule as best
 from veldt.search.storage.hall_entries import Entry
 from veldt.tasks.common.disk import atomic_files

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from veldt.tasks import base
-from veldt.tasks.augment import wrapper
+from veldt.tasks.augment import family_wrapper
 from veldt.tasks.common import types
 
 # Shapes: K steps of delay.
@@ -81,7 +81,7 @@ def delayed(
 
 
 @final
-class Delayed(wrapper.FamilyWrapper):
+class Delayed(family_wrapper.FamilyWrapper):
     """Members of a family whose gradients come some steps late.
 
     Attributes:

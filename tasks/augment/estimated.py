@@ -1,4 +1,4 @@
-"""Members whose gradients are estimated by evolution strategies: see `veldt.tasks.shipped.es_gradient`."""
+"""Members whose gradients are estimated by evolution strategies: see `es_gradient`."""
 
 from typing import final
 
@@ -6,7 +6,7 @@ import flax.struct
 import jax
 
 from veldt.tasks import base
-from veldt.tasks.augment import wrapper
+from veldt.tasks.augment import family_wrapper
 from veldt.tasks.common import types
 from veldt.tasks.shipped import es_gradient
 
@@ -25,7 +25,7 @@ class EstimatedConfig:
 
 
 @final
-class Estimated(wrapper.FamilyWrapper):
+class Estimated(family_wrapper.FamilyWrapper):
     """Members of a family with noisy, nearly unbiased gradients.
 
     Attributes:

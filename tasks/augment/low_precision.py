@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from veldt.tasks import base, wrapper
-from veldt.tasks.augment import wrapper as family_wrapper
+from veldt.tasks.augment import family_wrapper as family_wrapper
 from veldt.tasks.common import types
 
 

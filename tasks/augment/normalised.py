@@ -9,7 +9,7 @@ import jax
 import optax
 
 from veldt.tasks import base, wrapper
-from veldt.tasks.augment import wrapper as family_wrapper
+from veldt.tasks.augment import family_wrapper as family_wrapper
 from veldt.tasks.common import types
 from veldt.tasks.shipped import estimated_gradient
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from veldt.tasks import base, wrapper
-from veldt.tasks.augment import wrapper as family_wrapper
+from veldt.tasks.augment import family_wrapper as family_wrapper
 from veldt.tasks.common import types
 
 Level: TypeAlias = Literal["global", "tensor", "parameter"]

@@ -5,7 +5,7 @@ from typing import final
 import jax
 
 from veldt.tasks import base, wrapper
-from veldt.tasks.augment import wrapper as family_wrapper
+from veldt.tasks.augment import family_wrapper as family_wrapper
 from veldt.tasks.common import types
 
 

@@ -16,7 +16,8 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from veldt.tasks import fingerprint, suites
+from veldt.tasks import suites
+from veldt.tasks import task_fingerprint as fingerprint
 from veldt.tasks.benchmark.protocol import protocol
 from veldt.tasks.benchmark.protocol.candidates import Candidate
 from veldt.tasks.benchmark.protocol.schedules import SCHEDULES

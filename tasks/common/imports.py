@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from veldt.tasks.common import errors, spelling
+from veldt.tasks.common import errors, older_names, spelling
 
 _END_PROCESS: Final = os._exit
 
@@ -25,7 +25,7 @@ def load_object(kind: str, name: str) -> Callable[..., Any]:
       UnknownNameError: There is no such module, or nothing of this name in it.
       TaskError: Importing fails, or what is found cannot be called.
     """
-    module_name, _, object_name = name.partition(":")
+    module_name, _, object_name = older_names.present(name).partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), object_name]):
         raise errors.UnknownNameError(
             f'{kind} {name!r}: write "module:factory", the module as in an import statement '

@@ -14,7 +14,7 @@ import numpy as np
 
 from veldt.tasks import base
 from veldt.tasks.families import augmentations as drawn
-from veldt.tasks.families import models, odds, supervised
+from veldt.tasks.families import models, odds, supervised_family
 
 _MAX_TRIES = 100  # draws of one family until it is unlike all others
 _SIZES = (
@@ -84,7 +84,7 @@ class Distribution:
     model_widths: tuple[int, ...] = (8, 16, 32)
     depths: tuple[int, ...] = (1, 2, 3)
     activations: tuple[models.ActivationName, ...] = ("relu", "tanh", "gelu", "silu", "elu")
-    initialisers: tuple[supervised.Initialiser, ...] = ("normal", "uniform")
+    initialisers: tuple[supervised_family.Initialiser, ...] = ("normal", "uniform")
     batch_sizes: tuple[int, ...] = (16, 32, 64, 128)
     text_batch_sizes: tuple[int, ...] = (8, 16, 32)
     windows: tuple[int, ...] = (8, 16)

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, final
 
 import flax.linen as nn
 
-from veldt.tasks.families import chains, patterns, sources, supervised
+from veldt.tasks.families import chains, patterns, sources, supervised_family
 from veldt.tasks.shipped import image_models, language
 
 Kind: TypeAlias = Literal[
@@ -67,7 +67,7 @@ class Structure:
     batch_size: int
     source: str
     window: int = 0
-    initialiser: supervised.Initialiser = "normal"
+    initialiser: supervised_family.Initialiser = "normal"
 
     def __str__(self) -> str:
         """Say what it is: `perceptron 64-32-10 relu batch 64 on patterns`."""
@@ -85,10 +85,10 @@ class Structure:
         brightnesses: tuple[float, float] = (0.0, 0.5),
         data_sizes: tuple[int, int] | None = None,
         name: str | None = None,
-    ) -> supervised.SupervisedFamily:
+    ) -> supervised_family.SupervisedFamily:
         """Make the family; `name` is by default what `str` gives."""
         source = self._source()
-        return supervised.SupervisedFamily(
+        return supervised_family.SupervisedFamily(
             name=name or str(self),
             source=source,
             module=self._module(source.num_outputs),
@@ -101,7 +101,7 @@ class Structure:
             data_sizes=data_sizes,
         )
 
-    def _goal(self) -> supervised.Goal:
+    def _goal(self) -> supervised_family.Goal:
         if self.kind == "autoencoder":
             return "reconstruct"
         return "predict" if self.kind in TEXT_KINDS else "classify"

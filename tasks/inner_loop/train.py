@@ -24,7 +24,7 @@ class Curve:
       valid_losses: Loss on the validation batch there, float [E].
       train_losses: Loss on each step's training batch before its update, float [T].
       params: The parameters after the last step.
-      hollow: Why the last loss is the arithmetic's doing and not training's (`veldt.tasks.inner_loop.hollow`);
+      hollow: Why the last loss is the arithmetic's doing and not training's (`inner_loop.hollow`);
         empty where it is honest, or not finite.
     """
 

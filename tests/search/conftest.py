@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
-from veldt.search import run_search
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.config.search_config import SearchConfig
+from veldt.search.run import run_search
 from veldt.tasks.pool.config import PoolConfig
 
 

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from tests.search import fakes
-from veldt.search import objectives, rerun, rule_sources, run_search
+from veldt.search import objectives, rule_sources
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.config.search_config import SearchConfig
@@ -17,6 +17,7 @@ from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.jobs import EvalJob, Run, Status
 from veldt.search.objectives import Training
 from veldt.search.report import search_report
+from veldt.search.run import rerun, run_search
 from veldt.search.runtime.encode import Capacity
 from veldt.search.storage.store import Store
 from veldt.tasks import registry

@@ -123,7 +123,7 @@ def test_the_rooms_are_not_importable_a_second_time(monkeypatch):
     checkout = pathlib.Path(registry.__file__).resolve().parent.parent
     monkeypatch.chdir(checkout)
     with pytest.raises(errors.TaskError, match=r"write 'veldt.tasks.shipped.images:digits_mlp'"):
-        registry.load_task("tasks.images:digits_mlp")
+        registry.load_task("tasks.shipped.images:digits_mlp")
     assert "tasks" not in sys.modules
     assert registry.load_task("veldt.tasks.shipped.images:digits_mlp").name == "digits_mlp"
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.search import fakes
 from veldt import cli
-from veldt.search import run_search
+from veldt.search.run import run_search
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.pool.config import PoolConfig
 

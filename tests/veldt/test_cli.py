@@ -243,7 +243,7 @@ def engines(monkeypatch, run_it):
     """Puts `run_it` in the place of what each of the four long commands runs; gives their words."""
     from veldt.meta.train import run_meta_training as meta_run
     from veldt.meta.tune import run_tuning as tune_run
-    from veldt.search import run_search as search_run
+    from veldt.search.run import run_search as search_run
     from veldt.tasks.benchmark import evaluate as evaluate_lib
 
     monkeypatch.setattr(search_run, "run_search", run_it)

@@ -235,8 +235,8 @@ def _curves(results: Results, series: Sequence[Series]) -> Html:
     note = (
         "Across: steps. Upwards: training loss on the task's normalised scale, logarithmic, mean "
         "over seeds, at the rate with the lowest loss at the end. A cross is the last finite loss "
-        f"of a run that diverged; losses below {benchmark_figures.MIN_LOSS:g} lie on the lower edge. "
-        f"{benchmark_figures.left_out(results.rows, series)}"
+        f"of a run that diverged; losses below {benchmark_figures.MIN_LOSS:g} lie on the lower "
+        f"edge. {benchmark_figures.left_out(results.rows, series)}"
     )
     items = [*benchmark_figures.legend_items(series), benchmark_figures.envelope_item()]
     return _section("Training curves", plot_lib.figure(drawn, items, note))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, TypeAlias, final
 
-from veldt.tasks import base, fingerprint, registry
+from veldt.tasks import base, registry, task_fingerprint
 from veldt.tasks.benchmark.protocol.candidates import Candidate
 from veldt.tasks.benchmark.protocol.protocol import SweepPlan
 from veldt.tasks.benchmark.runs import costs, sweep
@@ -51,7 +51,7 @@ class BenchmarkWorker:
         """Do one job."""
         match payload:
             case FingerprintJob(task):
-                return fingerprint.fingerprint(self._load(task))
+                return task_fingerprint.fingerprint(self._load(task))
             case SweepJob(plan):
                 return sweep.sweep(
                     self._load(plan.task),

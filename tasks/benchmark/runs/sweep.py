@@ -47,7 +47,7 @@ class Sweep:
         were not taken.
       compile_s: seconds of tracing and compiling, of this schedule's share.
       run_s: seconds of training and checking, of all its runs together.
-      hollow: which runs are hollow (`veldt.tasks.inner_loop.hollow`), bool [L, S]; none in what older versions
+      hollow: which runs are hollow (`inner_loop.hollow`), bool [L, S]; none in what older versions
         wrote.
     """
 

@@ -6,7 +6,7 @@ Scores of one task:
 * `train`, `test`: final losses on the task's normalised scale (0 perfect, 1 knows nothing), and
   `train_ratio`, `test_ratio`: over tuned Adam's; below 1 is better than Adam.
 * `diverged`: the share of all runs, whatever their rate, that ended without a finite loss.
-* `hollow`: the share whose loss is the arithmetic's doing (`veldt.tasks.inner_loop.hollow`); it counts no more
+* `hollow`: the share whose loss is the arithmetic's doing (`inner_loop.hollow`); it counts no more
   than that of a diverged run.
 
 Over the suite: interquartile means (of the logarithm, for ratios) with 95% stratified bootstrap

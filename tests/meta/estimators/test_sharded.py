@@ -95,7 +95,9 @@ for num_devices in (1, 2, 4):
     state = inner_problems.init(whole, inner_problems.LEAKY_META_PARAMS, jax.random.key(1))
     devices = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)}
     assert devices == {num_devices}, devices
-    result = inner_problems.estimate(whole, inner_problems.LEAKY_META_PARAMS, state, jax.random.key(2))
+    result = inner_problems.estimate(
+        whole, inner_problems.LEAKY_META_PARAMS, state, jax.random.key(2)
+    )
     found.append(jax.tree.map(lambda x: jax.random.key_data(x) if
                               jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x, result))
 assert toys.same(found[0], found[1]) and toys.same(found[0], found[2])

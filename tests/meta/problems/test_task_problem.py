@@ -10,7 +10,7 @@ from veldt.meta.estimators import truncated_backprop
 from veldt.meta.problems import inner_problem, meta_loss, task_problem
 from veldt.tasks.augment import delayed
 from veldt.tasks.data import dataset
-from veldt.tasks.families import sources, supervised
+from veldt.tasks.families import sources, supervised_family
 from veldt.tasks.inner_loop import unroll
 from veldt.tasks.shipped import quadratic
 
@@ -119,7 +119,7 @@ def test_families_that_differ_in_arrays_and_name_compile_once():
         ("b", dict.fromkeys(("train", "valid", "test"), rows._replace(inputs=2 * rows.inputs))),
     ):
         source = sources.StoredSource("ones", splits, num_outputs=3)
-        family = supervised.SupervisedFamily(name, source, nn.Dense(3), "classify", 2)
+        family = supervised_family.SupervisedFamily(name, source, nn.Dense(3), "classify", 2)
         begin(task_problem.TaskProblem.of(family, make_tx, lengths=(6, 6)), jax.random.key(0))
     assert len(traces) == 1
 

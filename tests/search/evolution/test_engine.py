@@ -19,7 +19,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.search import fakes
-from veldt.search import rerun, run_search
 from veldt.search.config.evolution_config import FounderConfig
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import ProxyConfig
@@ -32,6 +31,7 @@ from veldt.search.evolution import job_records
 from veldt.search.language import dataflow
 from veldt.search.program import Program
 from veldt.search.report import report_data
+from veldt.search.run import rerun, run_search
 from veldt.search.storage import checksums
 from veldt.search.storage.store import FILE_NAME, MACHINE_TABLES, Store
 from veldt.tasks.pool import inline
@@ -284,7 +284,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from tests.search import fakes
-from veldt.search import run_search as run
+from veldt.search.run import run_search as run
 from veldt.tasks.pool.config import PoolConfig
 config = fakes.small_config(pool=PoolConfig(num_workers=2))
 run.run_search(config, Path(sys.argv[1]), resume=True, factory=lambda: fakes.FakeWorker(0.01))

@@ -3,10 +3,11 @@
 import math
 
 from tests.search import fakes
-from veldt.search import rerun, rule_sources, run_search
+from veldt.search import rule_sources
 from veldt.search.evolution import niches
 from veldt.search.language import dataflow
 from veldt.search.program import Program
+from veldt.search.run import rerun, run_search
 from veldt.search.storage.store import Store
 from veldt.tasks.pool.config import PoolConfig
 

@@ -5,10 +5,10 @@ import collections
 import pytest
 
 from tests.search import fakes
-from veldt.search import run_search
 from veldt.search.language.statements import COPY
 from veldt.search.program import Program
 from veldt.search.report import op_survival
+from veldt.search.run import run_search
 from veldt.search.storage.store import Store
 from veldt.tasks.pool.config import PoolConfig
 

@@ -16,7 +16,6 @@ import pytest
 
 from tests.search import fakes
 from tests.web import Page
-from veldt.search import run_search
 from veldt.search.config.finals_config import FinalsConfig, TuningConfig
 from veldt.search.errors import SearchError, StoreError
 from veldt.search.evolution import counts as tally
@@ -32,6 +31,7 @@ from veldt.search.report import (
     report_outcome,
     search_report,
 )
+from veldt.search.run import run_search
 from veldt.search.storage import checksums, hall_entries
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.store import FILE_NAME, Store

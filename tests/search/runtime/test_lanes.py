@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 
-from veldt.search import run_search
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.config.search_config import MutationConfig, SearchConfig
@@ -24,6 +23,7 @@ from veldt.search.language.ops import INTERPRETED, OPS
 from veldt.search.language.roles import Roles
 from veldt.search.language.statements import ROLES
 from veldt.search.program import Program
+from veldt.search.run import run_search
 from veldt.search.runtime import encode, lane_interpreter, lanes
 from veldt.search.runtime.encode import Capacity
 from veldt.search.runtime.execute import execute

@@ -9,9 +9,9 @@ import pytest
 
 from tests.damage import damaged
 from tests.search import fakes
-from veldt.search import run_search
 from veldt.search.errors import StoreError
 from veldt.search.report import search_report
+from veldt.search.run import run_search
 from veldt.search.storage import checksums
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.pool.config import PoolConfig

@@ -6,8 +6,8 @@ import sqlite3
 import pytest
 
 from tests.search import fakes
-from veldt.search import run_search
 from veldt.search.errors import StoreError
+from veldt.search.run import run_search
 from veldt.search.storage import checksums, integrity
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.pool.config import PoolConfig

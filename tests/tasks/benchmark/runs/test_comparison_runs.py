@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from veldt.tasks import fingerprint, registry
+from veldt.tasks import registry, task_fingerprint
 from veldt.tasks.benchmark.protocol import candidates, protocol
 from veldt.tasks.benchmark.runs import cache, comparison_runs, pool_worker
 from veldt.tasks.common import errors
@@ -236,7 +236,7 @@ def test_fingerprints_are_the_tasks_own(own):
     with comparison_runs.Runner(config, cache.Shelf(own.parent / "shelf"), watcher) as runner:
         found = runner.fingerprints([PLAIN, NAMED])
     assert found == {
-        name: fingerprint.fingerprint(registry.load_task(name)) for name in (PLAIN, NAMED)
+        name: task_fingerprint.fingerprint(registry.load_task(name)) for name in (PLAIN, NAMED)
     }
     assert found[PLAIN] != found[NAMED]
     assert watcher.phases == [("checking tasks", done, 2) for done in range(3)]

@@ -8,8 +8,8 @@ import pytest
 
 from veldt.meta.train import display as meta_display
 from veldt.meta.tune import display as tune_display
-from veldt.search.display import display as search_display
-from veldt.search.display import live as search_live
+from veldt.search.run import display as search_display
+from veldt.search.run import live as search_live
 from veldt.tasks.common.progress import activity_clock
 
 

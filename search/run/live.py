@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TextIO, final
 
-from veldt.search.display import display
 from veldt.search.evolution import counts
 from veldt.search.evolution.engine import Evolution
+from veldt.search.run import display
 from veldt.search.storage import best_rule, usage
 from veldt.tasks.common.progress import activity_clock as clock
 from veldt.tasks.pool.base import PoolEvent, PoolStats

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.search import fakes
-from veldt.search import run_search
-from veldt.search.display import display, live
 from veldt.search.evolution import counts
 from veldt.search.program import Program
 from veldt.search.report import report_data
+from veldt.search.run import display, live, run_search
 from veldt.search.storage import hall_entries, usage
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.store import Store

@@ -8,12 +8,12 @@ import sqlite3
 import pytest
 
 from tests.search import fakes
-from veldt.search import rerun, run_search
 from veldt.search.config.evolution_config import MutationConfig, RacingConfig
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import StoreError
 from veldt.search.evaluation.jobs import Outcome, Status
+from veldt.search.run import rerun, run_search
 from veldt.search.storage import checksums
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.pool.config import PoolConfig

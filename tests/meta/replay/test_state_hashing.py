@@ -8,10 +8,10 @@ import pytest
 from hypothesis import strategies as st
 
 from veldt.meta import errors
-from veldt.meta.replay import hashing
+from veldt.meta.replay import state_hashing
 
 DTYPES = ("float32", "bfloat16", "float16", "int8", "int32", "uint16", "float8_e4m3fn")
-hash_leaves = jax.jit(hashing.hash_leaves)
+hash_leaves = jax.jit(state_hashing.hash_leaves)
 
 
 def random_bits(dtype, seed=0, size=37):
@@ -69,7 +69,7 @@ def test_booleans_keys_and_signs_of_zero_count():
 
 def test_hashes_are_spread_evenly():
     """Of 4000 small integers, the share with each bit set is a half, within five deviations."""
-    hashes = np.asarray(jax.jit(jax.vmap(hashing.hash_leaf))(jnp.arange(4000)[:, None]))
+    hashes = np.asarray(jax.jit(jax.vmap(state_hashing.hash_leaf))(jnp.arange(4000)[:, None]))
     assert np.unique(hashes).size == 4000
     share = np.mean((hashes[:, None] >> np.arange(32, dtype=np.uint32)) & 1, axis=0)
     assert np.abs(share - 0.5).max() < 5 * 0.5 / np.sqrt(4000)
@@ -78,5 +78,5 @@ def test_hashes_are_spread_evenly():
 def test_the_error_names_step_and_leaves():
     expected, found = np.zeros(5, np.uint32), np.ones(5, np.uint32)
     with pytest.raises(errors.ReplayError, match=r"state 7 .*a, b, c and 2 more of 5 arrays"):
-        hashing.check(7, expected, found, tuple("abcde"))
-    hashing.check(7, expected, expected, tuple("abcde"))
+        state_hashing.check(7, expected, found, tuple("abcde"))
+    state_hashing.check(7, expected, expected, tuple("abcde"))

@@ -68,7 +68,7 @@ def make_display(stream: TextIO | None = None) -> Display:
     stream = sys.stderr if stream is None else stream
     if not stream.isatty():
         return PlainDisplay(stream)
-    from veldt.search.display import live
+    from veldt.search.run import live
 
     return live.LiveDisplay(stream)
 

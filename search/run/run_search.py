@@ -18,7 +18,6 @@ import yaml
 from veldt.search import objectives, rule_sources
 from veldt.search.config.proxy_config import EvaluatorConfig
 from veldt.search.config.search_config import SearchConfig
-from veldt.search.display import display
 from veldt.search.errors import SearchError
 from veldt.search.evaluation.evaluator import EvaluatorFactory
 from veldt.search.evaluation.jobs import Outcome
@@ -28,6 +27,7 @@ from veldt.search.evolution.engine import IGNORES_GRADIENT, Evolution
 from veldt.search.evolution.founders import Founder
 from veldt.search.finals import final_stages
 from veldt.search.language.statements import COPY
+from veldt.search.run import display
 from veldt.search.storage import best_rule as best
 from veldt.search.storage import integrity, usage
 from veldt.search.storage.hall_entries import Entry

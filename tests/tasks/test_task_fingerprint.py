@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from veldt.tasks import fingerprint, registry
+from veldt.tasks import registry, task_fingerprint
 from veldt.tasks.shipped import control, image_models, quadratic
 
 
@@ -18,20 +18,20 @@ def task():
 
 @pytest.fixture(scope="module")
 def print_of_task(task):
-    return fingerprint.fingerprint(task)
+    return task_fingerprint.fingerprint(task)
 
 
 def test_it_is_short_and_the_same_twice(task, print_of_task):
     assert len(print_of_task) < 120
     assert print_of_task.isascii()
     jax.random.normal(jax.random.key(5)) + jnp.ones(3)  # what else ran plays no part
-    assert fingerprint.fingerprint(registry.load_task("digits_mlp")) == print_of_task
-    assert fingerprint.matches(print_of_task, print_of_task)
+    assert task_fingerprint.fingerprint(registry.load_task("digits_mlp")) == print_of_task
+    assert task_fingerprint.matches(print_of_task, print_of_task)
 
 
 def test_the_name_plays_no_part(task, print_of_task):
     renamed = dataclasses.replace(task, name="something_else")
-    assert fingerprint.matches(fingerprint.fingerprint(renamed), print_of_task)
+    assert task_fingerprint.matches(task_fingerprint.fingerprint(renamed), print_of_task)
 
 
 def changed_pixels(task):
@@ -63,22 +63,24 @@ def swapped_labels(task):
 )
 def test_it_changes_with_model_data_loss_and_scale(task, print_of_task, change):
     other = dataclasses.replace(task, **change(task))
-    assert not fingerprint.matches(fingerprint.fingerprint(other), print_of_task)
+    assert not task_fingerprint.matches(task_fingerprint.fingerprint(other), print_of_task)
 
 
 def test_gradients_count_too(task, print_of_task):
     """The ES-estimated task differs from its own by the step alone."""
-    es = fingerprint.fingerprint(registry.load_task("digits_mlp_es"))
+    es = task_fingerprint.fingerprint(registry.load_task("digits_mlp_es"))
     assert es.split(":")[0] == print_of_task.split(":")[0]
-    assert not fingerprint.matches(es, print_of_task)
+    assert not task_fingerprint.matches(es, print_of_task)
 
 
 def test_tasks_that_make_their_data_have_fingerprints():
-    stiff = fingerprint.fingerprint(quadratic.quadratic_stiff())
-    assert not fingerprint.matches(stiff, fingerprint.fingerprint(quadratic.quadratic()))
-    assert fingerprint.matches(stiff, fingerprint.fingerprint(quadratic.quadratic_stiff()))
-    cart = fingerprint.fingerprint(control.cartpole_policy())
-    assert fingerprint.matches(cart, fingerprint.fingerprint(control.cartpole_policy()))
+    stiff = task_fingerprint.fingerprint(quadratic.quadratic_stiff())
+    assert not task_fingerprint.matches(stiff, task_fingerprint.fingerprint(quadratic.quadratic()))
+    assert task_fingerprint.matches(
+        stiff, task_fingerprint.fingerprint(quadratic.quadratic_stiff())
+    )
+    cart = task_fingerprint.fingerprint(control.cartpole_policy())
+    assert task_fingerprint.matches(cart, task_fingerprint.fingerprint(control.cartpole_policy()))
 
 
 @pytest.mark.parametrize(
@@ -96,4 +98,4 @@ def test_tasks_that_make_their_data_have_fingerprints():
     ],
 )
 def test_matching_is_exact_in_the_hash_and_tolerant_in_the_losses(first, second, expected):
-    assert fingerprint.matches(first, second) is expected
+    assert task_fingerprint.matches(first, second) is expected

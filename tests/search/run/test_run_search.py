@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.search import fakes
-from veldt.search import run_search as run
 from veldt.search.evaluation.jobs import Outcome
+from veldt.search.run import run_search as run
 from veldt.search.storage import integrity, usage
 from veldt.search.storage.store import Store
 from veldt.tasks.common.errors import FileError
 from veldt.tasks.pool.config import PoolConfig
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def search(directory, *, view=None, resume=False, factory=fakes.FakeWorker, **changes):
@@ -98,7 +98,7 @@ SCRIPT = """
 import resource, signal, sys
 from pathlib import Path
 from tests.search import fakes
-from veldt.search import run_search as run
+from veldt.search.run import run_search as run
 from veldt.search.evaluation.jobs import Outcome
 from veldt.tasks.common.errors import VeldtError
 from veldt.tasks.pool.config import PoolConfig

@@ -1,0 +1,1 @@
+"""Running a search in a run directory, and what a person sees of it."""
