@@ -11,6 +11,7 @@ import optax
 
 from veldt.learned_opt import base, errors, weight_files
 from veldt.tasks.common import spelling
+from veldt.tasks.common.disk import run_directory
 
 FOLDER: Final = Path(__file__).parent / "weights"
 SUFFIX: Final = ".npz"
@@ -41,7 +42,9 @@ def find(source: str | Path, folder: Path = FOLDER) -> Path:
     if os.path.isdir(path):
         if not os.path.isfile(path / RUN_FILE):
             raise errors.UnknownWeightsError.of(
-                path, f"a directory without {RUN_FILE}; has a meta-training run there?"
+                path,
+                f"a directory without {RUN_FILE}, which a meta-training writes; "
+                f"{run_directory.describe(path)}",
             )
         return path / RUN_FILE
     if os.path.isfile(path):

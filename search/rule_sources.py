@@ -39,7 +39,7 @@ from veldt.search.program import Program
 from veldt.search.storage import best_rule, hall_of_fame
 from veldt.search.storage.best_rule import Best
 from veldt.tasks.common import spelling
-from veldt.tasks.common.disk import digest
+from veldt.tasks.common.disk import digest, run_directory
 
 # Optax's, or of a paper.
 PUBLISHED: Final[tuple[str, ...]] = (
@@ -133,8 +133,8 @@ def load_rule(source: str | Path) -> Program:
     if os.path.isdir(path):
         if not (path / best_rule.RULE_FILE).is_file():
             raise UnknownRuleError(
-                f"{str(path)!r} is a directory without {best_rule.RULE_FILE}: no run directory, or "
-                "its search has not scored a program yet"
+                f"{str(path)!r} is a directory without {best_rule.RULE_FILE}, which a search writes "
+                f"when it has scored a program; {run_directory.describe(path)}"
             )
         _check_unchanged(path)
         return _read(path / best_rule.RULE_FILE)

@@ -334,23 +334,25 @@ def _report(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 def _report_writer(run_dir: Path) -> Callable[[Path], Path]:
     """What draws the report of the kind of run that a directory holds."""
-    if (run_dir / "results.json").exists():
-        from veldt import evaluation
+    from veldt.tasks.common.disk import run_directory
 
-        return evaluation.write_report
-    from veldt.meta.train import directory, log
+    match run_directory.kind_of(run_dir):
+        case "evaluate":
+            from veldt import evaluation
 
-    if not (run_dir / log.FILE_NAME).exists():
-        from veldt.search.report import search_report as search_report
+            return evaluation.write_report
+        case "meta-train":
+            from veldt.meta.train import report as meta_report
 
-        return search_report.write_report
-    if "tune" in directory.read_config(run_dir / directory.CONFIG_FILE):
-        from veldt.meta.tune import report as tune_report
+            return meta_report.write_report
+        case "tune":
+            from veldt.meta.tune import report as tune_report
 
-        return tune_report.write_report
-    from veldt.meta.train import report as meta_report
+            return tune_report.write_report
+        case _:  # What says that there is none, where there is none.
+            from veldt.search.report import search_report
 
-    return meta_report.write_report
+            return search_report.write_report
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:

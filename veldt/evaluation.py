@@ -30,7 +30,7 @@ from veldt.tasks.benchmark.scores import stored_results
 from veldt.tasks.benchmark.scores.results import Results
 from veldt.tasks.common import errors as task_errors
 from veldt.tasks.common import imports, spelling
-from veldt.tasks.common.disk import atomic_files
+from veldt.tasks.common.disk import atomic_files, run_directory
 
 RESULTS_FILE = "results.json"
 PAGE_FILE = "report.html"
@@ -103,7 +103,7 @@ def load_candidate(source: str | Path) -> Candidate:
         TaskError, SearchError: It cannot be used.
     """
     text, path = str(source), Path(source)
-    if path.suffix == shipped.SUFFIX or (path / shipped.RUN_FILE).is_file():
+    if path.suffix == shipped.SUFFIX or run_directory.kind_of(path) == "meta-train":
         return learned_candidates.learned_candidate(path)
     if (
         text not in rule_sources.RULE_NAMES
