@@ -7,21 +7,23 @@ with its message, and these cross process boundaries.
 from collections.abc import Iterable
 from typing import Self
 
-from veldt.tasks.common import errors as task_errors
+from veldt.tasks.common import errors, spelling
 
 
-class LearnedOptError(ValueError):
+class LearnedOptError(errors.VeldtError, ValueError):
     """Root of the room's errors: a rule is unknown, or was not given what it reads."""
 
 
 class UnknownArchitectureError(LearnedOptError):
     """Raised by `registry.architecture` for a name, or a field, that there is not."""
 
+    exit_code = errors.USAGE
+
     @classmethod
     def of(cls, kind: str, name: str, known: Iterable[str]) -> "UnknownArchitectureError":
         """Say which name was given, the nearest known one, and all known ones."""
         known = sorted(known)
-        near = task_errors.did_you_mean(name, known)
+        near = spelling.did_you_mean(name, known)
         return cls(f"unknown {kind} {name!r}{near}. Known: {', '.join(known) or 'none'}.")
 
 
@@ -32,7 +34,7 @@ class UnknownOptionError(LearnedOptError):
     def of(cls, rule: str, option: str, known: Iterable[str]) -> "UnknownOptionError":
         """Say which option was given, the nearest one, and all that the rule takes."""
         known = sorted(known)
-        near = task_errors.did_you_mean(option, known)
+        near = spelling.did_you_mean(option, known)
         return cls(
             f"{rule} takes no option {option!r}{near}. Options: {', '.join(known) or 'none'}."
         )
@@ -49,6 +51,8 @@ class WeightsError(LearnedOptError):
 
 class UnknownWeightsError(WeightsError):
     """Raised for weights that are not there: a name that nothing has, a path to nothing."""
+
+    exit_code = errors.USAGE
 
 
 class MissingInputError(LearnedOptError):

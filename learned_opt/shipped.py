@@ -10,7 +10,8 @@ from typing import Any, Final
 import optax
 
 from veldt.learned_opt import base, errors, weight_files
-from veldt.tasks.common import errors as task_errors
+from veldt.tasks.common import spelling
+from veldt.tasks.common.disk import run_directory
 
 FOLDER: Final = Path(__file__).parent / "weights"
 SUFFIX: Final = ".npz"
@@ -41,14 +42,16 @@ def find(source: str | Path, folder: Path = FOLDER) -> Path:
     if os.path.isdir(path):
         if not os.path.isfile(path / RUN_FILE):
             raise errors.UnknownWeightsError.of(
-                path, f"a directory without {RUN_FILE}; has a meta-training run there?"
+                path,
+                f"a directory without {RUN_FILE}, which a meta-training writes; "
+                f"{run_directory.describe(path)}",
             )
         return path / RUN_FILE
     if os.path.isfile(path):
         return path
     if path.suffix == SUFFIX or len(path.parts) > 1:
         raise errors.UnknownWeightsError.of(path, "there is no such weight file")
-    near = task_errors.did_you_mean(str(source), known)
+    near = spelling.did_you_mean(str(source), known)
     raise errors.UnknownWeightsError(
         f"there are no weights {str(source)!r}{near}. Shipped: {', '.join(known) or 'none'}; or "
         "give the path of a weight file (.npz) or of a meta-training run's directory."

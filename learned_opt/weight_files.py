@@ -17,8 +17,6 @@ import io
 import json
 import math
 import reprlib
-import sys
-import types
 import typing
 import zipfile
 from collections.abc import Mapping
@@ -30,7 +28,9 @@ import numpy as np
 import optax
 
 from veldt.learned_opt import base, errors, registry
+from veldt.tasks.common.config import codec
 from veldt.tasks.common.disk import atomic_files, npz
+from veldt.tasks.common.errors import ConfigError
 
 FORMAT: Final = 1
 HEADER: Final = "header.json"
@@ -104,7 +104,7 @@ def write(path: str | Path, weights: Weights) -> None:
 
     Raises:
       WeightsError: The weights do not fit the architecture, or there is no file for them.
-      TaskError: The file cannot be written.
+      FileError: The file cannot be written.
     """
     atomic_files.write_bytes(Path(path), to_bytes(weights))
 
@@ -285,19 +285,13 @@ def _not_finite(arrays: Mapping[str, np.ndarray]) -> str:
 def _plain_fields(weights: Weights) -> dict[str, Any]:
     """The architecture's fields as JSON has them, checked by reading them back."""
     fields: Any = weights.architecture
-    plain = {
-        field.name: _plain(getattr(fields, field.name)) for field in dataclasses.fields(fields)
-    }
+    plain: dict[str, Any] = codec.to_plain(fields)
     again = _architecture({"name": weights.name, "fields": plain})
     if again != weights.architecture:
         raise errors.WeightsError(
             f"no file can hold {weights.architecture!r} as architecture {weights.name!r}"
         )
     return plain
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
 
 
 def _architecture(described: Mapping[str, Any]) -> base.LearnedOptimizer:
@@ -317,11 +311,12 @@ def _architecture(described: Mapping[str, Any]) -> base.LearnedOptimizer:
     for field, plain in fields.items():
         if field not in hints:
             registry.architecture(name, **{field: plain})  # Raises, with the nearest spelling.
-        fits, values[field] = _typed(plain, hints[field])
-        if not fits:
+        try:
+            values[field] = codec.from_plain(hints[field], plain, field)
+        except ConfigError:
             wanted = inspect.formatannotation(hints[field])
             shown = reprlib.repr(plain)
-            raise errors.WeightsError(f"field {field} of {name} is {shown}, not {wanted}")
+            raise errors.WeightsError(f"field {field} of {name} is {shown}, not {wanted}") from None
         if bound := _beyond(field, values[field]):
             shown = reprlib.repr(plain)
             raise errors.WeightsError(f"field {field} of {name} is {shown}; it may be {bound}")
@@ -342,24 +337,3 @@ def _beyond(field: str, value: Any) -> str:
     if isinstance(value, float):
         return "" if abs(value) <= _MAX_NUMBER else f"a number within +-{_MAX_NUMBER:g}"
     return ""
-
-
-def _typed(plain: Any, hint: Any) -> tuple[bool, Any]:
-    """Whether a JSON value is of a type, and the value as that type."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return plain in args, plain
-    if origin in (typing.Union, types.UnionType):
-        return next((found for arg in args if (found := _typed(plain, arg))[0]), (False, plain))
-    if origin is tuple:  # All are tuple[T, ...].
-        items = [_typed(item, args[0]) for item in plain] if isinstance(plain, list) else []
-        fits = isinstance(plain, list) and all(ok for ok, _ in items)
-        return fits, tuple(item for _, item in items)
-    if hint is float:
-        fits = isinstance(plain, int | float) and not isinstance(plain, bool)
-        # An int of a hundred digits is none: as a float it would be an exception.
-        fits = fits and abs(plain) <= sys.float_info.max and math.isfinite(plain)
-        return fits, float(plain) if fits else plain
-    if hint is int:
-        return isinstance(plain, int) and not isinstance(plain, bool), plain
-    return isinstance(plain, hint), plain

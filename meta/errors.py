@@ -1,9 +1,20 @@
-"""Errors of meta-training that a user can put right."""
+"""Errors of meta-training and of metagradients that a user can put right."""
+
+from veldt.tasks.common import errors
 
 
-class MetaTrainError(ValueError):
+class MetaTrainError(errors.VeldtError, ValueError):
     """A meta-training cannot be begun, resumed or gone on with; the message says why."""
 
 
 class UnknownNameError(MetaTrainError):
-    """A config names an optimizer, or an argument of one, that there is not. Exit code 2."""
+    """A config names an optimizer, or an argument of one, that there is not."""
+
+    exit_code = errors.USAGE
+
+
+class ReplayError(errors.VeldtError, ValueError):
+    """A metagradient cannot be taken, or what was computed again is not what was computed before.
+
+    The message says where, and what to do.
+    """

@@ -1,11 +1,12 @@
 """Errors of the search room.
 
-All derive from `SearchError`; the command line turns them into exit code 1, and a name that nothing
-has into 2.
+All derive from `SearchError`.
 """
 
+from veldt.tasks.common import errors
 
-class SearchError(Exception):
+
+class SearchError(errors.VeldtError):
     """Root of every error that the search room raises on purpose."""
 
 
@@ -55,7 +56,9 @@ class CapacityError(SearchError):
 
 
 class UnknownNameError(SearchError):
-    """A name that nothing has. Exit code 2."""
+    """A name that nothing has."""
+
+    exit_code = errors.USAGE
 
 
 class UnknownRuleError(UnknownNameError):

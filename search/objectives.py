@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from veldt.search.errors import SearchError, UnknownNameError
-from veldt.tasks.common import errors, imports
+from veldt.tasks.common import errors, imports, spelling
 from veldt.tasks.inner_loop.hollow import MIN_NORMALIZED
 
 MIN_LOG_LOSS: Final = math.log(MIN_NORMALIZED)
@@ -178,7 +178,7 @@ def check_name(name: str) -> None:
     """
     if name not in OBJECTIVES and ":" not in name:
         raise ValueError(
-            f"there is no objective {name!r}{errors.did_you_mean(name, OBJECTIVES)}; there are "
+            f"there is no objective {name!r}{spelling.did_you_mean(name, OBJECTIVES)}; there are "
             f'{", ".join(OBJECTIVES)}, and a function of yours as "module:function"'
         )
 

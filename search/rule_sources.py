@@ -25,7 +25,6 @@ Not shipped, because a program cannot state them; the first four need the traine
 | noisy_sgd | random numbers |
 """
 
-import difflib
 import json
 import os
 from dataclasses import dataclass
@@ -39,7 +38,8 @@ from veldt.search.language.statements import COPY
 from veldt.search.program import Program
 from veldt.search.storage import best_rule, hall_of_fame
 from veldt.search.storage.best_rule import Best
-from veldt.tasks.common.disk import digest
+from veldt.tasks.common import spelling
+from veldt.tasks.common.disk import digest, run_directory
 
 # Optax's, or of a paper.
 PUBLISHED: Final[tuple[str, ...]] = (
@@ -133,8 +133,8 @@ def load_rule(source: str | Path) -> Program:
     if os.path.isdir(path):
         if not (path / best_rule.RULE_FILE).is_file():
             raise UnknownRuleError(
-                f"{str(path)!r} is a directory without {best_rule.RULE_FILE}: no run directory, or "
-                "its search has not scored a program yet"
+                f"{str(path)!r} is a directory without {best_rule.RULE_FILE}, which a search "
+                f"writes when it has scored a program; {run_directory.describe(path)}"
             )
         _check_unchanged(path)
         return _read(path / best_rule.RULE_FILE)
@@ -144,7 +144,7 @@ def load_rule(source: str | Path) -> Program:
         return hall_of_fame.read_entry(*place).program
     if path.suffix == ".py" or len(path.parts) > 1:
         raise UnknownRuleError(f"there is no rule file or run directory {str(path)!r}")
-    close = difflib.get_close_matches(str(source), RULE_NAMES, n=3)
+    close = spelling.nearest(str(source), RULE_NAMES, most=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"shipped: {', '.join(RULE_NAMES)}"
     raise UnknownRuleError(
         f"unknown rule {str(source)!r}: no shipped rule, rule file (.py) or run directory; {hint}"

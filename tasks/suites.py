@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from veldt.tasks.common import errors
+from veldt.tasks.common import errors, spelling
 
 
 @final
@@ -134,7 +134,7 @@ def load_suite(name: str) -> Suite:
       UnknownSuiteError: No shipped suite has the name.
     """
     if name not in SUITES:
-        hint = errors.did_you_mean(name, SUITES)
+        hint = spelling.did_you_mean(name, SUITES)
         raise errors.UnknownSuiteError(
             f"unknown suite {name!r}{hint}. Suites: {', '.join(SUITES)}; or give a YAML file or "
             '"module:factory".'

@@ -10,14 +10,11 @@ import numpy as np
 import pytest
 
 from tests.damage import damaged
-from veldt.learned_opt import errors as learned_errors
 from veldt.learned_opt import registry, weight_files
 from veldt.meta import checkpoint
 from veldt.meta import errors as meta_errors
-from veldt.meta.replay import errors as replay_errors
 from veldt.meta.replay import storage
 from veldt.search import rule_sources
-from veldt.search.errors import SearchError
 from veldt.search.storage import best_rule
 from veldt.tasks.benchmark import archive
 from veldt.tasks.benchmark.runs import cache
@@ -26,13 +23,6 @@ from veldt.tasks.benchmark.runs.sweep import SPLITS, Sweep
 from veldt.tasks.common import errors as task_errors
 
 NUM_FLIPS = 200
-REFUSED = (
-    SearchError,
-    learned_errors.LearnedOptError,
-    meta_errors.MetaTrainError,
-    replay_errors.ReplayError,
-    task_errors.TaskError,
-)
 
 
 def check(path: Path, read: Callable[[], Any], num_flips: int = NUM_FLIPS) -> None:
@@ -43,7 +33,7 @@ def check(path: Path, read: Callable[[], Any], num_flips: int = NUM_FLIPS) -> No
         path.write_bytes(broken)
         try:
             found = read()
-        except REFUSED as error:
+        except task_errors.VeldtError as error:
             assert path.name in str(error) or path.parent.name in str(error), error
             num_found += 1
             continue

@@ -18,8 +18,8 @@ from veldt.meta.train import log
 from veldt.meta.train import report as meta_report
 from veldt.meta.tune import descent
 from veldt.meta.tune import report as tune_report
-from veldt.meta.tune import run_tuning as tune_run
 from veldt.tasks.benchmark import display
+from veldt.tasks.common.config import codec
 from veldt.tasks.common.html import plot
 from veldt.tasks.common.nan_last import finite, lowest
 
@@ -84,7 +84,7 @@ def test_a_meta_training_whose_looks_were_not_finite_has_a_report(tmp_path, bad)
 @pytest.mark.parametrize("bad", [(0,), (1,), (0, 1, 2)])
 def test_a_tuning_whose_looks_were_not_finite_has_a_report(tmp_path, bad):
     config = dataclasses.replace(tunings.SETTINGS, num_updates=3, check_every=1)
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tune_run.described(config)))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(codec.to_plain(config)))
     numbers = {"learning_rate": [0.1] * 3, "momentum": 0.5}
     with contextlib.closing(log.JsonLog(tmp_path, {})) as lines:
         for update in range(3):

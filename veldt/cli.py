@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import veldt
-from veldt import catalogue, errors, linked
+from veldt import catalogue, linked
 from veldt import config as config_lib
 from veldt import words as words_lib
-from veldt.tasks.common import error_origin, stopping
+from veldt.errors import UsageError
+from veldt.tasks.common import error_origin, errors, spelling, stopping
 
 if TYPE_CHECKING:
     from veldt.tasks.pool import config as pool_config
 
-OK, FAILURE, USAGE = 0, 1, 2
+OK, FAILURE, USAGE = 0, errors.FAILURE, errors.USAGE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,34 +78,9 @@ def _run(words: list[str], stopper: stopping.Stopper) -> int:
 
 def _exit_code(error: Exception) -> int | None:
     """The code of an expected error; None for a defect, whose traceback is wanted."""
-    from veldt.learned_opt import errors as learned_errors
-    from veldt.meta import errors as meta_errors
-    from veldt.meta.replay import errors as replay_errors
-    from veldt.search import errors as search_errors
-    from veldt.tasks.common import errors as task_errors
-
-    unusable = (
-        errors.ConfigError,
-        errors.UsageError,
-        task_errors.UnknownNameError,
-        learned_errors.UnknownArchitectureError,
-        learned_errors.UnknownWeightsError,
-        meta_errors.UnknownNameError,
-        search_errors.UnknownNameError,
-    )
-    if isinstance(error, unusable):
-        return USAGE
-    expected = (
-        task_errors.TaskError,
-        learned_errors.LearnedOptError,
-        meta_errors.MetaTrainError,
-        replay_errors.ReplayError,
-        search_errors.SearchError,
-        OSError,
-    )
-    if isinstance(error, expected):
-        return FAILURE
-    return None
+    if isinstance(error, errors.VeldtError):
+        return error.exit_code
+    return FAILURE if isinstance(error, OSError) else None
 
 
 def _pool_error() -> type[Exception]:
@@ -143,8 +119,8 @@ def _dispatch(words: list[str], stopper: stopping.Stopper) -> None:
         parser.print_help()
         return
     if not words[0].startswith("-") and words[0] not in COMMANDS:
-        raise errors.UsageError(
-            f"there is no command {words[0]!r}.{errors.did_you_mean(words[0], COMMANDS)} "
+        raise UsageError(
+            f"there is no command {words[0]!r}.{spelling.question(words[0], COMMANDS)} "
             f"Commands: {', '.join(COMMANDS)}"
         )
     chosen = COMMANDS.get(words[0])
@@ -153,7 +129,7 @@ def _dispatch(words: list[str], stopper: stopping.Stopper) -> None:
         words, overrides = words_lib.split_overrides(words, chosen.own_options)
     args = parser.parse_args(words)
     if chosen is None:
-        raise errors.UsageError(f"the command comes first. Commands: {', '.join(COMMANDS)}")
+        raise UsageError(f"the command comes first. Commands: {', '.join(COMMANDS)}")
     if chosen.config_class is not None:
         words_lib.check_overrides(chosen.config_class(), overrides, chosen.own_options)
     args.stopper = stopper
@@ -331,10 +307,8 @@ def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
     writers = {"optax": optax_module.export_optax}
     if args.to not in writers:
-        hint = errors.did_you_mean(args.to, writers)
-        raise errors.UsageError(
-            f"cannot export to {args.to!r}.{hint} Formats: {', '.join(writers)}"
-        )
+        hint = spelling.question(args.to, writers)
+        raise UsageError(f"cannot export to {args.to!r}.{hint} Formats: {', '.join(writers)}")
     found = rule_sources.read_found(args.source)
     if found is not None:
         text = writers[args.to](
@@ -360,30 +334,32 @@ def _report(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     run_dir: Path = args.run_dir
     if not run_dir.is_dir():
         beside = run_dir.parent.iterdir() if run_dir.parent.is_dir() else ()
-        hint = errors.did_you_mean(run_dir.name, (path.name for path in beside if path.is_dir()))
-        raise errors.UsageError(f"there is no run directory {str(run_dir)!r}.{hint}".rstrip("."))
+        hint = spelling.question(run_dir.name, (path.name for path in beside if path.is_dir()))
+        raise UsageError(f"there is no run directory {str(run_dir)!r}.{hint}".rstrip("."))
     print(f"wrote {_report_writer(run_dir)(run_dir)}")
 
 
 def _report_writer(run_dir: Path) -> Callable[[Path], Path]:
     """What draws the report of the kind of run that a directory holds."""
-    if (run_dir / "results.json").exists():
-        from veldt import evaluation
+    from veldt.tasks.common.disk import run_directory
 
-        return evaluation.write_report
-    from veldt.meta.train import directory, log
+    match run_directory.kind_of(run_dir):
+        case "evaluate":
+            from veldt import evaluation
 
-    if not (run_dir / log.FILE_NAME).exists():
-        from veldt.search.report import search_report as search_report
+            return evaluation.write_report
+        case "meta-train":
+            from veldt.meta.train import report as meta_report
 
-        return search_report.write_report
-    if "tune" in directory.read_config(run_dir / directory.CONFIG_FILE):
-        from veldt.meta.tune import report as tune_report
+            return meta_report.write_report
+        case "tune":
+            from veldt.meta.tune import report as tune_report
 
-        return tune_report.write_report
-    from veldt.meta.train import report as meta_report
+            return tune_report.write_report
+        case _:  # What says that there is none, where there is none.
+            from veldt.search.report import search_report
 
-    return meta_report.write_report
+            return search_report.write_report
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
@@ -393,8 +369,8 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
 def _list(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     lists = catalogue.LISTS
     if args.what not in lists:
-        hint = errors.did_you_mean(args.what, lists)
-        raise errors.UsageError(f"cannot list {args.what!r}.{hint} Lists: {', '.join(lists)}")
+        hint = spelling.question(args.what, lists)
+        raise UsageError(f"cannot list {args.what!r}.{hint} Lists: {', '.join(lists)}")
     rows = lists[args.what]()
     width = max((len(row.name) for row in rows), default=0)
     for row in rows:

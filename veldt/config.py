@@ -20,7 +20,8 @@ from typing import Any, TypeVar, final
 
 import yaml
 
-from veldt import errors, typed_yaml
+from veldt.tasks.common import errors, spelling
+from veldt.tasks.common.config import codec
 
 ConfigT = TypeVar("ConfigT")
 CONFIG_DIR = Path(__file__).parent / "configs"
@@ -46,7 +47,7 @@ def load_config(cls: type[ConfigT], source: str | Path, overrides: Sequence[str]
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise errors.ConfigError(f"{name}: cannot be read: {error}") from error
-    return _build(cls, typed_yaml.read(text, name), overrides)
+    return _build(cls, codec.read(text, name), overrides)
 
 
 def make_config(cls: type[ConfigT], overrides: Sequence[str] = ()) -> ConfigT:
@@ -55,20 +56,20 @@ def make_config(cls: type[ConfigT], overrides: Sequence[str] = ()) -> ConfigT:
     Raises:
         ConfigError: As `load_config`.
     """
-    return _build(cls, typed_yaml.empty_mapping("command line"), overrides)
+    return _build(cls, codec.empty_mapping("command line"), overrides)
 
 
 def _build(cls: type[ConfigT], node: yaml.Node, overrides: Sequence[str]) -> ConfigT:
     for option, value in parse_overrides(overrides):
         override = _Override(option, value)
-        node = override.apply(cls, node, typed_yaml.MISSING, option.split("."))
-    config: ConfigT = typed_yaml.build(cls, node)
+        node = override.apply(cls, node, codec.MISSING, option.split("."))
+    config: ConfigT = codec.build(cls, node)
     return config
 
 
 def dump_config(config: object) -> str:
     """Return YAML text with every field, from which `load_config` makes an equal config."""
-    return typed_yaml.dump(config)
+    return codec.dump(config)
 
 
 def find_config(source: str | Path) -> Path:
@@ -87,7 +88,7 @@ def find_config(source: str | Path) -> Path:
         raise errors.ConfigError(f"there is no config file {source}")
     names = [info.name for info in list_configs()]
     raise errors.ConfigError(
-        f"there is no config named {str(source)!r}.{errors.did_you_mean(str(source), names)} "
+        f"there is no config named {str(source)!r}.{spelling.question(str(source), names)} "
         f"Shipped configs: {', '.join(names) or 'none'}; or give a YAML file's path"
     )
 
@@ -154,12 +155,12 @@ class _Override:
         """
         if not keys:
             # A string needs no quotes on the command line, whatever YAML would make of it.
-            read = typed_yaml.string if annotation is str else typed_yaml.read
+            read = codec.string if annotation is str else codec.read
             return read(self.text, self._source)
         if typing.get_origin(annotation) in (typing.Union, types.UnionType):  # `Part | None`
             arms = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
             annotation = arms[0] if len(arms) == 1 else annotation
-        if node is None or typed_yaml.is_null(node):
+        if node is None or codec.is_null(node):
             node = self._default(annotation, base)
         if isinstance(node, yaml.SequenceNode) and keys[0].isdigit():
             return self._apply_to_list(annotation, node, keys)
@@ -172,24 +173,24 @@ class _Override:
         return f"--{self.option}"
 
     def _no_such_key(self, annotation: Any, key: str) -> errors.ConfigError:
-        what = typed_yaml.spell(annotation)
+        what = codec.spell(annotation)
         return errors.ConfigError(f"{self._source}: there is no {key!r} in {what}")
 
     def _default(self, annotation: Any, base: object) -> yaml.Node:
         # A dataclass takes the fields that a mapping leaves out from its base when it is built.
-        if base is typed_yaml.MISSING or base is None or dataclasses.is_dataclass(annotation):
-            return typed_yaml.empty_mapping(self._source)
-        return typed_yaml.read(typed_yaml.dump(base), self._source)
+        if base is codec.MISSING or base is None or dataclasses.is_dataclass(annotation):
+            return codec.empty_mapping(self._source)
+        return codec.read(codec.dump(base), self._source)
 
     def _apply_to_list(
         self, annotation: Any, node: yaml.SequenceNode, keys: Sequence[str]
     ) -> yaml.Node:
         index = int(keys[0])
-        kinds = typed_yaml.item_annotations(annotation, len(node.value))
+        kinds = codec.item_annotations(annotation, len(node.value))
         if index >= min(len(kinds), len(node.value)):
             raise self._no_such_key(annotation, keys[0])
         items = list(node.value)
-        items[index] = self.apply(kinds[index], items[index], typed_yaml.MISSING, keys[1:])
+        items[index] = self.apply(kinds[index], items[index], codec.MISSING, keys[1:])
         return yaml.SequenceNode(node.tag, items, node.start_mark, node.end_mark)
 
     def _apply_to_mapping(
@@ -197,23 +198,23 @@ class _Override:
     ) -> yaml.Node:
         key: str = keys[0]
         kind: Any = None
-        default: object = typed_yaml.MISSING
+        default: object = codec.MISSING
         if dataclasses.is_dataclass(annotation):
             key = key.replace("-", "_")
-            known = typed_yaml.hints(typing.cast(type, annotation))
+            known = codec.hints(typing.cast(type, annotation))
             if key not in known:
-                hint = errors.did_you_mean(key, known).replace("_", "-")
+                hint = spelling.question(key, known).replace("_", "-")
                 allowed = ", ".join(name.replace("_", "-") for name in known)
                 raise errors.ConfigError(
                     f"{self._source}: unknown option.{hint} Allowed here: {allowed}"
                 )
             kind = known[key]
-            default = typed_yaml.default_of(typing.cast(type, annotation), key, base)
+            default = codec.default_of(typing.cast(type, annotation), key, base)
         elif len(args := typing.get_args(annotation)) == 2:  # `dict[str, X]`
             kind = args[1]
-        old = typed_yaml.entries(node, self.option).get(key)
+        old = codec.entries(node, self.option).get(key)
         new = self.apply(kind, old, default, keys[1:])
         pairs = [(k, new if k.value == key else v) for k, v in node.value]
         if old is None:
-            pairs.append((typed_yaml.string(key, self._source), new))
+            pairs.append((codec.string(key, self._source), new))
         return yaml.MappingNode(node.tag, pairs, node.start_mark, node.end_mark)

@@ -15,7 +15,6 @@ from typing import Any
 from veldt import config as config_lib
 from veldt import errors
 from veldt.learned_opt import candidate as learned_candidates
-from veldt.learned_opt import errors as learned_errors
 from veldt.learned_opt import shipped
 from veldt.search import rule_sources
 from veldt.search.export import program_candidate
@@ -30,8 +29,8 @@ from veldt.tasks.benchmark.runs import comparison_runs
 from veldt.tasks.benchmark.scores import stored_results
 from veldt.tasks.benchmark.scores.results import Results
 from veldt.tasks.common import errors as task_errors
-from veldt.tasks.common import imports
-from veldt.tasks.common.disk import atomic_files
+from veldt.tasks.common import imports, spelling
+from veldt.tasks.common.disk import atomic_files, run_directory
 
 RESULTS_FILE = "results.json"
 PAGE_FILE = "report.html"
@@ -104,8 +103,8 @@ def load_candidate(source: str | Path) -> Candidate:
         TaskError, SearchError: It cannot be used.
     """
     text, path = str(source), Path(source)
-    if path.suffix == shipped.SUFFIX or (path / shipped.RUN_FILE).is_file():
-        return _load_learned(path)
+    if path.suffix == shipped.SUFFIX or run_directory.kind_of(path) == "meta-train":
+        return learned_candidates.learned_candidate(path)
     if (
         text not in rule_sources.RULE_NAMES
         and (found := rule_sources.read_found(source)) is not None
@@ -120,12 +119,12 @@ def load_candidate(source: str | Path) -> Candidate:
     if text in rule_sources.RULE_NAMES:
         return program_candidate.ProgramCandidate(text, rule_sources.load_rule(text))
     if text in shipped.names():
-        return _load_learned(text)
+        return learned_candidates.learned_candidate(text)
     if ":" in text:
         return factory_candidate(text)
     known = sorted({*baselines.BASELINES, *rule_sources.RULE_NAMES, *shipped.names()})
     raise errors.UsageError(
-        f"there is no optimizer {text!r}.{errors.did_you_mean(text, known)} Known: "
+        f"there is no optimizer {text!r}.{spelling.question(text, known)} Known: "
         f"{', '.join(known)}; or give a rule or weight file, a run directory or module:function"
     )
 
@@ -142,7 +141,7 @@ def load_suite(source: str | Path) -> suites.Suite:
         try:
             return config_lib.load_config(suites.Suite, path)
         except task_errors.TaskError as error:
-            raise errors.ConfigError(f"{path}: {error}") from None
+            raise task_errors.ConfigError(f"{path}: {error}") from None
     if ":" not in text:
         return suites.load_suite(text)
     suite = imports.call("suite", text, imports.load_object("suite", text))
@@ -181,15 +180,6 @@ def _found_candidate(name: str, found: best_rule.Best) -> Candidate:
     """Return what a search found, with rates around its own, and without the tasks it has seen."""
     rates = rate_grid(found.learning_rate)
     return program_candidate.ProgramCandidate(name, found.program, rates, found.proxies)
-
-
-def _load_learned(source: str | Path) -> Candidate:
-    try:
-        return learned_candidates.learned_candidate(source)
-    except learned_errors.UnknownWeightsError as error:
-        raise task_errors.UnknownNameError(str(error)) from None
-    except learned_errors.LearnedOptError as error:
-        raise task_errors.TaskError(str(error)) from None
 
 
 def _of_function(function: Callable[..., Any]) -> Candidate:

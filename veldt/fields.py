@@ -10,7 +10,7 @@ from typing import Any, final
 
 import yaml
 
-from veldt import typed_yaml
+from veldt.tasks.common.config import codec
 
 
 @final
@@ -36,7 +36,7 @@ class FieldInfo:
 def list_fields(cls: type, prefix: str = "--") -> tuple[FieldInfo, ...]:
     """Return all fields of a config, those of nested dataclasses in place of the nest."""
     rows: list[FieldInfo] = []
-    for name, annotation in typed_yaml.hints(cls).items():
+    for name, annotation in codec.hints(cls).items():
         option = prefix + name.replace("_", "-")
         if dataclasses.is_dataclass(annotation):
             rows += list_fields(typing.cast(type, annotation), option + ".")
@@ -47,7 +47,7 @@ def list_fields(cls: type, prefix: str = "--") -> tuple[FieldInfo, ...]:
 
 def list_keys(cls: type) -> tuple[FieldInfo, ...]:
     """Return the keys of a mapping that stands for a dataclass, as a YAML file has them."""
-    return tuple(_field(cls, name, kind, name) for name, kind in typed_yaml.hints(cls).items())
+    return tuple(_field(cls, name, kind, name) for name, kind in codec.hints(cls).items())
 
 
 def describe(rows: typing.Iterable[FieldInfo], indent: int = 2) -> list[str]:
@@ -75,14 +75,14 @@ def _lines(
 
 def _field(cls: type, name: str, annotation: Any, option: str) -> FieldInfo:
     inner = _inner(annotation)
-    default = typed_yaml.default_of(cls, name, None)
+    default = codec.default_of(cls, name, None)
     if dataclasses.is_dataclass(default) and not isinstance(default, type):
         text = ""
     else:
-        text = "required" if default is typed_yaml.MISSING else one_line(default)
+        text = "required" if default is codec.MISSING else one_line(default)
     keys = () if inner is None else list_keys(inner)
     description = _attributes(cls).get(name, "")
-    return FieldInfo(option, typed_yaml.spell(annotation), text, description, keys)
+    return FieldInfo(option, codec.spell(annotation), text, description, keys)
 
 
 def _inner(annotation: Any) -> type | None:
@@ -116,7 +116,5 @@ def _attributes(cls: type) -> Mapping[str, str]:
 
 def one_line(value: object) -> str:
     """Return a config's value as YAML on one line."""
-    text = yaml.safe_dump(
-        yaml.safe_load(typed_yaml.dump(value)), default_flow_style=True, width=10**6
-    )
+    text = yaml.safe_dump(yaml.safe_load(codec.dump(value)), default_flow_style=True, width=10**6)
     return text.removesuffix("...\n").strip()

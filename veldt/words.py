@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn, final
 
 from veldt import catalogue, errors, fields
+from veldt.tasks.common import spelling
 
 
 def split_overrides(
@@ -48,9 +49,9 @@ def check_overrides(
         name = word.partition("=")[0]
         field = name.removeprefix("--").partition(".")[0].replace("-", "_")
         known = [*own_options, *("--" + field.replace("_", "-") for field in sorted(known_fields))]
-        hint = errors.did_you_mean(name, own_options)
+        hint = spelling.question(name, own_options)
         # Where a field is nearer, the config's own error names it.
-        nearest = hint and hint == errors.did_you_mean(name, known)
+        nearest = hint and hint == spelling.question(name, known)
         if name.startswith("--") and field not in known_fields and nearest:
             raise errors.UsageError(f"unknown option {name}.{hint}")
 

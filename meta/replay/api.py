@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from veldt.learned_opt.base import MetaParams
-from veldt.meta.replay import backward, errors, fallback, plans, programs, resume, storage
+from veldt.meta import errors
+from veldt.meta.replay import backward, fallback, plans, programs, resume, storage
 from veldt.meta.replay import trust as verdict
 from veldt.meta.replay.task_training import Training
 from veldt.tasks.common import types

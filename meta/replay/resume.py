@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from veldt.learned_opt.base import MetaParams
-from veldt.meta.replay import backward, errors, plans, programs, state_hashing, states, storage
+from veldt.meta import errors
+from veldt.meta.replay import backward, plans, programs, state_hashing, states, storage
 from veldt.meta.replay.task_training import Training
 from veldt.tasks.common import compiling, types
-from veldt.tasks.common.disk import atomic_files
+from veldt.tasks.common.disk import lock
 
 _PROGRESS: Final = "progress.arrays"
 
@@ -48,7 +49,7 @@ class DirectoryJournal(backward.Journal):
 
         Raises:
           ReplayError: The directory is another walk's, or damaged.
-          TaskError: Another process works in it.
+          FileError: Another process works in it.
         """
         self._spec = programs.spec_of(training, meta_params)
         self._like = self._spec.abstract.moving, meta_params
@@ -56,7 +57,7 @@ class DirectoryJournal(backward.Journal):
         self._save_every_s = save_every_s
         self._saved_at = -float("inf")
         directory.mkdir(parents=True, exist_ok=True)
-        self._lock = atomic_files.lock(directory)
+        self._lock = lock.DirectoryLock(directory)
         try:
             self.storage = storage.DiskStorage(directory, self._spec)
             self._facts = {"training": _fingerprint(self._spec, training, meta_params, plan)}

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from veldt.meta.replay import errors
+from veldt.meta import errors
 from veldt.tasks.common import types
 
 _GOLDEN: Final = np.uint32(0x9E3779B9)  # 2^32 over the golden ratio: positions well apart

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, TypeAlias, final
 import jax
 import jax.numpy as jnp
 
-from veldt.meta.replay import errors, structure
+from veldt.meta import errors
+from veldt.meta.replay import structure
 
 State: TypeAlias = Any
 """Pytree of arrays: a training between two steps."""

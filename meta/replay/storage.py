@@ -18,7 +18,8 @@ from typing import Any, Final, final
 import jax
 import numpy as np
 
-from veldt.meta.replay import errors, states
+from veldt.meta import errors
+from veldt.meta.replay import states
 from veldt.tasks.common.disk import atomic_files
 
 _MAGIC: Final = b"veldt arrays 1\n"

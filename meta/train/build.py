@@ -24,8 +24,7 @@ from veldt.meta.estimators import base as estimator
 from veldt.meta.problems import imitation, meta_loss, task_problem
 from veldt.meta.train import config
 from veldt.tasks import base
-from veldt.tasks.common import errors as task_errors
-from veldt.tasks.common import imports
+from veldt.tasks.common import imports, spelling
 
 _LOG_FLOOR = 1e-3  # of normalised losses, where 1 is to know nothing
 _OBJECTIVES: dict[str, meta_loss.MetaLoss] = {
@@ -84,7 +83,7 @@ def split(
     for name in train:
         if name not in meta_params:
             known = ", ".join(sorted(meta_params))
-            near = task_errors.did_you_mean(name, meta_params)
+            near = spelling.did_you_mean(name, meta_params)
             raise errors.UnknownNameError(
                 f"there is no part {name!r} to train{near}; there are: {known}"
             )

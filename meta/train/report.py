@@ -21,11 +21,11 @@ from veldt.learned_opt import shipped
 from veldt.learned_opt import weight_files as weights
 from veldt.meta import errors
 from veldt.meta.train import config as config_lib
-from veldt.meta.train import directory, log, meta_figures
+from veldt.meta.train import log, meta_figures
 from veldt.meta.train.meta_figures import Curve, Stretch
 from veldt.tasks.common import errors as task_errors
 from veldt.tasks.common.config import older_config
-from veldt.tasks.common.disk import atomic_files
+from veldt.tasks.common.disk import atomic_files, run_directory
 from veldt.tasks.common.formatting import duration
 from veldt.tasks.common.html import page as page_lib
 from veldt.tasks.common.html.markup import Html, definitions, join, table, tag
@@ -143,11 +143,9 @@ def read(run_dir: Path) -> RunData:
       MetaTrainError: There is no run, it has written nothing down yet, or its files are damaged.
       WeightsError: Its weight file is damaged.
     """
-    if not (run_dir / directory.CONFIG_FILE).is_file():
+    if run_directory.kind_of(run_dir) != "meta-train":
         raise errors.MetaTrainError(f"there is no meta-training in {run_dir}")
-    config = older_config.fill(
-        config_lib.MetaTrainConfig, directory.read_config(run_dir / directory.CONFIG_FILE)
-    )
+    config = older_config.fill(config_lib.MetaTrainConfig, run_directory.read_config(run_dir))
     lines = list(log.read(run_dir))
     updates = [line for line in lines if line["kind"] == "update"]
     if not updates:
@@ -190,7 +188,7 @@ def _headline(data: RunData, run_dir: Path) -> Html:
     if not data.finished:
         again = shlex.join(
             [
-                *("veldt", "meta-train", str(run_dir / directory.CONFIG_FILE)),
+                *("veldt", "meta-train", str(run_dir / run_directory.CONFIG_FILE)),
                 *("--run-dir", str(run_dir), "--resume"),
             ]
         )

@@ -1,14 +1,13 @@
 """Running a meta-training: the run directory, the pool, the loop and its records, put together.
 
-A run directory holds all of a run: `config.yaml`, `checkpoints/`, `metrics.jsonl`, `weights.npz`
-(the best by meta-validation, or the last where there is none), and `last.npz`. Where it was
-killed, `resume=True` goes on, and on the CPU ends with the same weights, bit for bit.
+A run directory holds all of a run: `run.json`, `config.yaml`, `checkpoints/`, `metrics.jsonl`,
+`weights.npz` (the best by meta-validation, or the last where there is none), and `last.npz`. Where
+it was killed, `resume=True` goes on, and on the CPU ends with the same weights, bit for bit.
 """
 
 import contextlib
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -22,7 +21,6 @@ from veldt.meta import checkpoint, errors
 from veldt.meta.train import (
     build,
     config,
-    directory,
     gradient_worker,
     log,
     meta_training,
@@ -30,13 +28,18 @@ from veldt.meta.train import (
 )
 from veldt.tasks import base
 from veldt.tasks.common import stopping, versions
-from veldt.tasks.common.config import older_config
+from veldt.tasks.common.config import codec
+from veldt.tasks.common.disk.run_directory import RunDirectory, Terms
 from veldt.tasks.pool import pools
 
 LAST_FILE: Final = "last.npz"
-# What may differ when a run is resumed: where it goes on and how it is kept, not what it is. To
-# `phases`, more may be appended.
-RESUMABLE: Final = ("pool", "checkpoint_every_s", "tensorboard")
+# What may differ when a run is resumed: where it goes on and how it is kept, not what it is.
+TERMS: Final = Terms(
+    "meta-train",
+    config.MetaTrainConfig,
+    may_differ=("pool", "checkpoint_every_s", "tensorboard"),
+    may_grow=("phases",),
+)
 
 
 @final
@@ -65,12 +68,13 @@ def run_meta_training(
     Args:
       settings: What to train.
       run_dir: Where the run is kept; made if it does not exist.
-      resume: Go on with the run that is there; `settings` must be its config but for `RESUMABLE`
-        and phases appended.
+      resume: Go on with the run that is there; `settings` must be its config but for what
+        `TERMS` let change.
       view: What shows it; None shows nothing.
 
     Raises:
-      MetaTrainError: The run directory cannot be used, or a gradient cannot be computed.
+      FileError: The run directory cannot be used.
+      MetaTrainError: A gradient cannot be computed.
       TaskError, LearnedOptError: A task, an architecture or weights cannot be used.
       KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` goes on.
     """
@@ -87,14 +91,15 @@ def run_meta_training(
     if settings.tensorboard:
         log.summary_writer()
     with contextlib.ExitStack() as stack:
-        check_same = _open_run(settings, run_dir, stack, resume=resume)
+        directory = stack.enter_context(RunDirectory(run_dir, TERMS, settings))
+        directory.begin(holds_run=(run_dir / checkpoint.FOLDER).exists(), resume=resume)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
         if checkpoints.latest is None:
             progress = meta_training.begin(settings, None if start is None else start.meta_params)
         else:
             stored = checkpoints.restore()
-            if stored.config is not None:
-                check_same(stored.config)
+            if stored.config is not None:  # The files beside it may have been edited.
+                directory.check(stored.config)
             progress = meta_training.restore(settings, stored)
             if stored.form == 1:
                 progress = in_present_form(settings, progress, families)
@@ -114,7 +119,7 @@ def run_meta_training(
                 for each in logs:
                     each.flush()
                 stored = dataclasses.replace(
-                    meta_training.store(progress), config=described(settings)
+                    meta_training.store(progress), config=codec.to_plain(settings)
                 )
                 checkpoints.save(progress.update, stored)
                 write_weights(settings, run_dir, progress, families, start)
@@ -158,7 +163,7 @@ def write_weights(
     seen = {check.task for check in settings.meta_validation}
     seen |= start.tasks if start is not None else set()
     record = {
-        "config": described(settings),
+        "config": codec.to_plain(settings),
         "seed": settings.seed,
         "update": progress.update,
         "cost": {
@@ -185,12 +190,6 @@ def write_weights(
         write(shipped.RUN_FILE, progress.best, meta_validation_score=progress.best_score)
 
 
-def described(settings: config.MetaTrainConfig) -> dict[str, Any]:
-    """Return a config as JSON has it."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
-    return plain
-
-
 def _start(settings: config.MetaTrainConfig) -> weights.Weights | None:
     """Return the weights that a run starts from, if it is told any.
 
@@ -208,32 +207,6 @@ def _start(settings: config.MetaTrainConfig) -> weights.Weights | None:
             f"{settings.architecture}'s"
         )
     return found
-
-
-def _open_run(
-    settings: config.MetaTrainConfig, run_dir: Path, stack: contextlib.ExitStack, *, resume: bool
-) -> Callable[[Mapping[str, Any]], None]:
-    """Take the run directory and see that what it holds is this run; returns what sees to that.
-
-    The config is a file to be read, and perhaps edited; what a checkpoint holds of it is not.
-    """
-    now = described(settings)
-
-    def check_same(before: Mapping[str, Any]) -> None:
-        before = older_config.fill(config.MetaTrainConfig, before)
-        for key, new in now.items():
-            old = before.get(key)
-            if key == "phases" and isinstance(old, list):
-                new = new[: len(old)]
-            if key not in RESUMABLE and new != old:
-                remark = (
-                    f"; resumed, a run may differ only in {', '.join(RESUMABLE)}, and have more "
-                    "phases at the end"
-                )
-                raise directory.differs(run_dir, key, old, new, remark)
-
-    directory.take(run_dir, now, stack, resume=resume, check_same=check_same)
-    return check_same
 
 
 def _open_logs(

@@ -16,8 +16,7 @@ import optax
 from veldt.meta import errors
 from veldt.meta.replay import transforms
 from veldt.meta.tune.hyperparameters import Value
-from veldt.tasks.common import errors as task_errors
-from veldt.tasks.common import imports, types
+from veldt.tasks.common import imports, spelling, types
 
 Number = Any  # A float, or a traced scalar.
 
@@ -89,7 +88,7 @@ def factory(name: str) -> Callable[..., optax.GradientTransformation]:
         found: Callable[..., optax.GradientTransformation] = imports.load_object("optimizer", name)
         return found
     if name not in FACTORIES:
-        hint = task_errors.did_you_mean(name, FACTORIES)
+        hint = spelling.did_you_mean(name, FACTORIES)
         raise errors.UnknownNameError(
             f"there is no optimizer {name!r} to tune{hint}; there are {', '.join(FACTORIES)}, and "
             '"module:factory"'
@@ -109,7 +108,7 @@ def check_arguments(name: str, given: Mapping[str, Any]) -> None:
     takes_any = len(known) < len(parameters)
     for key in given:
         if key not in known and not takes_any:
-            hint = task_errors.did_you_mean(key, known)
+            hint = spelling.did_you_mean(key, known)
             raise errors.UnknownNameError(
                 f"{name} has no argument {key!r}{hint}; it has {', '.join(known)}"
             )

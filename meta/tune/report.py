@@ -14,11 +14,11 @@ from typing import Any, Final, final
 import yaml
 
 from veldt.meta import errors
-from veldt.meta.train import directory, log
+from veldt.meta.train import log
 from veldt.meta.tune import comparison, schedule_file
 from veldt.meta.tune import config as config_lib
 from veldt.tasks.common.config import older_config
-from veldt.tasks.common.disk import atomic_files
+from veldt.tasks.common.disk import atomic_files, run_directory
 from veldt.tasks.common.formatting import duration
 from veldt.tasks.common.html import page as page_lib
 from veldt.tasks.common.html import plot as plot_lib
@@ -103,9 +103,7 @@ def read(run_dir: Path) -> RunData:
     Raises:
       MetaTrainError: There is no tuning, it has written nothing down yet, or its files are damaged.
     """
-    config = older_config.fill(
-        config_lib.TuneConfig, directory.read_config(run_dir / directory.CONFIG_FILE)
-    )
+    config = older_config.fill(config_lib.TuneConfig, run_directory.read_config(run_dir))
     lines = list(log.read(run_dir))
     updates = [line for line in lines if line["kind"] == "update"]
     checks = [line for line in lines if line["kind"] == "check"]

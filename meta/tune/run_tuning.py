@@ -1,27 +1,28 @@
 """Running a tuning: the run directory, the loop and its records, put together.
 
-A run directory holds all of a run: `config.yaml`, `checkpoints/`, `metrics.jsonl`, and what was
-found, the best by the looks: `schedules.py` and `tuned.npz`. Where it was killed, `resume=True`
+A run directory holds all of a run: `run.json`, `config.yaml`, `checkpoints/`, `metrics.jsonl`,
+and the best found: `schedules.py` and `tuned.npz`. Where it was killed, `resume=True`
 goes on, and on the CPU ends with the same numbers, bit for bit. `comparison.json` says whether it
 was worth it.
 """
 
 import contextlib
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
 
 from veldt.meta import checkpoint
-from veldt.meta.train import directory, log
+from veldt.meta.train import log
 from veldt.meta.tune import comparison, config, loop, problem, schedule_file, tuning_view
 from veldt.tasks.common import stopping
-from veldt.tasks.common.config import older_config
+from veldt.tasks.common.config import codec
+from veldt.tasks.common.disk.run_directory import RunDirectory, Terms
 
 JOURNAL_FOLDER: Final = "backward"
+TERMS: Final = Terms("tune", config.TuneConfig)
 
 
 @final
@@ -56,7 +57,8 @@ def run_tuning(
       view: What shows it; None shows nothing.
 
     Raises:
-      MetaTrainError: The run directory cannot be used, or the config names what is not there.
+      FileError: The run directory cannot be used.
+      MetaTrainError: The config names what is not there.
       ReplayError: A metagradient could not be computed.
       TaskError: The task cannot be used.
       KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` goes on.
@@ -67,14 +69,15 @@ def run_tuning(
     view.doing(f"loading {settings.task}")
     subject = problem.Problem(settings)
     with contextlib.ExitStack() as stack:
-        check_same = _open_run(settings, run_dir, stack, resume=resume)
+        directory = stack.enter_context(RunDirectory(run_dir, TERMS, settings))
+        directory.begin(holds_run=(run_dir / checkpoint.FOLDER).exists(), resume=resume)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
         if checkpoints.latest is None:
             progress = loop.Progress(0, subject.meta_params)
         else:
             stored = checkpoints.restore()
-            if stored.config is not None:
-                check_same(stored.config)
+            if stored.config is not None:  # The files beside it may have been edited.
+                directory.check(stored.config)
             progress = loop.restore(stored)
             view.note(f"going on after update {progress.update:,}")
         last = {"update": progress.update, "check": progress.looked_at}
@@ -94,7 +97,7 @@ def run_tuning(
                     _write_found(settings, subject, run_dir, progress)
                 # A look after an update counts as a state of its own.
                 looked = progress.looked_at == progress.update
-                stored = dataclasses.replace(loop.store(progress), config=described(settings))
+                stored = dataclasses.replace(loop.store(progress), config=codec.to_plain(settings))
                 checkpoints.save(2 * progress.update + looked, stored)
 
         journal = run_dir / JOURNAL_FOLDER if settings.journal else None
@@ -119,31 +122,6 @@ def _write_found(
         f"{progress.update * settings.seeds} backward."
     )
     schedule_file.write(settings, subject.numbers(best), run_dir, remark)
-
-
-def described(settings: config.TuneConfig) -> dict[str, Any]:
-    """Return a config as JSON has it."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
-    return plain
-
-
-def _open_run(
-    settings: config.TuneConfig, run_dir: Path, stack: contextlib.ExitStack, *, resume: bool
-) -> Callable[[Mapping[str, Any]], None]:
-    """Take the run directory and see that what it holds is this run; returns what sees to that.
-
-    The config is a file to be read, and perhaps edited; what a checkpoint holds of it is not.
-    """
-    now = described(settings)
-
-    def check_same(before: Mapping[str, Any]) -> None:
-        before = older_config.fill(config.TuneConfig, before)
-        for key, new in now.items():
-            if before.get(key) != new:
-                raise directory.differs(run_dir, key, before.get(key), new)
-
-    directory.take(run_dir, now, stack, resume=resume, check_same=check_same)
-    return check_same
 
 
 @final

@@ -1,12 +1,11 @@
 """How finalists and baselines are tuned, compared, and passed through the funnel."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias, final, get_args
+from typing import Final, Literal, TypeAlias, final, get_args
 
 from veldt.search import objectives
 from veldt.search.config.proxy_config import ProxyConfig
-from veldt.tasks.common import errors
+from veldt.tasks.common import spelling
 
 PRICE: Final = 8
 """What a metagradient counts as in evaluations of the same runs, its verdict's five included. In
@@ -46,7 +45,7 @@ class TuningConfig:
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
-            hint = errors.did_you_mean(str(self.method), get_args(Method))
+            hint = spelling.did_you_mean(str(self.method), get_args(Method))
             raise ValueError(
                 f"method is {self.method!r}{hint}; it must be one of {', '.join(get_args(Method))}"
             )
@@ -125,12 +124,6 @@ class StageConfig:
         """What the store calls its runs."""
         return f"stage {self.name}"
 
-    @classmethod
-    def from_plain(cls, data: Mapping[str, Any]) -> "StageConfig":
-        """Makes the config that JSON was made of."""
-        tasks = tuple(ProxyConfig(**proxy) for proxy in data["tasks"])
-        return cls(**{**data, "tasks": tasks, "rate_factors": tuple(data["rate_factors"])})
-
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -179,18 +172,6 @@ class FinalsConfig:
             raise ValueError("meta_rate_factors must be numbers above 0")
         if not (self.lowest_rate > 0 and self.rate_factor > 1):
             raise ValueError("lowest_rate must be above 0 and rate_factor above 1")
-
-    @classmethod
-    def from_plain(cls, data: Mapping[str, Any]) -> "FinalsConfig":
-        """Makes the config that JSON was made of."""
-        parts = {
-            "baselines": tuple(data["baselines"]),
-            # Stores of earlier versions have none of these.
-            "meta_rate_factors": tuple(data.get("meta_rate_factors", (1.0,))),
-            "tuning": TuningConfig(**data.get("tuning", {})),
-            "stages": tuple(map(StageConfig.from_plain, data.get("stages", ()))),
-        }
-        return cls(**{**data, **parts})
 
     @property
     def rates(self) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.language.statements import MAX_SLOTS
 from veldt.search.runtime.encode import Capacity
+from veldt.tasks.common.config import codec
 from veldt.tasks.pool.config import PoolConfig
 
 
@@ -175,31 +176,6 @@ class SearchConfig:
         num_workers = self.pool.num_workers or self.lanes
         return replace(self.pool, backend="inline", num_workers=num_workers)
 
-    @classmethod
-    def from_plain(cls, data: Mapping[str, Any]) -> "SearchConfig":
-        """Makes the config that JSON was made of, but for where the work was done.
-
-        Raises:
-          ValueError: a value is not allowed.
-          TypeError: a field is missing or unknown.
-        """
-        lists = ("ops", "reads")  # JSON's are lists; versions before `reads` have none.
-        mutation: dict[str, Any] = {
-            name: tuple(value) if name in lists else value
-            for name, value in data["mutation"].items()
-        }
-        parts = {
-            "tasks": tuple(ProxyConfig(**proxy) for proxy in data["tasks"]),
-            "meta_validation": tuple(ProxyConfig(**proxy) for proxy in data["meta_validation"]),
-            "mutation": MutationConfig(**mutation),
-            # Stores of earlier versions have none.
-            "founders": tuple(FounderConfig(**one) for one in data.get("founders", ())),
-            "racing": RacingConfig(**data.get("racing", {})),
-            "finals": FinalsConfig.from_plain(data["finals"]),
-            "pool": PoolConfig(),
-        }
-        return cls(**{**data, **parts})
-
     @property
     def proxies(self) -> tuple[ProxyConfig, ...]:
         """All tasks, in the order in which `Run.proxy` counts: meta-validation, stages last."""
@@ -216,3 +192,18 @@ class SearchConfig:
             objective=self.objective,
             lanes=self.lanes,
         )
+
+
+def read_stored(plain: Mapping[str, Any], name: str) -> SearchConfig:
+    """Return the config that a store holds, but for where the work was done.
+
+    Args:
+      plain: the config as JSON has it.
+      name: where it comes from, for messages.
+
+    Raises:
+      ConfigError: a field is missing or unknown, or has a value that is not allowed.
+    """
+    kept = {key: value for key, value in plain.items() if key != "pool"}
+    config: SearchConfig = codec.from_plain(SearchConfig, kept, name)
+    return config

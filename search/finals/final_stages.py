@@ -17,7 +17,7 @@ stopped.
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import final
 
 import numpy as np
@@ -34,6 +34,7 @@ from veldt.search.language import dataflow
 from veldt.search.program import Program
 from veldt.search.storage.hall_entries import End, Entry
 from veldt.search.storage.store import Store
+from veldt.tasks.common.config import codec, older_config
 
 
 def hall_of_fame(store: Store, config: SearchConfig, incumbent: int) -> list[int]:
@@ -254,11 +255,11 @@ class Finals:
         config = self._config.finals
         last = self._store.rows("SELECT told, config FROM finals ORDER BY id DESC LIMIT 1")
         # Read, and not compared as text: those of older versions have fewer settings.
-        if [(r["told"], FinalsConfig.from_plain(json.loads(r["config"]))) for r in last] != [
-            (told, config)
-        ]:
+        if [
+            (r["told"], older_config.fill(FinalsConfig, json.loads(r["config"]))) for r in last
+        ] != [(told, codec.to_plain(config))]:
             with self._store.transaction():
-                self._store.insert("finals", told=told, config=json.dumps(asdict(config)))
+                self._store.insert("finals", told=told, config=json.dumps(codec.to_plain(config)))
                 self._store.execute("DELETE FROM hall_of_fame")
 
     def _store_entries(self, entries: Iterable[Entry]) -> None:

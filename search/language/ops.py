@@ -24,7 +24,6 @@ tensor as a matrix, whose rows lie along the last axis and whose columns go thro
 (`kinds.py`), and gives one that fits it; a `shape` op gives a matrix of another shape.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ import jax.numpy as jnp
 
 from veldt.learned_opt.blocks import newton_schulz
 from veldt.search.language.types import ArrayModule
+from veldt.tasks.common import spelling
 from veldt.tasks.common.safe_math import safe_sqrt
 
 FLOAT32_TOLERANCE: Final = 2.0**-16  # 128 units in the last place; exp10 needs 65 of them.
@@ -336,11 +336,10 @@ def expand(names: Iterable[str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for name in tuple(names) or ("base",):
         if name not in OPS and name not in OP_SETS:
-            close = difflib.get_close_matches(name, [*OPS, *OP_SETS], n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            hint = spelling.did_you_mean(name, [*OPS, *OP_SETS])
             raise ValueError(
                 f"ops names {name!r}, which is neither an instruction nor a part of the "
-                f"instruction set; {hint}parts: {', '.join(OP_SETS)}; "
+                f"instruction set{hint}; parts: {', '.join(OP_SETS)}; "
                 f"instructions: {', '.join(OPS)}"
             )
         found |= dict.fromkeys(OP_SETS.get(name, (name,)))

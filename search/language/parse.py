@@ -16,7 +16,6 @@ that is not listed here is refused with its line and column.
 """
 
 import ast
-import difflib
 import inspect
 import math
 import warnings
@@ -36,6 +35,7 @@ from veldt.search.language.statements import (
     Arg,
     Statement,
 )
+from veldt.tasks.common import spelling
 
 MAX_TEXT_BYTES: Final = 100_000
 MAX_STATEMENTS: Final = 1_000
@@ -273,7 +273,7 @@ class _Reader:
                     )
                 if func.id not in OPS:
                     allowed = ", ".join(sorted(OPS))
-                    hint = _nearest(func.id, OPS)
+                    hint = spelling.did_you_mean(func.id, OPS)
                     _refuse(node, f"unknown function {func.id!r}{hint}; allowed: {allowed}")
                 if keywords:
                     _refuse(node, f"{func.id} takes no keyword arguments")
@@ -304,7 +304,10 @@ class _Reader:
                     node,
                     f"{node.id!r} is a function; call it with {OPS[node.id].arity} argument(s)",
                 )
-            hint, defined = _nearest(node.id, self.defined), ", ".join(sorted(self.defined))
+            hint, defined = (
+                spelling.did_you_mean(node.id, self.defined),
+                ", ".join(sorted(self.defined)),
+            )
             _refuse(node, f"the name {node.id!r} is not defined here{hint}; defined: {defined}")
         temporary = self.fresh_name()
         self.emit(node, temporary, depth)
@@ -361,11 +364,6 @@ def _clean_doc(doc: str) -> str:
 def _describe(node: ast.AST) -> str:
     kind = type(node).__name__
     return _KINDS.get(kind, kind)
-
-
-def _nearest(name: str, allowed: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _refuse(node: ast.AST, message: str) -> NoReturn:

@@ -12,10 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, final
 
-from veldt.search import objectives
-from veldt.search.config.evolution_config import FounderConfig
-from veldt.search.config.finals_config import FinalsConfig
-from veldt.search.config.proxy_config import ProxyConfig
+from veldt.search.config import search_config
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import StoreError
 from veldt.search.evolution.counts import Counts
@@ -32,9 +29,11 @@ from veldt.search.storage import usage as work
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.store import Store
 from veldt.search.storage.usage import Work
+from veldt.tasks.common.errors import ConfigError
 
 # What reading rows that no search wrote can raise; a `SearchError` says it better and passes.
 _NOT_A_RUN: Final = (
+    ConfigError,
     sqlite3.Error,
     ArithmeticError,
     AttributeError,
@@ -52,7 +51,7 @@ class RunData:
 
     Attributes:
       config: the resolved config, as plain data.
-      settings: those of it that a report reads, checked.
+      settings: the config, checked.
       rate_range: lowest and highest learning rate of the finals.
       entries: the finals' table; empty before they have been played.
       trained: the distinct programs trained, in order.
@@ -138,7 +137,7 @@ def _read(store: Store, run_dir: Path) -> RunData:
             "to report"
         )
     config = dict(json.loads(meta["config"]))
-    settings = _settings(config)
+    settings = search_config.read_stored(config, str(store.path))
     finals_ = settings.finals
     highest = finals_.lowest_rate * finals_.rate_factor ** (finals_.num_rates - 1)
     entries = tuple(_checked(entry) for entry in hall_entries.read_entries(store))
@@ -181,22 +180,6 @@ def _read(store: Store, run_dir: Path) -> RunData:
         work=work.read_work(store),
         schema_version=meta["schema_version"],
         versions={str(k): str(v) for k, v in dict(json.loads(meta["versions"])).items()},
-    )
-
-
-def _settings(config: Mapping[str, Any]) -> SearchConfig:
-    return SearchConfig(
-        tasks=tuple(ProxyConfig(**proxy) for proxy in config["tasks"]),
-        meta_validation=tuple(ProxyConfig(**proxy) for proxy in config["meta_validation"]),
-        # Stores of earlier versions have no objective and no founders.
-        objective=str(config.get("objective", objectives.DEFAULT)),
-        seed=int(config["seed"]),
-        initial_rule=str(config["initial_rule"]),
-        founders=tuple(FounderConfig(str(one["rule"])) for one in config.get("founders", ())),
-        max_evaluations=int(config["max_evaluations"]),
-        population_size=int(config["population_size"]),
-        meta_seeds=int(config["meta_seeds"]),
-        finals=FinalsConfig.from_plain(config["finals"]),
     )
 
 

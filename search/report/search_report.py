@@ -11,7 +11,7 @@ from typing import Final
 
 import yaml
 
-from veldt.search import files, objectives
+from veldt.search import objectives
 from veldt.search.errors import SearchError
 from veldt.search.evolution import counts
 from veldt.search.language import printing
@@ -31,6 +31,7 @@ from veldt.search.run import results_table
 from veldt.search.storage import best_rule as best
 from veldt.search.storage.hall_entries import Entry
 from veldt.tasks.common import formatting
+from veldt.tasks.common.disk import atomic_files
 from veldt.tasks.common.html import page as page_lib
 from veldt.tasks.common.html.markup import Html, definitions, join, table, tag
 
@@ -83,7 +84,7 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SearchError(f"the report {path} cannot be written: {error.strerror}") from None
-    files.write_text(path, text, errors="replace")
+    atomic_files.write_text(path, text, errors="replace")
     return path
 
 

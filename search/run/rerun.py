@@ -15,10 +15,11 @@ import contextlib
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, final
 
+from veldt.search.config import search_config
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import StoreError
@@ -29,6 +30,7 @@ from veldt.search.evolution.engine import Evolution
 from veldt.search.finals import final_runs
 from veldt.search.finals.final_stages import Finals
 from veldt.search.storage.store import MACHINE_TABLES, Store
+from veldt.tasks.common.config import codec, older_config
 from veldt.tasks.pool import driver, inline
 
 _WITHOUT_RUNS: Final = (Status.ERROR, Status.TIMEOUT, Status.KILLED)
@@ -128,7 +130,7 @@ def replay(run_dir: Path, into: Path) -> list[str]:
                 f"{run_dir} cannot be replayed: it has scored nothing yet, or was begun by an "
                 "older veldt that did not store all that a replay needs"
             )
-        config = SearchConfig.from_plain(json.loads(meta["config"]))
+        config = search_config.read_stored(json.loads(meta["config"]), str(run_dir))
         into.mkdir(parents=True, exist_ok=True)
         with Store.create(into) as new:
             with new.transaction():
@@ -147,7 +149,7 @@ def _search(config: SearchConfig, old: Store, new: Store) -> None:
     """Search until the old store's proposals are all told, with finals where it played them."""
     num_told = old.first("SELECT COUNT(*) FROM proposal")
     for finals in old.rows("SELECT told, config FROM finals ORDER BY id"):
-        played = FinalsConfig.from_plain(json.loads(finals["config"]))
+        played = codec.from_plain(FinalsConfig, json.loads(finals["config"]), str(old.path))
         _leg(replace(config, finals=played), old, new, finals["told"], play=True)
     _leg(config, old, new, num_told, play=False)
     if not old.rows("SELECT 1 FROM hall_of_fame LIMIT 1"):  # Emptied when the budget grew.
@@ -199,7 +201,7 @@ def differences(old: Store, new: Store) -> list[str]:
 def _same_finals(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
     """Whether two rows say the same finals: those of older versions have fewer settings."""
     first, second = (
-        {**row, "config": asdict(FinalsConfig.from_plain(json.loads(row["config"])))}
+        {**row, "config": older_config.fill(FinalsConfig, json.loads(row["config"]))}
         for row in (ours, theirs)
     )
     return first == second

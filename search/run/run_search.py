@@ -1,21 +1,19 @@
 """Running a search: the run directory, the pool, the engine and the finals, put together.
 
-A run directory holds all of a run: `config.yaml`, `store.sqlite`, `best.py` with `best.json` (from
-the first new best on, at the end the winner), and whatever the user has written from it (reports,
+A run directory holds all of a run: `run.json`, `config.yaml`, `store.sqlite`, `best.py` with
+`best.json` (from the first new best on, at the end the winner), and whatever the user has written from it (reports,
 exports). Where it was killed, `resume=True` goes on.
 """
 
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
-import yaml
-
-from veldt.search import files, objectives, rule_sources
+from veldt.search import objectives, rule_sources
 from veldt.search.config.proxy_config import EvaluatorConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError
@@ -35,14 +33,17 @@ from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.session import Sitting
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.common import formatting, versions
+from veldt.tasks.common.config import codec
+from veldt.tasks.common.disk.run_directory import RunDirectory, Terms
 from veldt.tasks.inner_loop import hollow
 from veldt.tasks.pool import base, driver, pools
 from veldt.tasks.pool.base import JobResult
 
-CONFIG_FILE: Final = "config.yaml"
 _TELLS_HOLLOW: Final = (0, 2)  # The first version of veldt that does.
 # What may differ when a run is resumed: how long it goes on and where, not what it is.
-RESUMABLE: Final = ("max_evaluations", "time_limit_s", "pool", "finals")
+TERMS: Final = Terms(
+    "search", SearchConfig, may_differ=("max_evaluations", "time_limit_s", "pool", "finals")
+)
 # With another one of these, finals that were played are not this run's.
 _FINALS_OF: Final = ("max_evaluations", "time_limit_s", "finals")
 
@@ -74,12 +75,14 @@ def run_search(
     Args:
       config: what to search.
       run_dir: where the run is kept; made if it does not exist.
-      resume: go on with the run that is there; `config` must be its config but for `RESUMABLE`.
+      resume: go on with the run that is there; `config` must be its config but for what `TERMS` let
+        change.
       view: what shows it; None shows nothing.
       factory: makes the pool's workers, `EvalJob -> Outcome`; None trains the config's proxies.
 
     Raises:
-      SearchError: the run directory cannot be used, or the initial rule cannot be trained.
+      FileError: the run directory cannot be used.
+      SearchError: its store cannot be used, or the initial rule cannot be trained.
       KeyboardInterrupt: Ctrl-C; all that was told is stored, and `resume` goes on.
     """
     # Tasks and rules are loaded before anything is written: a misspelt name leaves no run directory
@@ -93,7 +96,10 @@ def run_search(
         factory()
     for name in config.finals.baselines:
         rule_sources.load_rule(name)
-    with _open_store(config, run_dir, start, resume=resume) as store:
+    with (
+        RunDirectory(run_dir, TERMS, config) as directory,
+        _open_store(config, directory, start, resume=resume) as store,
+    ):
         with (
             pools.make_pool(config.workers, factory) as workers,
             Sitting(store, workers, view.work) as sitting,
@@ -243,22 +249,18 @@ def _note_limits(view: SearchView, config: SearchConfig, store: Store) -> None:
 
 
 def _open_store(
-    config: SearchConfig, run_dir: Path, start: tuple[Founder, ...], *, resume: bool
+    config: SearchConfig, directory: RunDirectory, start: tuple[Founder, ...], *, resume: bool
 ) -> Store:
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SearchError(f"the run directory {run_dir} cannot be made: {error.strerror}") from None
-    described = json.loads(json.dumps(dataclasses.asdict(config)))
-    before: dict[str, Any] = {}
-    if resume and (run_dir / FILE_NAME).exists():
-        store = Store.open(run_dir)
+    """Open or make the store of the run that a directory is to hold, and write the run's config."""
+    if resume and (directory.path / FILE_NAME).exists():
+        store = Store.open(directory.path, locked=True)
     else:
-        store = Store.create(run_dir)
+        store = Store.create(directory.path, locked=True)
+    described = codec.to_plain(config)
+    before: dict[str, Any] = {}
     try:
         if config_text := store.meta().get("config"):
-            before = _with_defaults(json.loads(config_text))
-            _check_same(described, before, run_dir)
+            before = directory.check(json.loads(config_text))
             integrity.check(store)
         with store.transaction():
             store.set_meta("config", json.dumps(described))
@@ -268,30 +270,11 @@ def _open_store(
                 store.set_meta(founders.META_KEY, founders.dump(start))
             if any(described[key] != before.get(key) for key in _FINALS_OF):
                 store.execute("DELETE FROM hall_of_fame")
-        files.write_text(run_dir / CONFIG_FILE, yaml.safe_dump(described, sort_keys=False))
+        directory.write(is_new=not before)
     except BaseException:
         store.close()
         raise
     return store
-
-
-def _with_defaults(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored config with what it lacks, written by an earlier version, as it was then."""
-    whole: dict[str, Any] = json.loads(
-        json.dumps(dataclasses.asdict(SearchConfig.from_plain(plain)))
-    )
-    return {**whole, "pool": plain.get("pool")}
-
-
-def _check_same(now: Mapping[str, Any], before: Mapping[str, Any], run_dir: Path) -> None:
-    for key in now:
-        if key not in RESUMABLE and now[key] != before.get(key):
-            raise SearchError(
-                f"{run_dir} holds a run with {key} = {json.dumps(before.get(key))}, not "
-                f"{json.dumps(now[key])}; resumed, a run may differ only in "
-                f"{', '.join(RESUMABLE)}. "
-                f"Choose another --run-dir, or resume with {run_dir / CONFIG_FILE}"
-            )
 
 
 def _write_incumbent(run_dir: Path, config: SearchConfig, incumbent: Incumbent) -> None:

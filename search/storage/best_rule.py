@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
-from veldt.search import files, simplify
+from veldt.search import simplify
 from veldt.search.errors import ProgramError, SearchError, UnknownRuleError
 from veldt.search.language import printing
 from veldt.search.program import Program
-from veldt.tasks.common.disk import digest
+from veldt.tasks.common.disk import atomic_files, digest
 
 RULE_FILE: Final = "best.py"
 PROVENANCE_FILE: Final = "best.json"
@@ -96,13 +96,15 @@ def write_best(directory: Path, best: Best) -> None:
     lines = [f"{key}: {value}" for key, value in best.provenance.items()]
     doc = "\n".join(["Found by veldt.", "", *lines, f"learning rate: {best.learning_rate:g}"])
     text = printing.pretty(replace(best.program, doc=doc))
-    files.write_text(directory / RULE_FILE, text)
+    atomic_files.write_text(directory / RULE_FILE, text)
     data = {
         "learning_rate": best.learning_rate,
         "provenance": dict(best.provenance),
         RULE_DIGEST: digest.of(text.encode()),
     }
-    files.write_text(directory / PROVENANCE_FILE, json.dumps(digest.signed(data), indent=2) + "\n")
+    atomic_files.write_text(
+        directory / PROVENANCE_FILE, json.dumps(digest.signed(data), indent=2) + "\n"
+    )
 
 
 def read_best(directory: Path) -> Best:

@@ -1,6 +1,5 @@
 """Any entry of a run's hall of fame, by its candidate's id: `runs/mine#64`."""
 
-import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from veldt.search.errors import SearchError, UnknownRuleError
 from veldt.search.program import Program
 from veldt.search.storage import best_rule
 from veldt.search.storage.store import FILE_NAME, Store
+from veldt.tasks.common import spelling
 
 MARK: Final = "#"
 
@@ -80,7 +80,7 @@ def _unknown(directory: Path, number: str, ids: Mapping[str, Mapping[str, Any]])
             f"{str(directory)!r} has no hall of fame yet: its finals have not been played. "
             f"{str(directory)!r} alone stands for its best so far"
         )
-    near = difflib.get_close_matches(number, ids, n=1)
+    near = spelling.nearest(number, ids)
     hint = f" Did you mean {MARK}{near[0]}?" if near else ""
     known = (f"{MARK}{key}{' (the winner)' if row['winner'] else ''}" for key, row in ids.items())
     return (

@@ -15,12 +15,11 @@ import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, TextIO, final
+from typing import Any, Final, final
 
 from veldt.search.errors import StoreError
 from veldt.search.storage import checksums, schema
-from veldt.tasks.common import errors as task_errors
-from veldt.tasks.common.disk import atomic_files
+from veldt.tasks.common.disk.lock import DirectoryLock
 
 FILE_NAME: Final = "store.sqlite"
 MIN_FREE_BYTES: Final = 64 * 2**20  # A run of 10,000 proposals takes about 10 MiB.
@@ -37,7 +36,7 @@ class Store:
     """
 
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, lock: TextIO | None, version: int
+        self, path: Path, connection: sqlite3.Connection, lock: DirectoryLock | None, version: int
     ):
         self.path = path
         self.version = version  # Of its tables: below the present one only where read-only.
@@ -46,15 +45,20 @@ class Store:
         self._checksums = checksums.Checksums(connection)
 
     @classmethod
-    def create(cls, directory: Path) -> "Store":
+    def create(cls, directory: Path, *, locked: bool = False) -> "Store":
         """Makes the store of a new run; one in which nothing was told yet is replaced.
 
+        Args:
+          directory: where it is made.
+          locked: whether the caller holds the directory already.
+
         Raises:
-          StoreError: there is one already, or the directory cannot be written.
+          StoreError: there is one already, or it cannot be made.
+          FileError: another process works there, or the directory cannot be written.
         """
         path = directory / FILE_NAME
         with contextlib.ExitStack() as undo:
-            lock = undo.enter_context(_lock(directory))
+            lock = None if locked else undo.enter_context(DirectoryLock(directory))
             if path.exists() and _holds_something(path):
                 raise StoreError(
                     f"{directory} already holds a run: continue it with --resume, or choose "
@@ -79,19 +83,26 @@ class Store:
             return store
 
     @classmethod
-    def open(cls, directory: Path, *, read_only: bool = False) -> "Store":
+    def open(cls, directory: Path, *, read_only: bool = False, locked: bool = False) -> "Store":
         """Opens the store of an existing run, checking it.
 
         For writing, a store of an older version is brought up to date.
 
+        Args:
+          directory: where it is.
+          read_only: whether it is only read, which needs no lock.
+          locked: whether the caller holds the directory already.
+
         Raises:
-          StoreError: there is none, it is damaged, of another version, or open elsewhere.
+          StoreError: there is none, it is damaged, or of another version.
+          FileError: another process works there, or the directory cannot be written.
         """
         path = directory / FILE_NAME
         if not path.is_file():
             raise StoreError(f"{directory} holds no run (there is no {FILE_NAME} in it)")
         with contextlib.ExitStack() as undo:
-            lock = None if read_only else undo.enter_context(_lock(directory))
+            free = not (read_only or locked)
+            lock = undo.enter_context(DirectoryLock(directory)) if free else None
             try:
                 connection = _connect(path, read_only=read_only)
                 undo.callback(connection.close)
@@ -256,10 +267,3 @@ def _holds_something(path: Path) -> bool:
             return connection.execute("SELECT 1 FROM candidate LIMIT 1").fetchone() is not None
     except sqlite3.Error:
         return True
-
-
-def _lock(directory: Path) -> TextIO:
-    try:
-        return atomic_files.lock(directory)
-    except task_errors.TaskError as error:
-        raise StoreError(str(error)) from None

@@ -29,7 +29,8 @@ from veldt.tasks.benchmark.runs.costs import Cost
 from veldt.tasks.benchmark.runs.sweep import Sweep
 from veldt.tasks.benchmark.scores import scoring, speedup
 from veldt.tasks.benchmark.scores.results import Effort, Results, TaskRecord
-from veldt.tasks.common import errors
+from veldt.tasks.common import errors, spelling
+from veldt.tasks.common.disk.run_directory import RunDirectory, Terms
 from veldt.tasks.common.progress.display import Silent
 from veldt.tasks.pool import config as pool_config
 
@@ -65,7 +66,7 @@ class EvaluateConfig:
         for name in self.schedules:
             if name not in SCHEDULES:
                 raise ValueError(
-                    f"there is no schedule {name!r}{errors.did_you_mean(name, SCHEDULES)}; "
+                    f"there is no schedule {name!r}{spelling.did_you_mean(name, SCHEDULES)}; "
                     f"there are {', '.join(SCHEDULES)}"
                 )
         if not self.schedules or len(set(self.schedules)) < len(self.schedules):
@@ -77,6 +78,38 @@ class EvaluateConfig:
                 raise ValueError("rates: give at least one, each above 0")
             if list(self.rates) != sorted(set(self.rates)):
                 raise ValueError("rates: write them rising, each once")
+
+
+@final
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation is, for the directory that keeps it.
+
+    Attributes:
+        suite: The suite's name.
+        tasks: What is trained, and for how long.
+        candidates: The candidates' names.
+        settings: How they are compared.
+    """
+
+    suite: str
+    tasks: tuple[suites.SuiteTask, ...] = ()
+    candidates: tuple[str, ...] = ()
+    settings: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+# Finished runs are found by all that decides them, so that most may differ.
+TERMS: Final = Terms(
+    "evaluate",
+    Evaluation,
+    may_differ=(
+        "tasks",
+        "candidates",
+        *(f"settings.{name}" for name in ("schedules", "rates", "step_times", "baselines", "pool")),
+    ),
+    option="--out",
+    has_config_file=False,
+)
 
 
 def evaluate(
@@ -93,11 +126,12 @@ def evaluate(
       suite: the tasks.
       candidates: at least one, with different names.
       config: how.
-      folder: where finished runs are kept; the same evaluation in the same folder goes on there.
+      folder: where finished runs are kept; an evaluation of the same suite and seed goes on there.
       watcher: what is told of progress; nothing if None.
       archive: of the baselines; what is shipped if None.
 
     Raises:
+      FileError: the folder cannot be used, or is another evaluation's.
       TaskError: a task cannot be loaded, a candidate makes no transform, two have one name, or
         all failed on every task. (One that fails on some counts as diverged there.)
     """
@@ -106,7 +140,11 @@ def evaluate(
     archive = archive if archive is not None else archive_lib.shipped()
     if config.rates is not None:
         candidates = [candidate.with_rates(config.rates) for candidate in candidates]
-    trained = _train(suite, candidates, config, folder, watcher or Silent(), archive)
+    names = tuple(candidate.name for candidate in candidates)
+    evaluation = Evaluation(suite.name, suite.tasks, names, config)
+    with RunDirectory(folder, TERMS, evaluation) as directory:
+        directory.begin(holds_run=directory.is_known, resume=True)
+        trained = _train(suite, candidates, config, folder, watcher or Silent(), archive)
     tasks = {entry.task: registry.load_task(entry.task) for entry in suite.tasks}
     references = [
         scoring.Reference(e.task, e.num_steps, trained.adams[e.task], _normalizer(tasks[e.task]))

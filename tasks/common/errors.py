@@ -1,20 +1,48 @@
-"""Errors of the tasks room: one root, and one class for each thing a user can put right.
+"""The root of all errors that veldt raises on purpose, and those of the tasks room.
 
-Messages are put together by `of`, not by `__init__`: an exception is unpickled by calling its class
-with its message, and these cross process boundaries.
+Each error is one that a user can put right, and its message says how; the command line prints it on
+one line and ends with its exit code. Messages are put together by `of`, not by `__init__`: an
+exception is unpickled by calling its class with its message, and these cross process boundaries.
 """
 
-import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import ClassVar, Final
+
+from veldt.tasks.common import spelling
+
+FAILURE: Final = 1
+USAGE: Final = 2
 
 
-class TaskError(Exception):
-    """Root of the room's errors: a task is unknown, broken, or its data are missing."""
+class VeldtError(Exception):
+    """Root of the errors of all rooms.
+
+    Attributes:
+      exit_code: What the command line ends with: 1, or 2 where what was typed cannot be used.
+    """
+
+    exit_code: ClassVar[int] = FAILURE
+
+
+class ConfigError(VeldtError):
+    """A config, or a command line's override of one, cannot be used."""
+
+    exit_code = USAGE
+
+
+class FileError(VeldtError):
+    """A file or a directory cannot be read, written or locked, or holds something else."""
+
+
+class TaskError(VeldtError):
+    """Root of the tasks room's errors: a task is unknown, broken, or its data are missing."""
 
 
 class UnknownNameError(TaskError):
-    """Raised for a name that nothing has: a module, a function, a candidate. Exit code 2."""
+    """Raised for a name that nothing has: a module, a function, a candidate."""
+
+    exit_code = USAGE
 
 
 class UnknownTaskError(UnknownNameError):
@@ -25,7 +53,8 @@ class UnknownTaskError(UnknownNameError):
         """Say which name was given, the nearest known one, and all known ones."""
         known = sorted(known)
         return cls(
-            f"unknown task {name!r}{did_you_mean(name, known)}. Known tasks: {', '.join(known)}; "
+            f"unknown task {name!r}{spelling.did_you_mean(name, known)}. "
+            f"Known tasks: {', '.join(known)}; "
             'a task of your own is named "module:factory".'
         )
 
@@ -42,9 +71,3 @@ class MissingDataError(TaskError):
         """Say what is missing, where it was looked for, and how to get it."""
         places = ", ".join(str(path) for path in looked_in)
         return cls(f"{data_set} was not found (looked in {places}). {cure}")
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" with the nearest known spelling, or nothing if none is near."""
-    close = difflib.get_close_matches(given, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

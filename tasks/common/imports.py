@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from veldt.tasks.common import errors, older_names
+from veldt.tasks.common import errors, older_names, spelling
 
 _END_PROCESS: Final = os._exit
 
@@ -54,7 +54,7 @@ def load_object(kind: str, name: str) -> Callable[..., Any]:
         functions = [key for key, value in vars(module).items() if callable(value)]
         raise errors.UnknownNameError(
             f"{kind} {name!r}: {module_name} has no function or class {object_name!r}"
-            f"{errors.did_you_mean(object_name, functions)}."
+            f"{spelling.did_you_mean(object_name, functions)}."
         )
     return found
 
@@ -122,7 +122,7 @@ def _near(module_name: str) -> str:
     prefix = module_name.rpartition(".")[0]
     found = {path.stem for path in folder.glob("*.py")} if folder.is_dir() else set()
     known = [f"{prefix}.{stem}" if prefix else stem for stem in sorted(found - {"__init__"})]
-    return errors.did_you_mean(module_name, known)
+    return spelling.did_you_mean(module_name, known)
 
 
 def _forbid_second_copy(kind: str, name: str, module_name: str) -> None:

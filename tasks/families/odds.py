@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from veldt.tasks.common import errors
+from veldt.tasks.common import spelling
 
 _ChoiceT = TypeVar("_ChoiceT")
 
@@ -14,7 +14,7 @@ def check_odds(name: str, odds: Mapping[str, float], known: Collection[str]) -> 
     """Raise a ValueError that names the field, unless `odds` are of known words and not all 0."""
     for key, weight in odds.items():
         if key not in known:
-            hint = errors.did_you_mean(key, known)
+            hint = spelling.did_you_mean(key, known)
             raise ValueError(f"{name}: unknown {key!r}{hint}; known are {', '.join(known)}")
         if not 0 <= weight < float("inf"):
             raise ValueError(f"{name}.{key} is {weight}; odds are numbers of 0 or more")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.search import fakes
 from veldt.search import objectives, rule_sources
+from veldt.search.config import search_config
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.config.search_config import SearchConfig
@@ -21,6 +22,7 @@ from veldt.search.run import rerun, run_search
 from veldt.search.runtime.encode import Capacity
 from veldt.search.storage.store import Store
 from veldt.tasks import registry
+from veldt.tasks.common.errors import FileError
 from veldt.tasks.inner_loop import unroll
 from veldt.tasks.pool.config import PoolConfig
 
@@ -141,10 +143,10 @@ def test_a_search_keeps_to_its_objective_to_the_end(tmp_path):
         steps = store.rows("SELECT DISTINCT num_steps FROM evaluation WHERE status = 'ok'")
         stored = json.loads(store.meta()["config"])
     assert steps == [{"num_steps": 300}]
-    assert SearchConfig.from_plain(stored).evaluator.objective == "lr_robustness"
+    assert search_config.read_stored(stored, "store").evaluator.objective == "lr_robustness"
     assert rerun.replay(tmp_path / "run", tmp_path / "again") == []
     assert "over learning rates from 1/4 to 4 times" in (tmp_path / "run" / "best.json").read_text()
     assert "over learning rates from 1/4 to 4 times" in search_report.render(tmp_path / "run")
-    other = SearchConfig.from_plain({**stored, "objective": "train_loss"})
-    with pytest.raises(SearchError, match='objective = "lr_robustness", not "train_loss"'):
+    other = search_config.read_stored({**stored, "objective": "train_loss"}, "store")
+    with pytest.raises(FileError, match='objective = "lr_robustness", not "train_loss"'):
         run_search.run_search(other, tmp_path / "run", resume=True)

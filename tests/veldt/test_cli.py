@@ -4,6 +4,7 @@ The search, its export and its report have tests of their own; fakes stand in fo
 """
 
 import dataclasses
+import importlib
 import os
 import signal
 import subprocess
@@ -17,7 +18,6 @@ import pytest
 
 import veldt
 from veldt import catalogue, cli
-from veldt import search as search_room
 from veldt.search import errors as search_errors
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.tasks.common import compiling, stopping
@@ -57,7 +57,8 @@ def fake(monkeypatch):
         module = types.ModuleType(f"veldt.search.{name}")
         vars(module).update(contents)
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setattr(search_room, name, module, raising=False)
+        folder, _, last = module.__name__.rpartition(".")
+        monkeypatch.setattr(importlib.import_module(folder), last, module, raising=False)
 
     return fake
 
@@ -68,14 +69,14 @@ def searches(fake, tmp_path, monkeypatch):
     calls = []
     monkeypatch.chdir(tmp_path)
     Path("my.yaml").write_text("seed: 1\n")
-    fake("config", SearchConfig=SearchConfig)
+    fake("config.search_config", SearchConfig=SearchConfig)
 
     def run_search(config, run_dir, *, resume, view):
         view.phase("searching")
         calls.append((config, run_dir, resume))
         return SimpleNamespace(entries=())
 
-    fake("run", run_search=run_search)
+    fake("run.run_search", run_search=run_search)
     return calls
 
 
@@ -126,7 +127,7 @@ def test_search_gets_its_config_from_file_and_overrides(searches, capsys):
     ],
 )
 def test_usage_errors_are_named_and_exit_2(searches, fake, capsys, words, message):
-    fake("export", export_optax=None)
+    fake("export.optax_module", export_optax=None)
     code, out, err = run(capsys, *words)
     assert err.startswith(f"error: {message}")
     assert (code, out, searches) == (2, "", [])
@@ -145,7 +146,7 @@ def test_failures_are_one_line_and_exit_1(searches, fake, capsys, monkeypatch, e
     def fail(*args, **kwargs):
         raise error
 
-    fake("run", run_search=fail)
+    fake("run.run_search", run_search=fail)
     assert run(capsys, "search", "my.yaml") == (1, "", f"error: {error}\n")
     monkeypatch.setenv("VELDT_DEBUG", "1")
     with pytest.raises(type(error)):
@@ -154,7 +155,7 @@ def test_failures_are_one_line_and_exit_1(searches, fake, capsys, monkeypatch, e
 
 def test_a_defect_keeps_its_traceback(searches, fake):
     # No frame of a user's file: what fails is the call in `veldt.cli`.
-    fake("run", run_search=divmod)
+    fake("run.run_search", run_search=divmod)
     with pytest.raises(TypeError):
         cli.main(["search", "my.yaml"])
 
@@ -163,7 +164,7 @@ def test_ctrl_c_exits_130(searches, fake, capsys):
     def interrupt(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGINT)
 
-    fake("run", run_search=interrupt)
+    fake("run.run_search", run_search=interrupt)
     code, out, err = run(capsys, "search", "my.yaml", "--seed", "3", "--run-dir", "my runs/1")
     assert (code, out) == (130, "")
     resume = "veldt search my.yaml --run-dir 'my runs/1' --seed 3 --resume"
@@ -174,7 +175,7 @@ def test_ctrl_c_exits_130(searches, fake, capsys):
 
 
 def test_export_writes_what_the_exporter_returns(fake, capsys, tmp_path, monkeypatch):
-    fake("export", export_optax=lambda program: f"# {program}\n")
+    fake("export.optax_module", export_optax=lambda program: f"# {program}\n")
     monkeypatch.setattr(veldt, "load_rule", lambda source: f"program of {source}", raising=False)
     target = tmp_path / "lion.py"
     assert run(capsys, "export", "lion", "--to", "optax", "-o", str(target))[0] == 0
@@ -188,7 +189,7 @@ def test_export_writes_what_the_exporter_returns(fake, capsys, tmp_path, monkeyp
 def test_report_says_what_it_wrote(fake, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("runs/my").mkdir(parents=True)
-    fake("report", write_report=lambda run_dir: run_dir / "report.html")
+    fake("report.search_report", write_report=lambda run_dir: run_dir / "report.html")
     assert run(capsys, "report", "runs/my") == (0, "wrote runs/my/report.html\n", "")
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import strategies as st
 
 from veldt import config as config_lib
-from veldt import errors, fields
+from veldt import fields
+from veldt.tasks.common import errors
 
 
 class Color(enum.StrEnum):

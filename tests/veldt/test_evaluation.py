@@ -149,10 +149,10 @@ def test_suites_come_by_name_file_or_factory(here):
     with pytest.raises(task_errors.TaskError, match="returned str"):
         evaluation.load_suite("evaluated_task:no_suite")
     (here / "bad.yaml").write_text(SUITE.replace("num_steps", "num_step"))
-    with pytest.raises(errors.ConfigError, match=r"num_steps"):
+    with pytest.raises(task_errors.ConfigError, match=r"num_steps"):
         evaluation.load_suite("bad.yaml")
     (here / "twice.yaml").write_text(SUITE + SUITE.splitlines()[-1] + "\n")
-    with pytest.raises(errors.ConfigError, match="twice"):
+    with pytest.raises(task_errors.ConfigError, match="twice"):
         evaluation.load_suite("twice.yaml")
 
 

@@ -22,7 +22,6 @@ from veldt.learned_opt import errors, registry, shipped, weight_files
 from veldt.learned_opt.candidate import LearnedCandidate
 from veldt.search import errors as search_errors
 from veldt.tasks.benchmark.runs import costs
-from veldt.tasks.common import errors as task_errors
 
 ROOT = Path(__file__).parents[2]
 # Small and quick to compile; what is tested here is the way to them.
@@ -260,7 +259,7 @@ def test_a_candidate_is_told_the_length_of_the_run_and_the_rate_is_a_factor(here
 
 def test_what_is_no_weight_file_is_the_commands_plain_error(here, capsys):
     (here / "bad.npz").write_bytes(b"nothing")
-    with pytest.raises(task_errors.TaskError, match=r"bad\.npz: no weight file"):
+    with pytest.raises(errors.WeightsError, match=r"bad\.npz: no weight file"):
         evaluation.load_candidate("bad.npz")
     assert cli.main(["evaluate", "bad.npz", "--suite", "smoke"]) == cli.FAILURE
     assert capsys.readouterr().err.startswith("error: bad.npz: no weight file")

@@ -22,6 +22,7 @@ from veldt import cli
 from veldt.learned_opt import registry
 from veldt.meta import checkpoint
 from veldt.meta.train import log, meta_training, run_meta_training
+from veldt.tasks.common.config import codec
 from veldt.tasks.families import distribution
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ def toy(monkeypatch, tmp_path):
 
 
 def write_config(settings, **changes):
-    text = yaml.safe_dump({**run_meta_training.described(settings), **changes}, sort_keys=False)
+    text = yaml.safe_dump({**codec.to_plain(settings), **changes}, sort_keys=False)
     Path("toy.yaml").write_text(text)
 
 

@@ -10,11 +10,9 @@ import pytest
 from tests.veldt.test_stopped_commands import CONFIGS, TASK
 from veldt import cli
 from veldt.tasks.common import compiling
-from veldt.tasks.common.disk import atomic_files
+from veldt.tasks.common.disk import lock
 
 LONG_COMMANDS = [name for name, command in cli.COMMANDS.items() if command.config_class]
-# Where each keeps the lock, in its directory.
-PLACES = {"evaluate": "run/sweeps"}
 
 
 @pytest.mark.parametrize("name", LONG_COMMANDS)
@@ -25,12 +23,12 @@ def test_the_second_is_refused(name, tmp_path, monkeypatch, capsys):
     Path(f"{module}.py").write_text(TASK)
     config = textwrap.dedent(CONFIGS[name]).replace("mine:", f"{module}:")
     Path("my.yaml").write_text(config)
-    place = Path(PLACES.get(name, "run"))
-    place.mkdir(parents=True)
+    place = Path("run")
+    place.mkdir()
     words = [name, "my.yaml", "--run-dir", "run"]
     if name == "evaluate":
         words = [name, "sgd", "--suite", "my.yaml", "--out", "run"]
-    with atomic_files.lock(place):
+    with lock.DirectoryLock(place):
         assert cli.main(words) == 1
     err = capsys.readouterr().err
     holder = f"(host {socket.gethostname()}, process {os.getpid()}, since "

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Final, TextIO, final
+from typing import BinaryIO, Final, final
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from veldt.tasks.benchmark.runs.costs import Cost
 from veldt.tasks.benchmark.runs.sweep import SPLITS, Sweep, check_steps
 from veldt.tasks.common import errors
 from veldt.tasks.common.disk import atomic_files, digest, npz
+from veldt.tasks.common.disk.lock import DirectoryLock
 
 _ARRAYS: Final = ("rates", "seeds", "steps", "losses", "compile_s", "run_s")
 _HOLLOW: Final = "hollow"  # What older versions wrote has none.
@@ -39,17 +40,17 @@ class Shelf:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def take(self) -> TextIO:
+    def take(self) -> DirectoryLock:
         """Take the folder for this process, until what is returned is closed; made if need be.
 
         Raises:
-          TaskError: another process has it, or it cannot be written.
+          FileError: another process has it, or it cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise errors.TaskError(f"{self.folder} cannot be made: {error.strerror}") from None
-        return atomic_files.lock(self.folder)
+            raise errors.FileError(f"{self.folder} cannot be made: {error.strerror}") from None
+        return DirectoryLock(self.folder)
 
     def path(self, plan: SweepPlan, fingerprint: str) -> Path:
         """Where a plan's sweeps are kept."""
@@ -75,7 +76,7 @@ class Shelf:
         """Writes a plan's sweeps, whole or not at all.
 
         Raises:
-          TaskError: they cannot be written.
+          FileError: they cannot be written.
         """
         self.write_sweeps(self.path(plan, fingerprint), sweeps)
 
@@ -83,7 +84,7 @@ class Shelf:
         """Writes sweeps where `path` said, before they were run, that they belong.
 
         Raises:
-          TaskError: they cannot be written.
+          FileError: they cannot be written.
         """
         content = io.BytesIO()
         write_sweeps(content, sweeps)
@@ -103,7 +104,7 @@ class Shelf:
         """Writes a measured cost, whole or not at all.
 
         Raises:
-          TaskError: it cannot be written.
+          FileError: it cannot be written.
         """
         self.write_cost(self.cost_path(task, candidate, fingerprint), cost)
 
@@ -111,7 +112,7 @@ class Shelf:
         """Writes a cost where `cost_path` said, before it was measured, that it belongs.
 
         Raises:
-          TaskError: it cannot be written.
+          FileError: it cannot be written.
         """
         self._write(path, json.dumps(digest.signed(dataclasses.asdict(cost))).encode())
 
@@ -124,7 +125,7 @@ class Shelf:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise errors.TaskError(f"{path} cannot be written: {error.strerror}") from None
+            raise errors.FileError(f"{path} cannot be written: {error.strerror}") from None
         atomic_files.write_bytes(path, content)
 
 

@@ -8,7 +8,7 @@ before the next is asked for: an evaluation that is stopped loses what was runni
 import dataclasses
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Protocol, TextIO, final
+from typing import Protocol, final
 
 from veldt.tasks.benchmark.protocol.candidates import Candidate
 from veldt.tasks.benchmark.protocol.protocol import SweepPlan
@@ -17,6 +17,7 @@ from veldt.tasks.benchmark.runs.cache import Shelf
 from veldt.tasks.benchmark.runs.costs import Cost
 from veldt.tasks.benchmark.runs.sweep import Sweep
 from veldt.tasks.common import errors
+from veldt.tasks.common.disk.lock import DirectoryLock
 from veldt.tasks.pool import base, pools
 from veldt.tasks.pool import config as pool_config
 
@@ -50,7 +51,7 @@ class Runner:
         self._shelf = shelf
         self._watcher = watcher
         self._pool: base.Pool | None = None
-        self._lock: TextIO | None = None
+        self._lock: DirectoryLock | None = None
 
     def __enter__(self) -> "Runner":
         self._lock = self._shelf.take()

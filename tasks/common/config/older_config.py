@@ -11,50 +11,41 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from veldt.tasks.common import older_names
+from veldt.tasks.common.config import codec
 
 
 def fill(config_class: type, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored config with defaults for what it lacks, in nested configs too.
 
+    Modules that have moved have their present names.
+
     Args:
       config_class: The dataclass that it is one of.
       stored: Plain values, as JSON or YAML has them.
     """
-    hints = typing.get_type_hints(config_class)
-    found = dict(stored)
-    for field in dataclasses.fields(config_class):
-        if field.name in found:
-            found[field.name] = _filled(hints[field.name], found[field.name])
-        elif field.default is not dataclasses.MISSING:
-            found[field.name] = _plain(field.default)
-        elif field.default_factory is not dataclasses.MISSING:
-            found[field.name] = _plain(field.default_factory())
+    hints = codec.hints(config_class)
+    found = {key: _filled(hints.get(key), value) for key, value in stored.items()}
+    for name in hints:
+        default = codec.default_of(config_class, name, None)
+        if name not in found and default is not codec.MISSING:
+            found[name] = codec.to_plain(default)
     return found
 
 
 def _filled(hint: Any, value: Any) -> Any:
-    """Fill what a value of this type holds; modules get their present names."""
+    """Return a value of this type with what it lacks."""
     if isinstance(value, str):
         return older_names.present(value)
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return fill(hint, value) if isinstance(value, Mapping) else value
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        configs = [arg for arg in args if isinstance(arg, type) and dataclasses.is_dataclass(arg)]
-        return _filled(configs[0], value) if len(configs) == 1 else value
-    if isinstance(value, Mapping) and len(args) == 2:
-        return {key: _filled(args[1], item) for key, item in value.items()}
-    if isinstance(value, Sequence) and args:
-        return [_filled(args[0], item) for item in value]
-    return value
-
-
-def _plain(value: Any) -> Any:
-    """A default as JSON has it."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        configs = [arg for arg in args if dataclasses.is_dataclass(arg)]
+        hint = configs[0] if len(configs) == 1 else None
+        origin, args = typing.get_origin(hint), ()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
+        if dataclasses.is_dataclass(hint):
+            return fill(typing.cast(type, hint), value)
+        inner = args[1] if len(args) == 2 else None
+        return {key: _filled(inner, item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_filled(args[0] if args else None, item) for item in value]
     return value

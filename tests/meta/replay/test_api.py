@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.meta.replay import trainings
-from veldt.meta.replay import api, errors, plans, task_training, trust
+from veldt.meta import errors
+from veldt.meta.replay import api, plans, task_training, trust
 
 KEY = jax.random.key(0)
 

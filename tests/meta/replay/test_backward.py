@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.meta.replay import trainings
-from veldt.meta.replay import backward, errors, plans, programs, states, storage, task_training
+from veldt.meta import errors
+from veldt.meta.replay import backward, plans, programs, states, storage, task_training
 
 NUM_STEPS = 20
 PLANS = (

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from tests.meta.replay import trainings
-from veldt.meta.replay import api, errors, plans, programs
-from veldt.tasks.common.disk import atomic_files
-from veldt.tasks.common.errors import TaskError
+from veldt.meta import errors
+from veldt.meta.replay import api, plans, programs
+from veldt.tasks.common.disk import lock
+from veldt.tasks.common.errors import FileError
 
 ROOT = Path(__file__).parents[3]
 KEY = jax.random.key(0)
@@ -127,7 +128,7 @@ def test_another_metagradients_directory_is_refused(change, what, tmp_path):
 
 
 def test_a_directory_in_use_is_refused(tmp_path):
-    with atomic_files.lock(tmp_path), pytest.raises(TaskError, match="in use"):
+    with lock.DirectoryLock(tmp_path), pytest.raises(FileError, match="in use"):
         take(tmp_path)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from veldt.meta.replay import errors, state_hashing
+from veldt.meta import errors
+from veldt.meta.replay import state_hashing
 
 DTYPES = ("float32", "bfloat16", "float16", "int8", "int32", "uint16", "float8_e4m3fn")
 hash_leaves = jax.jit(state_hashing.hash_leaves)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from veldt.meta.replay import errors, plans, states, storage
+from veldt.meta import errors
+from veldt.meta.replay import plans, states, storage
 
 
 def make(seed):

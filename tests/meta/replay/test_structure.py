@@ -9,7 +9,8 @@ import pytest
 from flax import nnx
 
 import veldt
-from veldt.meta.replay import errors, structure
+from veldt.meta import errors
+from veldt.meta.replay import structure
 
 Pair = collections.namedtuple("Pair", ["first", "second"])
 ONE = jnp.ones(())

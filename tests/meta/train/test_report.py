@@ -15,8 +15,10 @@ from tests.meta import toys
 from tests.web import Page
 from veldt.learned_opt import registry, weight_files
 from veldt.meta import errors
-from veldt.meta.train import config, directory, log, meta_figures, report, run_meta_training
+from veldt.meta.train import config, log, meta_figures, report
 from veldt.tasks.common import versions
+from veldt.tasks.common.config import codec
+from veldt.tasks.common.disk import run_directory
 
 FAMILIES = ("perceptron 64-8-10", "convolution <b>4-8</b>", "language & chains")
 CHECKS = ("digits_mlp", "quadratic")
@@ -68,8 +70,8 @@ def lines(num_updates, *, bad=()):
 def write_run(folder, settings, lines, *, with_weights=True):
     """A run directory, as `veldt.meta.train.run_meta_training` leaves it."""
     folder.mkdir(exist_ok=True)
-    text = yaml.safe_dump(run_meta_training.described(settings), sort_keys=False)
-    (folder / directory.CONFIG_FILE).write_text(text)
+    text = yaml.safe_dump(codec.to_plain(settings), sort_keys=False)
+    (folder / run_directory.CONFIG_FILE).write_text(text)
     (folder / log.FILE_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
     if with_weights:
         rule = registry.architecture("celo2")

@@ -14,9 +14,9 @@ from veldt.learned_opt import errors as learned_errors
 from veldt.learned_opt import shipped, weight_files
 from veldt.meta import checkpoint, errors
 from veldt.meta.train import config, log, run_meta_training
-from veldt.meta.train import directory as directory_lib
 from veldt.tasks.common import errors as task_errors
-from veldt.tasks.common.disk import atomic_files
+from veldt.tasks.common.config import codec
+from veldt.tasks.common.disk import lock, run_directory
 from veldt.tasks.pool import config as pool_config
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -90,7 +90,15 @@ def whole(tmp_path_factory):
 def test_a_run_directory_holds_all_of_a_run(whole):
     directory, result = whole()
     assert {path.name for path in directory.iterdir()} == {
-        *("config.yaml", "checkpoints", "metrics.jsonl", "weights.npz", "last.npz", "lock"),
+        *(
+            "run.json",
+            "config.yaml",
+            "checkpoints",
+            "metrics.jsonl",
+            "weights.npz",
+            "last.npz",
+            "lock",
+        ),
     }
     found = weight_files.read(directory / "weights.npz")
     assert toys.same(jax.tree.map(np.asarray, found.meta_params), dict(result.progress.best))
@@ -98,7 +106,7 @@ def test_a_run_directory_holds_all_of_a_run(whole):
     record = found.record
     assert record["update"] == 6 and record["seed"] == 0
     assert record["families"] == ["bowls", "others"]
-    assert record["config"] == run_meta_training.described(SETTINGS)
+    assert record["config"] == codec.to_plain(SETTINGS)
     assert record["cost"]["inner_steps"] == result.progress.num_inner_steps
     assert record["meta_validation_score"] == result.progress.best_score
     assert found.tasks == {"tests.meta.toys:Bowl"}
@@ -149,16 +157,16 @@ def test_more_phases_may_be_appended(whole, tmp_path):
     toys.run_in(tmp_path, SETTINGS, resume=True)
     assert toys.same(arrays(tmp_path), arrays(whole()[0]))
     assert lines(tmp_path) == lines(whole()[0])
-    with pytest.raises(errors.MetaTrainError, match="holds a run with phases = "):
+    with pytest.raises(task_errors.FileError, match="holds a run with phases = "):
         toys.run_in(tmp_path, first, resume=True)
 
 
 def test_a_run_that_is_there_is_not_run_over(whole, tmp_path):
     shutil.copytree(whole()[0], tmp_path, dirs_exist_ok=True)
-    with pytest.raises(errors.MetaTrainError, match="already holds a run: continue it with --resu"):
+    with pytest.raises(task_errors.FileError, match="already holds a run: continue it with --resu"):
         toys.run_in(tmp_path, SETTINGS)
     for changes, key in (({"seed": 1}, "seed = 0, not 1"), ({"staleness": 0}, "staleness = 1")):
-        with pytest.raises(errors.MetaTrainError, match=f"holds a run with {key}"):
+        with pytest.raises(task_errors.FileError, match=f"holds a run with {key}"):
             toys.run_in(tmp_path, dataclasses.replace(SETTINGS, **changes), resume=True)
     assert lines(tmp_path) == lines(whole()[0])
 
@@ -171,27 +179,17 @@ def test_a_finished_run_may_be_resumed_elsewhere_and_stays_as_it_is(whole, tmp_p
     toys.run_in(tmp_path, elsewhere, resume=True)
     assert toys.same(arrays(tmp_path), arrays(whole()[0]))
     assert lines(tmp_path) == lines(whole()[0])
-    written = directory_lib.read_config(tmp_path / "config.yaml")
+    written = run_directory.read_config(tmp_path)
     assert written["pool"]["num_workers"] == 2
 
 
 def test_two_processes_cannot_have_one_directory(tmp_path):
     with (
-        atomic_files.lock(tmp_path),
-        pytest.raises(task_errors.TaskError, match="in use by another veldt process"),
+        lock.DirectoryLock(tmp_path),
+        pytest.raises(task_errors.FileError, match="in use by another veldt process"),
     ):
         toys.run_in(tmp_path, SETTINGS)
     assert not (tmp_path / "config.yaml").exists()
-
-
-def test_a_lost_config_is_told_of(whole, tmp_path):
-    shutil.copytree(whole()[0], tmp_path, dirs_exist_ok=True)
-    (tmp_path / "config.yaml").write_text("[1, 2]")
-    with pytest.raises(errors.MetaTrainError, match="is no config of a run"):
-        toys.run_in(tmp_path, SETTINGS, resume=True)
-    (tmp_path / "config.yaml").unlink()
-    with pytest.raises(errors.MetaTrainError, match=r"config\.yaml cannot be read"):
-        toys.run_in(tmp_path, SETTINGS, resume=True)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from veldt.meta import errors
 from veldt.meta.train import log
 from veldt.meta.tune import config, descent, problem, report, run_tuning
 from veldt.meta.tune.hyperparameters import Hyperparameter
+from veldt.tasks.common.errors import FileError
 
 SETTINGS = config.TuneConfig(
     "tests.meta.toys:Bowl",
@@ -114,7 +115,7 @@ def test_an_interrupted_run_ends_with_the_same_numbers(whole, tmp_path, at):
 
 def test_what_failed_its_check_is_not_trusted_until_the_next(tmp_path):
     settings = dataclasses.replace(
-        SETTINGS, task="tests.meta.tune.test_tune_run:Deceptive", num_updates=4, verify="fast"
+        SETTINGS, task="tests.meta.tune.test_run_tuning:Deceptive", num_updates=4, verify="fast"
     )
     progress = run_tuning.run_tuning(settings, tmp_path).progress
     updates = [line for line in log.read(tmp_path) if line["kind"] == "update"]
@@ -127,9 +128,9 @@ def test_what_failed_its_check_is_not_trusted_until_the_next(tmp_path):
 
 def test_another_run_is_refused(whole):
     folder, _ = whole
-    with pytest.raises(errors.MetaTrainError, match="already holds a run"):
+    with pytest.raises(FileError, match="already holds a run"):
         run_tuning.run_tuning(SETTINGS, folder)
-    with pytest.raises(errors.MetaTrainError, match="num_steps = 20, not 30"):
+    with pytest.raises(FileError, match="num_steps = 20, not 30"):
         run_tuning.run_tuning(dataclasses.replace(SETTINGS, num_steps=30), folder, resume=True)
 
 
@@ -155,5 +156,5 @@ def test_the_report_shows_each_schedule(whole, tmp_path):
     text = report.render(folder)
     for part in ("learning_rate over the run", "momentum by update", "Outcome by update"):
         assert part in text
-    with pytest.raises(errors.MetaTrainError, match="cannot be read"):
+    with pytest.raises(FileError, match="cannot be read"):
         report.render(tmp_path)

@@ -35,6 +35,7 @@ from veldt.search.report import report_data
 from veldt.search.run import rerun, run_search
 from veldt.search.storage import checksums
 from veldt.search.storage.store import FILE_NAME, MACHINE_TABLES, Store
+from veldt.tasks.common.errors import FileError
 from veldt.tasks.pool import inline
 from veldt.tasks.pool.base import JobResult, JobStatus
 from veldt.tasks.pool.config import PoolConfig
@@ -435,7 +436,7 @@ def test_an_engine_is_whole_once_made_and_equals_one_made_again(tmp_path):
 def test_a_run_is_resumed_only_with_its_own_config(tmp_path):
     search(tmp_path, max_evaluations=5)
     before = contents(tmp_path)
-    with pytest.raises(SearchError, match="population_size = 15, not 16"):
+    with pytest.raises(FileError, match="population_size = 15, not 16"):
         search(tmp_path, max_evaluations=5, population_size=16, resume=True)
     with pytest.raises(StoreError, match="--resume"):
         search(tmp_path, max_evaluations=5)

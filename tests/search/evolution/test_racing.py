@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.search import fakes
-from veldt.search.config import evolution_config
+from veldt.search.config import evolution_config, search_config
 from veldt.search.config.evolution_config import FounderConfig, RacingConfig
 from veldt.search.config.proxy_config import ProxyConfig
-from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation import fingerprint, probe
 from veldt.search.evaluation.evaluator import Evaluator
 from veldt.search.evaluation.genotype import Genotype
@@ -405,7 +404,7 @@ def test_a_single_check_cannot_be_raced():
 def test_a_stored_config_with_or_without_a_race_is_read():
     config = fakes.small_config(racing=RACING)
     plain = json.loads(json.dumps(dataclasses.asdict(config)))
-    assert SearchConfig.from_plain(plain) == config
+    assert search_config.read_stored(plain, "store") == config
     del plain["racing"]
-    assert SearchConfig.from_plain(plain).racing == RacingConfig()
+    assert search_config.read_stored(plain, "store").racing == RacingConfig()
     assert not RacingConfig().enabled

@@ -36,6 +36,7 @@ from veldt.search.run import run_search
 from veldt.search.storage import checksums, hall_entries
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.store import FILE_NAME, Store
+from veldt.tasks.common.errors import FileError
 from veldt.tasks.common.html.plot import Frame
 from veldt.tasks.pool.config import PoolConfig
 
@@ -340,7 +341,7 @@ def test_a_run_that_has_scored_nothing_is_a_clear_error(tmp_path):
 
 def test_a_file_that_cannot_be_written_is_a_clear_error(finished_run, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SearchError, match="cannot be written"):
+    with pytest.raises(FileError, match="cannot be written"):
         search_report.write_report(finished_run, tmp_path / "file" / "report.html")
 
 

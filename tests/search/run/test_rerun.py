@@ -8,9 +8,9 @@ import sqlite3
 import pytest
 
 from tests.search import fakes
+from veldt.search.config import search_config
 from veldt.search.config.evolution_config import MutationConfig, RacingConfig
 from veldt.search.config.finals_config import FinalsConfig
-from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import StoreError
 from veldt.search.evaluation.jobs import Outcome, Status
 from veldt.search.run import rerun, run_search
@@ -160,7 +160,7 @@ def test_a_stored_config_is_the_config(tmp_path):
         mutation=MutationConfig(ops=("sign", "exp")), finals=FinalsConfig(baselines=("sgd",))
     )
     plain = json.loads(json.dumps(dataclasses.asdict(config)))
-    assert SearchConfig.from_plain(plain) == config
+    assert search_config.read_stored(plain, "store") == config
 
 
 def test_a_run_of_the_store_version_before_is_found_again(troubled, tmp_path):

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.search import fakes
-from veldt.search.errors import SearchError
 from veldt.search.evaluation.jobs import Outcome
 from veldt.search.run import run_search as run
 from veldt.search.storage import integrity, usage
 from veldt.search.storage.store import Store
+from veldt.tasks.common.errors import FileError
 from veldt.tasks.pool.config import PoolConfig
 
 ROOT = Path(__file__).parents[3]
@@ -87,7 +87,7 @@ def test_finals_stay_where_nothing_has_changed_and_go_where_it_has(tmp_path):
 @pytest.mark.parametrize("name", ["config.yaml", "best.py", "best.json"])
 def test_a_file_that_cannot_be_written_is_a_clear_error_and_loses_nothing(tmp_path, name):
     (tmp_path / f"{name}.new").mkdir()
-    with pytest.raises(SearchError, match=rf"{name} cannot be written"):
+    with pytest.raises(FileError, match=rf"{name} cannot be written"):
         search(tmp_path, max_evaluations=10)
     (tmp_path / f"{name}.new").rmdir()
     search(tmp_path, max_evaluations=10, resume=True)
@@ -99,15 +99,15 @@ import resource, signal, sys
 from pathlib import Path
 from tests.search import fakes
 from veldt.search.run import run_search as run
-from veldt.search.errors import SearchError
 from veldt.search.evaluation.jobs import Outcome
+from veldt.tasks.common.errors import VeldtError
 from veldt.tasks.pool.config import PoolConfig
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 try:
     config = fakes.small_config(pool=PoolConfig(num_workers=2))
     run.run_search(config, Path(sys.argv[1]), resume=True, factory=fakes.FakeWorker)
-except SearchError as error:
+except VeldtError as error:
     sys.exit(str(error))
 """
 

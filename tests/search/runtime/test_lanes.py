@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from veldt.search.config import search_config
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.config.search_config import MutationConfig, SearchConfig
@@ -335,9 +336,9 @@ def test_lanes_reach_the_workers_and_older_stores_have_one():
     config = settings()
     assert config.evaluator.lanes == LANES
     stored = json.loads(json.dumps(dataclasses.asdict(config)))
-    assert SearchConfig.from_plain(stored) == config
+    assert search_config.read_stored(stored, "store") == config
     del stored["lanes"]
-    older = SearchConfig.from_plain(stored)
+    older = search_config.read_stored(stored, "store")
     assert older.lanes == older.evaluator.lanes == 1 and older.workers is older.pool
 
 

@@ -11,6 +11,7 @@ from veldt.search.errors import SearchError
 from veldt.search.language import printing
 from veldt.search.program import Program
 from veldt.search.storage import best_rule
+from veldt.tasks.common.errors import FileError
 
 RULE = Program.parse(
     "def found(w, g, m, *, b1=0.9, c1=0.25):\n"
@@ -126,3 +127,10 @@ def test_a_finished_run_s_best_is_its_winner(finished_run):
     assert found.program.name == "discovered"
     assert np.isfinite(found.learning_rate) and found.learning_rate == data["learning_rate"]
     assert found.provenance["run"] == finished_run.name
+
+
+@pytest.mark.parametrize("name", [best_rule.RULE_FILE, best_rule.PROVENANCE_FILE])
+def test_a_best_that_cannot_be_written_is_named(tmp_path, name):
+    (tmp_path / f"{name}.new").mkdir()
+    with pytest.raises(FileError, match=f"{name} cannot be written"):
+        best_rule.write_best(tmp_path, best_rule.make_best(RULE, 0.1, "discovered", {}))

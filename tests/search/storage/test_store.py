@@ -11,6 +11,7 @@ import pytest
 from veldt.search.errors import StoreError
 from veldt.search.storage import schema
 from veldt.search.storage.store import FILE_NAME, Store
+from veldt.tasks.common.errors import FileError
 
 CANDIDATE = {
     "program": "p",
@@ -131,7 +132,7 @@ def test_a_behaviour_cannot_be_counted_twice(tmp_path):
 
 def test_a_second_writer_is_refused_and_readers_are_not(tmp_path):
     with Store.create(tmp_path):
-        with pytest.raises(StoreError, match="in use by another"):
+        with pytest.raises(FileError, match="in use by another"):
             Store.open(tmp_path)
         with Store.open(tmp_path, read_only=True) as reader:
             assert reader.meta() == {"schema_version": str(schema.SCHEMA_VERSION)}
@@ -310,11 +311,9 @@ def test_a_migration_that_is_cut_short_leaves_version_1(version_1, monkeypatch):
 def test_who_holds_a_run_is_told(tmp_path):
     with Store.create(tmp_path):
         host, pid = re.escape(socket.gethostname()), os.getpid()
-        with pytest.raises(
-            StoreError, match=rf"in use .*host {host}, process {pid}, since 20\d\d-"
-        ):
+        with pytest.raises(FileError, match=rf"in use .*host {host}, process {pid}, since 20\d\d-"):
             Store.open(tmp_path)
-        with pytest.raises(StoreError, match=f"process {pid}"):  # The first refusal erased nothing.
+        with pytest.raises(FileError, match=f"process {pid}"):  # The first refusal erased nothing.
             Store.create(tmp_path)
 
 

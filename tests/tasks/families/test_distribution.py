@@ -8,8 +8,8 @@ import jax
 import pytest
 
 from veldt import config
-from veldt.errors import ConfigError
 from veldt.tasks import base
+from veldt.tasks.common.errors import ConfigError
 from veldt.tasks.families import augmentations, distribution, models
 
 

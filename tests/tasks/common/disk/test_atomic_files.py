@@ -18,8 +18,16 @@ def test_what_cannot_be_written_leaves_the_old_content(tmp_path):
     path = tmp_path / "a.bin"
     atomic_files.write_bytes(path, b"old")
     (tmp_path / "a.bin.new").mkdir()  # Where the new content would be prepared.
-    with pytest.raises(errors.TaskError, match=r"a\.bin cannot be written: Is a directory"):
+    with pytest.raises(errors.FileError, match=r"a\.bin cannot be written: Is a directory"):
         atomic_files.write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
-    with pytest.raises(errors.TaskError, match="cannot be written"):
+    with pytest.raises(errors.FileError, match="cannot be written"):
         atomic_files.write_bytes(tmp_path / "nowhere" / "a.bin", b"new")
+
+
+def test_a_text_is_written_as_utf_8(tmp_path):
+    path = tmp_path / "a.txt"
+    atomic_files.write_text(path, "twö\n")
+    assert path.read_bytes() == "twö\n".encode()
+    atomic_files.write_text(path, "\ud800", errors="replace")
+    assert path.read_bytes() == b"?"

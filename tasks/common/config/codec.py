@@ -1,11 +1,12 @@
-"""Strict YAML into typed values, with errors that say where.
+"""Between dataclasses and YAML or JSON: strict, typed, with errors that say where.
 
 YAML is read as nodes, which keep their place, and built into what a type annotation asks for:
 bool, int, float, str, an enum with string values, `Literal`, `X | None`, `tuple[X, ...]`,
 `dict[str, X]`, and dataclasses of these. Three things are stricter than PyYAML's loaders. Scalars
 follow YAML 1.2's core rules, so `1e-3` is a number and `no` a string (YAML 1.1, which PyYAML
 speaks, has it the other way round). A key given twice is an error. And no tag makes an object:
-a config from a stranger is data.
+a config from a stranger is data. Plain values, as JSON has them, become nodes too, so that there is
+one set of checks.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from typing import Any, Literal, TypeAlias, final
 
 import yaml
 
-from veldt import errors
+from veldt.tasks.common import errors, spelling
 
 Annotation: TypeAlias = Any
 """A type annotation: a class, or one of typing's forms."""
@@ -26,6 +27,7 @@ Annotation: TypeAlias = Any
 MISSING = dataclasses.MISSING
 
 _TAG = "tag:yaml.org,2002:"
+_NO_LINE = -1  # Of what was no text.
 _SCALARS = {
     "bool": re.compile(r"true|false"),
     "null": re.compile(r"null|~|"),
@@ -94,7 +96,33 @@ def string(text: str, name: str) -> yaml.ScalarNode:
 
 def dump(value: object) -> str:
     """Return YAML text that `build` turns back into an equal value, all fields given."""
-    return yaml.dump(_plain(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(to_plain(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def to_plain(value: object) -> Any:
+    """Return a config as mappings, lists and scalars, as JSON has them."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name: to_plain(getattr(value, name)) for name in hints(type(value))}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def from_plain(annotation: Annotation, plain: object, name: str) -> Any:
+    """Build a value of the annotated type from what `to_plain` returns, or from a part of it.
+
+    Args:
+        annotation: What is wanted. A dataclass has its defaults for what is left out, so that the
+            config of an older version is read too.
+        plain: What was given.
+        name: Where it comes from, for messages.
+
+    Raises:
+        ConfigError: It does not fit; the message gives the name, the path and what is allowed.
+    """
+    return build(annotation, _node(plain, name))
 
 
 def build(annotation: Annotation, node: yaml.Node, path: str = "", base: object = MISSING) -> Any:
@@ -210,7 +238,8 @@ def error_at(node: yaml.Node, path: str, message: str) -> errors.ConfigError:
     if mark.name.startswith("--"):  # An override: its name says the line, and mostly the path.
         named = mark.name[2:].replace("-", "_") == path.replace("-", "_")
         return errors.ConfigError(f"{mark.name}: {'' if named else where + ': '}{message}")
-    return errors.ConfigError(f"{mark.name}:{mark.line + 1}: {where}: {message}")
+    place = mark.name if mark.line == _NO_LINE else f"{mark.name}:{mark.line + 1}"
+    return errors.ConfigError(f"{place}: {where}: {message}")
 
 
 def mismatch(annotation: Annotation, node: yaml.Node, path: str) -> errors.ConfigError:
@@ -233,7 +262,7 @@ def _build_dataclass(cls: Any, node: yaml.Node, path: str, base: object) -> Any:
     given = entries(node, path)
     for (key, _), name in zip(node.value, given, strict=True):
         if name not in annotations:
-            hint = errors.did_you_mean(name.replace("-", "_"), annotations)
+            hint = spelling.question(name.replace("-", "_"), annotations)
             allowed = ", ".join(annotations) or "nothing"
             raise error_at(key, join(path, name), f"unknown key.{hint} Allowed here: {allowed}")
     values = {}
@@ -272,7 +301,7 @@ def _build_choice(annotation: Annotation, node: yaml.Node, path: str) -> object:
     for choice, value in choices.items():
         if isinstance(node, yaml.ScalarNode) and node.value == choice:
             return value
-    hint = errors.did_you_mean(node.value, choices) if isinstance(node, yaml.ScalarNode) else ""
+    hint = spelling.question(node.value, choices) if isinstance(node, yaml.ScalarNode) else ""
     raise error_at(node, path, f"expected {spell(annotation)}, not {_describe(node)}.{hint}")
 
 
@@ -316,12 +345,17 @@ def _describe(node: yaml.Node) -> str:
     return words.get(kind, node.value if kind in _SCALARS else f"a value tagged {node.tag}")
 
 
-def _plain(value: object) -> object:
-    """A config as mappings, lists and scalars."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: _plain(getattr(value, name)) for name in hints(type(value))}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value.value if isinstance(value, enum.Enum) else value
+def _node(plain: object, name: str) -> yaml.Node:
+    """Return the node that YAML text of a plain value would have."""
+    mark = yaml.Mark(name, 0, _NO_LINE, 0, None, 0)
+    if isinstance(plain, Mapping):
+        pairs = [(_node(str(key), name), _node(item, name)) for key, item in plain.items()]
+        return yaml.MappingNode(_TAG + "map", pairs, mark, mark)
+    if isinstance(plain, list | tuple):
+        return yaml.SequenceNode(_TAG + "seq", [_node(item, name) for item in plain], mark, mark)
+    kind, text = "str", str(plain)
+    if plain is None or isinstance(plain, bool):
+        kind, text = ("null", "null") if plain is None else ("bool", text.lower())
+    elif isinstance(plain, int | float):
+        kind, text = type(plain).__name__, text.replace("inf", ".inf")
+    return yaml.ScalarNode(_TAG + kind, text, mark, mark)
