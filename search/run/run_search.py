@@ -1,8 +1,8 @@
 """Running a search: the run directory, the pool, the engine and the finals, put together.
 
 A run directory holds all of a run: `run.json`, `config.yaml`, `store.sqlite`, `best.py` with
-`best.json` (from the first new best on, at the end the winner), and whatever the user has written from it (reports,
-exports). Where it was killed, `resume=True` goes on.
+`best.json` (from the first new best on, at the end the winner), and whatever the user has written
+from it (reports, exports). Where it was killed, `resume=True` goes on.
 """
 
 import dataclasses
