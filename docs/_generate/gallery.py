@@ -1,0 +1,46 @@
+"""Make the gallery of rules, from the shipped rules themselves."""
+
+from _generate import markdown
+from veldt.search import rules
+
+
+def _rows(names: tuple[str, ...]) -> str:
+    listed = {row.name: row for row in rules.list_rules()}
+    return markdown.table(
+        ["rule", "instructions", "state", "what it is"],
+        [
+            [
+                f"[{name}](rules.md#{name.replace('_', '-')})",
+                str(listed[name].statements),
+                str(listed[name].slots),
+                listed[name].description,
+            ]
+            for name in names
+        ],
+    )
+
+
+def index() -> str:
+    """Return the tables of published and discovered rules."""
+    return (
+        f"## Discovered by veldt\n\n{_rows(rules.DISCOVERED)}\n"
+        f"## Published\n\n{_rows(rules.PUBLISHED)}"
+    )
+
+
+def programs() -> str:
+    """Return the page with the text of each rule."""
+    parts = [
+        "The text below is what `veldt.load_rule(NAME)` parses. `w` is the parameter, `g` its "
+        "gradient, then come the state slots; the keyword arguments are the tunable constants."
+    ]
+    for name in rules.RULE_NAMES:
+        program = rules.load_rule(name)
+        doc = "\n".join(line.strip() for line in program.doc.splitlines())
+        parts += [f"({name.replace('_', '-')})=\n## {name}", doc, markdown.code(program.pretty())]
+    return markdown.page("All rules", *parts)
+
+
+def names() -> str:
+    """Return the names of the published rules, as a sentence has them."""
+    return ", ".join(f"`{name}`" for name in rules.PUBLISHED)
