@@ -22,7 +22,7 @@ exclude_patterns = ["_build", "_generate", "package.md"]
 
 # Tests run the code blocks (`tests/docs`), so the build does not.
 nb_execution_mode = "off"
-myst_enable_extensions = ["attrs_inline", "colon_fence", "substitution"]
+myst_enable_extensions = ["colon_fence", "substitution"]
 myst_heading_anchors = 3
 myst_substitutions = site.substitutions()
 

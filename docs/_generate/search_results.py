@@ -199,6 +199,30 @@ def hollow_reasons() -> str:
     )
 
 
+def hollow_rules() -> str:
+    """Return what `veldt evaluate` credits six hollow rules with."""
+    rows = [
+        [
+            f"`{row['rule']}`",
+            markdown.number(row["speedup"]),
+            markdown.percent(row["hollow"]),
+            markdown.percent(row["diverged"]),
+        ]
+        for row in evidence.load("hollow")["rules"]
+    ]
+    return evidence.table(
+        ["rule", "speed-up", "hollow runs", "diverged runs"],
+        rows,
+        Evidence(
+            "python benchmarks/hollow.py rules --write",
+            "3 training seeds on each of three tasks",
+            "none",
+            "7 learning rates on each task",
+            "hollow",
+        ),
+    )
+
+
 def hollow_honest() -> str:
     """Return how far honest runs are from being called hollow, and what the guard costs."""
     found = evidence.load("hollow")

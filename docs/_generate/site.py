@@ -45,6 +45,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "racing": search_results.racing,
     "hollow_searches": search_results.hollow_searches,
     "hollow_reasons": search_results.hollow_reasons,
+    "hollow_rules": search_results.hollow_rules,
     "hollow_honest": search_results.hollow_honest,
     "simplifier": search_results.simplifier,
     "baselines": optimizer_results.baselines,
