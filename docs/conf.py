@@ -22,7 +22,7 @@ exclude_patterns = ["_build", "_generate", "package.md"]
 
 # Tests run the code blocks (`tests/docs`), so the build does not.
 nb_execution_mode = "off"
-myst_enable_extensions = ["colon_fence", "substitution"]
+myst_enable_extensions = ["colon_fence", "deflist", "substitution"]
 myst_heading_anchors = 3
 myst_substitutions = site.substitutions()
 
@@ -34,13 +34,20 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 add_module_names = False
 
+toc_object_entries = False
+default_role = "code"
+
 html_theme = "sphinx_book_theme"
+html_static_path = ["_static"]
+html_css_files = ["veldt.css"]
 html_title = f"veldt {release}"
 html_show_sphinx = False
 html_copy_source = False
+html_show_sourcelink = False
 html_theme_options = {
     "show_toc_level": 2,
     "use_download_button": False,
     "use_fullscreen_button": False,
+    "navbar_persistent": [],
     "home_page_in_toc": True,
 }

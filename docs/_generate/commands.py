@@ -3,7 +3,7 @@
 import argparse
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from _generate import markdown
 from veldt import catalogue, cli
@@ -65,27 +65,35 @@ def config_fields(command: str) -> str:
     parts = [
         f"Each of these{file} as an option of `veldt {command}`. A file names only what differs "
         "from the defaults. In a file an option's dots are nested mappings and its dashes are "
-        "underscores: `--pool.num-workers 4` is `pool: {num_workers: 4}`.",
-        _table(rows),
+        "underscores: `--pool.num-workers 4` is `pool: {num_workers: 4}`."
     ]
+    for nest, group in _nests(rows).items():
+        parts += [f"## {nest}"] if nest else []
+        parts.append(_definitions(group))
     for title, keys in _keys(rows):
-        parts += [f"## The keys of {title}", _table(keys)]
-    return markdown.page(f"Fields of `veldt {command}`", *parts)
+        parts += [f"## Keys of {title}", _definitions(keys)]
+    return markdown.page(f"Config fields of veldt {command}", *parts)
 
 
-def _table(rows: Sequence[FieldInfo]) -> str:
-    return markdown.table(
-        ["field", "takes", "default", "meaning"],
-        [
-            [f"`{row.option}`", row.kind, f"`{row.default}`" if row.default else "", _meaning(row)]
-            for row in rows
-        ],
-    )
+def _nests(rows: Sequence[FieldInfo]) -> Mapping[str, Sequence[FieldInfo]]:
+    """Return the fields by the mapping that they are nested in; "" is the config itself."""
+    found: dict[str, list[FieldInfo]] = {"": []}
+    for row in rows:
+        nest = row.option.removeprefix("--").rpartition(".")[0]
+        found.setdefault(nest, []).append(row)
+    return found
+
+
+def _definitions(rows: Sequence[FieldInfo]) -> str:
+    return "\n\n".join(f"`{row.option}`\n: {_meaning(row)}" for row in rows)
 
 
 def _meaning(row: FieldInfo) -> str:
+    default = row.default if row.default in ("", "required") else f"`{row.default}` by default"
+    taken = f"*{'; '.join(part for part in (row.kind, default) if part)}.*"
     text = row.description[:1].upper() + row.description[1:]
-    return f"{text} Its keys are below." if row.keys else text
+    keys = "Its keys are below." if row.keys else ""
+    return " ".join(part for part in (taken, text, keys) if part)
 
 
 def _keys(rows: Sequence[FieldInfo]) -> Iterator[tuple[str, Sequence[FieldInfo]]]:
@@ -95,7 +103,7 @@ def _keys(rows: Sequence[FieldInfo]) -> Iterator[tuple[str, Sequence[FieldInfo]]
     while waiting:
         row = waiting.pop(0)
         if row.keys:
-            titles.setdefault(row.keys, []).append(f"`{row.option}`")
+            titles.setdefault(row.keys, []).append(row.option.removeprefix("--"))
             waiting += row.keys
     for keys, names in titles.items():
         yield " and ".join(dict.fromkeys(names)), keys

@@ -1,12 +1,14 @@
 """Write Markdown: tables, code blocks and numbers in one form."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+
+NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 
 
 def cell(text: str) -> str:
     """Return a text as one cell of a table."""
-    return " ".join(text.replace("|", "\\|").split())
+    return text.replace("|", "\\|").replace("\n", " ").strip()
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -42,13 +44,21 @@ def signed(value: float, digits: int = 3) -> str:
 
 def interval(row: Mapping[str, Any], digits: int = 2, value: str = "value") -> str:
     """Return a value with its interval, "1.18 [0.98, 1.23]"."""
-    low, high = row["low"], row["high"]
-    return f"{row[value]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return _between(row[value], row["low"], row["high"], digits)
 
 
 def quartiles(row: Mapping[str, float], digits: int = 1) -> str:
     """Return a median with its quartiles."""
-    return f"{row['median']:.{digits}f} [{row['q25']:.{digits}f}, {row['q75']:.{digits}f}]"
+    return _between(row["median"], row["q25"], row["q75"], digits)
+
+
+def _between(value: float, low: float, high: float, digits: int) -> str:
+    return f"{value:.{digits}f} [{low:.{digits}f},{NO_BREAK}{high:.{digits}f}]"
+
+
+def with_error(value: float, error: float) -> str:
+    """Return a signed number with its error, "+0.005 ± 0.055"."""
+    return f"{value:+.3f}{NO_BREAK}±{NO_BREAK}{error:.3f}"
 
 
 def percent(share: float, digits: int = 0) -> str:

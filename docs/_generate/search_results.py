@@ -69,11 +69,11 @@ def search_seeds() -> str:
 
 def _difference(row: Mapping[str, Any]) -> str:
     mark = "" if row["significant"] else " (n.s.)"
-    return f"{row['difference']:+.3f} ± {row['standard_error']:.3f}{mark}"
+    return markdown.with_error(row["difference"], row["standard_error"]) + mark
 
 
 def _mean(row: Mapping[str, float]) -> str:
-    return f"**{row['mean']:+.3f} ± {row['standard_error']:.3f}**"
+    return f"**{_plain(row)}**"
 
 
 def winner() -> str:
@@ -93,7 +93,7 @@ def controls() -> str:
                 title,
                 *map(markdown.signed, values),
                 f"**{statistics.mean(values):+.3f}**",
-                f"{gap['difference']:+.3f} ± {gap['half_interval']:.3f}" if gap else "",
+                markdown.with_error(gap["difference"], gap["half_interval"]) if gap else "",
             ]
         )
     return evidence.table(
@@ -302,13 +302,14 @@ def figures() -> dict[str, str]:
     return {
         "gain_over_adamw": _plain(over["adamw difference"]),
         "gain_over_lion": _plain(over["lion difference"]),
-        "evolution_less_constants": f"{constants['difference']:+.3f} ± "
-        f"{constants['half_interval']:.3f}",
-        "evolution_less_random": f"{drawn['difference']:+.3f} ± {drawn['half_interval']:.3f}",
+        "evolution_less_constants": markdown.with_error(
+            constants["difference"], constants["half_interval"]
+        ),
+        "evolution_less_random": markdown.with_error(drawn["difference"], drawn["half_interval"]),
         "from_cache": markdown.percent(cache["share"]),
         "cache_children": f"{cache['children']:,}",
     }
 
 
 def _plain(row: Mapping[str, float]) -> str:
-    return f"{row['mean']:+.3f} ± {row['standard_error']:.3f}"
+    return markdown.with_error(row["mean"], row["standard_error"])
