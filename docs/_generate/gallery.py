@@ -39,8 +39,3 @@ def programs() -> str:
         doc = "\n".join(line.strip() for line in program.doc.splitlines())
         parts += [f"({name.replace('_', '-')})=\n## {name}", doc, markdown.code(program.pretty())]
     return markdown.page("All rules", *parts)
-
-
-def names() -> str:
-    """Return the names of the published rules, as a sentence has them."""
-    return ", ".join(f"`{name}`" for name in rules.PUBLISHED)

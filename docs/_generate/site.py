@@ -75,7 +75,6 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
 def figures() -> dict[str, str]:
     """Return what each `{{ figures.NAME }}` stands for."""
     return {
-        "rule_names": gallery.names(),
         **search_results.figures(),
         **optimizer_results.figures(),
         **speed_results.figures(),
