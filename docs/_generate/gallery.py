@@ -10,7 +10,7 @@ def _rows(names: tuple[str, ...]) -> str:
         ["rule", "instructions", "state", "what it is"],
         [
             [
-                f"[{name}](rules.md#{name.replace('_', '-')})",
+                f"[{name}](rules.md#{name})",
                 str(listed[name].statements),
                 str(listed[name].slots),
                 listed[name].description,
@@ -32,10 +32,9 @@ def programs() -> str:
     """Return the page with the text of each rule."""
     parts = [
         "The text below is what `veldt.load_rule(NAME)` parses. `w` is the parameter, `g` its "
-        "gradient, then come the state slots; the keyword arguments are the tunable constants."
+        "gradient, then come the state slots; the keyword arguments are the tunable constants. Each "
+        "docstring has the rule as a formula and its source."
     ]
     for name in rules.RULE_NAMES:
-        program = rules.load_rule(name)
-        doc = "\n".join(line.strip() for line in program.doc.splitlines())
-        parts += [f"({name.replace('_', '-')})=\n## {name}", doc, markdown.code(program.pretty())]
+        parts += [f"## {name}", markdown.code(rules.load_rule(name).pretty())]
     return markdown.page("All rules", *parts)
