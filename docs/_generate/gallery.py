@@ -32,8 +32,8 @@ def programs() -> str:
     """Return the page with the text of each rule."""
     parts = [
         "The text below is what `veldt.load_rule(NAME)` parses. `w` is the parameter, `g` its "
-        "gradient, then come the state slots; the keyword arguments are the tunable constants. Each "
-        "docstring has the rule as a formula and its source."
+        "gradient, then come the state slots; the keyword arguments are the tunable constants. "
+        "Each docstring has the rule as a formula and its source."
     ]
     for name in rules.RULE_NAMES:
         parts += [f"## {name}", markdown.code(rules.load_rule(name).pretty())]

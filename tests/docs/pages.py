@@ -1,15 +1,12 @@
 """The README and the pages of the site, and what is in them."""
 
 import re
-import sys
 from pathlib import Path
+
+from _generate import site
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-sys.path.insert(0, str(DOCS))  # For `_generate`, which Sphinx's `conf.py` finds in the same way.
-
-from _generate import site  # noqa: E402
-
 README = ROOT / "README.md"
 NOT_IN_THE_SITE = {DOCS / "package.md"}
 GENERATED = {DOCS / name for name in site.PAGES}
