@@ -1,6 +1,7 @@
 """Make the tables of metagradients: cost, learned schedules, weights of examples."""
 
 import statistics
+from collections.abc import Mapping
 from typing import Final
 
 from _generate import evidence, markdown
@@ -85,6 +86,15 @@ def schedules() -> str:
         rows.append([title, *cells, str(states)])
     budget = [f"{by_key[task, 'metagradient']['forward_runs']:,.0f}" for task in TASKS]
     rows.append(["*plain runs that each method may take*", *budget, ""])
+    seconds = [
+        "; ".join(
+            f"{by_key[task, name]['cpu_s']:.0f}" for name in ("metagradient", "one_cycle_1000")
+        )
+        for task in TASKS
+    ]
+    rows.append(["*processor seconds: metagradients; the grid of 1,000*", *seconds, ""])
+    estimates = [_estimates(by_key[task, "metagradient"]) for task in TASKS]
+    rows.append(["*updates by an estimate, since the gradient's check failed*", *estimates, ""])
     return evidence.table(
         ["test loss", *TASKS.values(), "states held"],
         rows,
@@ -98,6 +108,10 @@ def schedules() -> str:
             "schedules",
         ),
     )
+
+
+def _estimates(row: Mapping[str, float]) -> str:
+    return f"{row['fallbacks'] / row['searches']:.0f} of {evidence.load('schedules')['updates']}"
 
 
 def _loss(row: dict[str, float]) -> str:

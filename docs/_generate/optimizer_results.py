@@ -402,6 +402,9 @@ def figures() -> dict[str, str]:
         "muon": markdown.interval(rows["muon", "constant"]["speedup"]),
         "muon_linear": markdown.interval(rows["muon", "warmup_linear"]["speedup"]),
         "muon_linear_test": markdown.number(rows["muon", "warmup_linear"]["test_ratio"]["value"]),
+        "muon_digits_test": markdown.number(
+            rows["muon", "warmup_linear"]["tasks"]["digits_mlp"]["test_ratio"]
+        ),
         "muon_one_rate": markdown.interval(rows["muon", "warmup_linear"]["untuned_speedup"]),
         "adamw_linear": markdown.interval(rows["adamw", "warmup_linear"]["speedup"]),
         "adam_one_rate": markdown.number(rows["adam", "constant"]["untuned_speedup"]["value"]),

@@ -80,6 +80,57 @@ def throughput() -> str:
     )
 
 
+def cache() -> str:
+    """Return the share of children that were known before they were trained, by mutation."""
+    found = evidence.load("search_throughput")["cache"]
+    shares = found["share_by_mutation"]
+    titles = {
+        "delete": "a statement deleted",
+        "insert": "a statement inserted",
+        "modify": "a statement modified",
+        "constant": "a constant scaled",
+        "learning_rate": "the learning rate scaled",
+    }
+    return evidence.table(
+        ["child", "answered from the cache"],
+        [
+            *([title, markdown.percent(shares[key], 1)] for key, title in titles.items()),
+            ["any", markdown.percent(found["share"], 1)],
+        ],
+        Evidence(
+            "python benchmarks/search_throughput.py --rounds 25",
+            "one search",
+            "none",
+            f"{found['children']:,} children of a search on two quadratic bowls",
+            "search_throughput",
+        ),
+    )
+
+
+def driver() -> str:
+    """Return what the driver of a search does for each proposal."""
+    found = evidence.load("driver")
+    parts = found["parts_us_per_proposal"]
+    return evidence.table(
+        ["part", "µs a proposal"],
+        [
+            *(
+                [part, f"{row['median']:,.0f} [{row['min']:,.0f}, {row['max']:,.0f}]"]
+                for part, row in sorted(parts.items(), key=lambda item: -item[1]["median"])
+            ),
+            ["all", f"{found['us_per_proposal']['median']:,.0f}"],
+        ],
+        Evidence(
+            "python benchmarks/driver.py",
+            f"{found['repeats']} searches",
+            "medians with the lowest and the highest",
+            f"{found['proposals']:,} proposals of `{found['config']}` a search, without training",
+            "driver",
+            "Taken before some parts were made faster.",
+        ),
+    )
+
+
 def metatraining() -> str:
     """Return the inner steps of meta-training by architecture."""
     found = evidence.load("meta_training")
@@ -141,6 +192,30 @@ def pool() -> str:
             "medians, as a share of the work itself",
             f"{found['num_workers']} workers on {found['machine']['cores']} cores that others used "
             "as well; 256 jobs in flight (evaluations: 16)",
+            "pool",
+        ),
+    )
+
+
+def utilisation() -> str:
+    """Return how busy fractional Ray actors are."""
+    found = evidence.load("pool")
+    rows = [
+        [
+            f"{row['mean_job_s']:g}",
+            str(row["num_workers"]),
+            markdown.percent(row["utilisation"]["median"]),
+        ]
+        for row in found["utilisation"]
+    ]
+    return evidence.table(
+        ["seconds a job, in the mean", "actors", "busy"],
+        rows,
+        Evidence(
+            found["command"],
+            f"{found['utilisation'][0]['repeats']} repeats",
+            "medians",
+            "sleeping jobs of lognormal length",
             "pool",
         ),
     )
@@ -220,7 +295,12 @@ def figures() -> dict[str, str]:
         for row in evidence.load("scaling")["simulation"]
         if not row["challenges"] and row["num_workers"] >= 8 and row["scale"] == 1
     ]
+    growth = evidence.load("interpreter")["memory"]
     return {
+        "native_over_sgd": f"{speed['ratio_native_to_sgd']:.1f}",
+        "memory_growth": f"{growth['growth_mib_after_first_tenth']:.2f} MiB",
+        "memory_candidates": f"{growth['candidates']:,}",
+        "children_stored_per_s": f"{children['children_per_cpu_s_stored_too']:,.0f}",
         "interpreted_over_sgd": f"{speed['ratio_adamw_16_to_sgd']:.1f}",
         "compiled_over_interpreted": f"{speed['ratio_jit_to_interpreted']:.0f}",
         "compile_interpreter_s": f"{speed['compile_interpreter_once_s']:.0f}",

@@ -8,10 +8,11 @@ from _generate import site
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
-NOT_IN_THE_SITE = {DOCS / "package.md"}
+PACKAGE = DOCS / "package.md"
 GENERATED = {DOCS / name for name in site.PAGES}
-WRITTEN = sorted(set(DOCS.rglob("*.md")) - GENERATED - NOT_IN_THE_SITE)
-ALL = [README, DOCS / "package.md", *WRITTEN]
+WRITTEN = sorted(set(DOCS.glob("[!_]*.md")) | set(DOCS.glob("[!_]*/*.md")) - GENERATED)
+WRITTEN.remove(PACKAGE)
+ALL = [README, PACKAGE, *WRITTEN]
 """The pages that people write; the generated ones may not be there."""
 
 

@@ -59,6 +59,12 @@ def test_commands_of_tables_exist(substitutions):
         assert (pages.ROOT / script).is_file(), script
 
 
+def test_every_results_file_is_read(substitutions):
+    text = "\n".join(substitutions["tables"].values())
+    for path in evidence.RESULTS.glob("*.json"):
+        assert path.name in text or path.stem in ("carom_parts", "kill_resume", "meta_kill_resume")
+
+
 def test_the_readme_says_the_numbers_that_were_measured(substitutions):
     text = plain(pages.text(pages.README))
     for name in QUOTED:

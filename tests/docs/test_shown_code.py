@@ -109,3 +109,12 @@ def test_the_meta_training_shown_learns(tmp_path):
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     scores = [row["score"] for row in map(json.loads, lines) if "score" in row]
     assert scores[-1] < scores[0]
+
+
+@pytest.mark.slow
+def test_the_example_trains_a_model_of_flax(monkeypatch, capsys):
+    example = pages.ROOT / "examples" / "train_nnx.py"
+    monkeypatch.setattr("sys.argv", [str(example), "lion"])
+    runpy.run_path(str(example), run_name="__main__")
+    before, after = (float(line.split(": ")[1]) for line in capsys.readouterr().out.splitlines())
+    assert after < 0.5 * before
