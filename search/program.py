@@ -149,7 +149,11 @@ class Program:
 
     @property
     def as_optax(self) -> "OptaxFactory":
-        """`as_optax(learning_rate, **constants)`: an Optax transform; `transform.optax_factory`."""
+        """Return the factory of an Optax transform, `as_optax(learning_rate, **constants)`.
+
+        Its signature names the program's constants. A program that reads a guessed role takes
+        `roles=veldt.Roles(...)` too.
+        """
         from veldt.search import transform
 
         return transform.optax_factory(self)

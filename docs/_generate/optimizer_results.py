@@ -3,14 +3,13 @@
 import functools
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from _generate import evidence, markdown
 from _generate.evidence import Evidence
 from veldt.learned_opt import shipped
+from veldt.search import rules
 
-RULES: Final = Path(__file__).parents[2] / "search" / "rules" / "discovered"
 SPREAD: Final = (
     "interquartile means over tasks, with 95% stratified bootstrap intervals over seeds; they say "
     "nothing about other tasks"
@@ -184,7 +183,9 @@ def carom_tasks() -> str:
 @functools.cache
 def record(name: str = "carom") -> Mapping[str, Any]:
     """Return the record that is kept beside a discovered rule."""
-    content: Mapping[str, Any] = json.loads((RULES / f"{name}.json").read_text(encoding="utf-8"))
+    content: Mapping[str, Any] = json.loads(
+        (rules.DISCOVERED_FOLDER / f"{name}.json").read_text("utf-8")
+    )
     return content
 
 

@@ -1,6 +1,8 @@
 """The README and the site hang together: length, links, pictures, tables of contents, words."""
 
+import pkgutil
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,16 @@ def test_pages_have_one_title_and_no_private_words(page):
 def test_every_how_to_is_a_question():
     for page in (pages.DOCS / "how-to").glob("*.md"):
         assert pages.text(page).splitlines()[0].endswith("?"), page.name
+
+
+@pytest.mark.parametrize("page", pages.ALL, ids=pages.name)
+def test_names_of_veldt_in_the_text_exist(page):
+    for name in re.findall(r"`(veldt(?:\.[A-Za-z_]\w*)+)", pages.prose(page)):
+        assert pkgutil.resolve_name(name), name
+
+
+def test_what_the_site_needs_is_pinned():
+    extras = tomllib.loads((pages.ROOT / "pyproject.toml").read_text())["project"]
+    pins = (pages.ROOT / "constraints.txt").read_text().lower()
+    for requirement in extras["optional-dependencies"]["docs"]:
+        assert f"\n{requirement.partition('>')[0].lower()}==" in pins
