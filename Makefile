@@ -32,7 +32,7 @@ $(DOCS_READY): $(READY)
 	@touch $@
 
 docs: $(DOCS_READY)  ## The site, in docs/_build/html; a warning is an error, and nothing is fetched
-	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
+	$(BIN)/python -m sphinx -b html -E -W --keep-going -q docs docs/_build/html
 	@echo "wrote docs/_build/html/index.html"
 
 quickstart: $(READY)  ## A real search on digits, a rule exported and trained with, a report

@@ -90,10 +90,10 @@ def _definitions(rows: Sequence[FieldInfo]) -> str:
 
 def _meaning(row: FieldInfo) -> str:
     default = row.default if row.default in ("", "required") else f"`{row.default}` by default"
-    taken = f"*{'; '.join(part for part in (row.kind, default) if part)}.*"
-    text = row.description[:1].upper() + row.description[1:]
+    taken = f"*{'; '.join(part for part in (row.kind, default) if part)}*"
     keys = "Its keys are below." if row.keys else ""
-    return " ".join(part for part in (taken, text, keys) if part)
+    text = " ".join(part for part in (row.description, keys) if part)
+    return f"{taken}: {text}" if text else taken
 
 
 def _keys(rows: Sequence[FieldInfo]) -> Iterator[tuple[str, Sequence[FieldInfo]]]:
