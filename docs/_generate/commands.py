@@ -64,8 +64,7 @@ def config_fields(command: str) -> str:
     file = "" if command == "evaluate" else ", in the YAML file or"
     parts = [
         f"Each of these{file} as an option of `veldt {command}`. A file names only what differs "
-        "from the defaults. In a file an option's dots are nested mappings and its dashes are "
-        "underscores: `--pool.num-workers 4` is `pool: {num_workers: 4}`."
+        f"from the defaults. {_nesting(rows)}"
     ]
     for nest, group in _nests(rows).items():
         parts += [f"## {nest}"] if nest else []
@@ -73,6 +72,16 @@ def config_fields(command: str) -> str:
     for title, keys in _keys(rows):
         parts += [f"## Keys of {title}", _definitions(keys)]
     return markdown.page(f"Config fields of veldt {command}", *parts)
+
+
+def _nesting(rows: Sequence[FieldInfo]) -> str:
+    """Say how a nested field is written in a file, by the first one that there is."""
+    option = next(row.option for row in rows if "." in row.option)
+    nest, _, leaf = option.removeprefix("--").replace("-", "_").rpartition(".")
+    return (
+        "In a file an option's dots are nested mappings and its dashes are underscores: "
+        f"`{option} VALUE` is `{nest}: {{{leaf}: VALUE}}`."
+    )
 
 
 def _nests(rows: Sequence[FieldInfo]) -> Mapping[str, Sequence[FieldInfo]]:
