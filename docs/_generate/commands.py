@@ -61,10 +61,11 @@ def page_of(command: str) -> str:
 def config_fields(command: str) -> str:
     """Return the page of all fields of a command's config."""
     rows = catalogue.fields(command)
-    file = "" if command == "evaluate" else ", in the YAML file or"
     parts = [
-        f"Each of these{file} as an option of `veldt {command}`. A file names only what differs "
-        f"from the defaults. {_nesting(rows)}"
+        f"Each field is an option of `veldt {command}`."
+        if command == "evaluate"
+        else f"Each field is a key of the YAML file and an option of `veldt {command}`. A file "
+        f"names only what differs from the defaults. {_nesting(rows)}"
     ]
     for nest, group in _nests(rows).items():
         parts += [f"## {nest}"] if nest else []
