@@ -44,7 +44,7 @@ def main(suite: str) -> None:
         "seeds": results.seeds,
         "rows": rows,
     }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(content) + "\n")
 
 
 if __name__ == "__main__":
