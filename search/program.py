@@ -12,11 +12,11 @@ to six state slots, and names its tunable constants as keyword arguments.
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
-from veldt.search.ops import OPS
+from veldt.search.language.ops import OPS
 
 if TYPE_CHECKING:
-    from veldt.search.dataflow import Dataflow
-    from veldt.search.transform import OptaxFactory
+    from veldt.search.language.dataflow import Dataflow
+    from veldt.search.runtime.optax_transform import OptaxFactory
 
 Arg: TypeAlias = str | float
 
@@ -86,7 +86,7 @@ class Program:
             allowed.
           ProgramTypeError: a scalar stands where a tensor is needed, or the other way round.
         """
-        from veldt.search import parse
+        from veldt.search.language import parse
 
         return parse.parse_program(text)
 
@@ -109,7 +109,7 @@ class Program:
 
     def lower(self) -> "Dataflow":
         """The program as a graph of values, checked; see `dataflow.lower`."""
-        from veldt.search import dataflow
+        from veldt.search.language import dataflow
 
         return dataflow.lower(self)
 
@@ -143,7 +143,7 @@ class Program:
 
         Parses to the same behaviour.
         """
-        from veldt.search import pretty
+        from veldt.search.language import printing as pretty
 
         return pretty.pretty(self)
 
@@ -154,9 +154,9 @@ class Program:
         Its signature names the program's constants. A program that reads a guessed role takes
         `roles=veldt.Roles(...)` too.
         """
-        from veldt.search import transform
+        from veldt.search.runtime import optax_transform
 
-        return transform.optax_factory(self)
+        return optax_transform.optax_factory(self)
 
 
 def quote_doc(doc: str) -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from veldt import config
-from veldt.meta.config import MetaTrainConfig
+from veldt.meta.train.config import MetaTrainConfig
 from veldt.meta.tune import problem
 from veldt.meta.tune.config import TuneConfig
-from veldt.search.config import SearchConfig
+from veldt.search.config.search_config import SearchConfig
 from veldt.tasks import suites
-from veldt.tasks.benchmark import baselines
+from veldt.tasks.benchmark.protocol import baselines
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,11 +1,11 @@
 """Make the gallery of rules, from the shipped rules themselves."""
 
 from _generate import markdown
-from veldt.search import rules
+from veldt.search import rule_sources
 
 
 def _rows(names: tuple[str, ...]) -> str:
-    listed = {row.name: row for row in rules.list_rules()}
+    listed = {row.name: row for row in rule_sources.list_rules()}
     return markdown.table(
         ["rule", "instructions", "state", "what it is"],
         [
@@ -23,8 +23,8 @@ def _rows(names: tuple[str, ...]) -> str:
 def index() -> str:
     """Return the tables of published and discovered rules."""
     return (
-        f"## Discovered by veldt\n\n{_rows(rules.DISCOVERED)}\n"
-        f"## Published\n\n{_rows(rules.PUBLISHED)}"
+        f"## Discovered by veldt\n\n{_rows(rule_sources.DISCOVERED)}\n"
+        f"## Published\n\n{_rows(rule_sources.PUBLISHED)}"
     )
 
 
@@ -35,6 +35,6 @@ def programs() -> str:
         "gradient, then come the state slots; the keyword arguments are the tunable constants. "
         "Each docstring has the rule as a formula and its source."
     ]
-    for name in rules.RULE_NAMES:
-        parts += [f"## {name}", markdown.code(rules.load_rule(name).pretty())]
+    for name in rule_sources.RULE_NAMES:
+        parts += [f"## {name}", markdown.code(rule_sources.load_rule(name).pretty())]
     return markdown.page("All rules", *parts)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from _generate import markdown
-from veldt.search import ops
+from veldt.search.language import ops
 
 SCOPES: Final[Mapping[str, str]] = {
     "element": "Element by element",

@@ -8,7 +8,7 @@ from typing import Any, Final
 from _generate import evidence, markdown
 from _generate.evidence import Evidence
 from veldt.learned_opt import shipped
-from veldt.search import rules
+from veldt.search import rule_sources
 
 SPREAD: Final = (
     "interquartile means over tasks, with 95% stratified bootstrap intervals over seeds; they say "
@@ -184,7 +184,7 @@ def carom_tasks() -> str:
 def record(name: str = "carom") -> Mapping[str, Any]:
     """Return the record that is kept beside a discovered rule."""
     content: Mapping[str, Any] = json.loads(
-        (rules.DISCOVERED_FOLDER / f"{name}.json").read_text("utf-8")
+        (rule_sources.DISCOVERED_FOLDER / f"{name}.json").read_text("utf-8")
     )
     return content
 

@@ -4,7 +4,7 @@ import sqlite3
 from typing import final
 
 from _generate import markdown
-from veldt.search import schema
+from veldt.search.storage import schema
 
 
 @final

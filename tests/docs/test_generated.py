@@ -9,8 +9,10 @@ from _generate import commands, evidence, gallery, language, markdown, site, sto
 import veldt
 from tests.docs import pages
 from veldt import catalogue, cli
-from veldt.search import ops, rules, schema
-from veldt.tasks.benchmark import baselines, candidates
+from veldt.search.language import ops
+from veldt.search import rule_sources
+from veldt.search.storage import schema
+from veldt.tasks.benchmark.protocol import baselines, candidates
 
 PLACES = re.compile(r"\{\{ (\w+)\.(\w+) \}\}")
 QUOTED = (
@@ -73,8 +75,8 @@ def test_the_readme_says_the_numbers_that_were_measured(substitutions):
     assert f"{-over_lion['mean']:.3f} ± {over_lion['standard_error']:.3f}" in text
     assert f"{candidates.NUM_RATES} learning rates" in text
     assert f"{len(baselines.REFERENCE.rates)} learning rates" in text
-    assert f"{len(rules.PUBLISHED)} published rules" in text
-    for name in rules.DISCOVERED:
+    assert f"{len(rule_sources.PUBLISHED)} published rules" in text
+    for name in rule_sources.DISCOVERED:
         assert f'veldt.load_rule("{name}")' in text
 
 
@@ -122,7 +124,7 @@ def test_every_table_of_the_store_is_in_the_reference():
 
 def test_every_rule_is_in_the_gallery_and_parses():
     listed, programs = gallery.index(), gallery.programs()
-    for name in rules.RULE_NAMES:
+    for name in rule_sources.RULE_NAMES:
         assert f"[{name}](" in listed
         (code,) = re.findall(rf"## {name}\n.*?```python\n(.*?)```", programs, re.DOTALL)[:1]
         shown, shipped = veldt.Program.parse(code), veldt.load_rule(name)

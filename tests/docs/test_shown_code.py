@@ -12,8 +12,8 @@ import pytest
 import veldt
 from tests.docs import pages
 from veldt import config
-from veldt.meta import run
-from veldt.meta.config import MetaTrainConfig
+from veldt.meta.train import run_meta_training
+from veldt.meta.train.config import MetaTrainConfig
 
 TESTED_ELSEWHERE = {pages.DOCS / "loops.md"}  # By `test_loops.py`.
 SHOWN = [
@@ -105,7 +105,7 @@ def test_the_meta_training_shown_learns(tmp_path):
     shorter = text.replace("num_updates: 200", "num_updates: 100")
     (tmp_path / "my_meta.yaml").write_text(shorter)
     settings = config.load_config(MetaTrainConfig, tmp_path / "my_meta.yaml")
-    run.run_meta_training(settings, tmp_path / "run")
+    run_meta_training.run_meta_training(settings, tmp_path / "run")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     scores = [row["score"] for row in map(json.loads, lines) if "score" in row]
     assert scores[-1] < scores[0]

@@ -8,10 +8,10 @@ import yaml
 
 from tests.docs import pages
 from veldt import catalogue, cli, config, evaluation, words
-from veldt.meta.config import MetaTrainConfig
+from veldt.meta.train.config import MetaTrainConfig
 from veldt.meta.tune.config import TuneConfig
-from veldt.search.config import SearchConfig
-from veldt.tasks.benchmark import protocol
+from veldt.search.config.search_config import SearchConfig
+from veldt.tasks.benchmark.protocol import protocol
 
 SHOWN = [(pages.name(page), line) for page in pages.ALL for line in pages.commands(page)]
 OF_OTHERS = {"--generate", "--pool"}
