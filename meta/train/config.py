@@ -6,13 +6,25 @@ then its scheduler" (Celo's order) and a curriculum of growing lengths are lists
 """
 
 import dataclasses
-from typing import Literal, TypeAlias, final
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias, final
 
 from veldt.tasks.families.distribution import Distribution
 from veldt.tasks.pool.config import PoolConfig
 
 Plain: TypeAlias = bool | int | float | str | tuple[float, ...] | None
 """A value of an architecture's field, as YAML has it; lists are of numbers."""
+
+
+Objective: TypeAlias = Literal["mean", "final", "log_final", "telescoped"]
+
+OBJECTIVES: Final[Mapping[Objective, str]] = {
+    "mean": "mean loss",
+    "final": "final loss",
+    "log_final": "log of the final loss",
+    "telescoped": "change of loss",
+}
+"""What an estimator's objective is called in reports."""
 
 
 @final
@@ -49,7 +61,7 @@ class EstimatorConfig:
     sign: bool = False
     clip_difference: float | None = None
     clip_norm: float | None = None
-    objective: Literal["mean", "final", "log_final", "telescoped"] = "mean"
+    objective: Objective = "mean"
     expert: str = "veldt.meta.problems.experts:adamw"
 
     def __post_init__(self) -> None:

@@ -7,15 +7,17 @@ written after that checkpoint, so that each update has one line.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TypeVar, final
 
 from veldt.meta import errors
 from veldt.tasks.common.disk import atomic_files
 
 FILE_NAME = "metrics.jsonl"
 EVENTS_FOLDER = "tensorboard"
+
+Line = TypeVar("Line")
 
 
 class Log(Protocol):
@@ -127,6 +129,37 @@ def read(run_dir: Path) -> Iterator[dict[str, Any]]:
         except (ValueError, TypeError, KeyError):
             raise errors.MetaTrainError(f"{path}:{number}: not a line of this log") from None
         yield found
+
+
+def parse(
+    run_dir: Path, kinds: Mapping[str, Callable[[Mapping[str, Any]], Line]]
+) -> dict[str, list[Line]]:
+    """Return the lines of a run's log by kind, each as a value of its own class.
+
+    Args:
+      run_dir: The run's directory.
+      kinds: What makes a value of a line, by the line's kind; lines of other kinds are left out.
+
+    Raises:
+      MetaTrainError: A line lacks a figure, or has one that is none; or as `read`.
+    """
+    found: dict[str, list[Line]] = {kind: [] for kind in kinds}
+    for line in read(run_dir):
+        if (make := kinds.get(line["kind"])) is None:
+            continue
+        try:
+            found[line["kind"]].append(make(line))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise errors.MetaTrainError(
+                f"{run_dir / FILE_NAME}: the {line['kind']} {line['update']} is not as this log "
+                f"has it ({type(error).__name__}: {error})"
+            ) from error
+    return found
+
+
+def number(value: Any) -> float:
+    """Return a figure of a line; NaN where it is null, since it was not finite."""
+    return math.nan if value is None else float(value)
 
 
 def _finite(value: Any) -> Any:

@@ -46,7 +46,7 @@ _NOT_A_RUN: Final = (
 
 @final
 @dataclass(frozen=True, slots=True)
-class RunData:
+class SearchData:
     """A run as a report tells it.
 
     Attributes:
@@ -112,7 +112,7 @@ class RunData:
         return bool(self.entries)
 
 
-def read_run(run_dir: Path) -> RunData:
+def read_run(run_dir: Path) -> SearchData:
     """Reads a run directory's store.
 
     Raises:
@@ -129,7 +129,7 @@ def read_run(run_dir: Path) -> RunData:
             ) from error
 
 
-def _read(store: Store, run_dir: Path) -> RunData:
+def _read(store: Store, run_dir: Path) -> SearchData:
     meta = store.meta()
     if "hurdle" not in meta:
         raise StoreError(
@@ -151,7 +151,7 @@ def _read(store: Store, run_dir: Path) -> RunData:
         program, rate = report_rows.candidate(store, subject)
     initial_program, initial_rate = report_rows.candidate(store, 0)
     lineage = report_rows.lineage(store, subject)
-    return RunData(
+    return SearchData(
         config=config,
         settings=settings,
         rate_range=(finals_.lowest_rate, highest),

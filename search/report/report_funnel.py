@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-from veldt.search.report.report_data import RunData
+from veldt.search.report.report_data import SearchData
 from veldt.tasks.common.html import plot as plot_lib
 from veldt.tasks.common.html.markup import Html, join, tag
 
@@ -40,7 +40,7 @@ class Level:
     lost: str
 
 
-def search_levels(data: RunData) -> tuple[Level, ...]:
+def search_levels(data: SearchData) -> tuple[Level, ...]:
     """The funnel of the search, from children drawn to new incumbents."""
     counts = data.counts
     sources, statuses = counts.sources, counts.statuses
@@ -73,7 +73,7 @@ def search_levels(data: RunData) -> tuple[Level, ...]:
     )
 
 
-def finals_levels(data: RunData) -> tuple[Level, ...]:
+def finals_levels(data: SearchData) -> tuple[Level, ...]:
     """The funnel of the finals, from the Pareto front to the winner; empty before they end."""
     finalists = [entry for entry in data.entries if entry.candidate >= 0]
     if not finalists:
@@ -86,7 +86,7 @@ def finals_levels(data: RunData) -> tuple[Level, ...]:
     return (*levels, Level("the winner", winners, "behind the winner"))
 
 
-def section(data: RunData) -> Html:
+def section(data: SearchData) -> Html:
     """The section with the picture."""
     groups = [("In the search", "search", search_levels(data))]
     if levels := finals_levels(data):

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from veldt.search.report import lineage
-from veldt.search.report.report_data import Duel, RunData
+from veldt.search.report.report_data import Duel, SearchData
 from veldt.tasks.common import formatting
+from veldt.tasks.common.html import page
 from veldt.tasks.common.html.markup import Html, join, table, tag
 
 _HEADS: Final = ("candidate", "mutation", "fitness", "gain", "", "fresh seeds", "what changed")
@@ -33,11 +34,11 @@ figure svg.gain, svg.gain {
 """Rules for the page."""
 
 
-def section(data: RunData) -> Html:
+def section(data: SearchData) -> Html:
     """The section on the lineage of the rule reported."""
     title = "The winner's lineage" if data.finished else "The lineage of the best so far"
     if not data.lineage:
-        return tag("section", tag("h2", title), tag("p", f"It is {data.initial_rule} itself."))
+        return page.section(title, tag("p", f"It is {data.initial_rule} itself."))
     start = data.reigns[0].fitness
     steps = lineage.steps(data.initial_program, data.initial_learning_rate, data.lineage, start)
     largest = max((abs(step.gain) for step in steps if step.gain is not None), default=0.0)

@@ -6,6 +6,7 @@ from typing import Final
 from veldt.search.storage import usage
 from veldt.search.storage.usage import SittingRow, Work
 from veldt.tasks.common import formatting
+from veldt.tasks.common.html import page
 from veldt.tasks.common.html.markup import Html, join, table, tag
 
 MAX_WORKERS: Final = 64  # Listed one by one per sitting.
@@ -24,7 +25,7 @@ def section(data: Work) -> Html:
     """The section "Work and cost"."""
     if not data.sittings:
         text = "This run was made by an older veldt, which kept no record of it."
-        return tag("section", tag("h2", "Work and cost"), tag("p", text))
+        return page.section("Work and cost", tag("p", text))
     parts: list[object] = [
         tag("p", f"{usage.cost_line(data).capitalize()}."),
         _sittings(data.sittings),
@@ -47,7 +48,7 @@ def section(data: Work) -> Html:
         ]
         summary = tag("summary", f"The last {len(rows)} events")
         parts.append(tag("details", summary, table(_EVENT_HEADS, rows, numbers=())))
-    return tag("section", tag("h2", "Work and cost"), *parts)
+    return page.section("Work and cost", *parts)
 
 
 def _sittings(sittings: tuple[SittingRow, ...]) -> Html:

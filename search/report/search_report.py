@@ -9,10 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import yaml
-
 from veldt.search import objectives
-from veldt.search.errors import SearchError
 from veldt.search.evolution import counts
 from veldt.search.language import printing
 from veldt.search.program import Program
@@ -26,16 +23,15 @@ from veldt.search.report import (
     report_work,
     search_figures,
 )
-from veldt.search.report.report_data import RunData
+from veldt.search.report.report_data import SearchData
 from veldt.search.run import results_table
 from veldt.search.storage import best_rule as best
 from veldt.search.storage.hall_entries import Entry
 from veldt.tasks.common import formatting
-from veldt.tasks.common.disk import atomic_files
 from veldt.tasks.common.html import page as page_lib
 from veldt.tasks.common.html.markup import Html, definitions, join, table, tag
+from veldt.tasks.common.html.page import section
 
-REPORT_FILE: Final = "report.html"
 _HEADS: Final = (
     "rule", "length", "slots", "learning rate", "search fitness", "proxies", "meta-validation",
     "stages",
@@ -65,7 +61,7 @@ _RULES: Final = (
 
 
 def write_report(run_dir: Path, output: Path | None = None) -> Path:
-    """Writes the report of a run.
+    """Write the report of a run.
 
     Args:
       run_dir: the run's directory.
@@ -76,20 +72,13 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
 
     Raises:
       StoreError: there is no run, it has scored nothing yet, or its store is damaged.
-      SearchError: the file cannot be written.
+      FileError: the file cannot be written.
     """
-    text = render(run_dir)
-    path = run_dir / REPORT_FILE if output is None else output
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SearchError(f"the report {path} cannot be written: {error.strerror}") from None
-    atomic_files.write_text(path, text, errors="replace")
-    return path
+    return page_lib.write(render(run_dir), run_dir, output)
 
 
 def render(run_dir: Path) -> str:
-    """The report of a run as HTML; see `write_report`."""
+    """Return the report of a run as HTML; see `write_report`."""
     data = report_data.read_run(run_dir)
     return page_lib.page(
         f"veldt search: {run_dir.resolve().name}",
@@ -108,10 +97,6 @@ def render(run_dir: Path) -> str:
     )
 
 
-def _section(title: str, *content: object) -> Html:
-    return tag("section", tag("h2", title), *content)
-
-
 def _source(program: Program) -> Html:
     return tag("pre", tag("code", printing.pretty(replace(program, doc="")).rstrip()))
 
@@ -119,7 +104,7 @@ def _source(program: Program) -> Html:
 # ---------------------------------------------------------------------------------- rule and table
 
 
-def _rule(data: RunData, run_dir: Path) -> Html:
+def _rule(data: SearchData, run_dir: Path) -> Html:
     state = "the winner" if data.finished else "the best so far"
     label = f"#{data.subject}" if data.subject else data.initial_rule
     found = best.make_best(data.program, data.learning_rate, "discovered", {})
@@ -137,7 +122,7 @@ def _rule(data: RunData, run_dir: Path) -> Html:
             "params = optax.apply_updates(params, updates)",
         ]
     )
-    return _section(
+    return section(
         f"The rule: {label}, {state}",
         _source(found.program),
         tag("p", "Training does ", tag("code", "w ← w − learning_rate · update"), " with learning "
@@ -151,7 +136,7 @@ def _rule(data: RunData, run_dir: Path) -> Html:
     )  # fmt: skip
 
 
-def _hall_of_fame(data: RunData) -> Html:
+def _hall_of_fame(data: SearchData) -> Html:
     if not data.finished:
         return Html()
     rows, sources = [], []
@@ -179,7 +164,7 @@ def _hall_of_fame(data: RunData) -> Html:
         summary = f"{entry.label}: {entry.length} instructions"
         source = best.shown(entry.program) if entry.winner else printing.pretty(entry.program)
         sources.append(tag("details", tag("summary", summary), tag("pre", tag("code", source))))
-    return _section(
+    return section(
         "Hall of fame",
         tag("p", "The Pareto front of fitness on the search's seeds, length and state slots, and "
             f"the baselines. Scores are {objectives.describe(data.settings.objective)}: lower is "
@@ -192,7 +177,7 @@ def _hall_of_fame(data: RunData) -> Html:
     )  # fmt: skip
 
 
-def _chosen(data: RunData) -> str:
+def _chosen(data: SearchData) -> str:
     config = data.settings.finals
     among = " of those that passed the most stages" if config.stages else ""
     if config.choose_by == "meta_validation":
@@ -200,7 +185,7 @@ def _chosen(data: RunData) -> str:
     return f"on runs that are not shown{among}, so it need not lead here"
 
 
-def _stages(entry: Entry, data: RunData) -> str:
+def _stages(entry: Entry, data: SearchData) -> str:
     stages = data.settings.finals.stages
     return f"{entry.stages} of {len(stages)}" if stages and entry.candidate >= 0 else "-"
 
@@ -208,15 +193,15 @@ def _stages(entry: Entry, data: RunData) -> str:
 # ----------------------------------------------------------------------------------------- figures
 
 
-def _progress(data: RunData) -> Html:
+def _progress(data: SearchData) -> Html:
     if not data.trained:
-        return _section("Progress", tag("p", "No program has been trained yet."))
+        return section("Progress", tag("p", "No program has been trained yet."))
     ancestors = {one.candidate for one in data.lineage}
     figure = search_figures.progress(data.trained, data.reigns, data.initial_rule, ancestors)
-    return _section("Progress", figure)
+    return section("Progress", figure)
 
 
-def _meta_validation(data: RunData) -> Html:
+def _meta_validation(data: SearchData) -> Html:
     first, last = data.reigns[0], data.reigns[-1]
     content: list[object] = []
     if len(data.reigns) > 1:
@@ -251,10 +236,10 @@ def _meta_validation(data: RunData) -> Html:
             tag("h3", "Finalists and baselines, each at its best learning rate"),
             scatter,
         ]
-    return _section("Meta-validation against fitness", *content)
+    return section("Meta-validation against fitness", *content)
 
 
-def _incumbents(data: RunData) -> Html:
+def _incumbents(data: SearchData) -> Html:
     rows = [
         (
             "",
@@ -284,7 +269,7 @@ def _incumbents(data: RunData) -> Html:
 # ------------------------------------------------------------------------- budget and configuration
 
 
-def _budget(data: RunData) -> Html:
+def _budget(data: SearchData) -> Html:
     spent = data.spent
     rows = [
         (
@@ -328,18 +313,14 @@ def _budget(data: RunData) -> Html:
     if data.errors:
         messages = (tag("li", f"{count:,} × ", tag("code", text)) for text, count in data.errors)
         parts += [tag("h3", "Commonest messages of failed programs"), tag("ul", *messages)]
-    return _section("Budget", *parts)
+    return section("Budget", *parts)
 
 
-def _configuration(data: RunData) -> Html:
-    text = yaml.safe_dump(dict(data.config), sort_keys=False, allow_unicode=True)
-    versions = {
+def _configuration(data: SearchData) -> Html:
+    versions = ", ".join(f"{name} {version}" for name, version in data.versions.items())
+    facts = {
         "seed": data.settings.seed,
         "store version": data.schema_version,
-        "made with": ", ".join(f"{name} {version}" for name, version in data.versions.items()),
+        "made with": versions,
     }
-    return _section(
-        "Configuration",
-        tag("details", tag("summary", "The resolved config"), tag("pre", tag("code", text))),
-        definitions(versions),
-    )
+    return page_lib.configuration(data.config, facts)

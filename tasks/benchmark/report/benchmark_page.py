@@ -3,7 +3,6 @@
 It holds all it shows and runs nothing. Tables are in `page_tables`, figures in `figures`.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,9 +15,11 @@ from veldt.tasks.benchmark.report.benchmark_tables import number
 from veldt.tasks.benchmark.scores.aggregate import Interval
 from veldt.tasks.benchmark.scores.results import Results, Row
 from veldt.tasks.common.disk import atomic_files
+from veldt.tasks.common.formatting import duration
 from veldt.tasks.common.html import page as page_lib
 from veldt.tasks.common.html import plot as plot_lib
 from veldt.tasks.common.html.markup import Html, definitions, tag
+from veldt.tasks.common.html.page import section
 
 _STYLE: Final = """
 body { max-width: 74rem; }
@@ -65,10 +66,6 @@ def render(results: Results) -> str:
         _effort(results),
         rules=benchmark_figures.STYLE + benchmark_tables.STYLE + _STYLE,
     )
-
-
-def _section(title: str, *content: object) -> Html:
-    return tag("section", tag("h2", title), *content)
 
 
 # ---------------------------------------------------------------------------------------- headline
@@ -148,7 +145,7 @@ def _count(count: int, name: str) -> str:
 
 
 def _results(results: Results) -> Html:
-    return _section(
+    return section(
         "Results",
         benchmark_tables.main_table(results),
         tag(
@@ -208,7 +205,7 @@ def _reading(results: Results) -> Html:
         "side on this machine (geometric mean over tasks), and bytes of optimizer state per "
         "parameter; “-” where not measured. The speed-up counts steps, not seconds.",
     }
-    return _section("How to read it", tag("div", definitions(values), class_="prose"))
+    return section("How to read it", tag("div", definitions(values), class_="prose"))
 
 
 # ----------------------------------------------------------------------------------------- figures
@@ -225,7 +222,7 @@ def _profile(results: Results, series: Sequence[Series]) -> Html:
     figure = plot_lib.figure(
         benchmark_figures.profile(results, series), benchmark_figures.legend_items(series), note
     )
-    return _section("Performance profiles", tag("div", figure, class_="profile"))
+    return section("Performance profiles", tag("div", figure, class_="profile"))
 
 
 def _curves(results: Results, series: Sequence[Series]) -> Html:
@@ -239,7 +236,7 @@ def _curves(results: Results, series: Sequence[Series]) -> Html:
         f"edge. {benchmark_figures.left_out(results.rows, series)}"
     )
     items = [*benchmark_figures.legend_items(series), benchmark_figures.envelope_item()]
-    return _section("Training curves", plot_lib.figure(drawn, items, note))
+    return section("Training curves", plot_lib.figure(drawn, items, note))
 
 
 # ---------------------------------------------------------------------------------- task by task
@@ -258,31 +255,21 @@ def _by_task(results: Results) -> Html:
                 class_="bulk",
             )
         )
-    return _section("Task by task", benchmark_tables.speedups_by_task(results), *tables)
+    return section("Task by task", benchmark_tables.speedups_by_task(results), *tables)
 
 
 def _tasks(results: Results) -> Html:
-    return _section("The tasks", benchmark_tables.tasks_table(results))
+    return section("The tasks", benchmark_tables.tasks_table(results))
 
 
 def _effort(results: Results) -> Html:
     effort = results.effort
     values = {
         "trainings of the candidates": f"{effort.num_runs:,}, those of an earlier sitting too",
-        "worker time": f"{_seconds(effort.compile_s + effort.run_s)}, "
+        "worker time": f"{duration(effort.compile_s + effort.run_s)}, "
         f"{effort.compile_share:.0%} of it compiling",
-        "wall clock": f"{_seconds(effort.wall_s)}, this sitting",
+        "wall clock": f"{duration(effort.wall_s)}, this sitting",
         "seeds": ", ".join(map(str, results.seeds)),
         **results.versions,
     }
-    return _section("Effort and versions", definitions(values))
-
-
-def _seconds(value: float) -> str:
-    """A duration for people."""
-    if not math.isfinite(value):
-        return "-"
-    if value < 60:
-        return f"{value:.1f} s"
-    hours, minutes = divmod(round(value / 60), 60)
-    return f"{hours:,} h {minutes:02d} min" if hours else f"{value / 60:.1f} min"
+    return section("Effort and versions", definitions(values))

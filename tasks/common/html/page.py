@@ -1,13 +1,21 @@
-"""A page around its sections: head, style, and the order for printing.
+"""A page and what every page has: head, style, sections, the resolved config, the file.
 
 The page refers to nothing outside itself, and its content security policy would not let it: no
 scripts, no fonts, no pictures from anywhere.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
+from veldt.tasks.common import errors
+from veldt.tasks.common.config import codec
+from veldt.tasks.common.disk import atomic_files
 from veldt.tasks.common.html import style
-from veldt.tasks.common.html.markup import Html, escape, join
+from veldt.tasks.common.html.markup import Html, definitions, escape, join, tag
+
+FILE: Final = "report.html"
+"""The page's name in a run directory."""
 
 _POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -15,7 +23,7 @@ _POLICY: Final = (
 
 
 def page(title: str, *sections: Html, rules: str = "") -> str:
-    """A whole page.
+    """Return a whole page.
 
     Args:
       title: what it is about; escaped.
@@ -39,3 +47,43 @@ def page(title: str, *sections: Html, rules: str = "") -> str:
 </body>
 </html>
 """
+
+
+def section(title: str, *content: object) -> Html:
+    """Return a section with its heading."""
+    return tag("section", tag("h2", title), *content)
+
+
+def configuration(config: object, facts: Mapping[str, object]) -> Html:
+    """Return the section that ends a run's report: the resolved config, and what it was made with.
+
+    Args:
+      config: A dataclass, or plain values.
+      facts: Versions and the like, by name.
+    """
+    text = tag("pre", tag("code", codec.dump(config)))
+    return section(
+        "Configuration",
+        tag("details", tag("summary", "The resolved config"), text),
+        definitions(facts) if facts else Html(),
+    )
+
+
+def write(text: str, run_dir: Path, output: Path | None = None) -> Path:
+    """Write a page whole, and return its path.
+
+    Args:
+      text: The page.
+      run_dir: The run's directory, where the page goes if `output` is None.
+      output: The file; folders on the way to it are made.
+
+    Raises:
+      FileError: It cannot be written; an old file stays.
+    """
+    path = run_dir / FILE if output is None else output
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.FileError(f"{path} cannot be written: {error.strerror}") from None
+    atomic_files.write_bytes(path, text.encode(errors="replace"))
+    return path

@@ -208,7 +208,7 @@ def test_no_run_and_nothing_done_yet_are_clear_errors(tmp_path):
     with pytest.raises(errors.MetaTrainError, match="has done no update yet"):
         report.write_report(tmp_path)
     (tmp_path / log.FILE_NAME).write_text('{"kind": "update", "update": 1}\n')
-    with pytest.raises(errors.MetaTrainError, match="not of one meta-training"):
+    with pytest.raises(errors.MetaTrainError, match="the update 1 is not as this log has it"):
         report.write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
 

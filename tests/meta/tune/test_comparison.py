@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.meta.tune import test_run_tuning as tunings
-from veldt.meta.tune import comparison, display, loop, problem, report, run_tuning
+from veldt.meta.tune import comparison, loop, problem, report, run_tuning, tuning_view
 
 SETTINGS = dataclasses.replace(tunings.SETTINGS, compare=True, num_updates=2, check_every=1)
 
@@ -37,7 +37,7 @@ def test_rivals_stand_beside_the_result(whole, capsys):
     # Two updates of two runs, twice forward and once backward, and three looks of three.
     assert mine.num_runs == comparison.cost(SETTINGS, progress) == (4 + 2 * 2) * 2 + 3 * 3
     assert constant.num_runs <= mine.num_runs and cosine.num_runs <= mine.num_runs
-    display.print_result(SETTINGS, progress, {}, folder, rows)
+    tuning_view.print_result(SETTINGS, progress, {}, folder, rows)
     out, text = capsys.readouterr().out, str(report._worth(folder))
     assert comparison.read(folder) == rows
     for line in comparison.lines(rows):

@@ -380,7 +380,6 @@ def test_texts_from_a_stranger_s_store_stay_text(run_copy):
     program = f"def rule(w, g):\n    {EVIL!r}\n    return g\n"
     config = json.loads(query(run_copy, "SELECT value FROM meta WHERE key = 'config'")[0][0])
     config["initial_rule"] = EVIL
-    config[EVIL] = EVIL
     config["tasks"][0]["task"] = EVIL
     query(run_copy, "UPDATE meta SET value = ? WHERE key = 'config'", json.dumps(config))
     query(run_copy, "UPDATE candidate SET message = ?, status = ?", EVIL, EVIL)

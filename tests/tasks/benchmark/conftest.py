@@ -8,7 +8,8 @@ import pytest
 from veldt.tasks import suites
 from veldt.tasks.benchmark import archive
 from veldt.tasks.benchmark.protocol import baselines
-from veldt.tasks.benchmark.runs import cache, comparison_runs
+from veldt.tasks.benchmark.runs import cache
+from veldt.tasks.common.progress.display import Silent
 from veldt.tasks.pool import config
 
 MODULE = "tiny_benchmark_tasks"
@@ -112,6 +113,4 @@ def tiny_folder(tmp_path_factory) -> Path:
 def tiny_archive(tiny_suite, tiny_folder, inline):
     """An archive of Adam and SGD on both tasks, made as the shipped ones are."""
     rows = [baselines.BASELINES[name] for name in ("adam", "sgd_momentum")]
-    return archive.run_baselines(
-        tiny_suite, rows, inline, cache.Shelf(tiny_folder), comparison_runs.Silent()
-    )
+    return archive.run_baselines(tiny_suite, rows, inline, cache.Shelf(tiny_folder), Silent())

@@ -8,7 +8,7 @@ import pytest
 
 from veldt.tasks import suites
 from veldt.tasks.benchmark import archive as archive_lib
-from veldt.tasks.benchmark import display, evaluate
+from veldt.tasks.benchmark import comparison_table, evaluate
 from veldt.tasks.benchmark.protocol import baselines
 from veldt.tasks.benchmark.protocol.candidates import factory_candidate
 from veldt.tasks.benchmark.report import benchmark_page
@@ -274,24 +274,11 @@ def test_everything_can_be_written_down_and_shown(first, tmp_path, capsys):
     assert 0 < data["effort"]["compile_share"] < 1
     benchmark_page.write_page(results, tmp_path / "page.html")
     assert "uphill" in (tmp_path / "page.html").read_text()
-    display.print_results(results)
+    comparison_table.print_results(results)
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= display.PLAIN_WIDTH
+    assert max(map(len, lines)) <= comparison_table.PLAIN_WIDTH
     where = {name: i for i, line in enumerate(lines) for name in line.split()[:1]}
     assert where["sgd"] < where["third"] < where["uphill"] < where["adam"]
     text = " ".join(lines)
     assert "breaks 2" in text  # It failed on two tasks.
     assert "4 more baselines, with other schedules, are in the report" in text
-
-
-def test_progress_is_plain_lines_away_from_a_terminal(capsys):
-    watcher = display.make_watcher()
-    for done in range(101):
-        watcher.phase("training", done, 100)
-    watcher.note("something was noted")
-    watcher.close()
-    assert capsys.readouterr().err.splitlines() == [
-        "training: 0 of 100",
-        "training: 100 of 100",
-        "something was noted",
-    ]

@@ -9,6 +9,7 @@ from veldt.tasks import registry, task_fingerprint
 from veldt.tasks.benchmark.protocol import candidates, protocol
 from veldt.tasks.benchmark.runs import cache, comparison_runs, pool_worker
 from veldt.tasks.common import errors
+from veldt.tasks.common.progress.display import Silent
 from veldt.tasks.pool import config as pool_config
 
 OWN = """
@@ -253,9 +254,7 @@ def test_fingerprints_are_the_tasks_own(own):
 def test_a_task_that_cannot_be_loaded_is_an_error(own, name, message):
     config = pool_config.PoolConfig(backend="inline", num_workers=1)
     with (
-        comparison_runs.Runner(
-            config, cache.Shelf(own.parent / "shelf"), comparison_runs.Silent()
-        ) as runner,
+        comparison_runs.Runner(config, cache.Shelf(own.parent / "shelf"), Silent()) as runner,
         pytest.raises(errors.TaskError, match=message),
     ):
         runner.fingerprints([name])

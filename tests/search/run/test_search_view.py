@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.search import fakes
@@ -15,10 +13,12 @@ from veldt.search.evolution import counts
 from veldt.search.evolution.counts import Counts
 from veldt.search.program import Program
 from veldt.search.report import report_data
-from veldt.search.run import display, live, run_search
+from veldt.search.run import results_table, run_search, search_view
 from veldt.search.storage import hall_entries, usage
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.store import Store
+from veldt.tasks.common import formatting
+from veldt.tasks.common.progress import live, plain
 from veldt.tasks.pool.base import EventKind, PoolEvent
 from veldt.tasks.pool.config import PoolConfig
 
@@ -50,7 +50,8 @@ def with_best(evolution, program, monkeypatch):
 def screen(evolution, width, height, phase=None, stats=None):
     """The live view's last frame as text, line by line."""
     console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height)
-    view = live.LiveDisplay(io.StringIO(), console)
+    display = live.LiveDisplay(io.StringIO(), console)
+    view = search_view.SearchView(display)
     try:
         if evolution is not None:
             view.update(evolution)
@@ -58,9 +59,9 @@ def screen(evolution, width, height, phase=None, stats=None):
             view.work(stats, [])
         if phase is not None:
             view.phase(*phase)
-        frame = view._render()
+        frame = display._render()
     finally:
-        view.close()
+        display.close()
     plain = Console(file=io.StringIO(), width=width, height=height)
     plain.print(frame)
     return plain.file.getvalue().rstrip("\n").split("\n")
@@ -114,10 +115,11 @@ def test_workers_that_are_still_to_come_are_counted():
 def test_a_note_stays_above_the_live_view(searched):
     evolution, _ = searched
     console = Console(file=io.StringIO(), force_terminal=True, width=40, height=24)
-    view = live.LiveDisplay(io.StringIO(), console)
+    display = live.LiveDisplay(io.StringIO(), console)
+    view = search_view.SearchView(display)
     view.note("[red] is no markup, and this line is longer than the terminal is wide")
     view.update(evolution)
-    view.close()
+    display.close()
     text = console.file.getvalue()
     assert "[red] is no markup, and this line is longer than the terminal is wide" in text
     assert text.index("[red]") < text.index("candidates/s")
@@ -125,9 +127,9 @@ def test_a_note_stays_above_the_live_view(searched):
 
 def test_plain_lines_tell_what_went_wrong_and_now_and_then_of_the_workers(monkeypatch):
     clock = [1000.0]
-    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(search_view.time, "monotonic", lambda: clock[0])
     stream = io.StringIO()
-    view = display.PlainDisplay(stream)
+    view = search_view.SearchView(plain.PlainDisplay(stream))
     view.work(fakes.pool_stats(), [PoolEvent(0.0, EventKind.WORKER_READY, "w1")])
     assert stream.getvalue() == ""
     lost = [PoolEvent(0.0, EventKind.WORKER_LOST, f"w{i}", "", "gone") for i in range(9)]
@@ -177,35 +179,14 @@ def test_before_the_search_there_is_the_phase_alone():
     assert line.strip() == "compiling the training loops"
 
 
-def test_the_live_view_draws_seldom_and_closes_once(searched, monkeypatch):
-    evolution, _ = searched
-    clock = [1000.0]
-    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(type(evolution), "elapsed_s", 10.0)
-    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
-    view = live.LiveDisplay(io.StringIO(), console)
-    drawn = []
-    monkeypatch.setattr(view, "_render", lambda: drawn.append(clock[0]) or "frame")
-    for _ in range(1000):
-        clock[0] += 0.01
-        view.update(evolution)
-        view.best(evolution)
-    assert 10 <= len(drawn) <= 4 * 10 + 1
-    view.close()
-    count = len(drawn)
-    view.close()
-    assert len(drawn) == count
-    assert console.file.getvalue().endswith("\x1b[?25h")  # The cursor is back.
-
-
 def test_plain_lines_come_seldom_and_say_the_same(searched, monkeypatch):
     evolution, _ = searched
     clock = [1000.0]
-    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(plain.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(type(evolution), "elapsed_s", 100.0)
     stream = io.StringIO()
-    view = display.make_display(stream)
-    assert isinstance(view, display.PlainDisplay)
+    display = plain.PlainDisplay(stream)
+    view = search_view.SearchView(display)
     view.phase("compiling")
     for _ in range(200):
         clock[0] += 0.1
@@ -213,7 +194,7 @@ def test_plain_lines_come_seldom_and_say_the_same(searched, monkeypatch):
     view.best(evolution)
     for done in range(11):
         view.phase("learning rates", done, 10)
-    view.close()
+    display.close()
     lines = stream.getvalue().split("\n")
     assert "\x1b" not in stream.getvalue()
     assert lines[0] == "compiling"
@@ -231,53 +212,26 @@ def test_plain_lines_come_seldom_and_say_the_same(searched, monkeypatch):
     ]
 
 
-def test_a_terminal_gets_the_live_view():
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    view = display.make_display(Terminal())
-    view.close()
-    assert isinstance(view, live.LiveDisplay)
-
-
-@given(st.lists(st.text(st.characters(codec="ascii", exclude_characters="\n")), max_size=30),
-       st.integers(10, 80), st.integers(1, 20))  # fmt: skip
-def test_folded_source_fits_its_box(lines, width, height):
-    lines = [re.sub(r"[\x00-\x1f\x7f]", " ", line) for line in lines]
-    fitted = live.fit_source("\n".join(lines), width, height).split("\n")
-    assert len(fitted) <= height
-    assert all(len(line) <= max(width, 30) for line in fitted)
-
-
-def test_source_that_fits_is_left_alone_and_a_cut_is_told():
-    source = "def rule(w, g):\n    a = sign(g)\n    return a\n"
-    assert live.fit_source(source, 40, 3) == source.rstrip()
-    assert live.fit_source(source, 40, 2) == "def rule(w, g):\n# ... 2 more lines"
-    folded = live.fit_source("def rule(w, g, *, b1=0.123456, b2=0.123456):", 30, 9)
-    assert folded == "def rule(w, g, *, b1=0.123456,\n        b2=0.123456):"
-
-
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3661, "1:01:01"), (float("inf"), "-")],
 )
 def test_durations(value, expected):
-    assert display.seconds(value) == expected
+    assert formatting.duration(value) == expected
 
 
 def test_time_left_follows_the_nearer_limit(searched, monkeypatch):
     evolution, _ = searched
     monkeypatch.setattr(type(evolution), "elapsed_s", 10.0)
     monkeypatch.setattr(evolution, "counts", Counts(sources=Counter(evaluated=20)))
-    assert display.time_left_s(evolution) == 20.0
+    assert search_view.time_left_s(evolution) == 20.0
     monkeypatch.setattr(evolution, "config", replace(evolution.config, time_limit_s=15.0))
-    assert display.time_left_s(evolution) == 5.0
+    assert search_view.time_left_s(evolution) == 5.0
     monkeypatch.setattr(evolution, "config", replace(evolution.config, time_limit_s=5.0))
-    assert display.time_left_s(evolution) == 0.0
+    assert search_view.time_left_s(evolution) == 0.0
     monkeypatch.setattr(evolution, "counts", Counts())
     monkeypatch.setattr(evolution, "config", replace(evolution.config, time_limit_s=None))
-    assert display.time_left_s(evolution) == float("inf")
+    assert search_view.time_left_s(evolution) == float("inf")
 
 
 # ------------------------------------------------------------------------------ the results
@@ -285,7 +239,7 @@ def test_time_left_follows_the_nearer_limit(searched, monkeypatch):
 
 def results(entries, run_dir="runs/x"):
     stream = io.StringIO()
-    display.print_results(entries, run_dir, stream)
+    results_table.print_results(entries, run_dir, stream)
     return stream.getvalue()
 
 
@@ -307,7 +261,7 @@ def test_results_on_80_columns_keep_every_figure(finished_run):
     with Store.open(finished_run, read_only=True) as store:
         entries = hall_entries.read_entries(store)
     console = Console(file=io.StringIO(), width=80)
-    console.print(display.results_table(entries))
+    console.print(results_table.results_table(entries))
     text = console.file.getvalue()
     assert "…" not in text
     for entry in entries:
