@@ -23,7 +23,6 @@ from veldt.meta import errors
 from veldt.meta.train import config as config_lib
 from veldt.meta.train import display, log, meta_figures
 from veldt.meta.train.meta_figures import Curve, Stretch
-from veldt.tasks.common import errors as task_errors
 from veldt.tasks.common.config import older_config
 from veldt.tasks.common.disk import atomic_files, run_directory
 from veldt.tasks.common.html import page as page_lib
@@ -100,14 +99,11 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
     Raises:
       MetaTrainError: There is no run, it has written nothing down yet, or its files are damaged.
       WeightsError: Its weight file is damaged.
-      TaskError: The report cannot be written.
+      FileError: The report cannot be written.
     """
     text = render(run_dir)
     path = run_dir / REPORT_FILE if output is None else output
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise task_errors.TaskError(f"{path} cannot be written: {error.strerror}") from None
+    atomic_files.make_folder(path.parent)
     atomic_files.write_bytes(path, text.encode(errors="replace"))
     return path
 

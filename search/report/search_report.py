@@ -12,7 +12,6 @@ from typing import Final
 import yaml
 
 from veldt.search import objectives
-from veldt.search.errors import SearchError
 from veldt.search.evolution import counts
 from veldt.search.language import printing
 from veldt.search.program import Program
@@ -75,14 +74,11 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
 
     Raises:
       StoreError: there is no run, it has scored nothing yet, or its store is damaged.
-      SearchError: the file cannot be written.
+      FileError: the file cannot be written.
     """
     text = render(run_dir)
     path = run_dir / REPORT_FILE if output is None else output
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SearchError(f"the report {path} cannot be written: {error.strerror}") from None
+    atomic_files.make_folder(path.parent)
     atomic_files.write_text(path, text, errors="replace")
     return path
 
