@@ -6,11 +6,12 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs-ready
 RUN_DIR ?= runs/quickstart
 TEST_JOBS ?= 2
 SUITE ?= small
 
-.PHONY: help setup quickstart test test-all test-newest catalogue lint format soak bench archive wheel clean
+.PHONY: help setup quickstart docs test test-all test-newest catalogue lint format soak bench archive wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -25,6 +26,14 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "making $(VENV) (about two minutes, 1.3 GB)"; "$(PYTHON)" -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	@touch $@
+
+docs: $(DOCS_READY)  ## The site, in docs/_build/html; a warning is an error, and nothing is fetched
+	$(BIN)/python -m sphinx -b html -E -W --keep-going -q docs docs/_build/html
+	@echo "wrote docs/_build/html/index.html"
 
 quickstart: $(READY)  ## A real search on digits, a rule exported and trained with, a report
 	$(BIN)/python -m veldt search quickstart --run-dir $(RUN_DIR) --resume
@@ -47,7 +56,7 @@ test-newest: $(READY)  ## The language, the rules and the interpreter on this ma
 lint: $(READY)  ## ruff and mypy, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy veldt $(wildcard benchmarks/*.py examples/*.py)
+	$(BIN)/mypy veldt $(wildcard benchmarks/*.py examples/*.py docs/_generate/*.py)
 
 format: $(READY)  ## Let ruff fix and format what it can
 	$(BIN)/ruff check --fix .
@@ -56,7 +65,7 @@ format: $(READY)  ## Let ruff fix and format what it can
 soak: $(READY)  ## A search on several nodes, with everything going wrong, for ten minutes
 	$(BIN)/python benchmarks/soak.py
 
-bench: $(READY)  ## Every number that the README quotes
+bench: $(READY)  ## Every number that the docs quote
 	@for script in $(filter-out $(addprefix benchmarks/,archive.py discovered.py hollow.py lanes.py ship_weights.py tempting_tasks.py untrained.py schedule_%.py),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 archive: $(READY)  ## The baselines' runs on SUITE, which are shipped: hours
@@ -69,5 +78,5 @@ wheel: $(READY)  ## dist/veldt-*.whl, for the nodes of a cluster
 	@ls dist/*.whl
 
 clean:  ## Remove caches and build outputs; .venv, .venv-newest and runs/ stay
-	rm -rf build dist *.egg-info src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build *.egg-info src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -path './$(VENV)*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

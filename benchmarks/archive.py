@@ -18,9 +18,10 @@ from pathlib import Path
 from veldt import config as config_lib
 from veldt.tasks import registry, suites, task_fingerprint
 from veldt.tasks.benchmark import archive as archive_lib
-from veldt.tasks.benchmark import display, evaluate
+from veldt.tasks.benchmark import evaluate
 from veldt.tasks.benchmark.protocol import baselines
 from veldt.tasks.benchmark.runs.cache import Shelf
+from veldt.tasks.common.progress import choose
 
 RUNS = Path("runs/archive")
 CANDIDATES = tuple(baselines.BASELINES.values())
@@ -38,7 +39,7 @@ def main(words: Sequence[str]) -> None:
         archive = archive_lib.gather(suite, CANDIDATES, shelf, fingerprints)
     else:
         config = config_lib.make_config(evaluate.EvaluateConfig, words[1:])
-        watcher = display.make_watcher()
+        watcher = choose.make_display()
         try:
             archive = archive_lib.run_baselines(
                 suite, CANDIDATES, config.pool, shelf, watcher, archive_lib.shipped()

@@ -91,16 +91,16 @@ def record(
     data: report_data.RunData, found: best_rule.Best, rows: dict[str, dict[str, Any]], suite: str
 ) -> dict[str, Any]:
     """Return all that is kept of where a rule comes from."""
-    tally = data.tally
+    counts = data.counts
     return {
         "learning_rate": found.learning_rate,
         "provenance": dict(found.provenance),
         "config": dict(data.config),
         "store": {
-            "proposals": tally.num_told,
-            "sources": dict(tally.sources),
-            "statuses": dict(tally.statuses),
-            "challenges": tally.num_challenges,
+            "proposals": counts.num_told,
+            "sources": dict(counts.sources),
+            "statuses": dict(counts.statuses),
+            "challenges": counts.num_challenges,
             "challenges_won": data.num_won,
             "search_s": data.search_s,
             "spent": [dataclasses.asdict(one) for one in data.spent],

@@ -37,7 +37,7 @@ from unittest import mock
 from veldt import config
 from veldt.search import simplify
 from veldt.search.config.search_config import SearchConfig
-from veldt.search.evaluation import fingerprint
+from veldt.search.evaluation import fingerprint, probe
 from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.evolution import mutation
 from veldt.search.evolution.engine import Evolution
@@ -114,6 +114,7 @@ def install(watch: Stopwatch, undo: contextlib.ExitStack) -> None:
     for name, owner, function in (
         ("mutate", mutation, "mutate"),
         ("lower and hash", dataflow, "lower"),
+        ("fingerprint", probe, "run"),
         ("fingerprint", fingerprint, "fingerprint"),
         ("simplify", simplify, "prune"),
         ("encode", encode, "encode"),
@@ -160,8 +161,7 @@ def measure(num_proposals: int, seed: int, *, parts: bool) -> dict[str, Any]:
             wrapped = watch.timed("stand-in", Worker.__call__)
             undo.enter_context(mock.patch.object(Worker, "__call__", wrapped))
         engine = driver.OrderedDriver(pool, window=settings.window)
-        evolution = Evolution(settings, store, engine.run_now)
-        evolution.start()
+        evolution = Evolution.start(settings, store, engine.run_now)
         watch.seconds.clear()
 
         asking = [0.0, 0.0]  # seconds by the clock and of processor time
@@ -183,7 +183,7 @@ def measure(num_proposals: int, seed: int, *, parts: bool) -> dict[str, Any]:
         stand_in_s = watch.seconds.pop("stand-in")
         driver_s = total_s - stand_in_s
         lengths = store.rows("SELECT AVG(statements) AS genotype, AVG(live) AS live FROM proposal")
-        trained = evolution.sources["evaluated"]
+        trained = evolution.counts.num_trained
     result = {
         "seed": seed,
         "results_per_s": num_proposals / driver_s,
@@ -194,7 +194,7 @@ def measure(num_proposals: int, seed: int, *, parts: bool) -> dict[str, Any]:
         "cpu_us_per_ask": asking[1] / num_proposals * 1e6,
         "us_per_trained": driver_s / trained * 1e6,
         "trained_share": trained / num_proposals,
-        "ok_share": evolution.statuses["ok"] / trained,
+        "ok_share": evolution.counts.statuses["ok"] / trained,
         "mean_statements": lengths[0],
     }
     if parts:

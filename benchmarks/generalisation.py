@@ -17,7 +17,8 @@ from pathlib import Path
 
 import veldt
 from veldt.tasks import suites
-from veldt.tasks.benchmark import display
+from veldt.tasks.benchmark import comparison_table
+from veldt.tasks.common.progress import choose
 from veldt.tasks.shipped import image_models, images, supervised
 
 RESULTS = Path(__file__).parent / "results" / "generalisation.json"
@@ -38,12 +39,12 @@ def very_wide() -> supervised.SupervisedTask:
 
 def main(rules: Sequence[str]) -> None:
     """Compare, print the table, write the scores task by task."""
-    watcher = display.make_watcher()
+    watcher = choose.make_display()
     try:
         results = veldt.evaluate(rules, SUITE, out=RUNS, watcher=watcher, step_times=False)
     finally:
         watcher.close()
-    display.print_results(results)
+    comparison_table.print_results(results)
     rows = {
         row.label: {
             score.task: {

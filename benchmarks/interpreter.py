@@ -30,7 +30,7 @@ import optax
 
 from veldt.search import rule_sources, simplify
 from veldt.search.config import evolution_config, proxy_config
-from veldt.search.evaluation import evaluator, fingerprint, jobs
+from veldt.search.evaluation import evaluator, fingerprint, jobs, probe
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evolution import mutation
 from veldt.search.language import dataflow
@@ -54,7 +54,7 @@ def candidates(count: int, seed: int, length: int = LENGTH) -> list[Genotype]:
             genotype = mutation.mutate(rng, genotype, config).genotype
             flow = dataflow.lower(genotype.program, fold=True)
             if len(flow.live_nodes) == length:
-                seen = fingerprint.fingerprint(flow, genotype.learning_rate)
+                seen = fingerprint.fingerprint(probe.run(flow), genotype.learning_rate)
                 if seen.finite:
                     found[seen.digest] = genotype
                 break

@@ -159,8 +159,7 @@ def search(
     """
     with Store.create(folder) as store:
         engine = driver.OrderedDriver(pool, window=search_config.window)
-        evolution = Evolution(search_config, store, around(engine.run_now))
-        evolution.start()
+        evolution = Evolution.start(search_config, store, around(engine.run_now))
 
         def ask(index: int) -> driver.Proposal:
             proposal = evolution.ask(index) if index < num_proposals else driver.Stop()
@@ -275,7 +274,7 @@ def simulate(
         "jobs_per_s": (after.num_done - before.num_done) / (until - since),
         "utilisation": (after.busy_s - before.busy_s) / alive_s,
         "in_challenges": (held_after - held_before) / (until - since),
-        "num_challenges": evolution.num_challenges,
+        "num_challenges": evolution.counts.num_challenges,
         "jobs_per_proposal": (after.num_done - before.num_done) / (last - first),
         "wasted": (after.wasted_s - before.wasted_s) / alive_s,
         "simulated_s": until - since,

@@ -351,8 +351,7 @@ def measure_cache(num_children: int) -> dict[str, Any]:
         InlinePool(EvaluatorFactory(settings.evaluator)) as pool,
     ):
         engine = driver.OrderedDriver(pool, window=settings.window)
-        evolution = Evolution(settings, store, engine.run_now)
-        evolution.start()
+        evolution = Evolution.start(settings, store, engine.run_now)
 
         def ask(index: int) -> driver.Proposal:
             return evolution.ask(index) if index < num_children else driver.Stop()

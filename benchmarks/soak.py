@@ -48,10 +48,11 @@ from veldt.search.config import finals_config, proxy_config
 from veldt.search.config import search_config as search_config_lib
 from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.language import dataflow
-from veldt.search.run import display, rerun
+from veldt.search.run import rerun, search_view
 from veldt.search.run import run_search as run
 from veldt.search.storage import integrity
 from veldt.search.storage.store import Store
+from veldt.tasks.common.progress import choose
 from veldt.tasks.pool import config
 
 RESULTS: Final = Path(__file__).parent / "results" / "soak.json"
@@ -156,7 +157,7 @@ def drive(args: argparse.Namespace) -> None:
     settings = search_config(args.seed, args.evaluations, pool)
     with open(args.run_dir / "progress.txt", "a", encoding="utf-8") as progress:
         factory = Make(Factory(str(args.orders), 0.06))
-        view = display.make_display(progress)
+        view = search_view.SearchView(choose.make_display(progress))
         run.run_search(settings, args.run_dir, resume=True, view=view, factory=factory)
 
 

@@ -49,5 +49,9 @@ class Program(AbstractProgram):
 
     @property
     def as_optax(self) -> optax_transform.OptaxFactory:
-        """Make an Optax transform: `as_optax(learning_rate, **constants)`."""
+        """Return the factory of an Optax transform, `as_optax(learning_rate, **constants)`.
+
+        Its signature names the program's constants. A program that reads a guessed role takes
+        `roles=veldt.Roles(...)` too.
+        """
         return optax_transform.optax_factory(self)

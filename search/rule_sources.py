@@ -133,8 +133,8 @@ def load_rule(source: str | Path) -> Program:
     if os.path.isdir(path):
         if not (path / best_rule.RULE_FILE).is_file():
             raise UnknownRuleError(
-                f"{str(path)!r} is a directory without {best_rule.RULE_FILE}, which a search writes "
-                f"when it has scored a program; {run_directory.describe(path)}"
+                f"{str(path)!r} is a directory without {best_rule.RULE_FILE}, which a search "
+                f"writes when it has scored a program; {run_directory.describe(path)}"
             )
         _check_unchanged(path)
         return _read(path / best_rule.RULE_FILE)

@@ -17,7 +17,7 @@ PATHS = house.find_modules(ROOT)
 NAMES = sorted(name if name.startswith("veldt") else f"veldt.{name}" for name in PATHS)
 MAX_ENTRIES = 19  # Of a folder, its `__init__.py` and what it holds besides modules counted.
 # What every room or engine has one of, under one name.
-ROLES = {"base", "config", "display", "errors", "registry", "report"}
+ROLES = {"base", "config", "display", "errors", "registry", "report", "types"}
 
 
 def python(code):

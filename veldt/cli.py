@@ -154,17 +154,19 @@ def _search_config() -> type:
 
 def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.search.config import search_config
-    from veldt.search.run import display
+    from veldt.search.run import results_table, search_view
     from veldt.search.run import run_search as run
+    from veldt.tasks.common.progress import choose
 
     settings = config_lib.load_config(search_config.SearchConfig, args.config, overrides)
     run_dir = _place("search", settings, args, overrides)
     _leave_accelerators_to_workers(settings.pool)
-    view = display.make_display()
+    display = choose.make_display()
+    view = search_view.SearchView(display)
     again = _again("search", args, run_dir, overrides)
-    with args.stopper.showing(view, f"all that was told is stored. To go on: {again}"):
+    with args.stopper.showing(display, f"all that was told is stored. To go on: {again}"):
         result = run.run_search(settings, run_dir, resume=args.resume, view=view)
-    display.print_results(result.entries, run_dir, config=settings)
+    results_table.print_results(result.entries, run_dir, config=settings)
 
 
 def _place(command: str, settings: Any, args: argparse.Namespace, overrides: Sequence[str]) -> Path:
@@ -199,19 +201,21 @@ def _meta_train_config() -> type:
 
 
 def _meta_train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from veldt.meta.train import display
     from veldt.meta.train import run_meta_training as run
+    from veldt.meta.train import training_view
     from veldt.tasks.common import compiling
+    from veldt.tasks.common.progress import choose
 
     settings: Any = config_lib.load_config(_meta_train_config(), args.config, overrides)
     run_dir = _place("meta-train", settings, args, overrides)
     _leave_accelerators_to_workers(settings.pool)
     compiling.keep_compiled()
-    view = display.make_display()
+    display = choose.make_display()
+    view = training_view.TrainingView(display)
     again = _again("meta-train", args, run_dir, overrides)
-    with args.stopper.showing(view, f"what was reached is stored. To go on: {again}"):
+    with args.stopper.showing(display, f"what was reached is stored. To go on: {again}"):
         result = run.run_meta_training(settings, run_dir, resume=args.resume, view=view)
-    display.print_result(result.progress, run_dir)
+    training_view.print_result(result.progress, run_dir)
 
 
 def _tune_config() -> type:
@@ -221,18 +225,20 @@ def _tune_config() -> type:
 
 
 def _tune(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from veldt.meta.tune import display
     from veldt.meta.tune import run_tuning as run
+    from veldt.meta.tune import tuning_view
     from veldt.tasks.common import compiling
+    from veldt.tasks.common.progress import choose
 
     settings: Any = config_lib.load_config(_tune_config(), args.config, overrides)
     run_dir = _place("tune", settings, args, overrides)
     compiling.keep_compiled()
-    view = display.make_display()
+    display = choose.make_display()
+    view = tuning_view.TuningView(display)
     again = _again("tune", args, run_dir, overrides)
-    with args.stopper.showing(view, f"what was reached is stored. To go on: {again}"):
+    with args.stopper.showing(display, f"what was reached is stored. To go on: {again}"):
         result = run.run_tuning(settings, run_dir, resume=args.resume, view=view)
-    display.print_result(settings, result.progress, result.numbers, run_dir, result.rivals)
+    tuning_view.print_result(settings, result.progress, result.numbers, run_dir, result.rivals)
 
 
 def _again(command: str, args: argparse.Namespace, run_dir: Path, overrides: Sequence[str]) -> str:
@@ -265,19 +271,20 @@ def _evaluate_config() -> type:
 
 def _evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt import evaluation
-    from veldt.tasks.benchmark import display, evaluate
+    from veldt.tasks.benchmark import comparison_table, evaluate
+    from veldt.tasks.common.progress import choose
 
     settings = config_lib.make_config(evaluate.EvaluateConfig, overrides)
     _leave_accelerators_to_workers(settings.pool)
     suite = evaluation.load_suite(args.suite)
     candidates = [evaluation.load_candidate(rule) for rule in args.rules]
     folder = args.out or Path("runs") / f"evaluate_{suite.name}"
-    watcher = display.make_watcher()
+    display = choose.make_display()
     words = ["veldt", "evaluate", *args.rules, "--suite", args.suite, "--out", str(folder)]
     again = shlex.join([*words, *overrides])
-    with args.stopper.showing(watcher, f"finished runs are stored. To go on: {again}"):
-        results = evaluate.evaluate(suite, candidates, settings, folder, watcher)
-    display.print_results(results)
+    with args.stopper.showing(display, f"finished runs are stored. To go on: {again}"):
+        results = evaluate.evaluate(suite, candidates, settings, folder, display)
+    comparison_table.print_results(results)
     for path in evaluation.write_results(results, folder):
         print(f"wrote {path}")
 

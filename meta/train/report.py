@@ -21,10 +21,11 @@ from veldt.learned_opt import shipped
 from veldt.learned_opt import weight_files as weights
 from veldt.meta import errors
 from veldt.meta.train import config as config_lib
-from veldt.meta.train import display, log, meta_figures
+from veldt.meta.train import log, meta_figures
 from veldt.meta.train.meta_figures import Curve, Stretch
 from veldt.tasks.common.config import older_config
 from veldt.tasks.common.disk import atomic_files, run_directory
+from veldt.tasks.common.formatting import duration
 from veldt.tasks.common.html import page as page_lib
 from veldt.tasks.common.html.markup import Html, definitions, join, table, tag
 from veldt.tasks.common.nan_last import lowest
@@ -175,7 +176,7 @@ def _headline(data: RunData, run_dir: Path) -> Html:
         "updates": f"{len(data.updates):,} of {data.num_updates:,}",
         "inner steps": f"{num_steps:,.0f}",
         "worker-hours": f"{data.total('worker_s') / 3600:.2f}",
-        "wall clock": display.duration(wall_s),
+        "wall clock": duration(wall_s),
         "rate": f"{num_steps / wall_s:,.0f} inner steps per second" if wall_s > 0 else "-",
         "seed": data.config["seed"],
     }

@@ -1,8 +1,8 @@
 """Running a meta-training: the run directory, the pool, the loop and its records, put together.
 
-A run directory holds all of a run: `run.json`, `config.yaml`, `checkpoints/`, `metrics.jsonl`, `weights.npz`
-(the best by meta-validation, or the last where there is none), and `last.npz`. Where it was
-killed, `resume=True` goes on, and on the CPU ends with the same weights, bit for bit.
+A run directory holds all of a run: `run.json`, `config.yaml`, `checkpoints/`, `metrics.jsonl`,
+`weights.npz` (the best by meta-validation, or the last where there is none), and `last.npz`. Where
+it was killed, `resume=True` goes on, and on the CPU ends with the same weights, bit for bit.
 """
 
 import contextlib
@@ -18,7 +18,14 @@ from veldt.learned_opt import weight_files as weights
 from veldt.learned_opt.base import MetaParams
 from veldt.learned_opt.blocks import accumulators
 from veldt.meta import checkpoint, errors
-from veldt.meta.train import build, config, display, gradient_worker, log, meta_training
+from veldt.meta.train import (
+    build,
+    config,
+    gradient_worker,
+    log,
+    meta_training,
+    training_view,
+)
 from veldt.tasks import base
 from veldt.tasks.common import stopping, versions
 from veldt.tasks.common.config import codec
@@ -54,7 +61,7 @@ def run_meta_training(
     run_dir: Path,
     *,
     resume: bool = False,
-    view: display.Display | None = None,
+    view: training_view.TrainingView | None = None,
 ) -> MetaTrainResult:
     """Run a meta-training to its end.
 
@@ -72,7 +79,7 @@ def run_meta_training(
       KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` goes on.
     """
     # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
-    view = display.Silent() if view is None else view
+    view = training_view.TrainingView() if view is None else view
     view.doing("loading tasks and drawing task families")
     factory = gradient_worker.GradientWorkerFactory(settings)
     families = factory().families
@@ -226,7 +233,10 @@ class _Watcher:
     """Hands what happens to the view and to the logs."""
 
     def __init__(
-        self, settings: config.MetaTrainConfig, view: display.Display, logs: list[log.Log]
+        self,
+        settings: config.MetaTrainConfig,
+        view: training_view.TrainingView,
+        logs: list[log.Log],
     ):
         self._config = settings
         self._view = view

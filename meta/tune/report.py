@@ -15,11 +15,11 @@ import yaml
 
 from veldt.meta import errors
 from veldt.meta.train import log
-from veldt.meta.train.display import duration
 from veldt.meta.tune import comparison, schedule_file
 from veldt.meta.tune import config as config_lib
 from veldt.tasks.common.config import older_config
 from veldt.tasks.common.disk import atomic_files, run_directory
+from veldt.tasks.common.formatting import duration
 from veldt.tasks.common.html import page as page_lib
 from veldt.tasks.common.html import plot as plot_lib
 from veldt.tasks.common.html.markup import Html, definitions, table, tag

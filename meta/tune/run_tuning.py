@@ -1,7 +1,7 @@
 """Running a tuning: the run directory, the loop and its records, put together.
 
-A run directory holds all of a run: `run.json`, `config.yaml`, `checkpoints/`, `metrics.jsonl`, and what was
-found, the best by the looks: `schedules.py` and `tuned.npz`. Where it was killed, `resume=True`
+A run directory holds all of a run: `run.json`, `config.yaml`, `checkpoints/`, `metrics.jsonl`,
+and the best found: `schedules.py` and `tuned.npz`. Where it was killed, `resume=True`
 goes on, and on the CPU ends with the same numbers, bit for bit. `comparison.json` says whether it
 was worth it.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from veldt.meta import checkpoint
 from veldt.meta.train import log
-from veldt.meta.tune import comparison, config, display, loop, problem, schedule_file
+from veldt.meta.tune import comparison, config, loop, problem, schedule_file, tuning_view
 from veldt.tasks.common import stopping
 from veldt.tasks.common.config import codec
 from veldt.tasks.common.disk.run_directory import RunDirectory, Terms
@@ -46,7 +46,7 @@ def run_tuning(
     run_dir: Path,
     *,
     resume: bool = False,
-    view: display.Display | None = None,
+    view: tuning_view.TuningView | None = None,
 ) -> TuneResult:
     """Run a tuning to its end.
 
@@ -65,7 +65,7 @@ def run_tuning(
     """
     # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
     schedule_file.check_names(settings)
-    view = display.Silent() if view is None else view
+    view = tuning_view.TuningView() if view is None else view
     view.doing(f"loading {settings.task}")
     subject = problem.Problem(settings)
     with contextlib.ExitStack() as stack:
@@ -128,7 +128,9 @@ def _write_found(
 class _Watcher:
     """Hands what happens to the view and to the log."""
 
-    def __init__(self, settings: config.TuneConfig, view: display.Display, lines: log.JsonLog):
+    def __init__(
+        self, settings: config.TuneConfig, view: tuning_view.TuningView, lines: log.JsonLog
+    ):
         self._config = settings
         self._view = view
         self._lines = lines

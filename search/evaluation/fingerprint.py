@@ -16,9 +16,6 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from veldt.search.evaluation import probe
-from veldt.search.language.dataflow import Dataflow
-
 # float32 keeps 23 mantissa bits; rounding to 16 leaves about five decimal digits.
 _DROPPED_BITS: Final = 7
 
@@ -30,15 +27,15 @@ class Fingerprint(NamedTuple):
     finite: bool  # False where an update was infinite or NaN
 
 
-def fingerprint(flow: Dataflow, learning_rate: float) -> Fingerprint:
-    """Runs the probe on a lowered program.
+def fingerprint(updates: NDArray[np.float64], learning_rate: float) -> Fingerprint:
+    """Return the hash of what a program does on the probe.
 
     Args:
-      flow: a lowered program; its constants count with their defaults.
+      updates: the program's, as `probe.run` gives them.
       learning_rate: scales the updates: programs are compared by the steps that they would take.
     """
     with np.errstate(all="ignore"):
-        steps = learning_rate * probe.run(flow)
+        steps = learning_rate * updates
         digest = hashlib.sha1(_rounded(steps)).hexdigest()
     return Fingerprint(digest, bool(np.isfinite(steps).all()))
 

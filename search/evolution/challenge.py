@@ -18,6 +18,7 @@ from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.jobs import EvalJob, Run
 from veldt.search.evolution import job_records
 from veldt.search.evolution.job_records import Record
+from veldt.search.evolution.population import Place
 
 
 @final
@@ -26,18 +27,23 @@ class Incumbent:
     """The best so far.
 
     Attributes:
-      candidate: its id in the store.
-      genotype: its live program and learning rate.
-      fitness: on the search's seeds.
-      fresh: mean log loss over all fresh seeds that it has met; None before its first challenge.
-      meta: on the meta-validation tasks; None where it failed there or there are none.
+      candidate: the id in the store.
+      place: the place in the population, past or present.
+      genotype: the live program and the learning rate.
+      fresh: mean log loss over all fresh seeds met; None before the first challenge.
+      meta: score on the meta-validation tasks; None where it failed there or there are none.
     """
 
     candidate: int
+    place: Place
     genotype: Genotype
-    fitness: float
     fresh: float | None
     meta: float | None
+
+    @property
+    def fitness(self) -> float:
+        """The score on the search's seeds."""
+        return self.place.member.fitness
 
 
 @final

@@ -5,69 +5,114 @@ probe or ignored the gradient there, or that the interpreter has no room for, co
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
-from veldt.search.evolution.engine import Evolution
+from veldt.search.evaluation.jobs import Status
+from veldt.search.storage.store import Store
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """A search's counts, from the engine while it runs or from the store later.
+@dataclass(slots=True)
+class Counts:
+    """A search's counts. The engine has one and brings it up to date, others only read it.
 
     Attributes:
       num_told: proposals told.
-      max_evaluations: distinct programs to train.
       sources: proposals by where their score came from.
       statuses: distinct candidates by what became of them, the initial rule not counted.
       num_invalid: draws thrown away.
-      num_statements: of all genotypes proposed.
-      num_live: of those, the ones that mattered.
-      num_challenges: of the incumbent, the initial rule's own entry counted.
+      num_statements: statements of all genotypes proposed.
+      num_live: live instructions of all genotypes proposed.
+      num_challenges: challenges of the incumbent, the initial rule's own entry counted.
     """
 
-    num_told: int
-    max_evaluations: int
-    sources: Counter[str]
-    statuses: Counter[str]
-    num_invalid: int
-    num_statements: int
-    num_live: int
-    num_challenges: int
+    num_told: int = 0
+    sources: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+    num_invalid: int = 0
+    num_statements: int = 0
+    num_live: int = 0
+    num_challenges: int = 0
+
+    @classmethod
+    def read(cls, store: Store) -> "Counts":
+        """Return the counts of what a store holds."""
+        sources = store.rows("SELECT source AS name, COUNT(*) AS n FROM proposal GROUP BY source")
+        statuses = store.rows(
+            "SELECT status AS name, COUNT(*) AS n FROM candidate WHERE id > 0 GROUP BY status"
+        )
+        sums = store.rows(
+            "SELECT COUNT(*) AS told, COALESCE(SUM(invalid), 0) AS invalid, "
+            "COALESCE(SUM(statements), 0) AS statements, COALESCE(SUM(live), 0) AS live "
+            "FROM proposal"
+        )[0]
+        return cls(
+            num_told=int(sums["told"]),
+            sources=Counter({str(row["name"]): int(row["n"]) for row in sources}),
+            statuses=Counter({str(row["name"]): int(row["n"]) for row in statuses}),
+            num_invalid=int(sums["invalid"]),
+            num_statements=int(sums["statements"]),
+            num_live=int(sums["live"]),
+            num_challenges=int(store.first("SELECT COUNT(*) FROM challenge")),
+        )
+
+    def add(
+        self,
+        source: str,
+        status: Status | None,
+        *,
+        num_invalid: int,
+        num_statements: int,
+        num_live: int,
+        challenged: bool,
+    ) -> None:
+        """Count a proposal told, with what became of its candidate if that is a new one."""
+        self.num_told += 1
+        self.sources[source] += 1
+        if status is not None:
+            self.statuses[status.value] += 1
+        self.num_invalid += num_invalid
+        self.num_statements += num_statements
+        self.num_live += num_live
+        self.num_challenges += challenged
+
+    @property
+    def num_trained(self) -> int:
+        """Distinct programs trained."""
+        return self.sources["evaluated"]
+
+    @property
+    def num_cached(self) -> int:
+        """Proposals that a cache answered."""
+        return self.sources["structure"] + self.sources["behaviour"]
+
+    @property
+    def num_candidates(self) -> int:
+        """Distinct candidates, the initial rule included."""
+        return 1 + self.statuses.total()
 
 
-def of(evolution: Evolution) -> Tally:
-    """A running search's counts."""
-    return Tally(
-        num_told=evolution.num_told,
-        max_evaluations=evolution.config.max_evaluations,
-        sources=evolution.sources,
-        statuses=evolution.statuses,
-        num_invalid=evolution.num_invalid,
-        num_statements=evolution.num_statements,
-        num_live=evolution.num_live,
-        num_challenges=evolution.num_challenges,
-    )
+def figures(counts: Counts, max_evaluations: int) -> dict[str, str]:
+    """Return a search's figures, by the names under which they are shown.
 
-
-def counts(tally: Tally) -> dict[str, str]:
-    """A search's figures, by the names under which they are shown."""
-    sources, statuses = tally.sources, tally.statuses
-    trained = sources["evaluated"]
+    Args:
+      counts: the search's.
+      max_evaluations: distinct programs that the search trains at most.
+    """
+    sources, statuses, trained = counts.sources, counts.statuses, counts.num_trained
     # Those that diverged on the probe cost no training.
     diverged = statuses["diverged"] - sources["probe"]
-    drawn = tally.num_told + tally.num_invalid
-    cached = sources["structure"] + sources["behaviour"]
+    drawn = counts.num_told + counts.num_invalid
     return {
-        "trained": f"{trained:,} of {tally.max_evaluations:,} distinct programs",
-        "proposed": f"{tally.num_told:,}",
+        "trained": f"{trained:,} of {max_evaluations:,} distinct programs",
+        "proposed": f"{counts.num_told:,}",
         "from cache": (
-            f"{share(cached, tally.num_told)} "
+            f"{share(counts.num_cached, counts.num_told)} "
             f"({sources['structure']:,} by structure, {sources['behaviour']:,} by behaviour)"
         ),
-        "dead statements": share(tally.num_statements - tally.num_live, tally.num_statements),
-        "invalid draws": share(tally.num_invalid, drawn),
+        "dead statements": share(counts.num_statements - counts.num_live, counts.num_statements),
+        "invalid draws": share(counts.num_invalid, drawn),
         "rejected": f"{share(statuses['rejected'], trained)} of the trained, before their end",
         "diverged": (
             f"{share(diverged, trained)} of the trained; {sources['probe']:,} already on the probe"
@@ -80,7 +125,7 @@ def counts(tally: Tally) -> dict[str, str]:
             f"{statuses['timeout']:,} out of time, {statuses['killed']:,} killed their workers, "
             f"{statuses['error']:,} other errors"
         ),
-        "challenges": f"{max(tally.num_challenges - 1, 0):,} of the best, on fresh seeds",
+        "challenges": f"{max(counts.num_challenges - 1, 0):,} of the best, on fresh seeds",
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, final
 
 from veldt.search.config.search_config import SearchConfig
-from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
+from veldt.search.evaluation.jobs import EvalJob, Outcome, Run, RunResult, Status
 from veldt.search.storage.store import Store
 from veldt.tasks.pool import driver
 from veldt.tasks.pool.base import JobResult, JobStatus
@@ -34,6 +34,12 @@ class Record:
     job: EvalJob
     run: RunResult
     message: str = ""
+
+
+def search_runs(config: SearchConfig) -> tuple[Run, ...]:
+    """Return the training runs that a fitness is the mean of."""
+    proxies, seeds = range(len(config.tasks)), range(config.seeds_per_task)
+    return tuple(Run(proxy, seed) for seed in seeds for proxy in proxies)
 
 
 def as_run(config: SearchConfig, job: EvalJob, name: str) -> driver.Run:

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veldt.search.evaluation import probe
-from veldt.search.language.dataflow import Dataflow
 
 # Upper ends of all buckets but the last.
 _SCALING: Final = (0.25, 0.75)
@@ -50,9 +49,8 @@ NOWHERE: Final = Niche(-1, -1, -1, -1, -1)
 """Of rules whose updates on the probe are not finite."""
 
 
-def niche(flow: Dataflow) -> Niche:
-    """The niche of a lowered program; its learning rate has no part in it."""
-    updates = probe.run(flow)
+def niche(updates: NDArray[np.float64]) -> Niche:
+    """Return the niche of a program by its updates on the probe; see `probe.run`."""
     if not np.isfinite(updates).all():
         return NOWHERE
     params, grads = probe.inputs()

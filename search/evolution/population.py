@@ -22,8 +22,8 @@ from typing import Final, NamedTuple, final
 import numpy as np
 
 from veldt.search.config.search_config import SearchConfig
-from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evolution.niches import NOWHERE, Niche
+from veldt.search.evolution.individual import Individual
+from veldt.search.evolution.niches import Niche
 
 INITIAL: Final = -1
 """Stands for the initial rule where a proposal's number does for others."""
@@ -32,14 +32,13 @@ INITIAL: Final = -1
 @final
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A genotype, its fitness (infinity where it has none) and, where niches count, its niche."""
+    """An individual and its fitness, infinity where it has none."""
 
-    genotype: Genotype
+    individual: Individual
     fitness: float
-    niche: Niche = NOWHERE
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Who lives at a place: a proposal's number, or `INITIAL`, and the member."""
 
     proposal: int
@@ -48,12 +47,15 @@ class _Place(NamedTuple):
 
 class _Restart(NamedTuple):
     proposal: int  # the last one before it
-    best: _Place
+    best: Place
 
 
 @final
 class Population:
-    """Members by the number of their proposal. Memory holds one population and the window."""
+    """Members by the number of their proposal. Memory holds one population and the window.
+
+    Nothing is kept of the incumbent but when the last one came, and who it was at each restart.
+    """
 
     def __init__(self, config: SearchConfig, initial: Member, num_founders: int):
         """The population before proposal 0.
@@ -64,9 +66,8 @@ class Population:
           num_founders: the initial rule included; the others are the first proposals.
         """
         self._config = config
-        self._initial = _Place(INITIAL, initial)
+        self._initial = Place(INITIAL, initial)
         self._num_founders = num_founders
-        self._best = self._initial
         self._num_since_best = 0
         self._restarts: list[_Restart] = []
         self.members: dict[int, Member] = {}
@@ -80,36 +81,29 @@ class Population:
         """The first proposal whose member matters, when so many have been told."""
         return num_told - self._config.population_size - self._config.window
 
-    def add(self, index: int, member: Member | None, *, trained: bool, best: bool) -> None:
-        """Takes in the next proposal told.
+    def add(self, index: int, member: Member | None, *, trained: bool, best: Place) -> None:
+        """Take in the next proposal told.
 
         Args:
-          index: its number.
-          member: None where it is older than `needed_from` and was no incumbent.
-          trained: whether it was a new program that was trained.
-          best: whether it became the incumbent.
+          index: the proposal's number.
+          member: the proposal's; None where it is older than `needed_from`.
+          trained: whether the proposal was a new program that was trained.
+          best: the incumbent, now that the proposal is told.
         """
         if member is not None:
             self.members[index] = member
         self.members.pop(self.needed_from(index), None)
-        if best:
-            assert member is not None
-            self._best = _Place(index, member)
-        self._num_since_best = 0 if best else self._num_since_best + trained
+        self._num_since_best = 0 if best.proposal == index else self._num_since_best + trained
         limit = self._config.restart_after
         if limit is not None and self._num_since_best >= limit:
-            self._restarts.append(_Restart(index, self._best))
+            self._restarts.append(_Restart(index, best))
             self._num_since_best = 0
 
-    def draw(self, rng: np.random.Generator, index: int) -> tuple[int, Genotype]:
-        """Holds the tournament for a proposal's parent. The generator is advanced.
-
-        Returns:
-          The parent's number, `INITIAL` for the initial rule, and its genotype.
-        """
+    def draw(self, rng: np.random.Generator, index: int) -> Place:
+        """Hold the tournament for a proposal's parent. The generator is advanced."""
         config = self._config
         if config.parents == "initial":
-            return INITIAL, self._initial.member.genotype
+            return self._initial
         newest = index - config.window
         if config.niche_size is not None:
             return self._draw_by_niche(rng, index, config.niche_size)
@@ -121,12 +115,9 @@ class Population:
             at_home = ages // config.islands * config.islands + home
             ages = np.where(stays, at_home, ages)
         places = [self._at(newest - int(age), newest) for age in ages]
-        winner = min(places, key=lambda place: place.member.fitness)
-        return winner.proposal, winner.member.genotype
+        return min(places, key=lambda place: place.member.fitness)
 
-    def _draw_by_niche(
-        self, rng: np.random.Generator, index: int, niche_size: int
-    ) -> tuple[int, Genotype]:
+    def _draw_by_niche(self, rng: np.random.Generator, index: int, niche_size: int) -> Place:
         """The tournament among the best of each niche, at home or, by migration, anywhere."""
         config = self._config
         newest = index - config.window
@@ -139,21 +130,22 @@ class Population:
             living = [self._at(place, newest) for place in reversed(places)]  # the youngest first
             allowed = self._best_of_niches(living, niche_size)
             drawn.append(allowed[int(rng.integers(len(allowed)))])
-        winner = min(drawn, key=lambda place: place.member.fitness)
-        return winner.proposal, winner.member.genotype
+        return min(drawn, key=lambda place: place.member.fitness)
 
-    def _best_of_niches(self, places: Sequence[_Place], niche_size: int) -> list[_Place]:
+    def _best_of_niches(self, places: Sequence[Place], niche_size: int) -> list[Place]:
         """At most so many of each niche, the fittest, the first of equals; all if none is fit."""
         counts: collections.Counter[Niche] = collections.Counter()
-        best: list[_Place] = []
+        best: list[Place] = []
         for place in sorted(places, key=lambda place: place.member.fitness):
-            niche = place.member.niche
-            if math.isfinite(place.member.fitness) and counts[niche] < niche_size:
+            if not math.isfinite(place.member.fitness):
+                break
+            niche = place.member.individual.lowered.niche
+            if counts[niche] < niche_size:
                 counts[niche] += 1
                 best.append(place)
         return best or list(places)
 
-    def _at(self, place: int, newest: int) -> _Place:
+    def _at(self, place: int, newest: int) -> Place:
         """Who lives at a place when `newest` is the last proposal known to have been told."""
         restart = next((r for r in reversed(self._restarts) if r.proposal <= newest), None)
         if restart is not None and place <= restart.proposal:
@@ -163,4 +155,4 @@ class Population:
             place = (-1 - place) // self._config.islands % self._num_founders - 1
             if not 0 <= place <= newest:
                 return self._initial
-        return _Place(place, self.members[place])
+        return Place(place, self.members[place])

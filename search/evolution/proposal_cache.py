@@ -27,12 +27,11 @@ class Seen:
         self._initial_structure = initial_structure
         self._structures: dict[str, int] = {}  # of proposals asked and not yet told
         self._behaviours: dict[str, int] = {}  # of candidates asked and not yet told
-        self._num_told = int(store.first("SELECT COUNT(*) FROM candidate WHERE id >= 0"))
 
     @property
-    def num_candidates(self) -> int:
-        """How many there are, the initial rule included; also the next one's id."""
-        return self._num_told + len(self._behaviours)
+    def num_pending(self) -> int:
+        """How many candidates have been asked and not yet told."""
+        return len(self._behaviours)
 
     def by_structure(self, structure: str) -> int | None:
         """The candidate of the first proposal with this structure."""
@@ -64,4 +63,3 @@ class Seen:
         self._structures.pop(structure, None)
         if new_behaviour:
             del self._behaviours[new_behaviour]
-            self._num_told += 1

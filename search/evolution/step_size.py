@@ -20,35 +20,35 @@ from typing import Final
 import numpy as np
 
 from veldt.search.evaluation import probe
-from veldt.search.evaluation.genotype import MAX_RATE, MIN_RATE, Genotype
-from veldt.search.evolution.mutation import Child
-from veldt.search.language import dataflow
-from veldt.search.program import Program
+from veldt.search.evaluation.genotype import MAX_RATE, MIN_RATE
+from veldt.search.evolution.individual import Individual, LoweredProgram
 
-STRUCTURAL: Final = frozenset(("insert", "delete", "modify"))
+_STRUCTURAL: Final = frozenset(("insert", "delete", "modify"))
 MAX_RATIO: Final = 1e3  # further off, the probe says little about the tasks
 
 
-def matched(parent: Genotype, child: Child) -> Child:
+def changes_structure(mutation: str) -> bool:
+    """Return whether a mutation, by its names joined by `+`, changes more than numbers."""
+    return not _STRUCTURAL.isdisjoint(mutation.split("+"))
+
+
+def matched(parent: Individual, child: Individual) -> Individual:
     """Return the child with the learning rate at which its steps are as long as its parent's.
 
     Args:
       parent: what was mutated.
-      child: what came of it. It is returned as it is where its structure is the parent's, and where
-        one of the two updates is zero or not finite on the probe.
+      child: what came of it, of another structure. It is returned as it is where one of the two
+        updates is zero or not finite on the probe.
     """
-    if STRUCTURAL.isdisjoint(child.mutation.split("+")):
-        return child
-    before, after = size(parent.program), size(child.genotype.program)
+    before, after = size(parent.lowered), size(child.lowered)
     if not (0 < before < math.inf and 0 < after < math.inf) or before == after:
         return child
     ratio = min(max(before / after, 1 / MAX_RATIO), MAX_RATIO)
     rate = min(max(child.genotype.learning_rate * ratio, MIN_RATE), MAX_RATE)
-    return replace(child, genotype=replace(child.genotype, learning_rate=rate))
+    return child.with_genotype(replace(child.genotype, learning_rate=rate))
 
 
-def size(program: Program) -> float:
-    """The root mean square of a program's updates of the probe's matrix; NaN if one is NaN."""
-    updates = probe.run(dataflow.lower(program, fold=True))
+def size(lowered: LoweredProgram) -> float:
+    """Return the root mean square of the updates of the probe's matrix; NaN if one is NaN."""
     with np.errstate(all="ignore"):
-        return float(np.sqrt(np.mean(updates[:, : math.prod(probe.SHAPES[0])] ** 2)))
+        return float(np.sqrt(np.mean(lowered.updates[:, : math.prod(probe.SHAPES[0])] ** 2)))

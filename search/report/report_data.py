@@ -15,7 +15,7 @@ from typing import Any, Final, final
 from veldt.search.config import search_config
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import StoreError
-from veldt.search.evolution.counts import Tally
+from veldt.search.evolution.counts import Counts
 from veldt.search.program import Program
 from veldt.search.report import op_survival, report_rows
 from veldt.search.report.op_survival import Survival
@@ -66,7 +66,7 @@ class RunData:
       duels: by candidate, those on the lineage that challenged an incumbent.
       meta_runs: log losses of incumbents on meta-validation, by candidate, then by task and seed.
       survival: what became of the ops.
-      tally: counts of the search.
+      counts: proposals, candidates and challenges of the search, in numbers.
       num_won: challenges won.
       spent: by purpose.
       search_s: seconds of search.
@@ -92,7 +92,7 @@ class RunData:
     duels: Mapping[int, Duel]
     meta_runs: Mapping[int, Mapping[tuple[str, int], float]]
     survival: Survival
-    tally: Tally
+    counts: Counts
     num_won: int
     spent: tuple[Spent, ...]
     search_s: float
@@ -174,7 +174,7 @@ def _read(store: Store, run_dir: Path) -> RunData:
             settings.population_size,
             (entry.program for entry in entries if entry.candidate >= 0),
         ),
-        tally=report_rows.tally(store, settings.max_evaluations),
+        counts=Counts.read(store),
         num_won=sum(1 for reign in reigns if reign.proposal >= 0),
         spent=report_rows.spent(store),
         search_s=float(store.rows("SELECT COALESCE(MAX(told_s), 0) AS s FROM proposal")[0]["s"]),

@@ -42,17 +42,17 @@ class Level:
 
 def search_levels(data: RunData) -> tuple[Level, ...]:
     """The funnel of the search, from children drawn to new incumbents."""
-    tally = data.tally
-    sources, statuses = tally.sources, tally.statuses
-    new_structure = tally.num_told - sources["structure"]
+    counts = data.counts
+    sources, statuses = counts.sources, counts.statuses
+    new_structure = counts.num_told - sources["structure"]
     new_behaviour = new_structure - sources["behaviour"]
     trained = sources["evaluated"]
     rejected, diverged = statuses["rejected"], statuses["diverged"] - sources["probe"]
     hollow = statuses["hollow"] - sources["hollow"]
     failed = statuses["timeout"] + statuses["killed"] + statuses["error"]
     return (
-        Level("drawn", tally.num_told + tally.num_invalid, ""),
-        Level("well formed", tally.num_told, "not well formed"),
+        Level("drawn", counts.num_told + counts.num_invalid, ""),
+        Level("well formed", counts.num_told, "not well formed"),
         Level("of new structure", new_structure, "known by structure"),
         Level("of new behaviour", new_behaviour, "known by behaviour"),
         Level(
@@ -66,7 +66,7 @@ def search_levels(data: RunData) -> tuple[Level, ...]:
         ),
         Level(
             "fitter than the incumbent",
-            max(tally.num_challenges - 1, 0),
+            max(counts.num_challenges - 1, 0),
             "not fitter than the best",
         ),
         Level("better on fresh seeds", data.num_won, "not better on fresh seeds"),

@@ -10,7 +10,6 @@ from typing import Final
 
 from veldt.search.report import lineage
 from veldt.search.report.report_data import Duel, RunData
-from veldt.search.run import display
 from veldt.tasks.common import formatting
 from veldt.tasks.common.html.markup import Html, join, table, tag
 
@@ -43,7 +42,7 @@ def section(data: RunData) -> Html:
     steps = lineage.steps(data.initial_program, data.initial_learning_rate, data.lineage, start)
     largest = max((abs(step.gain) for step in steps if step.gain is not None), default=0.0)
     rows: list[tuple[str, Sequence[object]]] = [
-        ("", ("start", data.initial_rule, display.number(start), "", "", "", ""))
+        ("", ("start", data.initial_rule, formatting.signed(start), "", "", "", ""))
     ]
     for step in steps:
         if step.num_neutral:
@@ -57,8 +56,8 @@ def section(data: RunData) -> Html:
                 (
                     f"#{one.candidate}",
                     one.mutation.replace("+", " + "),
-                    one.status if one.fitness is None else display.number(one.fitness),
-                    display.number(step.gain),
+                    one.status if one.fitness is None else formatting.signed(one.fitness),
+                    formatting.signed(step.gain),
                     _bar(step.gain, largest),
                     _duel(data.duels.get(one.candidate)),
                     _change(step.change),
@@ -104,7 +103,7 @@ def _duel(duel: Duel | None) -> str:
     if duel.difference is None:
         return f"{'the other' if duel.won else 'it'} failed, {outcome}"
     error = formatting.plus_minus(duel.standard_error)
-    return f"{display.number(duel.difference)}{error}, {outcome}"
+    return f"{formatting.signed(duel.difference)}{error}, {outcome}"
 
 
 def _change(change: lineage.Change) -> Html:

@@ -9,18 +9,18 @@ from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.finals import conclusion
 from veldt.search.report.report_data import RunData
-from veldt.search.run import display
+from veldt.tasks.common import formatting
 from veldt.tasks.common.html.markup import Html, join, table, tag
 
 
 def headline(data: RunData, run_dir: Path) -> Html:
     """The page's head: the run's name, what was searched, and the outcome."""
-    tally = data.tally
+    counts = data.counts
     start = _join([data.initial_rule, *(one.rule for one in data.settings.founders)])
     searched = (
         f"A search from {start} on {task_names(data.settings.tasks)}: "
-        f"{tally.sources['evaluated']:,} distinct programs trained, {tally.num_told:,} proposed, "
-        f"in {display.seconds(data.search_s)} of search; seed {data.settings.seed}. "
+        f"{counts.num_trained:,} distinct programs trained, {counts.num_told:,} proposed, "
+        f"in {formatting.duration(data.search_s)} of search; seed {data.settings.seed}. "
         f"Scores: {objectives.describe(data.settings.objective)}."
     )
     if data.finished:
@@ -77,7 +77,7 @@ def _comparisons(data: RunData) -> Html:
                     f"{c.loss_change:+.0%}",
                     f"{won} of {len(met)}",
                     _judgement(c),
-                    display.number(c.meta_difference),
+                    formatting.signed(c.meta_difference),
                 ),
             )
         )

@@ -5,11 +5,9 @@ Every value is checked to be of the kind that it should be: what no search wrote
 """
 
 import bisect
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-from veldt.search.evolution.counts import Tally
 from veldt.search.program import Program
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.store import Store
@@ -232,29 +230,6 @@ def meta_runs(store: Store, reigns: tuple[Reign, ...]) -> dict[int, dict[tuple[s
         }
         for reign in reigns
     }
-
-
-def tally(store: Store, max_evaluations: int) -> Tally:
-    """Counts of the search."""
-    sources = store.rows("SELECT source AS name, COUNT(*) AS n FROM proposal GROUP BY source")
-    statuses = store.rows(
-        "SELECT status AS name, COUNT(*) AS n FROM candidate WHERE id > 0 GROUP BY status"
-    )
-    sums = store.rows(
-        "SELECT COUNT(*) AS told, COALESCE(SUM(invalid), 0) AS invalid, "
-        "COALESCE(SUM(statements), 0) AS statements, COALESCE(SUM(live), 0) AS live FROM proposal"
-    )[0]
-    challenges = store.rows("SELECT COUNT(*) AS n FROM challenge")[0]["n"]
-    return Tally(
-        num_told=int(sums["told"]),
-        max_evaluations=max_evaluations,
-        sources=Counter({str(row["name"]): int(row["n"]) for row in sources}),
-        statuses=Counter({str(row["name"]): int(row["n"]) for row in statuses}),
-        num_invalid=int(sums["invalid"]),
-        num_statements=int(sums["statements"]),
-        num_live=int(sums["live"]),
-        num_challenges=int(challenges),
-    )
 
 
 def spent(store: Store) -> tuple[Spent, ...]:

@@ -3,9 +3,9 @@
 import datetime
 from typing import Final
 
-from veldt.search.run import display
 from veldt.search.storage import usage
 from veldt.search.storage.usage import SittingRow, Work
+from veldt.tasks.common import formatting
 from veldt.tasks.common.html.markup import Html, join, table, tag
 
 MAX_WORKERS: Final = 64  # Listed one by one per sitting.
@@ -58,7 +58,7 @@ def _sittings(sittings: tuple[SittingRow, ...]) -> Html:
                 one.began,
                 one.place,
                 one.state if one.state != "working" else "working, or killed",
-                display.seconds(one.elapsed_s),
+                formatting.duration(one.elapsed_s),
                 f"{one.stats.num_workers:,} ({one.stats.backend})",
                 f"{one.stats.num_done:,}",
                 f"{one.stats.busy_s:,.1f}",

@@ -26,9 +26,10 @@ from veldt.search.report import (
     search_figures,
 )
 from veldt.search.report.report_data import RunData
-from veldt.search.run import display
+from veldt.search.run import results_table
 from veldt.search.storage import best_rule as best
 from veldt.search.storage.hall_entries import Entry
+from veldt.tasks.common import formatting
 from veldt.tasks.common.disk import atomic_files
 from veldt.tasks.common.html import page as page_lib
 from veldt.tasks.common.html.markup import Html, definitions, join, table, tag
@@ -164,9 +165,9 @@ def _hall_of_fame(data: RunData) -> Html:
                     entry.length,
                     len(entry.program.slots),
                     "-" if entry.learning_rate is None else f"{entry.learning_rate:.3g}",
-                    display.number(entry.search_fitness),
-                    display.score_with_error(entry),
-                    display.number(entry.meta),
+                    formatting.signed(entry.search_fitness),
+                    results_table.score_with_error(entry),
+                    formatting.signed(entry.meta),
                     _stages(entry, data),
                 ),
             )
@@ -257,10 +258,10 @@ def _incumbents(data: RunData) -> Html:
                 f"#{reign.candidate}" if reign.candidate else data.initial_rule,
                 f"{reign.since:,}",
                 reign.length,
-                display.number(reign.fitness),
-                display.number(reign.fresh),
+                formatting.signed(reign.fitness),
+                formatting.signed(reign.fresh),
                 reign.num_fresh,
-                display.number(reign.meta),
+                formatting.signed(reign.meta),
             ),
         )
         for reign in data.reigns
@@ -310,8 +311,8 @@ def _budget(data: RunData) -> Html:
     )
     heads = ("evaluations", "runs", "training steps", "seconds", "ms per run", "µs per step")
     figures = {
-        "search, wall clock": display.seconds(data.search_s),
-        **counts.counts(data.tally),
+        "search, wall clock": formatting.duration(data.search_s),
+        **counts.figures(data.counts, data.settings.max_evaluations),
         "challenges won": f"{data.num_won:,}",
     }
     parts: list[object] = [

@@ -165,8 +165,7 @@ def _leg(config: SearchConfig, old: Store, new: Store, end: int, *, play: bool) 
     endless = replace(config, max_evaluations=end + 1, time_limit_s=None)
     with inline.InlinePool(lambda: _Recorded(old, config)) as pool:
         engine = driver.OrderedDriver(pool, window=config.window, start=start)
-        evolution = Evolution(endless, new, engine.run_now)
-        evolution.start()
+        evolution = Evolution.start(endless, new, engine.run_now)
         engine.run(lambda i: evolution.ask(i) if i < end else driver.Stop(), evolution.tell)
         if play:
             # Finals that were cut short are played as far as they got.

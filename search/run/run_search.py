@@ -1,8 +1,8 @@
 """Running a search: the run directory, the pool, the engine and the finals, put together.
 
-A run directory holds all of a run: `run.json`, `config.yaml`, `store.sqlite`, `best.py` with `best.json` (from
-the first new best on, at the end the winner), and whatever the user has written from it (reports,
-exports). Where it was killed, `resume=True` goes on.
+A run directory holds all of a run: `run.json`, `config.yaml`, `store.sqlite`, `best.py` with
+`best.json` (from the first new best on, at the end the winner), and whatever the user has written
+from it (reports, exports). Where it was killed, `resume=True` goes on.
 """
 
 import dataclasses
@@ -21,11 +21,12 @@ from veldt.search.evaluation.evaluator import EvaluatorFactory
 from veldt.search.evaluation.jobs import Outcome
 from veldt.search.evolution import founders, job_records
 from veldt.search.evolution.challenge import Incumbent
-from veldt.search.evolution.engine import IGNORES_GRADIENT, Evolution
+from veldt.search.evolution.engine import Evolution
 from veldt.search.evolution.founders import Founder
+from veldt.search.evolution.individual import IGNORES_GRADIENT
 from veldt.search.finals import final_stages
 from veldt.search.language.statements import COPY
-from veldt.search.run import display
+from veldt.search.run.search_view import SearchView
 from veldt.search.storage import best_rule as best
 from veldt.search.storage import integrity, usage
 from veldt.search.storage.hall_entries import Entry
@@ -66,7 +67,7 @@ def run_search(
     run_dir: Path,
     *,
     resume: bool = False,
-    view: display.Display | None = None,
+    view: SearchView | None = None,
     factory: base.WorkerFactory | None = None,
 ) -> SearchResult:
     """Runs a search to its end.
@@ -86,7 +87,7 @@ def run_search(
     """
     # Tasks and rules are loaded before anything is written: a misspelt name leaves no run directory
     # behind.
-    view = view if view is not None else display.Silent()
+    view = view if view is not None else SearchView()
     names = dict.fromkeys(proxy.task for proxy in (*config.tasks, *config.meta_validation))
     view.doing(f"loading {', '.join(names)}")
     start = _start(config, run_dir, resume=resume)
@@ -139,7 +140,7 @@ def _search(
     store: Store,
     workers: base.Pool,
     sitting: Sitting,
-    view: display.Display,
+    view: SearchView,
 ) -> list[Entry]:
     """The search and its finals, on workers that are there."""
     if config.window < workers.num_workers:
@@ -152,21 +153,18 @@ def _search(
         workers, window=config.window, start=num_told, watch=sitting.watch
     )
     starting = _Starting(config, engine.run_now, view)
-    evolution = Evolution(config, store, starting)
     view.phase("compiling the training loops")
-    evolution.start()
+    evolution = Evolution.start(config, store, starting)
     starting.done = True
     _note_limits(view, config, store)
     _write_incumbent(run_dir, config, evolution.incumbent)
-    incumbent = evolution.incumbent.candidate
 
     def tell(index: int, result: JobResult | driver.Ready) -> None:
-        nonlocal incumbent
+        before = evolution.incumbent.candidate
         evolution.tell(index, result)
         if index < len(evolution.founders) - 1:
             _note_trouble(view, evolution.founders[index + 1], result)
-        if evolution.incumbent.candidate != incumbent:
-            incumbent = evolution.incumbent.candidate
+        if evolution.incumbent.candidate != before:
             _write_incumbent(run_dir, config, evolution.incumbent)
             view.best(evolution)
         view.update(evolution)
@@ -177,6 +175,7 @@ def _search(
         sitting.watch()
 
     engine.run(evolution.ask, tell)
+    incumbent = evolution.incumbent.candidate
     return final_stages.Finals(config, incumbent, store, engine.run_now).run(report)
 
 
@@ -184,7 +183,7 @@ def _search(
 class _Starting:
     """`run_now`, which says while a search starts what it waits for."""
 
-    def __init__(self, config: SearchConfig, run_now: job_records.RunNow, view: display.Display):
+    def __init__(self, config: SearchConfig, run_now: job_records.RunNow, view: SearchView):
         self.done = False
         self._tasks = [proxy.task for proxy in config.tasks]
         self._run_now = run_now
@@ -207,9 +206,7 @@ class _Starting:
             yield next(results)
 
 
-def _note_trouble(
-    view: display.Display, founder: Founder, result: JobResult | driver.Ready
-) -> None:
+def _note_trouble(view: SearchView, founder: Founder, result: JobResult | driver.Ready) -> None:
     """Says so where a founder comes to nothing."""
     outcome = result.value if isinstance(result, driver.Ready) else job_records.outcome_of(result)
     if isinstance(outcome, Outcome) and outcome.fitness is None:
@@ -221,7 +218,7 @@ def _note_trouble(
         )
 
 
-def _note_limits(view: display.Display, config: SearchConfig, store: Store) -> None:
+def _note_limits(view: SearchView, config: SearchConfig, store: Store) -> None:
     """Say on which tasks nothing can be found, since the initial rule is at one end of the scale.
 
     Also of a run begun before hollow runs were told: what it has is taken as it is.

@@ -31,6 +31,7 @@ from veldt.tasks.benchmark.scores import scoring, speedup
 from veldt.tasks.benchmark.scores.results import Effort, Results, TaskRecord
 from veldt.tasks.common import errors, spelling
 from veldt.tasks.common.disk.run_directory import RunDirectory, Terms
+from veldt.tasks.common.progress.display import Silent
 from veldt.tasks.pool import config as pool_config
 
 RUN: Final = "run"
@@ -139,9 +140,7 @@ def evaluate(
     evaluation = Evaluation(suite.name, suite.tasks, names, config)
     with RunDirectory(folder, TERMS, evaluation) as directory:
         directory.begin(holds_run=directory.is_known, resume=True)
-        trained = _train(
-            suite, candidates, config, folder, watcher or comparison_runs.Silent(), archive
-        )
+        trained = _train(suite, candidates, config, folder, watcher or Silent(), archive)
     tasks = {entry.task: registry.load_task(entry.task) for entry in suite.tasks}
     references = [
         scoring.Reference(e.task, e.num_steps, trained.adams[e.task], _normalizer(tasks[e.task]))

@@ -1,4 +1,9 @@
-"""How a spread is written behind a figure: never as a zero that reads like certainty."""
+"""Figures as text, for displays and reports alike.
+
+A spread is never written as a zero that reads like certainty.
+"""
+
+import math
 
 
 def plus_minus(error: float | None, decimals: int = 3, sign: str = "±") -> str:
@@ -14,3 +19,17 @@ def plus_minus(error: float | None, decimals: int = 3, sign: str = "±") -> str:
     if round(error, decimals) == 0.0:
         return f" {sign} {error:.0e}"
     return f" {sign} {error:.{decimals}f}"
+
+
+def signed(value: float | None, decimals: int = 3) -> str:
+    """Return a score or a difference with its sign; a dash where there is none."""
+    return "-" if value is None else f"{value:+.{decimals}f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as 0:35, 12:05 or 3:20:15; a dash where it is not known."""
+    if not math.isfinite(seconds):
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from veldt.search.config import finals_config, proxy_config, search_config
-from veldt.search.evaluation import fingerprint
+from veldt.search.evaluation import fingerprint, probe
 from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.language import dataflow
 from veldt.tasks.pool.base import PoolStats, WorkerStats
@@ -25,7 +25,7 @@ class FakeWorker:
         if self.delay_s:
             time.sleep(self.delay_s)
         flow = dataflow.lower(payload.genotype.program, fold=True)
-        digest = fingerprint.fingerprint(flow, payload.genotype.learning_rate).digest
+        digest = fingerprint.fingerprint(probe.run(flow), payload.genotype.learning_rate).digest
         results = []
         for run in payload.runs:
             seed = hashlib.sha1(f"{digest}/{run.proxy}/{run.seed}".encode()).digest()

@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from veldt import cli
+from veldt.search.program import Program
+from veldt.search.storage import hall_entries
 from veldt.search.storage.store import Store
 from veldt.tasks.common import compiling
 
@@ -32,6 +34,7 @@ def unpacked(request, tmp_path, monkeypatch):
             archive.extractall(kind)
         return Path(kind)
 
+    unpack.version = request.param
     return unpack
 
 
@@ -55,7 +58,8 @@ def test_a_search_is_reported_resumed_and_its_rule_used(unpacked, capsys):
         before = store.rows("SELECT id, program, fitness FROM candidate WHERE id >= 0")
     words = ["search", as_config(run_dir), "--run-dir", str(run_dir), "--resume"]
     assert cli.main([*words, "--max-evaluations", "14"]) == 0
-    assert "did not tell hollow runs" in capsys.readouterr().err
+    told = "did not tell hollow runs" in capsys.readouterr().err
+    assert told == unpacked.version.startswith("0.1.")
     with Store.open(run_dir, read_only=True) as store:
         after = store.rows("SELECT id, program, fitness FROM candidate WHERE id >= 0")
     assert after[: len(before)] == before and len(after) > len(before)
@@ -95,3 +99,32 @@ def test_an_evaluation_is_drawn_again_and_goes_on_from_its_runs(unpacked, capsys
     assert cli.main([*words, "--step-times", "false"]) == 0
     assert kept and all(path.read_bytes() == content for path, content in kept.items())
     assert "sgd" in capsys.readouterr().out
+
+
+def test_finals_that_were_stopped_end_as_the_older_version_would_have_ended_them(
+    tmp_path, monkeypatch
+):
+    """Among them constants tuned by CMA-ES and by metagradients, half of them done before."""
+    folder = GOLDEN / "0.2.0"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compiling, "keep_compiled", lambda: None)
+    with zipfile.ZipFile(folder / "search_in_finals.zip") as archive:
+        archive.extractall("run")
+    with Store.open(Path("run"), read_only=True) as store:
+        done = store.first("SELECT COUNT(*) FROM evaluation")
+    words = ["search", as_config(Path("run")), "--run-dir", "run", "--resume"]
+    assert cli.main(words) == 0
+    with Store.open(Path("run"), read_only=True) as store:
+        found = hall_entries.read_entries(store)
+        assert store.first("SELECT COUNT(*) FROM evaluation") > done
+    expected = json.loads((folder / "search_in_finals.json").read_text())
+    assert [(one.label, one.winner) for one in found] == [
+        (one["label"], one["winner"]) for one in expected
+    ]
+    for one, other in zip(found, expected, strict=True):
+        program = Program.parse(other["program"])
+        assert one.program.statements == program.statements
+        # To the bit where both were compiled alike; tests compile at another level.
+        assert dict(one.program.constants) == pytest.approx(dict(program.constants), rel=1e-4)
+        for name in ("learning_rate", "select", "final", "meta"):
+            assert getattr(one, name) == pytest.approx(other[name], rel=1e-4)

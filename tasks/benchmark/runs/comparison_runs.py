@@ -35,17 +35,6 @@ class Watcher(Protocol):
 
 
 @final
-class Silent:
-    """Shows nothing."""
-
-    def phase(self, text: str, done: int, total: int) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-
-@final
 class Runner:
     """Runs jobs of the benchmark through one pool; a context manager, as the pool is.
 

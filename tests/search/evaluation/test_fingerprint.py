@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from veldt.search import rule_sources
 from veldt.search.config import evolution_config
-from veldt.search.evaluation import fingerprint
+from veldt.search.evaluation import fingerprint, probe
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evolution import mutation
 from veldt.search.language import dataflow
@@ -17,8 +17,12 @@ from veldt.search.program import Program
 from veldt.search.simplify import prune
 
 
+def fingerprint_of(flow, rate):
+    return fingerprint.fingerprint(probe.run(flow), rate)
+
+
 def digest(text, rate=0.1):
-    return fingerprint.fingerprint(dataflow.lower(Program.parse(text)), rate).digest
+    return fingerprint_of(dataflow.lower(Program.parse(text)), rate).digest
 
 
 def body(update, before="", slots=""):
@@ -68,19 +72,19 @@ def test_the_learning_rate_belongs_to_the_behaviour():
 
 def test_digests_are_those_of_earlier_stores():
     """A run that was stopped goes on with the digests that its store holds."""
-    lion = fingerprint.fingerprint(rule_sources.load_rule("lion").lower(), 0.1).digest
+    lion = fingerprint_of(rule_sources.load_rule("lion").lower(), 0.1).digest
     assert lion == "06b162c05f5eacfd24bf80c3bed7bfb5dd04b183"
 
 
 def test_updates_that_are_not_finite_are_told():
     flow = dataflow.lower(Program.parse(body("exp(exp(exp(8 + abs(g))))")))
-    assert not fingerprint.fingerprint(flow, 1.0).finite
-    assert fingerprint.fingerprint(dataflow.lower(Program.parse(body("g / (g - g)"))), 1.0).finite
+    assert not fingerprint_of(flow, 1.0).finite
+    assert fingerprint_of(dataflow.lower(Program.parse(body("g / (g - g)"))), 1.0).finite
 
 
 def test_shipped_rules_are_all_different():
     digests = {
-        name: fingerprint.fingerprint(rule_sources.load_rule(name).lower(), 0.1).digest
+        name: fingerprint_of(rule_sources.load_rule(name).lower(), 0.1).digest
         for name in rule_sources.RULE_NAMES
     }
     # adam with no decay is adamw with none, and so on: only such pairs may agree. adamp is adam
@@ -103,8 +107,6 @@ def test_pruning_never_changes_it_and_nothing_warns(seed):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         flow = dataflow.lower(genotype.program, fold=True)
-        seen = fingerprint.fingerprint(flow, 0.1)
-        assert seen == fingerprint.fingerprint(prune(genotype.program).lower(), 0.1)
-        assert seen == fingerprint.fingerprint(
-            Program.parse(genotype.program.pretty()).lower(), 0.1
-        )
+        seen = fingerprint_of(flow, 0.1)
+        assert seen == fingerprint_of(prune(genotype.program).lower(), 0.1)
+        assert seen == fingerprint_of(Program.parse(genotype.program.pretty()).lower(), 0.1)

@@ -86,10 +86,11 @@ def test_inputs_show_guards_and_small_constants() -> None:
     ],
 )
 def test_what_ignores_the_gradient_is_seen(text: str, ignores: bool) -> None:
-    assert probe.ignores_gradient(dataflow.lower(Program.parse(text), fold=True)) is ignores
+    flow = dataflow.lower(Program.parse(text), fold=True)
+    assert probe.ignores_gradient(flow, probe.run(flow)) is ignores
 
 
 @pytest.mark.parametrize("name", rule_sources.RULE_NAMES)
 def test_every_shipped_rule_reads_the_gradient(name: str) -> None:
     flow = dataflow.lower(rule_sources.load_rule(name), fold=True)
-    assert not probe.ignores_gradient(flow)
+    assert not probe.ignores_gradient(flow, probe.run(flow))

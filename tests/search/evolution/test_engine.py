@@ -19,15 +19,16 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.search import fakes
-from veldt.search.config.evolution_config import FounderConfig
+from veldt.search.config.evolution_config import FounderConfig, MutationConfig
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError, StoreError
-from veldt.search.evaluation import fingerprint
+from veldt.search.evaluation import fingerprint, probe
 from veldt.search.evaluation.jobs import EvalJob, Outcome, Status
-from veldt.search.evolution import counts as tally
+from veldt.search.evolution import counts as counts_lib
 from veldt.search.evolution import job_records
+from veldt.search.evolution.engine import Evolution
 from veldt.search.language import dataflow
 from veldt.search.program import Program
 from veldt.search.report import report_data
@@ -80,6 +81,11 @@ def rows(directory, query):
         return store.rows(query)
 
 
+def fingerprint_of(row):
+    flow = dataflow.lower(Program.parse(row["program"]), fold=True)
+    return fingerprint.fingerprint(probe.run(flow), row["learning_rate"])
+
+
 def test_every_behaviour_is_trained_once_and_all_are_counted(whole):
     directory, _ = whole
     proposals = rows(directory, "SELECT * FROM proposal ORDER BY id")
@@ -93,15 +99,10 @@ def test_every_behaviour_is_trained_once_and_all_are_counted(whole):
     # One candidate for each proposal that was new, and the initial rule.
     assert len(candidates) == 1 + len(proposals) - sources["structure"] - sources["behaviour"]
     for row in proposals:
-        genotype = Program.parse(row["program"])
-        seen = fingerprint.fingerprint(dataflow.lower(genotype, fold=True), row["learning_rate"])
+        seen = fingerprint_of(row)
         candidate = candidates[row["candidate"]]
         assert seen.digest == candidate["behaviour"]
-        live = Program.parse(candidate["program"])
-        stored = fingerprint.fingerprint(
-            dataflow.lower(live, fold=True), candidate["learning_rate"]
-        )
-        assert stored == seen
+        assert fingerprint_of(candidate) == seen
 
 
 def test_a_parent_is_the_best_of_living_members_that_had_been_told(whole):
@@ -335,8 +336,8 @@ def test_ctrl_c_keeps_what_was_told(tmp_path):
 
     class View(fakes.View):
         def update(self, evolution):
-            told.append(evolution.num_told)
-            if evolution.num_told == 20:
+            told.append(evolution.counts.num_told)
+            if evolution.counts.num_told == 20:
                 os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -375,6 +376,61 @@ def test_memory_holds_the_population_and_the_window_alone(tmp_path):
     assert count(tmp_path) > 150
     assert 0 < most["_structures"] <= config.window and 0 < most["_behaviours"] <= config.window
     assert max(most.values()) == most["members"] == config.population_size + config.window
+
+
+def test_a_child_is_lowered_and_probed_once_and_carried(tmp_path, monkeypatch):
+    """Its graph with numbers, and for what is new the one with names that its text is written from.
+
+    Runs of the search count, those of its worker, which lowers what it is sent, do not.
+    """
+    calls = collections.Counter()
+    lower, run = dataflow.lower, probe.run
+
+    def counted(name, function):
+        def call(*args, **kwargs):
+            calls[name] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    class Worker:
+        def __call__(self, payload):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(dataflow, "lower", lower)
+                patch.setattr(probe, "run", run)
+                return fakes.FakeWorker()(payload)
+
+    class View(fakes.View):
+        def update(self, evolution):
+            if evolution.counts.num_told == 1:
+                calls.clear()
+            self.calls, self.counts = dict(calls), evolution.counts
+
+    monkeypatch.setattr(dataflow, "lower", counted("lower", lower))
+    monkeypatch.setattr(probe, "run", counted("probe", run))
+    view = View()
+    mutation = MutationConfig(match_steps=True)
+    config = fakes.small_config(pool=ONE, niche_size=2, mutation=mutation, max_evaluations=100)
+    run_search.run_search(config, tmp_path, view=view, factory=Worker)
+    num_new = view.counts.num_told - view.counts.num_cached
+    assert view.counts.num_told > 200 and num_new > 100
+    assert view.calls["lower"] <= view.counts.num_told + num_new
+    # Once, and of what is new once more with other gradients; never again for niche or step size.
+    assert view.calls["probe"] <= view.counts.num_told + num_new
+
+
+def test_an_engine_is_whole_once_made_and_equals_one_made_again(tmp_path):
+    class View(fakes.View):
+        def update(self, evolution):
+            parts = (evolution.counts, evolution.incumbent, evolution.initial)
+            again = Evolution(evolution.config, evolution._store, None)
+            assert vars(again).keys() == vars(evolution).keys()
+            assert parts == (again.counts, again.incumbent, again.initial)
+            assert evolution._population.members == again._population.members
+
+    config = fakes.small_config(pool=ONE, restart_after=10, niche_size=2)
+    run_search.run_search(config, tmp_path, view=View(), factory=fakes.FakeWorker)
+    assert count(tmp_path) > 60
 
 
 def test_a_run_is_resumed_only_with_its_own_config(tmp_path):
@@ -442,7 +498,8 @@ def test_hollow_founders_have_no_fitness_and_do_not_win(tempted):
         assert row["source"] == ("evaluated" if "swamped" in name else "hollow")
     winner = next(each for each in result.entries if each.winner)
     assert winner.final is not None and winner.final > math.log(1e-3)
-    counts = tally.counts(report_data.read_run(directory).tally)
+    told = report_data.read_run(directory).counts
+    counts = counts_lib.figures(told, max_evaluations=100)
     (blind,) = rows(directory, "SELECT COUNT(*) AS n FROM proposal WHERE source = 'hollow'")
     assert blind["n"] >= 2 and f"; {blind['n']} ignored the gradient" in counts["hollow"]
     assert not rerun.replay(directory, directory.with_name("again"))

@@ -40,7 +40,7 @@ class Stop(fakes.View):
         self.after = after
 
     def update(self, evolution):
-        if evolution.num_told == self.after:
+        if evolution.counts.num_told == self.after:
             raise KeyboardInterrupt
 
 

@@ -4,6 +4,7 @@ import math
 
 from tests.search import fakes
 from veldt.search import rule_sources
+from veldt.search.evaluation import probe
 from veldt.search.evolution import niches
 from veldt.search.language import dataflow
 from veldt.search.program import Program
@@ -14,11 +15,11 @@ from veldt.tasks.pool.config import PoolConfig
 
 def niche_of(source):
     text = source if "\n" in source else f"def rule(w, g):\n    return {source}\n"
-    return niches.niche(dataflow.lower(Program.parse(text), fold=True))
+    return niches.niche(probe.run(dataflow.lower(Program.parse(text), fold=True)))
 
 
 def shipped(name):
-    return niches.niche(dataflow.lower(rule_sources.load_rule(name), fold=True))
+    return niches.niche(probe.run(dataflow.lower(rule_sources.load_rule(name), fold=True)))
 
 
 def test_the_measures_tell_kinds_of_rules_apart():

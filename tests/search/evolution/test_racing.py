@@ -14,7 +14,7 @@ from tests.search import fakes
 from veldt.search.config import evolution_config, search_config
 from veldt.search.config.evolution_config import FounderConfig, RacingConfig
 from veldt.search.config.proxy_config import ProxyConfig
-from veldt.search.evaluation import fingerprint
+from veldt.search.evaluation import fingerprint, probe
 from veldt.search.evaluation.evaluator import Evaluator
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.jobs import EvalJob, Run, RunResult, Status
@@ -179,7 +179,7 @@ class CurveLoop:
     NUM_CHECKS = 5
 
     def run(self, flow, learning_rate, run, limits):
-        digest = fingerprint.fingerprint(flow, learning_rate).digest
+        digest = fingerprint.fingerprint(probe.run(flow), learning_rate).digest
         seed = hashlib.sha1(f"{digest}/{run.proxy}/{run.seed}".encode()).digest()
         rng = np.random.default_rng(list(seed))
         quality = int(digest[:6], 16) / 16**6
@@ -263,8 +263,7 @@ def search(directory, *, lifetime=10**9, levels=None, **changes):
             store.set_meta(founders.META_KEY, founders.dump(founders.load(config)))
         num_told = store.first("SELECT COUNT(*) FROM proposal")
         engine = driver.OrderedDriver(pool, window=config.window, start=num_told)
-        evolution = Evolution(config, store, engine.run_now)
-        evolution.start()
+        evolution = Evolution.start(config, store, engine.run_now)
         engine.run(evolution.ask, evolution.tell)
     return config
 

@@ -9,59 +9,61 @@ from veldt.search.config.evolution_config import MutationConfig
 from veldt.search.evaluation import probe
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evolution import mutation, step_size
-from veldt.search.evolution.mutation import Child
+from veldt.search.evolution.individual import Individual
 from veldt.search.language import dataflow
 from veldt.search.program import Program
 from veldt.search.rule_sources import load_rule
 from veldt.search.runtime import execute
 
-SGD = Genotype(Program.parse("def rule(w, g):\n    return g\n"), 0.1)
+
+def of(text, rate=0.1):
+    return Individual.of(Genotype(Program.parse(f"def rule(w, g):\n    {text}\n"), rate))
 
 
-def child_of(text, mutation_, rate=0.1):
-    return Child(Genotype(Program.parse(f"def rule(w, g):\n    {text}\n"), rate), mutation_, 0)
+SGD = of("return g")
 
 
 def test_a_child_whose_update_is_larger_gets_a_rate_as_much_lower():
-    child = step_size.matched(SGD, child_of("return 8.0 * g", "insert"))
+    child = step_size.matched(SGD, of("return 8.0 * g"))
     assert child.genotype.learning_rate == pytest.approx(0.1 / 8, rel=1e-12)
-    child = step_size.matched(SGD, child_of("return sign(g)", "insert"))
+    child = step_size.matched(SGD, of("return sign(g)"))
     grads = probe.inputs().grads[:, :12]
     ratio = np.sqrt(np.mean(grads**2)) / np.sqrt(np.mean(np.sign(grads) ** 2))
     assert child.genotype.learning_rate == pytest.approx(0.1 * ratio, rel=1e-12)
 
 
 def test_a_mutation_of_the_learning_rate_on_top_is_kept():
-    child = step_size.matched(SGD, child_of("return 8.0 * g", "insert+learning_rate", 0.3))
+    child = step_size.matched(SGD, of("return 8.0 * g", 0.3))
     assert child.genotype.learning_rate == pytest.approx(0.3 / 8, rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["constant", "learning_rate", "constant+constant", "copy"])
-def test_what_keeps_the_structure_keeps_its_rate(kind):
-    child = child_of("return 8.0 * g", kind)
-    assert step_size.matched(SGD, child) is child
+def test_what_keeps_the_structure_is_not_matched(kind):
+    assert not step_size.changes_structure(kind)
+    assert step_size.changes_structure(f"insert+{kind}")
 
 
 @pytest.mark.parametrize("text", ["return 0.0 * g", "return exp(1e4 + g * g)"])
 def test_nothing_is_matched_to_an_update_that_is_zero_or_not_finite(text):
-    child = child_of(text, "modify")
+    child = of(text)
     assert step_size.matched(SGD, child) is child
 
 
 def test_no_rate_moves_by_more_than_a_thousand():
-    child = step_size.matched(SGD, child_of("return 1e9 * g", "modify"))
+    child = step_size.matched(SGD, of("return 1e9 * g"))
     assert child.genotype.learning_rate == pytest.approx(0.1 / step_size.MAX_RATIO)
 
 
 def test_children_of_adamw_take_steps_of_its_size():
     """Measured by the transform's own executor, step by step, and not by the probe's batches."""
-    parent = Genotype(load_rule("adamw"), 3e-3)
+    parent = Individual.of(Genotype(load_rule("adamw"), 3e-3))
     config = MutationConfig(insert=1, delete=1, modify=1, constant=0, learning_rate=0)
     rng = np.random.default_rng(0)
-    wanted = 3e-3 * size_step_by_step(parent.program)
+    wanted = 3e-3 * size_step_by_step(parent.genotype.program)
     matched = 0
     for _ in range(30):
-        genotype = step_size.matched(parent, mutation.mutate(rng, parent, config)).genotype
+        child = Individual.of(mutation.mutate(rng, parent.genotype, config).genotype)
+        genotype = step_size.matched(parent, child).genotype
         size = size_step_by_step(genotype.program)
         if 1e-2 < size < 1e2:  # within what is matched
             assert genotype.learning_rate * size == pytest.approx(wanted, rel=1e-6)

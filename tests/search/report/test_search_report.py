@@ -1,5 +1,6 @@
 """The report: true to the store, whole in one file, and harmless whatever the store holds."""
 
+import copy
 import html
 import json
 import math
@@ -18,7 +19,7 @@ from tests.search import fakes
 from tests.web import Page
 from veldt.search.config.finals_config import FinalsConfig, TuningConfig
 from veldt.search.errors import SearchError, StoreError
-from veldt.search.evolution import counts as tally
+from veldt.search.evolution import counts
 from veldt.search.finals import conclusion
 from veldt.search.program import Program
 from veldt.search.report import (
@@ -544,17 +545,17 @@ def test_a_change_is_told_without_the_noise():
 
 
 def test_counts_are_shares_of_what_they_name():
-    shown = tally.counts(
-        tally.Tally(
+    shown = counts.figures(
+        counts.Counts(
             num_told=100,
-            max_evaluations=80,
             sources=Counter(evaluated=40, structure=45, behaviour=5, probe=10),
             statuses=Counter(ok=14, rejected=10, diverged=20, timeout=3, killed=2, error=1),
             num_invalid=100,
             num_statements=1000,
             num_live=400,
             num_challenges=4,
-        )
+        ),
+        max_evaluations=80,
     )
     assert shown["from cache"].startswith("50%")
     assert shown["invalid draws"] == "50%"
@@ -566,21 +567,21 @@ def test_counts_are_shares_of_what_they_name():
 
 
 def test_counts_of_nothing_are_no_division_by_zero():
-    shown = tally.counts(tally.Tally(0, 10, Counter(), Counter(), 0, 0, 0, 0))
+    shown = counts.figures(counts.Counts(), 10)
     assert shown["from cache"].startswith("-")
 
 
-def test_the_tally_of_the_store_is_the_engine_s(tmp_path):
+def test_the_counts_of_the_store_are_the_engine_s(tmp_path):
     class Last(Interrupt):
         def update(self, evolution):
-            self.seen = tally.of(evolution)
+            self.seen = copy.deepcopy(evolution.counts)
             super().update(evolution)
 
     view = Last(30)
     config = fakes.small_config(pool=PoolConfig(num_workers=1))
     with pytest.raises(KeyboardInterrupt):
         run_search.run_search(config, tmp_path / "run", view=view, factory=fakes.FakeWorker)
-    assert report_data.read_run(tmp_path / "run").tally == view.seen
+    assert report_data.read_run(tmp_path / "run").counts == view.seen
 
 
 def test_paths_in_commands_are_quoted(finished_run, tmp_path):

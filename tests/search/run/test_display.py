@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from tests.search import fakes
 from veldt.search.evolution import counts
+from veldt.search.evolution.counts import Counts
 from veldt.search.program import Program
 from veldt.search.report import report_data
 from veldt.search.run import display, live, run_search
@@ -166,7 +168,7 @@ def test_the_live_view_shows_the_search_s_own_numbers(searched):
     assert f"best {evolution.incumbent.fitness:+.3f}" in text
     assert f"fresh {evolution.incumbent.fresh:+.3f}" in text
     assert f"meta-validation {evolution.incumbent.meta:+.3f}" in text
-    for name, figure in counts.counts(counts.of(evolution)).items():
+    for name, figure in counts.figures(evolution.counts, evolution.config.max_evaluations).items():
         assert re.search(rf"{name} +{re.escape(figure)}", text)
 
 
@@ -217,8 +219,8 @@ def test_plain_lines_come_seldom_and_say_the_same(searched, monkeypatch):
     assert lines[0] == "compiling"
     assert sum("proposed (" in line for line in lines) == 4
     told = next(line for line in lines if "proposed (" in line)
-    trained = evolution.sources["evaluated"]
-    assert f"{evolution.num_told} proposed ({evolution.num_told / 100:.0f}/s)" in told
+    trained, num_told = evolution.counts.num_trained, evolution.counts.num_told
+    assert f"{num_told} proposed ({num_told / 100:.0f}/s)" in told
     assert f"{trained} of 60 trained" in told and "from cache" in told
     assert "meta-validation" in told and "[1:40, " in told
     assert sum(line.startswith("new best after") for line in lines) == 1
@@ -267,13 +269,13 @@ def test_durations(value, expected):
 def test_time_left_follows_the_nearer_limit(searched, monkeypatch):
     evolution, _ = searched
     monkeypatch.setattr(type(evolution), "elapsed_s", 10.0)
-    monkeypatch.setattr(evolution, "sources", {"evaluated": 20})
+    monkeypatch.setattr(evolution, "counts", Counts(sources=Counter(evaluated=20)))
     assert display.time_left_s(evolution) == 20.0
     monkeypatch.setattr(evolution, "config", replace(evolution.config, time_limit_s=15.0))
     assert display.time_left_s(evolution) == 5.0
     monkeypatch.setattr(evolution, "config", replace(evolution.config, time_limit_s=5.0))
     assert display.time_left_s(evolution) == 0.0
-    monkeypatch.setattr(evolution, "sources", {"evaluated": 0})
+    monkeypatch.setattr(evolution, "counts", Counts())
     monkeypatch.setattr(evolution, "config", replace(evolution.config, time_limit_s=None))
     assert display.time_left_s(evolution) == float("inf")
 

@@ -65,7 +65,7 @@ class Stop(fakes.View):
         self.results, self.finals = results, finals
 
     def update(self, evolution):
-        if evolution.num_told == self.results:
+        if evolution.counts.num_told == self.results:
             raise KeyboardInterrupt
 
     def phase(self, text, done=0, total=0):

@@ -51,7 +51,7 @@ def test_sound_runs_pass(made, finished_run):
 def test_a_run_that_was_stopped_passes(tmp_path, told):
     class View(fakes.View):
         def update(self, evolution):
-            if evolution.num_told == told:
+            if evolution.counts.num_told == told:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

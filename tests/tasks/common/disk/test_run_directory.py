@@ -62,7 +62,8 @@ def test_another_run_is_one_error_that_says_what_may_differ(tmp_path):
         begin(tmp_path, Config("digits", seed=7), holds_run=True, resume=True)
     assert str(caught.value) == (
         f"{tmp_path} holds a run with seed = 0, not 7; resumed, a run may differ only in pool, and "
-        f"have more steps at the end. Choose another --run-dir, or resume with {tmp_path}/config.yaml"
+        "have more steps at the end. Choose another --run-dir, or resume with "
+        f"{tmp_path}/config.yaml"
     )
     with pytest.raises(FileError, match=r"steps = \[1, 2\], not \[1\]"):
         begin(tmp_path, Config("digits", steps=(1,)), holds_run=True, resume=True)

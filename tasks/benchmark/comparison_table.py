@@ -1,92 +1,17 @@
-"""What a person sees of a comparison: how far it is, and a table at the end.
-
-On a terminal a progress bar (rich), elsewhere a line every few seconds. Nothing here changes what
-is computed.
-"""
+"""The table that a comparison prints at its end, and how to read it."""
 
 import math
 import sys
-import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO, final
+from typing import TYPE_CHECKING, Final, TextIO
 
-from veldt.tasks.benchmark.runs.comparison_runs import Watcher
 from veldt.tasks.benchmark.scores.aggregate import Interval
 from veldt.tasks.benchmark.scores.results import Results, Row
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-PLAIN_INTERVAL_S: Final = 5.0
 PLAIN_WIDTH: Final = 132
-
-
-class ClosingWatcher(Watcher, Protocol):
-    """A watcher that has something to put away at the end."""
-
-    def close(self) -> None:
-        """Nothing more will be shown. May be called twice."""
-        ...
-
-
-def make_watcher(stream: TextIO | None = None) -> ClosingWatcher:
-    """A progress bar where `stream` (standard error if None) is a terminal, else plain lines."""
-    stream = sys.stderr if stream is None else stream
-    return LiveWatcher(stream) if stream.isatty() else PlainWatcher(stream)
-
-
-@final
-class PlainWatcher:
-    """Lines of text: the first and the last of each phase, and one every few seconds."""
-
-    def __init__(self, stream: TextIO):
-        self._stream = stream
-        self._last = time.monotonic()
-
-    def phase(self, text: str, done: int, total: int) -> None:
-        due = time.monotonic() - self._last >= PLAIN_INTERVAL_S
-        if due or done in (0, total):
-            self.note(f"{text}: {done} of {total}")
-
-    def note(self, text: str) -> None:
-        self._last = time.monotonic()
-        print(text, file=self._stream, flush=True)
-
-    def close(self) -> None:
-        self._stream.flush()
-
-
-@final
-class LiveWatcher:
-    """A progress bar per phase, by rich."""
-
-    def __init__(self, stream: TextIO):
-        from rich import progress
-        from rich.console import Console
-
-        self._console = Console(file=stream)
-        self._bars = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(),
-            console=self._console,
-        )
-        self._tasks: dict[str, Any] = {}
-        self._bars.start()
-
-    def phase(self, text: str, done: int, total: int) -> None:
-        if text not in self._tasks:
-            self._tasks[text] = self._bars.add_task(text, total=total)
-        self._bars.update(self._tasks[text], completed=done, total=total)
-
-    def note(self, text: str) -> None:
-        from rich.text import Text
-
-        self._console.print(Text(text), soft_wrap=True)  # Above the bars.
-
-    def close(self) -> None:
-        self._bars.stop()
 
 
 def print_results(results: Results, stream: TextIO | None = None) -> None:

@@ -1,0 +1,78 @@
+"""Scoring the initial rule, which everything in a search is told against."""
+
+import json
+
+from veldt.search.config.search_config import SearchConfig
+from veldt.search.errors import SearchError
+from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evaluation.jobs import EvalJob, Outcome, Run, Status
+from veldt.search.evolution import job_records, search_rows
+from veldt.search.evolution.challenge import Arena, Challenge
+from veldt.search.evolution.individual import IGNORES_GRADIENT, Individual
+from veldt.search.evolution.job_records import Record
+from veldt.search.storage.store import Store
+
+
+def is_scored(store: Store) -> bool:
+    """Return whether a search has begun: the initial rule is scored and stored."""
+    return "hurdle" in store.meta()
+
+
+def score(
+    config: SearchConfig, genotype: Genotype, store: Store, run_now: job_records.RunNow
+) -> None:
+    """Train the initial rule and store it: candidate 0, the first incumbent and the hurdle.
+
+    Raises:
+      SearchError: the initial rule fails on a proxy task, so nothing can be measured against it.
+    """
+    individual = Individual.of(genotype)
+    if individual.lowered.ignores_gradient:
+        raise SearchError(
+            f"the initial rule {config.initial_rule} trains nothing: {IGNORES_GRADIENT}"
+        )
+    runs = _train(config, genotype, run_now)
+    curves = [record.run.log_losses for record in runs]
+    hurdle = [[loss + config.hurdle for loss in curve] for curve in curves]
+    meta, meta_runs = Arena(config, run_now).meta(0, genotype)
+    challenge = Challenge(None, None, True, meta, meta_runs)
+    outcome = Outcome.of([record.run for record in runs])
+    with store.transaction():
+        behaviour = individual.fingerprint().digest
+        search_rows.insert_candidate(store, config, 0, individual, behaviour, outcome, runs)
+        search_rows.insert_challenge(
+            store,
+            config,
+            challenge,
+            number=0,
+            proposal=-1,
+            challenger=0,
+            incumbent=0,
+            told_s=0.0,
+        )
+        store.set_meta("initial_curves", json.dumps(curves))
+        store.set_meta("hurdle", json.dumps(hurdle))
+
+
+def _train(
+    config: SearchConfig, genotype: Genotype, run_now: job_records.RunNow
+) -> tuple[Record, ...]:
+    """Make the search's runs; one job per proxy, so that the loops compile side by side."""
+    runs = job_records.search_runs(config)
+    jobs = [
+        EvalJob(genotype, tuple(run for run in runs if run.proxy == proxy))
+        for proxy in range(len(config.tasks))
+    ]
+    name = f"initial rule {config.initial_rule}"
+    named = [job_records.as_run(config, job, name) for job in jobs]
+    made: dict[Run, Record] = {}
+    for proxy, job, result in zip(config.tasks, jobs, run_now(named), strict=True):
+        outcome = job_records.outcome_of(result)
+        if outcome.status is not Status.OK:
+            raise SearchError(
+                f"the initial rule {config.initial_rule} at learning rate "
+                f"{genotype.learning_rate:g} "
+                f"fails on {proxy.task}: {outcome.status} {outcome.message}".rstrip()
+            )
+        made |= {record.run.run: record for record in job_records.records_of(job, result)}
+    return tuple(made[run] for run in runs)

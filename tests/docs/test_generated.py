@@ -1,0 +1,148 @@
+"""The generated pages, tables and numbers of the site say all that there is, and are all used."""
+
+import re
+import sqlite3
+
+import pytest
+from _generate import commands, evidence, gallery, language, markdown, site, store
+
+import veldt
+from tests.docs import pages
+from veldt import catalogue, cli
+from veldt.search import rule_sources
+from veldt.search.language import ops
+from veldt.search.storage import schema
+from veldt.tasks.benchmark.protocol import baselines, candidates
+
+PLACES = re.compile(r"\{\{ (\w+)\.(\w+) \}\}")
+QUOTED = (
+    "gain_over_adamw",
+    "carom_speedup",
+    "adamw_tuned",
+    "muon",
+    "celo2_speedup",
+    "celo_speedup",
+    "data_weights_recovered",
+)
+"""Numbers that the README says too."""
+
+
+@pytest.fixture(scope="module")
+def substitutions():
+    return site.substitutions()
+
+
+def plain(text):
+    return " ".join(text.replace(markdown.NO_BREAK, " ").split())
+
+
+def test_every_place_is_filled_and_every_table_has_one(substitutions):
+    used = {found for page in pages.WRITTEN for found in PLACES.findall(pages.text(page))}
+    known = {(kind, name) for kind, values in substitutions.items() for name in values}
+    assert used <= known
+    assert known - used == set()
+
+
+def test_tables_say_what_they_rest_on(substitutions):
+    for name, text in substitutions["tables"].items():
+        if name in ("rules", "search_winner"):
+            continue
+        for word in ("Seeds: ", "Spread: ", "Budget: ", "Command: `"):
+            assert word in text, name
+        assert "nan" not in text.lower().replace("nanoseconds", ""), name
+        lines = [line for line in text.splitlines() if line.startswith("|")]
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
+        assert len(widths) == 1 and len(lines) > 2, name
+
+
+def test_commands_of_tables_exist(substitutions):
+    text = "\n".join(substitutions["tables"].values())
+    for script in re.findall(r"benchmarks/\w+\.(?:py|json)|benchmarks/results/\w+\.json", text):
+        assert (pages.ROOT / script).is_file(), script
+
+
+def test_every_results_file_is_read(substitutions):
+    text = "\n".join(substitutions["tables"].values())
+    for path in evidence.RESULTS.glob("*.json"):
+        assert path.name in text or path.stem in ("carom_parts", "kill_resume", "meta_kill_resume")
+
+
+def test_the_readme_says_the_numbers_that_were_measured(substitutions):
+    text = plain(pages.text(pages.README))
+    for name in QUOTED:
+        assert plain(substitutions["figures"][name]) in text, name
+    over_lion = evidence.load("search_seeds")["over_searches"]["lion difference"]
+    assert f"{-over_lion['mean']:.3f} ± {over_lion['standard_error']:.3f}" in text
+    assert f"{candidates.NUM_RATES} learning rates" in text
+    assert f"{len(baselines.REFERENCE.rates)} learning rates" in text
+    assert f"{len(rule_sources.PUBLISHED)} published rules" in text
+    for name in rule_sources.DISCOVERED:
+        assert f'veldt.load_rule("{name}")' in text
+
+
+def test_every_field_is_on_the_page_of_its_command():
+    for name in catalogue_commands():
+        text = commands.config_fields(name)
+        for row in catalogue.fields(name):
+            assert f"`{row.option}`\n: " in text
+            for key in row.keys:
+                assert f"`{key.option}`\n: " in text
+        assert f"reference/{commands.page_of(name)}" in site.PAGES
+
+
+def catalogue_commands():
+    return [name for name, command in cli.COMMANDS.items() if command.config_class is not None]
+
+
+def test_every_command_is_on_the_page_of_the_command_line():
+    text = commands.command_line()
+    for name in cli.COMMANDS:
+        assert f"## veldt {name}\n" in text
+        assert f"usage: veldt {name}" in text
+    assert "\x1b" not in text
+
+
+def test_every_instruction_is_in_the_reference():
+    text = language.instruction_set()
+    for name, op in ops.OPS.items():
+        (row,) = re.findall(rf"^\| `{name}` \| .*$", text, re.MULTILINE)
+        assert row.endswith(f"| {markdown.cell(op.source)} |")
+    for name in ops.OP_SETS:
+        assert f"| `{name}` |" in text
+
+
+def test_every_table_of_the_store_is_in_the_reference():
+    text = store.tables()
+    connection = sqlite3.connect(":memory:")
+    schema.create(connection)
+    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    connection.close()
+    assert names
+    for (name,) in names:
+        assert f"CREATE TABLE {name} (" in text
+
+
+def test_every_rule_is_in_the_gallery_and_parses():
+    listed, programs = gallery.index(), gallery.programs()
+    for name in rule_sources.RULE_NAMES:
+        assert f"[{name}](" in listed
+        (code,) = re.findall(rf"## {name}\n.*?```python\n(.*?)```", programs, re.DOTALL)[:1]
+        shown, shipped = veldt.Program.parse(code), veldt.load_rule(name)
+        assert shown.lower().structural_hash == shipped.lower().structural_hash
+
+
+def test_every_public_name_is_in_the_reference():
+    text = site.PAGES["reference/api.md"]()
+    for name in veldt.__all__:
+        assert name.startswith("__") or f":: veldt.{name}" in text
+
+
+def test_pages_are_written_once(tmp_path):
+    site.write_pages(tmp_path)
+    path = tmp_path / "reference" / "store.md"
+    before = path.stat().st_mtime_ns
+    site.write_pages(tmp_path)
+    assert path.stat().st_mtime_ns == before
+    assert {found.relative_to(tmp_path).as_posix() for found in tmp_path.rglob("*.md")} == set(
+        site.PAGES
+    )
