@@ -1,7 +1,7 @@
 """Checkpoints of a meta-training, by Orbax: whole or not there, whenever the process is killed.
 
 Orbax writes a step beside its place and moves it there when all of it is on disk. A checkpoint is
-a tree of plain arrays and text; the last two are kept, so that a damaged disk block costs a minute.
+a tree of arrays and text; the last two are kept, so that a damaged disk block costs a minute.
 A digest of all of it is kept beside it: what was not written is never gone on from. Checkpoints of
 older versions have none, and are checked by what Orbax checks alone.
 """
@@ -14,15 +14,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
+import jax
 import numpy as np
 
 from veldt.meta import errors
 
 FOLDER = "checkpoints"
 _KEPT = 2
-# How the states of learned optimizers lie in the arrays: 2 as `accumulators.Moments` of trees, 1 as
-# trees of `Moments`, which checkpoints without a form have.
-FORM = 2
+# How things lie in the arrays: 3 as a tree; 2 by names with dots, `stream.3.1.0`; 1, which checkpoints
+# without a form have, as 2, and states of learned optimizers as trees of `accumulators.Moments` and
+# not as `Moments` of trees.
+FORM = 3
+_GROUPED = ("stream", "version")  # Whose names in form 1 and 2 have more parts than two.
 
 
 @final
@@ -31,13 +34,13 @@ class Stored:
     """What a checkpoint holds.
 
     Attributes:
-      arrays: By name.
+      arrays: A tree of mappings and lists.
       facts: Plain JSON values, by name.
       form: How states lie in the arrays; `FORM` unless an older version wrote them.
       config: The run's, as JSON has it; None where an older version wrote the checkpoint.
     """
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, Any]
     facts: Mapping[str, Any]
     form: int = FORM
     config: Mapping[str, Any] | None = None
@@ -82,13 +85,15 @@ class Checkpoints:
         if update == self.latest:
             return
         args = self._ocp.args
-        full = {name: array for name, array in stored.arrays.items() if array.size}
-        # Orbax takes no array without elements.
+        # Orbax takes no array without elements: another of its type stands in its place.
         empty = {
             name: [array.dtype.name, list(array.shape)]
-            for name, array in stored.arrays.items()
+            for name, array in _by_name(stored.arrays).items()
             if not array.size
         }
+        full = jax.tree.map(
+            lambda array: array if array.size else np.zeros(1, array.dtype), dict(stored.arrays)
+        )
         beside = {
             "facts": dict(stored.facts),
             "empty": empty,
@@ -114,13 +119,20 @@ class Checkpoints:
                 step, args=args.Composite(arrays=args.StandardRestore(), facts=args.JsonRestore())
             )
             plain = json.loads(json.dumps(found["facts"]))
-            arrays = {name: np.asarray(array) for name, array in found["arrays"].items()}
+            arrays: dict[str, Any] = jax.tree.map(np.asarray, found["arrays"])
             wanted = plain.pop("digest", None)
             if wanted is not None and wanted != _digest(arrays, plain):
                 raise ValueError("what it holds is not what was written (its digest is wrong)")
-            for name, (dtype, shape) in plain["empty"].items():
-                arrays[name] = np.zeros(shape, dtype)
             form, config = int(plain.get("form", 1)), plain.get("config")
+            empty = {
+                name: np.zeros(shape, dtype) for name, (dtype, shape) in plain["empty"].items()
+            }
+            if form < FORM:
+                arrays = _as_tree({**arrays, **empty})
+            else:
+                arrays = jax.tree_util.tree_map_with_path(
+                    lambda path, array: empty.get(_name(path), array), arrays
+                )
             return Stored(arrays, dict(plain["facts"]), form, config)
         except Exception as error:
             raise errors.MetaTrainError(
@@ -129,11 +141,46 @@ class Checkpoints:
             ) from error
 
 
-def _digest(arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> str:
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _by_name(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return a tree's arrays by their places: `stream/3/1/0`."""
+    leaves = jax.tree_util.tree_leaves_with_path(dict(arrays))
+    return {_name(path): array for path, array in leaves}
+
+
+def _as_tree(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the tree of what a checkpoint of form 1 or 2 has by names with dots."""
+    tree: dict[str, Any] = {}
+    for name, array in arrays.items():
+        group, _, rest = name.partition(".")
+        keys = rest.split(".") if group in _GROUPED else [rest]
+        node = tree.setdefault(group, {})
+        for key in keys[:-1]:
+            node = node.setdefault(key, {})
+        node[keys[-1]] = array
+    return {group: _with_lists(node) for group, node in tree.items()}
+
+
+def _with_lists(node: Any) -> Any:
+    """Return a tree with lists for the mappings whose keys number arrays."""
+    if not isinstance(node, dict):
+        return node
+    if any(isinstance(child, dict) for child in node.values()):
+        return {key: _with_lists(child) for key, child in node.items()}
+    if set(node) == {str(i) for i in range(len(node))}:
+        return [node[str(i)] for i in range(len(node))]
+    return node
+
+
+def _digest(arrays: Mapping[str, Any], beside: Mapping[str, Any]) -> str:
     """Return a digest of what a checkpoint holds."""
     found = hashlib.blake2b(json.dumps(beside, sort_keys=True).encode(), digest_size=16)
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        found.update(f"{name} {array.dtype.name} {arrays[name].shape}\n".encode())
+    named = _by_name(arrays)
+    for name in sorted(named):
+        array = np.ascontiguousarray(named[name])
+        found.update(f"{name} {array.dtype.name} {named[name].shape}\n".encode())
         found.update(array.reshape(-1).view(np.uint8).data)
     return found.hexdigest()

@@ -146,7 +146,7 @@ def test_states_of_a_metagradient(tmp_path: Path):
 
 
 def checkpointed(folder: Path) -> list[Path]:
-    arrays = {"a.0": np.arange(2000, dtype=np.float32), "b.0": np.array([True, False])}
+    arrays = {"a": [np.arange(2000, dtype=np.float32)], "b": {"c": np.array([True, False])}}
     with checkpoint.Checkpoints(folder) as checkpoints:
         checkpoints.save(1, checkpoint.Stored(arrays, {"update": 1, "best": None}))
     folder = folder / checkpoint.FOLDER / "1"

@@ -316,7 +316,7 @@ def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         )
     else:
         text = writers[args.to](veldt.load_rule(args.source))
-    args.output.parent.mkdir(parents=True, exist_ok=True)
+    atomic_files.make_folder(args.output.parent)
     atomic_files.write_bytes(args.output, text.encode())
     print(f"wrote {args.output}")
 

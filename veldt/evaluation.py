@@ -154,7 +154,7 @@ def load_suite(source: str | Path) -> suites.Suite:
 
 def write_results(results: Results, folder: Path) -> Sequence[Path]:
     """Write what is kept of a comparison: data, one page, figures. Returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    atomic_files.make_folder(folder)
     data, html = folder / RESULTS_FILE, folder / PAGE_FILE
     atomic_files.write_bytes(data, results.to_json().encode())
     _draw(results, folder)

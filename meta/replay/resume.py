@@ -20,7 +20,7 @@ from veldt.meta import errors
 from veldt.meta.replay import backward, plans, programs, state_hashing, states, storage
 from veldt.meta.replay.task_training import Training
 from veldt.tasks.common import compiling, types
-from veldt.tasks.common.disk import lock
+from veldt.tasks.common.disk import atomic_files, lock
 
 _PROGRESS: Final = "progress.arrays"
 
@@ -56,7 +56,7 @@ class DirectoryJournal(backward.Journal):
         self._path = directory / _PROGRESS
         self._save_every_s = save_every_s
         self._saved_at = -float("inf")
-        directory.mkdir(parents=True, exist_ok=True)
+        atomic_files.make_folder(directory)
         self._lock = lock.DirectoryLock(directory)
         try:
             self.storage = storage.DiskStorage(directory, self._spec)

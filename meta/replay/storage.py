@@ -126,7 +126,7 @@ class DiskStorage(Storage):
     def __init__(self, directory: Path, spec: states.StateSpec) -> None:
         self._directory = directory
         self._spec = spec
-        directory.mkdir(parents=True, exist_ok=True)
+        atomic_files.make_folder(directory)
 
     def put(self, step: int, state: states.Packed) -> None:
         write_arrays(self._path(step), jax.device_get(jax.tree.leaves(state)), {"step": step})

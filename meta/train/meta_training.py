@@ -291,20 +291,17 @@ def begin(settings: config.MetaTrainConfig, start: MetaParams | None) -> Progres
 
 def store(progress: Progress) -> checkpoint.Stored:
     """Return what a checkpoint keeps."""
-    arrays: dict[str, np.ndarray] = {}
-
-    def put(name: str, leaves: array_lists.Leaves) -> None:
-        arrays.update({f"{name}.{i}": leaf for i, leaf in enumerate(leaves)})
-
-    put("meta_params", array_lists.leaves(dict(progress.meta_params)))
-    if progress.best is not None:
-        put("best", array_lists.leaves(dict(progress.best)))
-    if progress.opt_state is not None:
-        put("opt_state", progress.opt_state)
-    for update, version in progress.versions.items():
-        put(f"version.{update}", array_lists.leaves(dict(version)))
+    streams: dict[str, dict[str, list[np.ndarray]]] = {}
     for (stream, family), leaves in progress.streams.items():
-        put(f"stream.{stream}.{family}", leaves)
+        if leaves:
+            streams.setdefault(str(stream), {})[str(family)] = list(leaves)
+    arrays = {
+        "meta_params": _listed(progress.meta_params),
+        "best": _listed(progress.best or {}),
+        "opt_state": list(progress.opt_state or ()),
+        "version": {str(update): _listed(part) for update, part in progress.versions.items()},
+        "stream": streams,
+    }
     facts = {
         "update": progress.update,
         "looked_at": progress.looked_at,
@@ -313,31 +310,33 @@ def store(progress: Progress) -> checkpoint.Stored:
         "worker_s": progress.worker_s,
         "wall_s": progress.wall_s,
     }
-    return checkpoint.Stored(arrays, facts)
+    return checkpoint.Stored({name: part for name, part in arrays.items() if part}, facts)
+
+
+def _listed(meta_params: Mapping[str, MetaParams]) -> list[np.ndarray]:
+    return list(array_lists.leaves(dict(meta_params)))
 
 
 def restore(settings: config.MetaTrainConfig, stored: checkpoint.Stored) -> Progress:
     """Return the progress that a checkpoint was made of."""
-    groups: dict[str, dict[int, np.ndarray]] = {}
-    for name, array in stored.arrays.items():
-        group, _, index = name.rpartition(".")
-        groups.setdefault(group, {})[int(index)] = array
-    kept = {group: tuple(parts[i] for i in range(len(parts))) for group, parts in groups.items()}
-    facts = stored.facts
+    kept, facts = stored.arrays, stored.facts
     whole = jax.eval_shape(build.architecture(settings).init, jax.random.key(0))
     opt_state, versions, streams = None, {}, {}
     last, first = settings.phase_at(facts["update"] - 1)
     phase = settings.phases[last]
     if facts["update"] < first + phase.num_updates:
         # At the end of a phase there is nothing to go on from: the next begins with its own.
-        opt_state = kept.get("opt_state")
+        opt_state = tuple(kept.get("opt_state", ()))
         moving, _ = build.split(whole, phase.train)
-        for group, leaves in kept.items():
-            kind, *numbers = group.split(".")
-            if kind == "version":
-                versions[int(numbers[0])] = array_lists.rebuild(moving, leaves)
-            elif kind == "stream":
-                streams[int(numbers[0]), int(numbers[1])] = leaves
+        versions = {
+            int(update): array_lists.rebuild(moving, leaves)
+            for update, leaves in kept.get("version", {}).items()
+        }
+        streams = {
+            (int(stream), int(family)): tuple(leaves)
+            for stream, families in kept.get("stream", {}).items()
+            for family, leaves in families.items()
+        }
     best_score = facts["best_score"]
     return Progress(
         update=facts["update"],

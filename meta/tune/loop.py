@@ -265,33 +265,28 @@ def _update(
 
 def store(progress: Progress) -> checkpoint.Stored:
     """Return what a checkpoint keeps."""
-    arrays = {f"meta_params.{name}": value for name, value in progress.meta_params.items()}
-    if progress.best is not None:
-        arrays.update({f"best.{name}": value for name, value in progress.best.items()})
-    if progress.opt_state is not None:
-        arrays.update({f"opt_state.{i}": leaf for i, leaf in enumerate(progress.opt_state)})
+    arrays = {
+        "meta_params": dict(progress.meta_params),
+        "best": dict(progress.best or {}),
+        "opt_state": list(progress.opt_state or ()),
+    }
     facts = {name: _as_json(getattr(progress, name)) for name in _FACTS}
-    return checkpoint.Stored({name: np.asarray(a) for name, a in arrays.items()}, facts)
+    kept = {name: jax.tree.map(np.asarray, part) for name, part in arrays.items() if part}
+    return checkpoint.Stored(kept, facts)
 
 
 def restore(stored: checkpoint.Stored) -> Progress:
     """Return the progress that a checkpoint was made of."""
-    groups: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in stored.arrays.items():
-        group, _, rest = name.partition(".")
-        groups.setdefault(group, {})[rest] = array
-    opt_state = groups.get("opt_state")
+    kept = stored.arrays
     # Progress of veldt 0.1 before `distrusted` has none.
     facts = {name: stored.facts.get(name, False) for name in _FACTS}
     for name, missing in (("best_outcome", math.inf), ("first_outcome", math.nan)):
         if facts[name] is None:
             facts[name] = missing
     return Progress(
-        meta_params=groups["meta_params"],
-        best=groups.get("best"),
-        opt_state=None
-        if opt_state is None
-        else tuple(opt_state[str(i)] for i in range(len(opt_state))),
+        meta_params=kept["meta_params"],
+        best=kept.get("best"),
+        opt_state=tuple(kept["opt_state"]) if "opt_state" in kept else None,
         **facts,
     )
 

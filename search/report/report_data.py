@@ -29,6 +29,7 @@ from veldt.search.storage import usage as work
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.store import Store
 from veldt.search.storage.usage import Work
+from veldt.tasks.common.config import codec
 from veldt.tasks.common.errors import ConfigError
 
 # What reading rows that no search wrote can raise; a `SearchError` says it better and passes.
@@ -137,7 +138,9 @@ def _read(store: Store, run_dir: Path) -> SearchData:
             "to report"
         )
     config = dict(json.loads(meta["config"]))
-    settings = search_config.read_stored(config, str(store.path))
+    # A newer version's fields are shown, and not read.
+    known = codec.hints(SearchConfig).keys() & config.keys()
+    settings = search_config.read_stored({key: config[key] for key in known}, str(store.path))
     finals_ = settings.finals
     highest = finals_.lowest_rate * finals_.rate_factor ** (finals_.num_rates - 1)
     entries = tuple(_checked(entry) for entry in hall_entries.read_entries(store))

@@ -31,6 +31,7 @@ from veldt.search.finals import final_runs
 from veldt.search.finals.final_stages import Finals
 from veldt.search.storage.store import MACHINE_TABLES, Store
 from veldt.tasks.common.config import codec, older_config
+from veldt.tasks.common.disk import atomic_files
 from veldt.tasks.pool import driver, inline
 
 _WITHOUT_RUNS: Final = (Status.ERROR, Status.TIMEOUT, Status.KILLED)
@@ -131,7 +132,7 @@ def replay(run_dir: Path, into: Path) -> list[str]:
                 "older veldt that did not store all that a replay needs"
             )
         config = search_config.read_stored(json.loads(meta["config"]), str(run_dir))
-        into.mkdir(parents=True, exist_ok=True)
+        atomic_files.make_folder(into)
         with Store.create(into) as new:
             with new.transaction():
                 # Of the run whose results these are.

@@ -98,15 +98,11 @@ class Evaluation:
     settings: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
-# Finished runs are found by all that decides them, so that most may differ.
+# Finished runs are found by all that decides them, so that they serve other evaluations too.
 TERMS: Final = Terms(
     "evaluate",
     Evaluation,
-    may_differ=(
-        "tasks",
-        "candidates",
-        *(f"settings.{name}" for name in ("schedules", "rates", "step_times", "baselines", "pool")),
-    ),
+    may_differ=("tasks", "candidates", "settings"),
     option="--out",
     has_config_file=False,
 )
@@ -126,7 +122,7 @@ def evaluate(
       suite: the tasks.
       candidates: at least one, with different names.
       config: how.
-      folder: where finished runs are kept; an evaluation of the same suite and seed goes on there.
+      folder: where finished runs are kept; an evaluation of the same suite goes on there.
       watcher: what is told of progress; nothing if None.
       archive: of the baselines; what is shipped if None.
 

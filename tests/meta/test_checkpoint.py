@@ -14,18 +14,35 @@ from veldt.meta.train import build, meta_training, run_meta_training
 from veldt.tasks import base
 
 ARRAYS = {
-    "meta_params.0": np.float32(0.1),
-    "stream.0.1.0": np.arange(6, dtype=np.uint32).reshape(3, 2),
-    "stream.0.1.1": np.array([True, False]),
-    "opt_state.0": np.int32(7),
-    "empty.0": np.zeros((0, 3), np.float32),
+    "meta_params": [np.float32(0.1)],
+    "stream": {
+        "0": {
+            "1": [np.arange(6, dtype=np.uint32).reshape(3, 2), np.array([True, False])],
+            "12": [np.full((), i, np.int16) for i in range(12)],
+        }
+    },
+    "version": {"7": [np.float32(2.0)]},
+    "best": {"learning_rate": np.float32(0.5), "rate_of_a.b": np.arange(2)},
+    "opt_state": [np.int32(7), np.zeros((0, 3), np.float32)],
+}
+# The same as older versions named them.
+NAMED = {
+    "meta_params.0": ARRAYS["meta_params"][0],
+    **{
+        f"stream.0.{family}.{i}": leaf
+        for family, leaves in ARRAYS["stream"]["0"].items()
+        for i, leaf in enumerate(leaves)
+    },
+    "version.7.0": ARRAYS["version"]["7"][0],
+    **{f"best.{name}": array for name, array in ARRAYS["best"].items()},
+    **{f"opt_state.{i}": leaf for i, leaf in enumerate(ARRAYS["opt_state"])},
 }
 FACTS = {"update": 3, "best_score": None, "wall_s": 0.1, "deep": {"a": [1, 2.5]}}
 
 
 def stored(update):
-    arrays = {name: np.asarray(array) for name, array in ARRAYS.items()}
-    arrays["meta_params.0"] = np.asarray(update, np.float32) / 3
+    arrays = jax.tree.map(np.asarray, ARRAYS)
+    arrays["meta_params"] = [np.asarray(update, np.float32) / 3]
     return checkpoint.Stored(arrays, {**FACTS, "update": update})
 
 
@@ -43,10 +60,10 @@ def restore(folder):
 def assert_is(found, update):
     expected = stored(update)
     assert found.facts == expected.facts
-    assert found.arrays.keys() == expected.arrays.keys()
-    for name, array in expected.arrays.items():
-        assert found.arrays[name].dtype == array.dtype, name
-        assert toys.same(found.arrays[name], array), name
+    assert jax.tree.structure(found.arrays) == jax.tree.structure(expected.arrays)
+    for array, wanted in zip(*map(jax.tree.leaves, (found.arrays, expected.arrays)), strict=True):
+        assert array.dtype == wanted.dtype
+        assert toys.same(array, wanted)
 
 
 def test_what_is_restored_is_what_was_saved_last(tmp_path):
@@ -108,6 +125,13 @@ def test_damaged_content_is_named(tmp_path):
 
 
 # ------------------------------------------------------------------------------ older versions
+
+
+def test_names_of_older_checkpoints_become_a_tree():
+    tree = checkpoint._as_tree({name: np.asarray(array) for name, array in NAMED.items()})
+    wanted = jax.tree.map(np.asarray, ARRAYS)
+    assert jax.tree.structure(tree) == jax.tree.structure(wanted)
+    assert jax.tree.all(jax.tree.map(np.array_equal, tree, wanted))
 
 
 def as_written_before(settings, form_2):

@@ -187,7 +187,9 @@ def test_the_command_compares_and_writes_and_goes_on(here, capsys):
     assert [row["name"] for row in data["rows"]] == ["rule", "adam"]
     assert data["rows"][0]["speedup"]["value"] > 0
     names = sorted(path.name for path in (here / "out").iterdir())
-    assert names == ["curves.svg", "profile.svg", "report.html", "results.json", "sweeps"]
+    assert names == [
+        *("curves.svg", "lock", "profile.svg", "report.html", "results.json", "run.json", "sweeps")
+    ]
     # Again: nothing is trained, the numbers are the same.
     assert cli.main(words) == cli.OK
     assert "2 of 2 sweeps were done before" in capsys.readouterr().err

@@ -313,9 +313,9 @@ def write_figures(results: Results, folder: Path) -> tuple[Path, ...]:
       The files written.
 
     Raises:
-      OSError: they cannot be written.
+      FileError: they cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    atomic_files.make_folder(folder)
     series = choose(results.rows)
     paths = folder / PROFILE_FILE, folder / CURVES_FILE
     for path, text in zip(

@@ -44,9 +44,9 @@ def write_page(results: Results, path: Path) -> None:
       path: the file; its folder is made if it is not there.
 
     Raises:
-      OSError: it cannot be written.
+      FileError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_files.make_folder(path.parent)
     # A name may hold half a surrogate pair, which UTF-8 has no form for.
     atomic_files.write_bytes(path, render(results).encode("utf-8", "replace"))
 

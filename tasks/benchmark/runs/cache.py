@@ -21,7 +21,6 @@ from veldt.tasks.benchmark.protocol.candidates import Candidate
 from veldt.tasks.benchmark.protocol.protocol import SweepPlan
 from veldt.tasks.benchmark.runs.costs import Cost
 from veldt.tasks.benchmark.runs.sweep import SPLITS, Sweep, check_steps
-from veldt.tasks.common import errors
 from veldt.tasks.common.disk import atomic_files, digest, npz
 from veldt.tasks.common.disk.lock import DirectoryLock
 
@@ -46,10 +45,7 @@ class Shelf:
         Raises:
           FileError: another process has it, or it cannot be written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise errors.FileError(f"{self.folder} cannot be made: {error.strerror}") from None
+        atomic_files.make_folder(self.folder)
         return DirectoryLock(self.folder)
 
     def path(self, plan: SweepPlan, fingerprint: str) -> Path:
@@ -122,10 +118,7 @@ class Shelf:
         return next(iter(self.folder.glob(f"*--{place}")), path)
 
     def _write(self, path: Path, content: bytes) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise errors.FileError(f"{path} cannot be written: {error.strerror}") from None
+        atomic_files.make_folder(self.folder)
         atomic_files.write_bytes(path, content)
 
 

@@ -9,6 +9,18 @@ from pathlib import Path
 from veldt.tasks.common import errors
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those that it lies in, where they are not there.
+
+    Raises:
+      FileError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.FileError(f"{folder} cannot be made: {error.strerror}") from None
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file beside its place and move it there.
 

@@ -102,12 +102,7 @@ class RunDirectory:
         self.path = path
         self._terms = terms
         self._config: dict[str, Any] = codec.to_plain(config)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise errors.FileError(
-                f"the run directory {path} cannot be made: {error.strerror}"
-            ) from None
+        atomic_files.make_folder(path)
         self._lock = DirectoryLock(path)
         try:
             self._record = read_record(path)

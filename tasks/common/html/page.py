@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from veldt.tasks.common import errors
 from veldt.tasks.common.config import codec
 from veldt.tasks.common.disk import atomic_files
 from veldt.tasks.common.html import style
@@ -81,9 +80,6 @@ def write(text: str, run_dir: Path, output: Path | None = None) -> Path:
       FileError: It cannot be written; an old file stays.
     """
     path = run_dir / FILE if output is None else output
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise errors.FileError(f"{path} cannot be written: {error.strerror}") from None
+    atomic_files.make_folder(path.parent)
     atomic_files.write_bytes(path, text.encode(errors="replace"))
     return path

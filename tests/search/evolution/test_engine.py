@@ -163,7 +163,7 @@ def test_a_run_of_an_earlier_version_may_be_resumed(tmp_path):
         checksums.begin(connection)
     connection.close()
     search(tmp_path, max_evaluations=30, resume=True)
-    with pytest.raises(SearchError, match="parents"):
+    with pytest.raises(FileError, match="parents"):
         search(tmp_path, max_evaluations=30, resume=True, parents="initial")
 
 

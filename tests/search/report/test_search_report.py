@@ -341,7 +341,7 @@ def test_a_run_that_has_scored_nothing_is_a_clear_error(tmp_path):
 
 def test_a_file_that_cannot_be_written_is_a_clear_error(finished_run, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="cannot be written"):
+    with pytest.raises(FileError, match="cannot be made"):
         search_report.write_report(finished_run, tmp_path / "file" / "report.html")
 
 

@@ -142,5 +142,5 @@ def test_what_is_no_directory_holds_no_run(tmp_path, name):
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match=r"the run directory .*file/run cannot be made: Not a dir"):
+    with pytest.raises(FileError, match=r"file/run cannot be made: Not a dir"):
         begin(tmp_path / "file" / "run")
