@@ -76,6 +76,7 @@ def insert(store: Store, config: SearchConfig, records: Iterable[Record]) -> Non
             "evaluation",
             candidate=job.candidate,
             purpose=job.purpose,
+            constants=job.constants,
             task=config.proxies[run.run.proxy].task,
             seed=run.run.seed,
             learning_rate=job.genotype.learning_rate,
