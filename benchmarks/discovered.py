@@ -68,7 +68,7 @@ def finals_row(entry: Entry) -> dict[str, Any]:
     return {**plain, "program": printing.pretty(entry.program)}
 
 
-def steps_of(data: report_data.RunData) -> list[dict[str, Any]]:
+def steps_of(data: report_data.SearchRunData) -> list[dict[str, Any]]:
     """Return the winner's lineage: what each mutation changed, and what it gained."""
     start = data.reigns[0].fitness
     found = lineage.steps(data.initial_program, data.initial_learning_rate, data.lineage, start)
@@ -88,7 +88,10 @@ def steps_of(data: report_data.RunData) -> list[dict[str, Any]]:
 
 
 def record(
-    data: report_data.RunData, found: best_rule.Best, rows: dict[str, dict[str, Any]], suite: str
+    data: report_data.SearchRunData,
+    found: best_rule.Best,
+    rows: dict[str, dict[str, Any]],
+    suite: str,
 ) -> dict[str, Any]:
     """Return all that is kept of where a rule comes from."""
     counts = data.counts

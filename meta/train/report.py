@@ -42,7 +42,7 @@ _OBJECTIVES: Final[Mapping[str, str]] = {
 
 @final
 @dataclasses.dataclass(frozen=True)
-class RunData:
+class MetaTrainRunData:
     """What a run has written down.
 
     Attributes:
@@ -135,7 +135,7 @@ def render(run_dir: Path) -> str:
     return page_lib.page(title, *sections, rules=meta_figures.STYLE)
 
 
-def read(run_dir: Path) -> RunData:
+def read(run_dir: Path) -> MetaTrainRunData:
     """Return what a run has written down.
 
     Raises:
@@ -158,7 +158,7 @@ def read(run_dir: Path) -> RunData:
         if last > first:
             phases.append((Stretch(phase["name"], first, last), phase))
         first += phase["num_updates"]
-    return RunData(
+    return MetaTrainRunData(
         config,
         updates,
         [line for line in lines if line["kind"] == "check"],
@@ -171,7 +171,7 @@ def _section(title: str, *content: object) -> Html:
     return tag("section", tag("h2", title), *content)
 
 
-def _headline(data: RunData, run_dir: Path) -> Html:
+def _headline(data: MetaTrainRunData, run_dir: Path) -> Html:
     wall_s = data.updates[-1]["wall_s"]
     num_steps = data.total("num_inner_steps")
     facts = {
@@ -198,13 +198,13 @@ def _headline(data: RunData, run_dir: Path) -> Html:
     return tag("header", tag("h1", run_dir.resolve().name), *parts, definitions(facts))
 
 
-def _size(data: RunData) -> str:
+def _size(data: MetaTrainRunData) -> str:
     if data.weights is None:
         return "-"
     return f"{sum(leaf.size for leaf in jax.tree.leaves(data.weights.meta_params)):,}"
 
 
-def _outcome(data: RunData) -> str:
+def _outcome(data: MetaTrainRunData) -> str:
     begun = "" if data.finished else "This meta-training has not ended. "
     if not data.checks:
         return f"{begun}There were no looks at meta-validation: the last weights are kept."
@@ -225,7 +225,7 @@ def _outcome(data: RunData) -> str:
     )
 
 
-def _panels(data: RunData) -> list[tuple[str, list[Stretch]]]:
+def _panels(data: MetaTrainRunData) -> list[tuple[str, list[Stretch]]]:
     """Return what was counted as the meta-loss, and the phases in a row that count it."""
 
     def label(phase: Mapping[str, Any]) -> str:
@@ -238,13 +238,13 @@ def _panels(data: RunData) -> list[tuple[str, list[Stretch]]]:
     return [(name, [stretch for stretch, _ in group]) for name, group in groups]
 
 
-def _meta_loss(data: RunData) -> Html:
+def _meta_loss(data: MetaTrainRunData) -> Html:
     losses = data.meta_loss
     figures = (meta_figures.meta_loss(losses, group, label) for label, group in _panels(data))
     return _section("Meta-loss", *figures)
 
 
-def _meta_validation(data: RunData) -> Html:
+def _meta_validation(data: MetaTrainRunData) -> Html:
     if not data.checks:
         return Html()
     figure = meta_figures.meta_validation(
@@ -286,7 +286,7 @@ def _use(run_dir: Path) -> Html:
     )  # fmt: skip
 
 
-def _families(data: RunData) -> Html:
+def _families(data: MetaTrainRunData) -> Html:
     label, stretches = _panels(data)[-1]
     first, last = stretches[0].first, stretches[-1].last
     average = meta_figures.width(last - first)
@@ -319,7 +319,7 @@ def _number(value: float) -> str:
     return f"{value:.4f}".replace("-", "−") if math.isfinite(value) else "-"
 
 
-def _phases(data: RunData) -> Html:
+def _phases(data: MetaTrainRunData) -> Html:
     rows = []
     for stretch, phase in data.phases:
         how, outer = phase["estimator"], phase["outer"]
@@ -347,13 +347,13 @@ def _phases(data: RunData) -> Html:
     return _section("Phases", table(heads, rows, numbers=(1, 4, 6, 7, 8)))
 
 
-def _gradients(data: RunData) -> Html:
+def _gradients(data: MetaTrainRunData) -> Html:
     norms = np.array([line["meta_grad_norm"] for line in data.updates], np.float64)
     stretches = [stretch for stretch, _ in data.phases]
     return _section("Meta-gradient", meta_figures.gradient_norm(norms, stretches))
 
 
-def _configuration(data: RunData) -> Html:
+def _configuration(data: MetaTrainRunData) -> Html:
     text = yaml.safe_dump(dict(data.config), sort_keys=False, allow_unicode=True)
     record = {} if data.weights is None else data.weights.record
     versions = record.get("versions", {})

@@ -40,7 +40,7 @@ _STYLE: Final = """
 
 @final
 @dataclasses.dataclass(frozen=True)
-class RunData:
+class TuneRunData:
     """What a run has written down.
 
     Attributes:
@@ -97,7 +97,7 @@ def render(run_dir: Path) -> str:
     return page_lib.page(f"veldt tuning: {run_dir.resolve().name}", *sections, rules=_STYLE)
 
 
-def read(run_dir: Path) -> RunData:
+def read(run_dir: Path) -> TuneRunData:
     """Return what a run has written down.
 
     Raises:
@@ -111,14 +111,14 @@ def read(run_dir: Path) -> RunData:
     checks = [line for line in lines if line["kind"] == "check"]
     if not updates or not checks:
         raise errors.MetaTrainError(f"the tuning in {run_dir} has done no update yet")
-    return RunData(config, updates, checks)
+    return TuneRunData(config, updates, checks)
 
 
 def _section(title: str, *content: object) -> Html:
     return tag("section", tag("h2", title), *content)
 
 
-def _headline(data: RunData, run_dir: Path) -> Html:
+def _headline(data: TuneRunData, run_dir: Path) -> Html:
     config, first, best = data.config, data.checks[0], data.best
     facts = {
         "task": config["task"],
@@ -145,7 +145,7 @@ def _headline(data: RunData, run_dir: Path) -> Html:
     )
 
 
-def _outcomes(data: RunData) -> Html:
+def _outcomes(data: TuneRunData) -> Html:
     updates = [(u["update"], _number(u["outcome"])) for u in data.updates]
     looks = [(c["update"], _number(c["outcome"])) for c in data.checks]
     shown = [y for _, y in (*updates, *looks) if math.isfinite(y)]
@@ -175,11 +175,11 @@ def _worth(run_dir: Path) -> Html:
     return _section("Was it worth it?", *(tag("p", line.strip()) for line in said))
 
 
-def _is_shown(data: RunData, name: str) -> bool:
+def _is_shown(data: TuneRunData, name: str) -> bool:
     return name in data.updates[-1]["hyperparameters"]
 
 
-def _evolution(data: RunData, name: str) -> Html:
+def _evolution(data: TuneRunData, name: str) -> Html:
     """A schedule at several updates, or a number by update."""
     spec = data.config["tune"][name]
     values = [_list(u["hyperparameters"][name]) for u in data.updates]
@@ -216,7 +216,7 @@ def _evolution(data: RunData, name: str) -> Html:
     return _section(name, plot_lib.figure(figure, items, ""))
 
 
-def _trust(data: RunData) -> Html:
+def _trust(data: TuneRunData) -> Html:
     rows = [
         ("", (u["update"], u["method"], _shown(u["metasmoothness"]), u["verdict"]))
         for u in data.updates

@@ -34,7 +34,7 @@ from veldt.search import objectives
 from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.evaluation import constant_gradients
 from veldt.search.evaluation.constant_gradients import Gradient, GradientJob
-from veldt.search.evaluation.jobs import EvalJob, Outcome, Run, RunResult, Status
+from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, RunResult, Status
 from veldt.search.language import dataflow
 from veldt.search.objectives import Objective, Training
 from veldt.search.program import Program
@@ -252,7 +252,7 @@ class ProxyLoop:
         return PreparedRun(path.data, rate, key, functions)
 
     def run(
-        self, flow: dataflow.Dataflow, learning_rate: float, run: Run, hurdle: Sequence[float]
+        self, flow: dataflow.Dataflow, learning_rate: float, run: ProxyRun, hurdle: Sequence[float]
     ) -> RunResult:
         """Makes one run: trains at the objective's learning rates, and scores.
 

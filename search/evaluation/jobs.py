@@ -29,7 +29,7 @@ class Status(enum.StrEnum):
 
 @final
 @dataclass(frozen=True, slots=True)
-class Run:
+class ProxyRun:
     """One training run: which proxy, which seed."""
 
     proxy: int
@@ -55,7 +55,7 @@ class EvalJob:
     """
 
     genotype: Genotype
-    runs: tuple[Run, ...]
+    runs: tuple[ProxyRun, ...]
     hurdle: tuple[tuple[float, ...], ...] = ()
     candidate: int = 0
     purpose: str = "fitness"
@@ -97,7 +97,7 @@ class RunResult:
       message: why it is hollow.
     """
 
-    run: Run
+    run: ProxyRun
     status: Status
     loss: float | None
     log_losses: tuple[float, ...]

@@ -20,7 +20,7 @@ from veldt.search.config import finals_config
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.constant_gradients import Gradient, GradientJob
 from veldt.search.evaluation.genotype import Genotype, constants_text
-from veldt.search.evaluation.jobs import EvalJob, Outcome, Run, Status
+from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, Status
 from veldt.search.evolution import job_records
 from veldt.search.program import Program
 from veldt.search.storage import stored_runs
@@ -71,9 +71,9 @@ class Wanted:
     contender: Contender
     learning_rate: float
     purpose: str
-    runs: tuple[Run, ...]
+    runs: tuple[ProxyRun, ...]
 
-    def job(self, runs: tuple[Run, ...]) -> EvalJob:
+    def job(self, runs: tuple[ProxyRun, ...]) -> EvalJob:
         """Return a job that makes some of the runs."""
         each = self.contender
         return EvalJob(
@@ -108,13 +108,13 @@ class Runs:
     def complete(self, wanted: Iterable[Wanted], report: Callable[[int, int], None]) -> None:
         """Make the runs not stored yet; a rule's runs at one rate stop at the first that fails."""
         jobs: list[EvalJob] = []
-        named: list[driver.Run] = []
+        named: list[driver.NamedJob] = []
         for each in dict.fromkeys(wanted):
             if missing := self._missing(each):
                 jobs.append(each.job(missing))
                 label, rate = each.contender.label, each.learning_rate
                 name = f"{each.purpose}, {label} at learning rate {rate:.3g}"
-                named.append(job_records.as_run(self._config, jobs[-1], name))
+                named.append(job_records.named_job(self._config, jobs[-1], name))
         report(0, len(jobs))
         results = self._run_now(named)
         for done, (job, result) in enumerate(zip(jobs, results, strict=True), 1):
@@ -122,7 +122,7 @@ class Runs:
                 job_records.insert(self._store, self._config, job_records.records_of(job, result))
             report(done, len(jobs))
 
-    def _missing(self, wanted: Wanted) -> tuple[Run, ...]:
+    def _missing(self, wanted: Wanted) -> tuple[ProxyRun, ...]:
         """The runs still to be made: none after one that failed."""
         made = self._stored(wanted)
         if any(row["status"] != Status.OK for row in made.values()):
@@ -140,11 +140,11 @@ class Runs:
             unnamed=self._rates_tell,
         )
 
-    def _task_and_seed(self, run: Run) -> tuple[str, int]:
+    def _task_and_seed(self, run: ProxyRun) -> tuple[str, int]:
         return self._config.proxies[run.proxy].task, run.seed
 
     def gradient(
-        self, each: Contender, start: Program, genotype: Genotype, runs: Sequence[Run]
+        self, each: Contender, start: Program, genotype: Genotype, runs: Sequence[ProxyRun]
     ) -> tuple[float, ...] | None:
         """The gradient of the mean score of runs by the coordinates of a rule's numbers.
 
@@ -167,7 +167,7 @@ class Runs:
         config = self._config
         missing = [job for job in jobs if stored_gradient(self._store, config, job) is None]
         named = [
-            driver.Run(job, f"gradient, {each.label}: {config.proxies[job.proxy].task}")
+            driver.NamedJob(job, f"gradient, {each.label}: {config.proxies[job.proxy].task}")
             for job in missing
         ]
         for job, result in zip(missing, self._run_now(named), strict=True):
@@ -261,6 +261,6 @@ def _insert_gradient(
     )
 
 
-def each_seed(proxies: range, first_seed: int, num_seeds: int) -> tuple[Run, ...]:
+def each_seed(proxies: range, first_seed: int, num_seeds: int) -> tuple[ProxyRun, ...]:
     """Return a run of each proxy on each seed."""
-    return tuple(Run(p, first_seed + s) for s in range(num_seeds) for p in proxies)
+    return tuple(ProxyRun(p, first_seed + s) for s in range(num_seeds) for p in proxies)

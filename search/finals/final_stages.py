@@ -27,7 +27,7 @@ from veldt.search import rule_sources, simplify
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evaluation.jobs import Run
+from veldt.search.evaluation.jobs import ProxyRun
 from veldt.search.evolution import job_records
 from veldt.search.finals import constant_tuning, final_runs, funnel
 from veldt.search.finals.final_runs import Contender, Runs, Score, Wanted
@@ -139,7 +139,7 @@ class Finals:
     def _rate(
         self,
         contenders: Sequence[Contender],
-        select: tuple[Run, ...],
+        select: tuple[ProxyRun, ...],
         report: Callable[[str, int, int], None],
     ) -> list[Contender]:
         """Give each the best learning rate of the grid."""
@@ -158,7 +158,7 @@ class Finals:
         return rated
 
     def _tune(
-        self, each: Contender, select: tuple[Run, ...], report: Callable[[str, int, int], None]
+        self, each: Contender, select: tuple[ProxyRun, ...], report: Callable[[str, int, int], None]
     ) -> Contender:
         """Tune all its constants, if the config says so."""
         config = self._config.finals.tuning
@@ -201,7 +201,9 @@ class Finals:
             tuned=True,
         )
 
-    def _entry(self, each: Contender, final_: tuple[Run, ...], meta: tuple[Run, ...]) -> Entry:
+    def _entry(
+        self, each: Contender, final_: tuple[ProxyRun, ...], meta: tuple[ProxyRun, ...]
+    ) -> Entry:
         rate, score = each.learning_rate, Score(None, None)
         if rate is not None:
             score = self._runs.score(Wanted(each, rate, "final", final_))
@@ -220,7 +222,7 @@ class Finals:
             end=End.read(self._store, each.candidate, each.program, rate),
         )
 
-    def _meta(self, each: Contender, runs: tuple[Run, ...]) -> float | None:
+    def _meta(self, each: Contender, runs: tuple[ProxyRun, ...]) -> float | None:
         """Its score on the meta-validation tasks, at the best of the rates tried there."""
         if each.learning_rate is None or not runs:
             return None

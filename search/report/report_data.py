@@ -47,7 +47,7 @@ _NOT_A_RUN: Final = (
 
 @final
 @dataclass(frozen=True, slots=True)
-class RunData:
+class SearchRunData:
     """A run as a report tells it.
 
     Attributes:
@@ -113,7 +113,7 @@ class RunData:
         return bool(self.entries)
 
 
-def read_run(run_dir: Path) -> RunData:
+def read_run(run_dir: Path) -> SearchRunData:
     """Reads a run directory's store.
 
     Raises:
@@ -130,7 +130,7 @@ def read_run(run_dir: Path) -> RunData:
             ) from error
 
 
-def _read(store: Store, run_dir: Path) -> RunData:
+def _read(store: Store, run_dir: Path) -> SearchRunData:
     meta = store.meta()
     if "hurdle" not in meta:
         raise StoreError(
@@ -152,7 +152,7 @@ def _read(store: Store, run_dir: Path) -> RunData:
         program, rate = report_rows.candidate(store, subject)
     initial_program, initial_rate = report_rows.candidate(store, 0)
     lineage = report_rows.lineage(store, subject)
-    return RunData(
+    return SearchRunData(
         config=config,
         settings=settings,
         rate_range=(finals_.lowest_rate, highest),

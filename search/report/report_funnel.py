@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-from veldt.search.report.report_data import RunData
+from veldt.search.report.report_data import SearchRunData
 from veldt.tasks.common.html import plot as plot_lib
 from veldt.tasks.common.html.markup import Html, join, tag
 
@@ -41,7 +41,7 @@ class Level:
     lost: str
 
 
-def search_levels(data: RunData) -> tuple[Level, ...]:
+def search_levels(data: SearchRunData) -> tuple[Level, ...]:
     """The funnel of the search, from children drawn to new incumbents."""
     counts = data.counts
     sources, statuses = counts.sources, counts.statuses
@@ -74,7 +74,7 @@ def search_levels(data: RunData) -> tuple[Level, ...]:
     )
 
 
-def finals_levels(data: RunData) -> tuple[Level, ...]:
+def finals_levels(data: SearchRunData) -> tuple[Level, ...]:
     """The funnel of the finals, from the Pareto front to the winner; empty before they end."""
     finalists = [entry for entry in data.entries if entry.candidate >= 0]
     if not finalists:
@@ -87,7 +87,7 @@ def finals_levels(data: RunData) -> tuple[Level, ...]:
     return (*levels, Level("the winner", winners, "behind the winner"))
 
 
-def section(data: RunData) -> Html:
+def section(data: SearchRunData) -> Html:
     """The section with the picture."""
     found = search_levels(data)
     groups = [("In the search", "search", found)]

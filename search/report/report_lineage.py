@@ -10,7 +10,7 @@ from typing import Final
 
 from veldt.search.display import display
 from veldt.search.report import lineage
-from veldt.search.report.report_data import Duel, RunData
+from veldt.search.report.report_data import Duel, SearchRunData
 from veldt.tasks.common import formatting
 from veldt.tasks.common.html.markup import Html, join, table, tag
 
@@ -34,7 +34,7 @@ figure svg.gain, svg.gain {
 """Rules for the page."""
 
 
-def section(data: RunData) -> Html:
+def section(data: SearchRunData) -> Html:
     """The section on the lineage of the rule reported."""
     title = "The winner's lineage" if data.finished else "The lineage of the best so far"
     if not data.lineage:

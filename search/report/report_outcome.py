@@ -9,11 +9,11 @@ from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.display import display
 from veldt.search.finals import conclusion
-from veldt.search.report.report_data import RunData
+from veldt.search.report.report_data import SearchRunData
 from veldt.tasks.common.html.markup import Html, join, table, tag
 
 
-def headline(data: RunData, run_dir: Path) -> Html:
+def headline(data: SearchRunData, run_dir: Path) -> Html:
     """The page's head: the run's name, what was searched, and the outcome."""
     counts = data.counts
     start = _join([data.initial_rule, *(one.rule for one in data.settings.founders)])
@@ -35,7 +35,7 @@ def headline(data: RunData, run_dir: Path) -> Html:
     )
 
 
-def _unfinished(data: RunData, run_dir: Path) -> Html:
+def _unfinished(data: SearchRunData, run_dir: Path) -> Html:
     first, best_ = data.reigns[0], data.reigns[-1]
     if best_.candidate == 0:
         state = f"Nothing has beaten {data.initial_rule} on fresh seeds yet."
@@ -56,7 +56,7 @@ def _unfinished(data: RunData, run_dir: Path) -> Html:
     )  # fmt: skip
 
 
-def _comparisons(data: RunData) -> Html:
+def _comparisons(data: SearchRunData) -> Html:
     winner = conclusion.find_winner(data.entries)
     compared = conclusion.compare(data.entries)
     if winner is None or not compared:
@@ -126,7 +126,7 @@ def _judgement(comparison: conclusion.Comparison) -> str:
     return "better" if comparison.difference < 0 else "worse"
 
 
-def _edge(data: RunData) -> list[Html]:
+def _edge(data: SearchRunData) -> list[Html]:
     """Says whose best learning rate is the lowest or highest tried, so that it may be beyond."""
     lowest, highest = data.rate_range
     ends = [

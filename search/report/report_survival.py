@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from veldt.search.report.op_survival import OpRecord, Survival
-from veldt.search.report.report_data import RunData
+from veldt.search.report.report_data import SearchRunData
 from veldt.tasks.common.html import plot as plot_lib
 from veldt.tasks.common.html.markup import Html, join, table, tag
 
@@ -34,7 +34,7 @@ STYLE: Final = """
 """Colours of the picture."""
 
 
-def section(data: RunData) -> Html:
+def section(data: SearchRunData) -> Html:
     """The section on the ops."""
     found = data.survival
     if not found.num_children:

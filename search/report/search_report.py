@@ -27,7 +27,7 @@ from veldt.search.report import (
     report_work,
     search_figures,
 )
-from veldt.search.report.report_data import RunData
+from veldt.search.report.report_data import SearchRunData
 from veldt.search.storage import best_rule as best
 from veldt.search.storage.hall_entries import Entry
 from veldt.tasks.common.html import page as page_lib
@@ -117,7 +117,7 @@ def _source(program: Program) -> Html:
 # ---------------------------------------------------------------------------------- rule and table
 
 
-def _rule(data: RunData, run_dir: Path) -> Html:
+def _rule(data: SearchRunData, run_dir: Path) -> Html:
     state = "the winner" if data.finished else "the best so far"
     label = f"#{data.subject}" if data.subject else data.initial_rule
     found = best.make_best(data.program, data.learning_rate, "discovered", {})
@@ -149,7 +149,7 @@ def _rule(data: RunData, run_dir: Path) -> Html:
     )  # fmt: skip
 
 
-def _hall_of_fame(data: RunData) -> Html:
+def _hall_of_fame(data: SearchRunData) -> Html:
     if not data.finished:
         return Html()
     rows, sources = [], []
@@ -190,7 +190,7 @@ def _hall_of_fame(data: RunData) -> Html:
     )  # fmt: skip
 
 
-def _chosen(data: RunData) -> str:
+def _chosen(data: SearchRunData) -> str:
     config = data.settings.finals
     among = " of those that passed the most stages" if config.stages else ""
     if config.choose_by == "meta_validation":
@@ -198,7 +198,7 @@ def _chosen(data: RunData) -> str:
     return f"on runs that are not shown{among}, so it need not lead here"
 
 
-def _stages(entry: Entry, data: RunData) -> str:
+def _stages(entry: Entry, data: SearchRunData) -> str:
     stages = data.settings.finals.stages
     return f"{entry.stages} of {len(stages)}" if stages and entry.candidate >= 0 else "-"
 
@@ -206,7 +206,7 @@ def _stages(entry: Entry, data: RunData) -> str:
 # ----------------------------------------------------------------------------------------- figures
 
 
-def _progress(data: RunData) -> Html:
+def _progress(data: SearchRunData) -> Html:
     if not data.trained:
         return _section("Progress", tag("p", "No program has been trained yet."))
     ancestors = {one.candidate for one in data.lineage}
@@ -214,7 +214,7 @@ def _progress(data: RunData) -> Html:
     return _section("Progress", figure)
 
 
-def _meta_validation(data: RunData) -> Html:
+def _meta_validation(data: SearchRunData) -> Html:
     first, last = data.reigns[0], data.reigns[-1]
     content: list[object] = []
     if len(data.reigns) > 1:
@@ -252,7 +252,7 @@ def _meta_validation(data: RunData) -> Html:
     return _section("Meta-validation against fitness", *content)
 
 
-def _incumbents(data: RunData) -> Html:
+def _incumbents(data: SearchRunData) -> Html:
     rows = [
         (
             "",
@@ -282,7 +282,7 @@ def _incumbents(data: RunData) -> Html:
 # ------------------------------------------------------------------------- budget and configuration
 
 
-def _budget(data: RunData) -> Html:
+def _budget(data: SearchRunData) -> Html:
     spent = data.spent
     rows = [
         (
@@ -329,7 +329,7 @@ def _budget(data: RunData) -> Html:
     return _section("Budget", *parts)
 
 
-def _configuration(data: RunData) -> Html:
+def _configuration(data: SearchRunData) -> Html:
     text = yaml.safe_dump(dict(data.config), sort_keys=False, allow_unicode=True)
     versions = {
         "seed": data.settings.seed,

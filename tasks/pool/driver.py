@@ -24,7 +24,7 @@ WATCH_S = 0.5  # How long a wait for a result goes on before `watch` is called, 
 
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
-class Run:
+class NamedJob:
     """Work for a worker: a proposal's, or an extra job's.
 
     Attributes:
@@ -53,7 +53,7 @@ class Stop:
     """No proposal: nothing more is asked, and what is under way is told."""
 
 
-Proposal: TypeAlias = Run | Ready | Stop
+Proposal: TypeAlias = NamedJob | Ready | Stop
 
 
 class AskFn(Protocol):
@@ -142,7 +142,7 @@ class OrderedDriver:
                 with stopping.hold():
                     self._tell(tell)
 
-    def run_now(self, runs: Sequence[Run]) -> Iterator[base.JobResult]:
+    def run_now(self, runs: Sequence[NamedJob]) -> Iterator[base.JobResult]:
         """Run extra jobs, a few at a time; for use inside `tell`, or outside `run`.
 
         No more of them than the pool's capacity are in flight at any time, however many there are.
@@ -170,14 +170,16 @@ class OrderedDriver:
     def _ask(self, ask: AskFn) -> bool:
         index = self._num_asked
         match ask(index):
-            case Run() as run:
+            case NamedJob() as run:
                 self._job_of[index] = self._submit(run)
             case Ready() as ready:
                 self._ready[index] = ready
             case Stop():
                 return False
             case other:
-                raise TypeError(f"ask({index}) returned {other!r}; expected Run, Ready or Stop")
+                raise TypeError(
+                    f"ask({index}) returned {other!r}; expected NamedJob, Ready or Stop"
+                )
         self._num_asked += 1
         return True
 
@@ -194,7 +196,7 @@ class OrderedDriver:
             tell(index, self._arrived.pop(self._job_of.pop(index)))
         self._num_told += 1
 
-    def _submit(self, run: Run) -> int:
+    def _submit(self, run: NamedJob) -> int:
         job = self._next_job_id
         self._next_job_id += 1
         self._pool.submit(base.Job(job, run.payload, run.label))
