@@ -216,6 +216,38 @@ def test_the_pool_is_watched_while_a_result_is_awaited():
     assert seen == [1, 2, 3, 5, 6, 7, 9, 10, 11]
 
 
+def test_results_are_taken_in_any_order_and_seen_as_they_come():
+    pool, seen, watched = Counting(9, late=1), [], []
+    jobs = driver_lib.PoolJobs(pool, arrived=lambda result: seen.append(result.value))
+    numbers = [jobs.submit(driver_lib.NamedJob(10 + i, f"job {i}")) for i in range(4)]
+    assert numbers == [0, 1, 2, 3] and pool.jobs[2].label == "job 2"
+    assert jobs.take(1, lambda: watched.append(pool.waits)).value == 11
+    assert seen == [13, 12, 11] and watched == [1, 3, 5]  # The pool ends the last one first.
+    assert jobs.has(2) and jobs.has(3) and not jobs.has(0) and not jobs.has(1)
+    assert [jobs.take(number).value for number in (3, 0, 2)] == [13, 10, 12]
+    assert not pool.open and not any(map(jobs.has, numbers))
+
+
+def test_what_is_raised_at_an_arrival_comes_through():
+    def refuse(result):
+        raise RuntimeError(f"not {result.value}")
+
+    jobs = driver_lib.PoolJobs(Counting(9), arrived=refuse)
+    first = jobs.submit(driver_lib.NamedJob("a"))
+    jobs.submit(driver_lib.NamedJob("b"))
+    with pytest.raises(RuntimeError, match="not b"):
+        jobs.take(first)
+
+
+def test_results_come_as_they_are_done_until_there_are_no_more():
+    with inline.InlinePool(Dawdler, 3) as pool:
+        jobs = driver_lib.PoolJobs(pool)
+        for i in range(6):
+            jobs.submit(driver_lib.NamedJob((i, 0.01 if i == 0 else 0.0)))
+        found = {result.id: result.value for result in jobs.as_completed()}
+    assert found == {0: 0, 1: 10, 2: 20, 3: None, 4: 40, 5: 50}
+
+
 def test_errors_of_the_engine_come_through():
     def tell(index, outcome):
         raise RuntimeError(f"engine broke at {index}")
@@ -227,7 +259,7 @@ def test_errors_of_the_engine_come_through():
         assert driver.num_told == 0
     with inline.InlinePool(Dawdler) as pool:
         driver = driver_lib.OrderedDriver(pool, window=4)
-        with pytest.raises(TypeError, match="expected Run, Ready or Stop"):
+        with pytest.raises(TypeError, match="expected NamedJob, Ready or Stop"):
             driver.run(lambda index: index, tell)
         with pytest.raises(ValueError, match="window is 0"):
             driver_lib.OrderedDriver(pool, window=0)
