@@ -16,10 +16,11 @@ been told, so that what a run counts as done has been written down.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast, final
 
 import jax
@@ -31,12 +32,9 @@ from veldt.meta.train import build, config, gradient_worker, outer_step
 from veldt.meta.train.gradient_worker import Check, CheckJob, Gradient, GradientJob
 from veldt.tasks.common import stopping
 from veldt.tasks.inner_loop import hollow
-from veldt.tasks.pool import base
+from veldt.tasks.pool import base, driver
 
 # Shapes: E families, s staleness.
-
-_WAIT_S = 0.5  # between looks at Ctrl-C
-_CHECK_IDS = 1 << 40  # ids of jobs that are looks; gradients count from 0
 
 
 @final
@@ -101,11 +99,10 @@ class Training:
         watcher: Watcher,
     ):
         self._config = settings
-        self._workers = workers
         self._num_families = num_families
         self._watcher = watcher
-        self._arrived: dict[int, base.JobResult] = {}
-        self._next_check = _CHECK_IDS
+        self._jobs = driver.PoolJobs(workers, arrived=_refuse_failure)
+        self._asked: dict[int, list[int]] = {}  # Jobs by update, until it is done.
         ends = itertools.accumulate(phase.num_updates for phase in settings.phases)
         self._phase_ends = frozenset(ends)
         self.progress = progress
@@ -204,6 +201,7 @@ class Training:
     def _ask(self, phase: int, update: int, version: int, frozen: Mapping[str, MetaParams]) -> None:
         """Hand out the gradients of an update."""
         stream = update % (self._config.staleness + 1)
+        self._asked[update] = []
         for family in range(self._num_families):
             job = GradientJob(
                 phase=phase,
@@ -214,13 +212,12 @@ class Training:
                 frozen=frozen,
                 state=self.progress.streams.get((stream, family)),
             )
-            label = f"update {update}, family {family}"
-            self._workers.submit(base.Job(update * self._num_families + family, job, label))
+            named = driver.NamedJob(job, f"update {update}, family {family}")
+            self._asked[update].append(self._jobs.submit(named))
 
     def _gradients(self, update: int) -> list[base.JobResult]:
-        first, total = update * self._num_families, self._num_families
         what = f"gradients of update {update + 1:,}"
-        return [self._await(first + family, what, family, total) for family in range(total)]
+        return self._await([(job, what) for job in self._asked.pop(update)])
 
     def _look(self, phase: int) -> None:
         """Train the meta-validation tasks, if it is time, and keep the best meta-parameters."""
@@ -229,16 +226,12 @@ class Training:
         due = update in self._phase_ends or update % self._config.validate_every == 0
         if not checks or not due or self.progress.looked_at == update:
             return
-        ids = range(self._next_check, self._next_check + len(checks))
-        self._next_check += len(checks)
-        for number, job_id in enumerate(ids):
+        asked = []
+        for number, check in enumerate(checks):
             job = CheckJob(phase, number, self.progress.meta_params)
-            self._workers.submit(base.Job(job_id, job, f"check {checks[number].task}"))
-        what = f"meta-validation after update {update:,}: "
-        ended = [
-            cast(Check, self._await(job_id, what + checks[number].task, number, len(checks)).value)
-            for number, job_id in enumerate(ids)
-        ]
+            submitted = self._jobs.submit(driver.NamedJob(job, f"check {check.task}"))
+            asked.append((submitted, f"meta-validation after update {update:,}: {check.task}"))
+        ended = [cast(Check, result.value) for result in self._await(asked)]
         means = [
             float(np.mean(np.log(np.maximum(each.losses, hollow.MIN_NORMALIZED)))) for each in ended
         ]
@@ -255,25 +248,21 @@ class Training:
             self._watcher.checked(progress, figures)
             self.progress = progress
 
-    def _await(self, job_id: int, what: str, done: int, total: int) -> Any:
-        """Return a job's result, whose value is what the worker made of it.
+    def _await(self, asked: Sequence[tuple[int, str]]) -> list[base.JobResult]:
+        """Return the results of jobs that belong together, given their numbers and names."""
+        results: list[base.JobResult] = []
+        for job, what in asked:
+            tell = functools.partial(
+                self._watcher.waiting, self.progress, what, len(results), len(asked)
+            )
+            results.append(self._jobs.take(job, tell))
+        return results
 
-        Args:
-          job_id: The job.
-          what: What it is, for people.
-          done: Of the jobs that belong together, those that are there.
-          total: All of them.
-        """
-        while job_id not in self._arrived:
-            try:
-                result = self._workers.next_result(_WAIT_S)
-            except TimeoutError:
-                self._watcher.waiting(self.progress, what, done, total)
-                continue
-            if result.status is not base.JobStatus.OK:
-                raise errors.MetaTrainError(f"{result.label}: {result.status}: {result.message}")
-            self._arrived[result.id] = result
-        return self._arrived.pop(job_id)
+
+def _refuse_failure(result: base.JobResult) -> None:
+    """Stop where a worker could not do its job."""
+    if result.status is not base.JobStatus.OK:
+        raise errors.MetaTrainError(f"{result.label}: {result.status}: {result.message}")
 
 
 def begin(settings: config.MetaTrainConfig, start: MetaParams | None) -> Progress:

@@ -21,7 +21,6 @@ Literals are named first (`best.name_constants`), so they are tuned too, but for
 structure (1, 2, 1/2). A score that is infinite is a failure.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -177,7 +176,7 @@ class _Work:
         before, origin = self._best_score, self._point
         while self._has(len(STEP_FACTORS)) and STEP_FACTORS[-1] * length >= _SHORTEST:
             lengths = [factor * length for factor in STEP_FACTORS]
-            scores = self._try([_told_apart(origin + x * direction) for x in lengths])
+            scores = self._try([origin + x * direction for x in lengths])
             if min(scores) < before:
                 return lengths[scores.index(min(scores))]
             length *= _SHRINK
@@ -223,17 +222,6 @@ class _Descent:
         self._square = _DECAY * self._square + (1 - _DECAY) * gradient**2
         size = np.sqrt(self._square / (1 - _DECAY**self._count))
         return -gradient / (size + _FLOOR * size.max())
-
-
-def _told_apart(point: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Change a learning rate below float32's resolution, by a hash of the other numbers.
-
-    The store tells a rule's runs apart by the learning rate, which a step along a gradient may
-    leave as it was.
-    """
-    digest = hashlib.sha1(np.ascontiguousarray(point[1:]).tobytes()).digest()
-    share = int.from_bytes(digest[:3], "big") / (1 << 24)
-    return np.concatenate([point[:1] + 1e-7 * share, point[1:]])
 
 
 @jax.jit
