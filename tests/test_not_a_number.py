@@ -18,7 +18,7 @@ from veldt.meta.train import log
 from veldt.meta.train import report as meta_report
 from veldt.meta.tune import descent
 from veldt.meta.tune import report as tune_report
-from veldt.tasks.benchmark import display
+from veldt.tasks.benchmark import comparison_table
 from veldt.tasks.common.config import codec
 from veldt.tasks.common.html import plot
 from veldt.tasks.common.nan_last import finite, lowest
@@ -116,7 +116,7 @@ def test_rows_of_an_evaluation_are_in_order_whatever_one_lacks(place):
     def row(value):
         return SimpleNamespace(speedup=SimpleNamespace(value=value))
 
-    rows = sorted(map(row, with_bad(place, math.nan)), key=display._rank)
+    rows = sorted(map(row, with_bad(place, math.nan)), key=comparison_table._rank)
     assert [one.speedup.value for one in rows[:3]] == [3.0, 2.0, 1.0]
 
 

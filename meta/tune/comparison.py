@@ -57,7 +57,7 @@ class Row:
         return float(np.mean(self.fresh))
 
 
-def cost(settings: config.TuneConfig, progress: loop.Progress) -> int:
+def cost(settings: config.TuneConfig, progress: loop.TuningProgress) -> int:
     """Return the training runs that a tuning took, a run backward counted as two."""
     looks = -(-progress.update // settings.check_every) + 1
     backward = _BACKWARD_RUNS * progress.update
@@ -68,7 +68,7 @@ def cost(settings: config.TuneConfig, progress: loop.Progress) -> int:
 def compare(
     settings: config.TuneConfig,
     subject: problem.Problem,
-    progress: loop.Progress,
+    progress: loop.TuningProgress,
     run_dir: Path,
     doing: Callable[[str], None],
 ) -> tuple[Row, ...]:
@@ -156,7 +156,7 @@ class _Rivals:
     """Trainings whose learning rate is given step by step, the rest as at the tuning's start."""
 
     def __init__(
-        self, settings: config.TuneConfig, subject: problem.Problem, progress: loop.Progress
+        self, settings: config.TuneConfig, subject: problem.Problem, progress: loop.TuningProgress
     ):
         start = settings.tune[RATE].start
         stepwise = Hyperparameter(start, "linear", settings.num_steps)

@@ -18,7 +18,7 @@ from veldt.tasks.common import compiling, types
 from veldt.tasks.inner_loop import hollow
 
 _LAST_SHARE = 10  # the last tenth of the steps
-_CHECK_SEED = 2**30  # seeds of looks are from here on; those of updates are below
+_CHECK_SEED = 2**30  # seeds of checks are from here on; those of updates are below
 _FRESH_SEED = 2**30 + 2**29  # and those that nothing is chosen on
 _FEWEST_FRESH = 8
 
@@ -154,16 +154,16 @@ class Problem:
 
 
 def outcome(run: task_training.TaskTraining, meta_params: MetaParams) -> float:
-    """Run a training and return its outcome; NaN where it is hollow."""
-    return look(run, meta_params)[0]
+    """Run a training and return its outcome; NaN where the run is hollow."""
+    return run_once(run, meta_params)[0]
 
 
-def look(run: task_training.TaskTraining, meta_params: MetaParams) -> tuple[float, str]:
-    """Run a training.
+def run_once(run: task_training.TaskTraining, meta_params: MetaParams) -> tuple[float, str]:
+    """Run a training, and say whether its outcome is real.
 
     Returns:
-      Its outcome, and why that is the arithmetic's doing and not training's (`hollow.REASONS`):
-      empty for honest runs; else the outcome is NaN, and no best.
+      The outcome, and why the run is hollow (`hollow.REASONS`), empty where it is not. The outcome
+      of a hollow run is NaN.
     """
     found, ends = _outcome(run, meta_params)
     # A run that diverged has said so by its outcome.

@@ -149,12 +149,12 @@ class _Work:
             return
         cma_es = black_box.CmaEs(size, init_std=self._config.spread)
         centre = jnp.asarray(self._point, jnp.float32)
-        state = _init(cma_es, centre, jax.random.fold_in(key, 0))
+        state = cma_es.init(centre, jax.random.fold_in(key, 0))
         for number in range(num_generations):
             keys = jax.random.split(jax.random.fold_in(key, 1 + number))
-            points, state = _ask(cma_es, state, keys[0])
+            points, state = cma_es.ask(state, keys[0])
             scores = self._try(list(np.asarray(points, np.float64)))
-            state = _tell(cma_es, state, points, jnp.asarray(scores, jnp.float32), keys[1])
+            state = cma_es.tell(state, points, jnp.asarray(scores, jnp.float32), keys[1])
 
     def descend(self, differentiate: Differentiate) -> None:
         """Take steps along metagradients, until they have no more to say or the budget ends."""
@@ -234,26 +234,3 @@ def _told_apart(point: NDArray[np.float64]) -> NDArray[np.float64]:
     digest = hashlib.sha1(np.ascontiguousarray(point[1:]).tobytes()).digest()
     share = int.from_bytes(digest[:3], "big") / (1 << 24)
     return np.concatenate([point[:1] + 1e-7 * share, point[1:]])
-
-
-@jax.jit
-def _init(search: black_box.CmaEs, centre: jax.Array, key: jax.Array) -> black_box.BlackBoxState:
-    return search.init(centre, key)
-
-
-@jax.jit
-def _ask(
-    search: black_box.CmaEs, state: black_box.BlackBoxState, key: jax.Array
-) -> tuple[jax.Array, black_box.BlackBoxState]:
-    return search.ask(state, key)
-
-
-@jax.jit
-def _tell(
-    search: black_box.CmaEs,
-    state: black_box.BlackBoxState,
-    points: jax.Array,
-    losses: jax.Array,
-    key: jax.Array,
-) -> black_box.BlackBoxState:
-    return search.tell(state, points, losses, key)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.meta.tune import test_run_tuning as tunings
-from veldt.meta.tune import comparison, display, loop, problem, report, run_tuning
+from veldt.meta.tune import comparison, loop, problem, report, run_tuning, tuning_view
 
 SETTINGS = dataclasses.replace(tunings.SETTINGS, compare=True, num_updates=2, check_every=1)
 
@@ -20,7 +20,9 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
     subject = problem.Problem(SETTINGS)
     start = subject.meta_params
-    progress = loop.Progress(2, start, best=start, best_outcome=0.1, forward_runs=4.0, wall_s=1.0)
+    progress = loop.TuningProgress(
+        2, start, best=start, best_outcome=0.1, forward_runs=4.0, wall_s=1.0
+    )
     return folder, progress, compare(folder, progress)
 
 
@@ -37,7 +39,7 @@ def test_rivals_stand_beside_the_result(whole, capsys):
     # Two updates of two runs, twice forward and once backward, and three looks of three.
     assert mine.num_runs == comparison.cost(SETTINGS, progress) == (4 + 2 * 2) * 2 + 3 * 3
     assert constant.num_runs <= mine.num_runs and cosine.num_runs <= mine.num_runs
-    display.print_result(SETTINGS, progress, {}, folder, rows)
+    tuning_view.print_result(SETTINGS, progress, {}, folder, rows)
     out, text = capsys.readouterr().out, str(report._worth(folder))
     assert comparison.read(folder) == rows
     for line in comparison.lines(rows):
@@ -107,8 +109,8 @@ def test_no_rate_no_rivals(tmp_path):
 def test_a_run_of_before_there_were_rivals_goes_on(tmp_path):
     settings = dataclasses.replace(SETTINGS, num_updates=1)
     result = run_tuning.run_tuning(settings, tmp_path)
-    assert result.rivals == comparison.read(tmp_path) != ()
+    assert result.compared == comparison.read(tmp_path) != ()
     assert "Was it worth it?" in report.render(tmp_path)
     path = tmp_path / "config.yaml"
     path.write_text(path.read_text().replace("compare: true\n", ""))
-    assert run_tuning.run_tuning(settings, tmp_path, resume=True).rivals == result.rivals
+    assert run_tuning.run_tuning(settings, tmp_path, resume=True).compared == result.compared
