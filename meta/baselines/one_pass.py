@@ -80,7 +80,7 @@ class OnePass(bilevel.HyperOptimizer):
 
     def step(
         self, problem: bilevel.BilevelProblem, state: OnePassState, key: types.Key
-    ) -> tuple[OnePassState, bilevel.Metrics]:
+    ) -> tuple[OnePassState, bilevel.BilevelLosses]:
         del key
         params, opt_state = bilevel.descend(
             problem,

@@ -71,7 +71,7 @@ class AlternatingDescent(bilevel.HyperOptimizer):
 
     def step(
         self, problem: bilevel.BilevelProblem, state: AlternatingState, key: types.Key
-    ) -> tuple[AlternatingState, bilevel.Metrics]:
+    ) -> tuple[AlternatingState, bilevel.BilevelLosses]:
         del key
         params, opt_state = bilevel.descend(
             problem,

@@ -48,7 +48,7 @@ class BilevelProblem(pytree.Pytree, abc.ABC):
 
 
 @flax.struct.dataclass
-class Metrics:
+class BilevelLosses:
     """What a step came to.
 
     Attributes:
@@ -70,7 +70,7 @@ class HyperOptimizer(pytree.Pytree, abc.ABC):
     @abc.abstractmethod
     def step(
         self, problem: BilevelProblem, state: HyperState, key: types.Key
-    ) -> tuple[HyperState, Metrics]:
+    ) -> tuple[HyperState, BilevelLosses]:
         """Move the hyperparameters once, the parameters as often as the method asks for.
 
         Args:
@@ -91,7 +91,7 @@ def run(
     key: types.Key,
     *,
     num_steps: int,
-) -> tuple[HyperState, Metrics]:
+) -> tuple[HyperState, BilevelLosses]:
     """Do `num_steps` steps on one problem, compiled as one loop.
 
     Args:
@@ -105,15 +105,15 @@ def run(
       The last state, and the metrics of each step, leaves [K].
     """
 
-    def body(state: HyperState, key: types.Key) -> tuple[HyperState, Metrics]:
+    def body(state: HyperState, key: types.Key) -> tuple[HyperState, BilevelLosses]:
         return method.step(problem, state, key)
 
     return jax.lax.scan(body, state, jax.random.split(key, num_steps))
 
 
-def measure(problem: BilevelProblem, params: types.Params, hyper: HyperParams) -> Metrics:
+def measure(problem: BilevelProblem, params: types.Params, hyper: HyperParams) -> BilevelLosses:
     """Return both losses."""
-    return Metrics(
+    return BilevelLosses(
         train_loss=problem.train_loss(params, hyper), valid_loss=problem.valid_loss(params, hyper)
     )
 

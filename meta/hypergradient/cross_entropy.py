@@ -138,7 +138,7 @@ class CrossEntropy(bilevel.HyperOptimizer):
 
     def step(
         self, problem: bilevel.BilevelProblem, state: CrossEntropyState, key: types.Key
-    ) -> tuple[CrossEntropyState, bilevel.Metrics]:
+    ) -> tuple[CrossEntropyState, bilevel.BilevelLosses]:
         candidates = self.ask(state, key)
 
         def train(hyper: bilevel.HyperParams) -> tuple[types.Params, types.Scalar]:

@@ -146,7 +146,7 @@ class Hoag(bilevel.HyperOptimizer):
 
     def step(
         self, problem: bilevel.BilevelProblem, state: HoagState, key: types.Key
-    ) -> tuple[HoagState, bilevel.Metrics]:
+    ) -> tuple[HoagState, bilevel.BilevelLosses]:
         """Do one iteration; the first trains under the given hyperparameters and leaves them."""
         del key
         lipschitz = state.lipschitz

@@ -141,7 +141,7 @@ class SelfTuning(bilevel.HyperOptimizer):
 
     def step(
         self, problem: bilevel.BilevelProblem, state: SelfTuningState, key: types.Key
-    ) -> tuple[SelfTuningState, bilevel.Metrics]:
+    ) -> tuple[SelfTuningState, bilevel.BilevelLosses]:
         key_train, key_valid = jax.random.split(key)
 
         def train(

@@ -19,8 +19,7 @@ import jax.numpy as jnp
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import errors
-from veldt.meta.replay import backward, fallback, plans, programs, resume, storage
-from veldt.meta.replay import trust as verdict
+from veldt.meta.replay import backward, fallback, plans, programs, resume, storage, trust
 from veldt.meta.replay.task_training import Training
 from veldt.tasks.common import types
 
@@ -48,7 +47,7 @@ class Metagradient:
 
     outcome: float
     gradient: MetaParams
-    verdict: verdict.Verdict
+    verdict: trust.Trust
     plan: plans.Plan
     cost: backward.Cost | None
     method: Literal["replay", "full ES"] = "replay"
@@ -106,7 +105,7 @@ def metagradient(
         outcome, gradient, cost = _in_directory(
             training, meta_params, chosen, Path(directory), save_every_s
         )
-    found = verdict.judge(
+    found = trust.examine(
         training,
         meta_params,
         outcome,

@@ -43,7 +43,7 @@ _ROUNDING: Final = 16.0
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class Trust:
     """What is known of a metagradient.
 
     Attributes:
@@ -66,7 +66,7 @@ class Verdict:
     message: str
 
 
-def judge(
+def examine(
     training: Training,
     meta_params: MetaParams,
     outcome: types.Scalar,
@@ -75,7 +75,7 @@ def judge(
     *,
     num_directions: int = 1,
     step_sizes: tuple[float, float] = STEP_SIZES,
-) -> Verdict:
+) -> Trust:
     """Hold a metagradient to differences; takes 1 + 4 `num_directions` forward runs.
 
     Args:
@@ -90,7 +90,7 @@ def judge(
     if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((outcome, meta_grad))):
         return _not_finite(outcome)
     if num_directions == 0:
-        return Verdict(True, True, (), (), None, None, "finite; not checked further")
+        return Trust(True, True, (), (), None, None, "finite; not checked further")
     probe = _Probe(training, meta_params, float(jnp.finfo(jnp.asarray(outcome).dtype).eps))
     rows = [
         probe.along(direction, meta_grad, step_sizes)
@@ -101,7 +101,7 @@ def judge(
     smoothness = float(np.min([row.smoothness for row in rows]))  # NaN where one is: not smooth.
     passed = max(errors) <= _TOLERANCE
     message = _explain(errors, disagreement, smoothness, step_sizes)
-    return Verdict(passed, True, step_sizes, errors, disagreement, smoothness, message)
+    return Trust(passed, True, step_sizes, errors, disagreement, smoothness, message)
 
 
 def metasmoothness(first: types.Params, middle: types.Params, last: types.Params) -> float:
@@ -200,7 +200,7 @@ def _directions(key: types.Key, meta_params: MetaParams, count: int) -> list[Met
     return found
 
 
-def _not_finite(outcome: types.Scalar) -> Verdict:
+def _not_finite(outcome: types.Scalar) -> Trust:
     if not np.isfinite(outcome):
         message = "the outcome is not finite: training diverged; lower the learning rate or clip"
     else:
@@ -211,7 +211,7 @@ def _not_finite(outcome: types.Scalar) -> Verdict:
             "training is chaotic "
             "(lower the learning rate, take fewer steps, or compute in float64)"
         )
-    return Verdict(False, False, (), (), None, None, message)
+    return Trust(False, False, (), (), None, None, message)
 
 
 def _explain(

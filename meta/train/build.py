@@ -137,7 +137,7 @@ def make_estimator(
 
 
 @functools.cache
-def make_outer(outer: config.OuterConfig, num_updates: int) -> optax.GradientTransformation:
+def make_outer(outer: config.MetaOptimizerConfig, num_updates: int) -> optax.GradientTransformation:
     """Return a phase's outer optimizer; the same object for the same settings, which compile once.
 
     Args:

@@ -66,7 +66,7 @@ class EstimatorConfig:
 
 @final
 @dataclasses.dataclass(frozen=True)
-class OuterConfig:
+class MetaOptimizerConfig:
     """The outer optimizer.
 
     Attributes:
@@ -119,7 +119,7 @@ class PhaseConfig:
     fields: dict[str, Plain] = dataclasses.field(default_factory=dict)
     lengths: tuple[int, int] = (100, 2000)
     estimator: EstimatorConfig = dataclasses.field(default_factory=EstimatorConfig)
-    outer: OuterConfig = dataclasses.field(default_factory=OuterConfig)
+    outer: MetaOptimizerConfig = dataclasses.field(default_factory=MetaOptimizerConfig)
 
     def __post_init__(self) -> None:
         if self.num_updates < 1:

@@ -10,9 +10,9 @@ it, cannot be repeated.
 A stream of runs can go on only when its last window is told, so there are s + 1 streams of each
 family, used in turn.
 
-All that the loop knows is a frozen `Progress`, replaced as a whole after each update: an interrupt
-between two statements finds either the old one or the new one. It is replaced when the watcher has
-been told, so that what a run counts as done has been written down.
+All that the loop knows is a frozen `MetaTrainProgress`, replaced as a whole after each update: an
+interrupt between two statements finds either the old one or the new one. It is replaced when the
+watcher has been told, so that what a run counts as done has been written down.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ _CHECK_IDS = 1 << 40  # ids of jobs that are looks; gradients count from 0
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Progress:
+class MetaTrainProgress:
     """A meta-training between two updates.
 
     Attributes:
@@ -72,33 +72,33 @@ class Progress:
     wall_s: float = 0.0
 
 
-class Watcher(Protocol):
+class MetaTrainWatcher(Protocol):
     """Is told of a meta-training; changes nothing of it."""
 
-    def updated(self, progress: Progress, figures: Mapping[str, Any]) -> None:
+    def updated(self, progress: MetaTrainProgress, figures: Mapping[str, Any]) -> None:
         """An update was done."""
         ...
 
-    def checked(self, progress: Progress, figures: Mapping[str, Any]) -> None:
+    def checked(self, progress: MetaTrainProgress, figures: Mapping[str, Any]) -> None:
         """The meta-validation tasks were looked at."""
         ...
 
-    def waiting(self, progress: Progress, what: str, done: int, total: int) -> None:
+    def waiting(self, progress: MetaTrainProgress, what: str, done: int, total: int) -> None:
         """Nothing new for a while: what is waited for, and how many of how many are there."""
         ...
 
 
 @final
-class Training:
+class MetaTraining:
     """Runs phases from wherever `progress` stands."""
 
     def __init__(
         self,
         settings: config.MetaTrainConfig,
-        progress: Progress,
+        progress: MetaTrainProgress,
         workers: base.Pool,
         num_families: int,
-        watcher: Watcher,
+        watcher: MetaTrainWatcher,
     ):
         self._config = settings
         self._workers = workers
@@ -110,7 +110,7 @@ class Training:
         self._phase_ends = frozenset(ends)
         self.progress = progress
 
-    def run(self, save: Callable[[Progress], None]) -> None:
+    def run(self, save: Callable[[MetaTrainProgress], None]) -> None:
         """Go on to the end.
 
         Args:
@@ -128,7 +128,7 @@ class Training:
             index, first = self._config.phase_at(self.progress.update)
             self._run_phase(index, first, save)
 
-    def _run_phase(self, index: int, first: int, save: Callable[[Progress], None]) -> None:
+    def _run_phase(self, index: int, first: int, save: Callable[[MetaTrainProgress], None]) -> None:
         phase = self._config.phases[index]
         end = first + phase.num_updates
         staleness = self._config.staleness
@@ -276,7 +276,7 @@ class Training:
         return self._arrived.pop(job_id)
 
 
-def begin(settings: config.MetaTrainConfig, start: MetaParams | None) -> Progress:
+def begin(settings: config.MetaTrainConfig, start: MetaParams | None) -> MetaTrainProgress:
     """Return the progress of a run that has not begun.
 
     Args:
@@ -286,10 +286,12 @@ def begin(settings: config.MetaTrainConfig, start: MetaParams | None) -> Progres
     rule = build.architecture(settings)
     key = build.stream_key(settings, gradient_worker.INIT)
     drawn = rule.init(key) if start is None else start
-    return Progress(0, {name: jax.tree.map(np.asarray, part) for name, part in drawn.items()})
+    return MetaTrainProgress(
+        0, {name: jax.tree.map(np.asarray, part) for name, part in drawn.items()}
+    )
 
 
-def store(progress: Progress) -> checkpoint.Stored:
+def store(progress: MetaTrainProgress) -> checkpoint.Stored:
     """Return what a checkpoint keeps."""
     arrays: dict[str, np.ndarray] = {}
 
@@ -316,7 +318,7 @@ def store(progress: Progress) -> checkpoint.Stored:
     return checkpoint.Stored(arrays, facts)
 
 
-def restore(settings: config.MetaTrainConfig, stored: checkpoint.Stored) -> Progress:
+def restore(settings: config.MetaTrainConfig, stored: checkpoint.Stored) -> MetaTrainProgress:
     """Return the progress that a checkpoint was made of."""
     groups: dict[str, dict[int, np.ndarray]] = {}
     for name, array in stored.arrays.items():
@@ -339,7 +341,7 @@ def restore(settings: config.MetaTrainConfig, stored: checkpoint.Stored) -> Prog
             elif kind == "stream":
                 streams[int(numbers[0]), int(numbers[1])] = leaves
     best_score = facts["best_score"]
-    return Progress(
+    return MetaTrainProgress(
         update=facts["update"],
         meta_params=array_lists.rebuild(whole, kept["meta_params"]),
         opt_state=opt_state,

@@ -53,7 +53,7 @@ class MetaTrainResult:
     """
 
     weights: weights.Weights
-    progress: meta_training.Progress
+    progress: meta_training.MetaTrainProgress
 
 
 def run_meta_training(
@@ -112,9 +112,9 @@ def run_meta_training(
         workers = stack.enter_context(pools.make_pool(settings.pool, factory))
         watcher = _Watcher(settings, view, logs)
         view.doing("compiling")
-        loop = meta_training.Training(settings, progress, workers, len(families), watcher)
+        loop = meta_training.MetaTraining(settings, progress, workers, len(families), watcher)
 
-        def save(progress: meta_training.Progress) -> None:
+        def save(progress: meta_training.MetaTrainProgress) -> None:
             with stopping.hold(firmly=True):
                 for each in logs:
                     each.flush()
@@ -134,9 +134,9 @@ def run_meta_training(
 
 def in_present_form(
     settings: config.MetaTrainConfig,
-    progress: meta_training.Progress,
+    progress: meta_training.MetaTrainProgress,
     families: tuple[base.TaskFamily, ...],
-) -> meta_training.Progress:
+) -> meta_training.MetaTrainProgress:
     """Return the progress that a checkpoint of form 1 holds (`checkpoint.FORM`)."""
     if not progress.streams:
         return progress
@@ -154,7 +154,7 @@ def in_present_form(
 def write_weights(
     settings: config.MetaTrainConfig,
     run_dir: Path,
-    progress: meta_training.Progress,
+    progress: meta_training.MetaTrainProgress,
     families: tuple[base.TaskFamily, ...],
     start: weights.Weights | None,
 ) -> None:
@@ -212,7 +212,7 @@ def _start(settings: config.MetaTrainConfig) -> weights.Weights | None:
 def _open_logs(
     settings: config.MetaTrainConfig,
     run_dir: Path,
-    progress: meta_training.Progress,
+    progress: meta_training.MetaTrainProgress,
     stack: contextlib.ExitStack,
 ) -> list[log.Log]:
     last = {"update": progress.update, "check": progress.looked_at}
@@ -242,15 +242,21 @@ class _Watcher:
         self._view = view
         self._logs = logs
 
-    def updated(self, progress: meta_training.Progress, figures: Mapping[str, Any]) -> None:
+    def updated(
+        self, progress: meta_training.MetaTrainProgress, figures: Mapping[str, Any]
+    ) -> None:
         for each in self._logs:
             each.write("update", progress.update, figures)
         self._view.updated(self._config, progress, figures)
 
-    def checked(self, progress: meta_training.Progress, figures: Mapping[str, Any]) -> None:
+    def checked(
+        self, progress: meta_training.MetaTrainProgress, figures: Mapping[str, Any]
+    ) -> None:
         for each in self._logs:
             each.write("check", progress.update, figures)
         self._view.checked(progress, figures)
 
-    def waiting(self, progress: meta_training.Progress, what: str, done: int, total: int) -> None:
+    def waiting(
+        self, progress: meta_training.MetaTrainProgress, what: str, done: int, total: int
+    ) -> None:
         self._view.doing(f"compiling and running {what}: {done} of {total} done")

@@ -124,8 +124,10 @@ def test_training_on_ray_is_training_inline():
 
 
 THREE_PHASES = toys.settings(
-    toys.phase("rate", 3, train=("rate",), outer=config.OuterConfig("sgd", 0.1, clip=0.1)),
-    toys.phase("both", 2, outer=config.OuterConfig("adamw", 0.1, weight_decay=0.1, warmup=0.5)),
+    toys.phase("rate", 3, train=("rate",), outer=config.MetaOptimizerConfig("sgd", 0.1, clip=0.1)),
+    toys.phase(
+        "both", 2, outer=config.MetaOptimizerConfig("adamw", 0.1, weight_decay=0.1, warmup=0.5)
+    ),
     toys.phase("scaled", 3, train=("rate",), fields={"scale": 1.0}),
     meta_validation=(toys.CHECK,),
     validate_every=2,
@@ -149,7 +151,7 @@ def same_progress(one, other):
     """Whether all is equal, but for how long it took."""
     return all(
         toys.same(getattr(one, field.name), getattr(other, field.name))
-        for field in dataclasses.fields(meta_training.Progress)
+        for field in dataclasses.fields(meta_training.MetaTrainProgress)
         if field.name not in ("worker_s", "wall_s")
     )
 
@@ -262,7 +264,7 @@ def test_a_gradient_that_cannot_be_computed_stops_it_with_the_reason():
         patch.setattr("veldt.tasks.families.distribution.draw", lambda *_: (Broken(),))
         with pools.make_pool(settings.pool, factory) as workers:
             progress = meta_training.begin(settings, None)
-            loop = meta_training.Training(settings, progress, workers, 1, toys.Watcher())
+            loop = meta_training.MetaTraining(settings, progress, workers, 1, toys.Watcher())
             with pytest.raises(errors.MetaTrainError, match=r"update 0, family 0.*no such bowl"):
                 loop.run(lambda progress: None)
     assert loop.progress.update == 0
