@@ -35,28 +35,30 @@ from veldt.tasks.pool import base
 
 # Shapes: E families, s staleness.
 
-_WAIT_S = 0.5  # between looks at Ctrl-C
-_CHECK_IDS = 1 << 40  # ids of jobs that are looks; gradients count from 0
+_WAIT_S = 0.5  # after which Ctrl-C is noticed
+_CHECK_IDS = 1 << 40  # the first id of jobs of meta-validation; gradients count from 0
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class MetaTrainProgress:
-    """A meta-training between two updates.
+    """The state of a meta-training between two updates.
 
     Attributes:
-      update: Updates done, over all phases.
-      meta_params: All of them, NumPy arrays by their top-level names.
-      opt_state: The outer optimizer's, of the present phase; None before its first update.
-      versions: What the phase moves, as it was after each of the last updates, s + 1 at most, by
-        the number of updates then done.
+      update: Number of updates done, over all phases.
+      meta_params: All meta-parameters, NumPy arrays by top-level name.
+      opt_state: State of the outer optimizer in the present phase; None before the phase's first
+        update.
+      versions: The meta-parameters that the present phase moves, after each of the last s + 1
+        updates, by the number of updates then done.
       streams: States of the present phase's streams by (stream, family).
-      looked_at: The last update after which meta-validation was looked at; -1 before any.
-      best_score: The lowest mean log loss on meta-validation so far; infinity before any.
-      best: The meta-parameters then.
-      num_inner_steps: Inner steps done.
+      checked_at: Number of updates done at the last meta-validation; -1 before the first.
+      best_score: The lowest mean log loss on meta-validation so far; infinity before the first
+        meta-validation.
+      best: Meta-parameters with the best score; None before the first meta-validation.
+      num_inner_steps: Number of inner steps done.
       worker_s: Seconds that workers spent.
-      wall_s: Seconds of all sittings.
+      wall_s: Seconds of all sessions.
     """
 
     update: int
@@ -64,7 +66,7 @@ class MetaTrainProgress:
     opt_state: array_lists.Leaves | None = None
     versions: Mapping[int, MetaParams] = dataclasses.field(default_factory=dict)
     streams: Mapping[tuple[int, int], array_lists.Leaves] = dataclasses.field(default_factory=dict)
-    looked_at: int = -1
+    checked_at: int = -1
     best_score: float = math.inf
     best: Mapping[str, MetaParams] | None = None
     num_inner_steps: int = 0
@@ -73,24 +75,28 @@ class MetaTrainProgress:
 
 
 class MetaTrainWatcher(Protocol):
-    """Is told of a meta-training; changes nothing of it."""
+    """An observer of a meta-training; it changes nothing of it."""
 
     def updated(self, progress: MetaTrainProgress, figures: Mapping[str, Any]) -> None:
-        """An update was done."""
+        """Receive the state after an update, and its figures."""
         ...
 
     def checked(self, progress: MetaTrainProgress, figures: Mapping[str, Any]) -> None:
-        """The meta-validation tasks were looked at."""
+        """Receive the state after a meta-validation, and its figures."""
         ...
 
     def waiting(self, progress: MetaTrainProgress, what: str, done: int, total: int) -> None:
-        """Nothing new for a while: what is waited for, and how many of how many are there."""
+        """Receive what is waited for, and how many of how many are there."""
         ...
 
 
 @final
 class MetaTraining:
-    """Runs phases from wherever `progress` stands."""
+    """The loop of a meta-training; it runs phases from the state that `progress` holds.
+
+    Attributes:
+      progress: The present state.
+    """
 
     def __init__(
         self,
@@ -111,7 +117,7 @@ class MetaTraining:
         self.progress = progress
 
     def run(self, save: Callable[[MetaTrainProgress], None]) -> None:
-        """Go on to the end.
+        """Run phases to the end of the last.
 
         Args:
           save: Called after each update that should be kept: in time with the config, and at the
@@ -122,8 +128,8 @@ class MetaTraining:
           KeyboardInterrupt: Ctrl-C; `progress` is what was reached.
         """
         if self.progress.update > 0:
-            # Its look belongs to the phase of the last update, which may have ended with it.
-            self._look(self._config.phase_at(self.progress.update - 1)[0])
+            # It belongs to the phase of the last update, which may have ended with the update.
+            self._validate(self._config.phase_at(self.progress.update - 1)[0])
         while self.progress.update < self._config.num_updates:
             index, first = self._config.phase_at(self.progress.update)
             self._run_phase(index, first, save)
@@ -145,7 +151,7 @@ class MetaTraining:
         asked = self.progress.update
         saved_s = began_s = time.monotonic()
         while (update := self.progress.update) < end:
-            self._look(index)
+            self._validate(index)
             while asked < min(end, update + staleness + 1):
                 self._ask(index, asked, max(first, asked - staleness), frozen)
                 asked += 1
@@ -198,7 +204,7 @@ class MetaTraining:
             if time.monotonic() - saved_s >= self._config.checkpoint_every_s:
                 save(self.progress)
                 saved_s = time.monotonic()
-        self._look(index)
+        self._validate(index)
         save(self.progress)
 
     def _ask(self, phase: int, update: int, version: int, frozen: Mapping[str, MetaParams]) -> None:
@@ -222,12 +228,12 @@ class MetaTraining:
         what = f"gradients of update {update + 1:,}"
         return [self._await(first + family, what, family, total) for family in range(total)]
 
-    def _look(self, phase: int) -> None:
-        """Train the meta-validation tasks, if it is time, and keep the best meta-parameters."""
+    def _validate(self, phase: int) -> None:
+        """Train the meta-validation tasks if they are due, and keep the best meta-parameters."""
         checks = self._config.meta_validation
         update = self.progress.update
         due = update in self._phase_ends or update % self._config.validate_every == 0
-        if not checks or not due or self.progress.looked_at == update:
+        if not checks or not due or self.progress.checked_at == update:
             return
         ids = range(self._next_check, self._next_check + len(checks))
         self._next_check += len(checks)
@@ -243,7 +249,7 @@ class MetaTraining:
             float(np.mean(np.log(np.maximum(each.losses, hollow.MIN_NORMALIZED)))) for each in ended
         ]
         score = float(np.mean(means))
-        progress = dataclasses.replace(self.progress, looked_at=update)
+        progress = dataclasses.replace(self.progress, checked_at=update)
         if score < progress.best_score:
             progress = dataclasses.replace(progress, best_score=score, best=progress.meta_params)
         figures = {
@@ -259,10 +265,10 @@ class MetaTraining:
         """Return a job's result, whose value is what the worker made of it.
 
         Args:
-          job_id: The job.
-          what: What it is, for people.
-          done: Of the jobs that belong together, those that are there.
-          total: All of them.
+          job_id: Id of the job.
+          what: Name of what is waited for, for people.
+          done: Number of jobs of the same kind that are done.
+          total: Number of all jobs of the same kind.
         """
         while job_id not in self._arrived:
             try:
@@ -280,7 +286,7 @@ def begin(settings: config.MetaTrainConfig, start: MetaParams | None) -> MetaTra
     """Return the progress of a run that has not begun.
 
     Args:
-      settings: The run's.
+      settings: Config of the run.
       start: Meta-parameters to start from; None draws them.
     """
     rule = build.architecture(settings)
@@ -309,7 +315,7 @@ def store(progress: MetaTrainProgress) -> checkpoint.Stored:
         put(f"stream.{stream}.{family}", leaves)
     facts = {
         "update": progress.update,
-        "looked_at": progress.looked_at,
+        "looked_at": progress.checked_at,  # The name in files of every version.
         "best_score": progress.best_score if math.isfinite(progress.best_score) else None,
         "num_inner_steps": progress.num_inner_steps,
         "worker_s": progress.worker_s,
@@ -347,7 +353,7 @@ def restore(settings: config.MetaTrainConfig, stored: checkpoint.Stored) -> Meta
         opt_state=opt_state,
         versions=versions,
         streams=streams,
-        looked_at=facts["looked_at"],
+        checked_at=facts["looked_at"],
         best_score=math.inf if best_score is None else best_score,
         best=array_lists.rebuild(whole, kept["best"]) if "best" in kept else None,
         num_inner_steps=facts["num_inner_steps"],

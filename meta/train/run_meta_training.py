@@ -215,7 +215,7 @@ def _open_logs(
     progress: meta_training.MetaTrainProgress,
     stack: contextlib.ExitStack,
 ) -> list[log.Log]:
-    last = {"update": progress.update, "check": progress.looked_at}
+    last = {"update": progress.update, "check": progress.checked_at}
     logs: list[log.Log] = [log.JsonLog(run_dir, last)]
     if settings.tensorboard:
         logs.append(log.TensorBoardLog(run_dir, progress.update))

@@ -168,13 +168,13 @@ def test_each_phase_moves_its_parts_alone(whole):
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(saved[-1].meta_params))
 
 
-def test_meta_validation_is_looked_at_in_time_and_its_best_is_kept(whole):
+def test_meta_validation_comes_in_time_and_its_best_is_kept(whole):
     ended, watcher = whole()
     # Every second update, and at the end of each phase.
     assert [update for update, _ in watcher.checks] == [0, 2, 3, 4, 5, 6, 8]
     scores = [figures["score"] for _, figures in watcher.checks]
     assert ended.best_score == min(scores)
-    assert ended.looked_at == 8
+    assert ended.checked_at == 8
     task = toys.Bowl()
     keys = jax.random.split(key(gradient_worker.CHECK, 0), 2)
     losses = [by_hand(task, ended.best, each) for each in keys]
@@ -231,7 +231,7 @@ def test_a_kill_between_an_update_and_its_look_loses_no_look(whole, moment):
     ]
     progress = toys.train(settings, meta_training.restore(settings, stored))
     ended, _ = whole()
-    assert (progress.looked_at, progress.best_score) == (ended.looked_at, ended.best_score)
+    assert (progress.checked_at, progress.best_score) == (ended.checked_at, ended.best_score)
     for name in ("meta_params", "best"):
         assert toys.same(dict(getattr(progress, name)), dict(getattr(ended, name)))
 
@@ -242,7 +242,7 @@ def test_an_interrupt_while_saving_leaves_what_was_reached(whole):
 
     watcher = toys.Watcher(interrupt_after=99)
     progress = toys.train(THREE_PHASES, watcher=watcher, save=save)
-    assert progress.update == 3 == progress.looked_at
+    assert progress.update == 3 == progress.checked_at
     assert same_progress(toys.train(THREE_PHASES, progress), whole()[0])
 
 
