@@ -75,8 +75,8 @@ class HyperOptimizer(pytree.Pytree, abc.ABC):
 
         Args:
           problem: The losses, on this step's data.
-          state: From `init` or an earlier step.
-          key: For what is random in the method; it is consumed. Most methods ignore it.
+          state: State from `init` or from an earlier step.
+          key: Key of what is random in the method; it is consumed. Most methods ignore it.
 
         Returns:
           The state to go on from, and what was reached.
@@ -95,9 +95,9 @@ def run(
     """Do `num_steps` steps on one problem, compiled as one loop.
 
     Args:
-      method: How.
+      method: The method.
       problem: The losses.
-      state: From the method's `init` or an earlier run.
+      state: State from the method's `init` or from an earlier run.
       key: It is consumed.
       num_steps: K, static.
 

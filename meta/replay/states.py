@@ -42,11 +42,11 @@ class StateSpec:
     """What a state is made of; hashable, static under jit.
 
     Attributes:
-      treedef: The structure.
-      paths: Where each leaf is, such as ".params['w']".
-      shapes: Of each leaf; of a key, that of its raw bits.
-      dtypes: Of each leaf; of a key, uint32.
-      impls: Of each key, its generator; None for what is no key.
+      treedef: Structure of the state.
+      paths: Path of each leaf, such as ".params['w']".
+      shapes: Shape of each leaf; of a key, the shape of the raw bits.
+      dtypes: Type of each leaf; of a key, uint32.
+      impls: Generator of each key; None for what is no key.
     """
 
     treedef: Any

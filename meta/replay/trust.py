@@ -49,12 +49,14 @@ class Trust:
     Attributes:
       passed: Whether it is finite and agrees with the differences, where they were taken.
       finite: Whether all of it, and the outcome, is finite.
-      step_sizes: Of the differences, relative; empty if none were taken.
-      relative_errors: Between the gradient and the differences, at each step size; the largest of
-        all directions. What rounding explains is taken off.
-      disagreement: Between the differences of the two step sizes, relative; None without.
-      metasmoothness: S-hat at the larger step size, the least of all directions; None without.
-      message: What it comes to, and what to change if it failed.
+      step_sizes: Step sizes of the differences, relative; empty if none were taken.
+      relative_errors: Relative errors of the gradient against the differences, at each step size;
+        the largest of all directions. What rounding explains is taken off.
+      disagreement: Relative difference between the differences of the two step sizes; None without
+        differences.
+      metasmoothness: S-hat at the larger step size, the least of all directions; None without
+        differences.
+      message: The conclusion in words, with what to change if the check failed.
     """
 
     passed: bool
@@ -79,13 +81,14 @@ def examine(
     """Hold a metagradient to differences; takes 1 + 4 `num_directions` forward runs.
 
     Args:
-      training: What it is of.
-      meta_params: Where it was taken.
-      outcome: Of the run, float [].
+      training: Training that the gradient is of.
+      meta_params: Meta-parameters that it was taken at.
+      outcome: Outcome of the run, float [].
       meta_grad: The gradient, shaped as the meta-parameters.
-      key: Of the directions; it is consumed.
-      num_directions: 0 to ask only whether it is finite, and run nothing.
-      step_sizes: The larger and the smaller.
+      key: Key of the directions; it is consumed.
+      num_directions: Number of directions; 0 to ask only whether the gradient is finite, and to run
+        nothing.
+      step_sizes: The larger and the smaller step size.
     """
     if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((outcome, meta_grad))):
         return _not_finite(outcome)
