@@ -162,8 +162,8 @@ def _translate(
     """Return arrays by our paths, and the names that are in no table.
 
     Args:
-      arrays: By published paths.
-      perceptron: Our path of the perceptron or the bank of them.
+      arrays: Arrays by published path.
+      perceptron: Path of the perceptron, or of the bank of perceptrons, in veldt.
     """
     ours: dict[str, np.ndarray] = {}
     unknown: list[str] = []

@@ -1,4 +1,4 @@
-"""`metagradient`: the gradient of what a training ends in, with its verdict, its plan and its cost.
+"""`metagradient`: the gradient of what a training ends in, with trust, plan and cost.
 
 def make(meta_params, task):
     rate = optax.linear_schedule(jnp.exp(meta_params["start"]), jnp.exp(meta_params["end"]), 500)

@@ -134,7 +134,7 @@ class _Walk:
         self._buffer_bytes = states.num_bytes(self._buffer)
         self._state: states.Packed | None = None
         self._hashes: dict[int, np.ndarray] = {}
-        # What calls have hashed and nobody has looked at: for each, states and their hashes.
+        # Hashes that have not been compared: for each call, states and their hashes.
         self._unchecked: list[tuple[list[int], tuple[jax.Array, jax.Array]]] = []
         self._outcome: types.Scalar | None = None
         self._adjoint: tuple[Any, ...] | None = None
@@ -236,7 +236,7 @@ class _Walk:
         return sorted(mark for mark in marks | {last} if first < mark <= last)
 
     def _check(self, *, lag: int = 0) -> None:
-        """Look at what calls have hashed, but for the last `lag` calls, which may still run."""
+        """Compare what calls have hashed, but for the last `lag` calls, which may still run."""
         while len(self._unchecked) > lag:
             steps, arrays = self._unchecked.pop(0)
             before, hashes = jax.device_get(arrays)
@@ -274,7 +274,7 @@ class _Walk:
         """Write down where the walk is; only then may what came before be forgotten."""
         if self._journal is None:
             return
-        self._check()  # Nothing is written down that has not been looked at.
+        self._check()  # Nothing is written down that has not been compared.
         snapshot = Snapshot(
             num_actions, self._outcome, self._adjoint, self._meta_grad, self._hashes
         )

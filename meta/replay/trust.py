@@ -1,4 +1,4 @@
-"""Whether a metagradient can be trusted: the verdict that comes with every one.
+"""Whether a metagradient can be trusted: what comes with every one.
 
 A metagradient may be exact and still useless: an outcome that jumps at every kink of a ReLU has a
 right derivative almost everywhere that says nothing about any step one could take. So it is held

@@ -48,7 +48,7 @@ class MetaTrainResult:
     """What a meta-training hands over.
 
     Attributes:
-      weights: As written to `weights.npz`.
+      weights: Weights that were written to `weights.npz`.
       progress: Where it ended.
     """
 
@@ -68,8 +68,8 @@ def run_meta_training(
     Args:
       settings: What to train.
       run_dir: Where the run is kept; made if it does not exist.
-      resume: Go on with the run that is there; `settings` must be its config but for what
-        `TERMS` let change.
+      resume: Whether to resume the run that is there; `settings` must be the stored config but for
+        what `TERMS` let change.
       view: What shows it; None shows nothing.
 
     Raises:

@@ -24,7 +24,7 @@ def make(
 
     Args:
       settings: Settings of the tuning.
-      subject: Its trainings.
+      subject: Trainings of the tuning.
       journal: Folder for the metagradients' own progress; None keeps none.
     """
 

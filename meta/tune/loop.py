@@ -142,7 +142,7 @@ def run(
 
     Args:
       descent: What it descends on.
-      progress: Its present state.
+      progress: The present state of the tuning.
       watcher: Observer of updates and checks; None for none.
       save: Function that keeps a state; it is called after each update and each check.
 

@@ -32,10 +32,10 @@ class Make:
 
     Attributes:
       num_steps: Length of a training run.
-      optimizer: As in `TuneConfig`.
-      tune: By name, as there; so are the others.
-      fixed: Of the optimizer.
-      groups: In order, for the first that fits counts.
+      optimizer: Optimizer, as in `TuneConfig`.
+      tune: Hyperparameters by name, as in `TuneConfig`.
+      fixed: Other arguments of the optimizer, by name.
+      groups: Regular expressions by name of the group, in order: the first that fits counts.
     """
 
     num_steps: int
@@ -82,15 +82,15 @@ class Problem:
 
     Attributes:
       task: The plain task.
-      meta_params: At the start, by name.
+      meta_params: Meta-parameters at the start, by name.
     """
 
     def __init__(self, settings: config.TuneConfig, task: base.Task | None = None) -> None:
         """Load what the config names.
 
         Args:
-          settings: The tuning's.
-          task: Its task, where it is loaded already.
+          settings: Settings of the tuning.
+          task: The task, where it is loaded already.
 
         Raises:
           TaskError: The task cannot be loaded.

@@ -62,8 +62,8 @@ def run_tuning(
     Args:
       settings: What to tune.
       run_dir: Where the run is kept; made if it does not exist.
-      resume: Go on with the run that is there; `settings` must be its config.
-      view: What shows it; None shows nothing.
+      resume: Whether to resume the run that is there; `settings` must be the stored config.
+      view: View that shows the run; None shows nothing.
 
     Raises:
       FileError: The run directory cannot be used.

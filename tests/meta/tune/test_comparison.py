@@ -94,7 +94,7 @@ def test_seeds_of_choosing_and_of_figures_are_apart():
     ],
 )
 def test_better_is_said_only_where_the_interval_is_above_zero(differences, said):
-    assert comparison.verdict(np.asarray(differences)).startswith(said)
+    assert comparison.conclusion(np.asarray(differences)).startswith(said)
 
 
 def test_no_rate_no_rivals(tmp_path):
