@@ -148,12 +148,12 @@ class _Work:
             return
         cma_es = black_box.CmaEs(size, init_std=self._config.spread)
         centre = jnp.asarray(self._point, jnp.float32)
-        state = _init(cma_es, centre, jax.random.fold_in(key, 0))
+        state = cma_es.init(centre, jax.random.fold_in(key, 0))
         for number in range(num_generations):
             keys = jax.random.split(jax.random.fold_in(key, 1 + number))
-            points, state = _ask(cma_es, state, keys[0])
+            points, state = cma_es.ask(state, keys[0])
             scores = self._try(list(np.asarray(points, np.float64)))
-            state = _tell(cma_es, state, points, jnp.asarray(scores, jnp.float32), keys[1])
+            state = cma_es.tell(state, points, jnp.asarray(scores, jnp.float32), keys[1])
 
     def descend(self, differentiate: Differentiate) -> None:
         """Take steps along metagradients, until they have no more to say or the budget ends."""
@@ -222,26 +222,3 @@ class _Descent:
         self._square = _DECAY * self._square + (1 - _DECAY) * gradient**2
         size = np.sqrt(self._square / (1 - _DECAY**self._count))
         return -gradient / (size + _FLOOR * size.max())
-
-
-@jax.jit
-def _init(search: black_box.CmaEs, centre: jax.Array, key: jax.Array) -> black_box.BlackBoxState:
-    return search.init(centre, key)
-
-
-@jax.jit
-def _ask(
-    search: black_box.CmaEs, state: black_box.BlackBoxState, key: jax.Array
-) -> tuple[jax.Array, black_box.BlackBoxState]:
-    return search.ask(state, key)
-
-
-@jax.jit
-def _tell(
-    search: black_box.CmaEs,
-    state: black_box.BlackBoxState,
-    points: jax.Array,
-    losses: jax.Array,
-    key: jax.Array,
-) -> black_box.BlackBoxState:
-    return search.tell(state, points, losses, key)
