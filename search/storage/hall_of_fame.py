@@ -50,7 +50,8 @@ def read_entry(directory: Path, number: str) -> best_rule.Best:
     with Store.open(directory, read_only=True) as store:
         rows = store.rows(
             "SELECT h.candidate, h.learning_rate, h.winner, "
-            "COALESCE(h.program, c.program) AS program FROM hall_of_fame h JOIN candidate c ON c.id = h.candidate WHERE h.candidate >= 0 "
+            "COALESCE(h.program, c.program) AS program FROM hall_of_fame h "
+            "JOIN candidate c ON c.id = h.candidate WHERE h.candidate >= 0 "
             "ORDER BY h.candidate"
         )
         config = json.loads(store.meta()["config"])
