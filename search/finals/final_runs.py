@@ -5,7 +5,7 @@ wants runs names them (whose, with which constants, what for, at which learning 
 and seeds) and only those that the store lacks are made.
 
 Of a metagradient the store has one row for each task: `gradient`. Its status is ok where it passed
-its verdict. As steps, it counts as `constant_gradients.PRICE` runs on each seed.
+its verdict. As steps, it counts as `finals_config.PRICE` runs on each seed.
 """
 
 import json

@@ -3,8 +3,8 @@
 One writer, the driver, in write-ahead mode. A proposal, its program, its evaluations and what they
 changed are told in one transaction: after a crash each is there whole or not at all, so nothing is
 lost that was told and nothing is counted twice. There is no separate search state to
-checkpoint: population, caches and incumbent are functions of the rows (`evolution.py` rebuilds
-them), and random numbers of the seed and the proposal's number.
+checkpoint: population, caches and incumbent are functions of the rows (`engine.py` makes
+them from these), and random numbers of the seed and the proposal's number.
 
 A run that was killed and resumed has the same rows as one left alone, up to the columns named
 `*_s`, which hold times, and the `MACHINE_TABLES`. The tables are in `schema.py`.
