@@ -166,11 +166,11 @@ def cost(rounds: int = 100) -> list[dict[str, Any]]:
         spent: dict[str, list[float]] = {"guarded": [], "bare": []}
         for number in range(rounds):
             for label in list(calls)[:: 1 if number % 2 else -1]:
-                data, rate, seed, start, advance = calls[label]
+                run = calls[label]
                 began = time.process_time()
-                state = start(data, rate, seed)
+                state = run.start()
                 for _ in range(proxy_config.ProxyConfig(name, NUM_STEPS).num_chunks):
-                    state, report = advance(data, rate, state)
+                    state, report = run.advance(state)
                     np.asarray(report)
                 spent[label].append(time.process_time() - began)
         ratios = np.array(spent["guarded"]) / np.array(spent["bare"]) - 1.0

@@ -110,7 +110,7 @@ def measure_speed(num_steps: int, count: int, seed: int) -> dict[str, Any]:
     drawn = candidates(count, seed)
 
     def interpret(genotype: Genotype) -> Callable[[], Any]:
-        return lambda: worker(jobs.EvalJob(genotype, (jobs.Run(0, 0),)))
+        return lambda: worker(jobs.EvalJob(genotype, (jobs.ProxyRun(0, 0),)))
 
     compile_interpreter_s = timed(interpret(Genotype(rule_sources.load_rule("adamw"), 3e-3)))
     compile_sgd_s = timed(sgd)
@@ -197,7 +197,7 @@ def measure_memory(count: int, seed: int) -> dict[str, Any]:
             rng, population[index % 50], evolution_config.MutationConfig()
         ).genotype
         population[index % 50] = child
-        worker(jobs.EvalJob(child, (jobs.Run(0, index),)))
+        worker(jobs.EvalJob(child, (jobs.ProxyRun(0, index),)))
         if index % (count // 10) == 0:
             track.append((index, resident_mib()))
     settled = [mib for index, mib in track if index >= count // 10]

@@ -33,7 +33,7 @@ import interpreter as interpreter_benchmark
 from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.evaluation.evaluator import EvaluatorFactory
 from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evaluation.jobs import EvalJob, Outcome, Run
+from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun
 from veldt.tasks.benchmark.runs import provenance
 from veldt.tasks.pool import config
 from veldt.tasks.pool.base import Job
@@ -59,7 +59,7 @@ def measure(
             in_time = time.perf_counter() - began < limit_s
             while waiting and in_time and pool.in_flight < pool.capacity:
                 number, genotype = waiting.pop(0)
-                pool.submit(Job(number, EvalJob(genotype, (Run(0, 0),))))
+                pool.submit(Job(number, EvalJob(genotype, (ProxyRun(0, 0),))))
             if not pool.in_flight:
                 break
             result = pool.next_result()

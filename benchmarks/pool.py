@@ -38,7 +38,7 @@ from veldt.search import rule_sources
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.evaluator import EvaluatorFactory
 from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evaluation.jobs import EvalJob, Run
+from veldt.search.evaluation.jobs import EvalJob, ProxyRun
 from veldt.tasks.pool import config, ray_cluster, ray_pool
 from veldt.tasks.pool import inline as inline_pool
 from veldt.tasks.pool.base import Job, JobStatus, Pool
@@ -65,7 +65,7 @@ def evaluations(count: int) -> list[EvalJob]:
     ]
     num_tasks = len(config_lib.load_config(SearchConfig, "quickstart").tasks)
     return [
-        EvalJob(genotypes[i % 2], tuple(Run(proxy, i) for proxy in range(num_tasks)))
+        EvalJob(genotypes[i % 2], tuple(ProxyRun(proxy, i) for proxy in range(num_tasks)))
         for i in range(count)
     ]
 

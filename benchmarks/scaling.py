@@ -163,7 +163,7 @@ def search(
 
         def ask(index: int) -> driver.Proposal:
             proposal = evolution.ask(index) if index < num_proposals else driver.Stop()
-            asked(index, isinstance(proposal, driver.Run))
+            asked(index, isinstance(proposal, driver.NamedJob))
             return proposal
 
         def tell(index: int, outcome: Any) -> None:
@@ -248,7 +248,7 @@ def simulate(
         pool = undo.enter_context(SimulatedPool(scores, cluster, durations.fate(scale), seed=seed))
 
         def around(run_now: job_records.RunNow) -> job_records.RunNow:
-            def wrapper(runs: Sequence[driver.Run]) -> Iterator[JobResult]:
+            def wrapper(runs: Sequence[driver.NamedJob]) -> Iterator[JobResult]:
                 nonlocal in_challenges_s
                 began = pool.now
                 yield from run_now(runs)

@@ -34,7 +34,7 @@ from veldt.meta.baselines import (
 )
 from veldt.meta.hypergradient import bilevel
 from veldt.meta.replay import fallback
-from veldt.meta.tune import config, hyperparameters, loop, optimizers, problem
+from veldt.meta.tune import config, config_descent, hyperparameters, loop, optimizers, problem
 from veldt.tasks import base
 from veldt.tasks.common import compiling, types
 from veldt.tasks.inner_loop import unroll
@@ -94,13 +94,9 @@ def random_search(lab: Lab, num_runs: int, search: int) -> Found:
     centre = jnp.full(KNOTS, math.log(start) + math.log(RANGE) / 2)
     key = jax.random.key(search)
     knots, _ = method.ask(method.init(centre, key), key)
-    rates = jax.vmap(lambda knots: black_box.rates(knots, lab.num_steps))(knots)
+    rates = jax.vmap(lambda knots: grids.from_knots(knots, lab.num_steps))(knots)
     best, loss = schedule_lab.screen(lab.valid, rates, num_runs, schedule_lab.choosing_seed(search))
     return lab.found(rates[best], {"valid": loss}, num_runs)
-
-
-_ask = jax.jit(lambda method, state, key: method.ask(state, key))
-_tell = jax.jit(lambda method, *args: method.tell(*args))
 
 
 def cma_es(lab: Lab, num_runs: int, search: int) -> Found:
@@ -111,12 +107,12 @@ def cma_es(lab: Lab, num_runs: int, search: int) -> Found:
     generations = num_runs // method.population_size
     for generation in range(generations):
         key_ask, key_tell = jax.random.split(jax.random.fold_in(key, generation))
-        knots, state = _ask(method, state, key_ask)
-        rates = jax.vmap(lambda knots: black_box.rates(knots, lab.num_steps))(knots)
+        knots, state = method.ask(state, key_ask)
+        rates = jax.vmap(lambda knots: grids.from_knots(knots, lab.num_steps))(knots)
         keys = schedule_lab.seed_keys(schedule_lab.choosing_seed(search) + generation, 1)
         keys = jnp.repeat(keys, len(knots))
-        state = _tell(method, state, knots, jnp.asarray(lab.valid(rates, keys)), key_tell)
-    rates = black_box.rates(method.mean(state), lab.num_steps)
+        state = method.tell(state, knots, jnp.asarray(lab.valid(rates, keys)), key_tell)
+    rates = grids.from_knots(method.mean(state), lab.num_steps)
     return lab.found(rates, {"generations": generations}, generations * method.population_size)
 
 
@@ -380,8 +376,8 @@ def metagradient(lab: Lab, settings: config.TuneConfig, cost: float) -> Found:
     """`veldt tune` from a flat schedule; fast verdicts where it takes looks."""
     watcher = _Watcher()
     subject = problem.Problem(settings)
-    progress = loop.Progress(0, subject.meta_params)
-    progress = loop.run(settings, subject, progress, watcher, lambda progress: None)
+    progress = loop.TuningProgress(0, subject.meta_params)
+    progress = loop.run(config_descent.make(settings, subject), progress, watcher)
     spec = settings.tune["learning_rate"]
     assert progress.best is not None
     schedule: Any = spec.value(jnp.asarray(progress.best["learning_rate"]), settings.num_steps)
@@ -416,7 +412,7 @@ class _Watcher:
     def doing(self, text: str) -> None:
         del text
 
-    def updated(self, progress: loop.Progress, figures: Mapping[str, Any]) -> None:
+    def updated(self, progress: loop.TuningProgress, figures: Mapping[str, Any]) -> None:
         del progress
         if "off the differences" in figures["verdict"]:
             self.verdicts.append(figures["verdict"])
@@ -425,6 +421,6 @@ class _Watcher:
         else:
             self.peak_bytes, self.plan = figures["peak_bytes"], figures["plan"]
 
-    def checked(self, progress: loop.Progress, figures: Mapping[str, Any]) -> None:
+    def checked(self, progress: loop.TuningProgress, figures: Mapping[str, Any]) -> None:
         del progress
         self.looks.append(figures["outcome"])

@@ -122,12 +122,12 @@ def evaluator_loop(proxy: evaluator.ProxyLoop, path: training_paths.AbstractPath
     """A chunk of the evaluator's own loop under a path that is given."""
     flow = dataflow.lower(Program.parse("def rule(w, g):\n    return g\n"), fold=True)
     with mock.patch.object(training_paths, "choose", lambda *_, **__: path):
-        data, rate, seed, start, advance = proxy.prepare(flow, RATE, 0)
+        run = proxy.prepare(flow, RATE, 0)
 
     def prepared() -> Any:
         # `advance` gives its state away, so each call gets a new one.
-        state = jax.block_until_ready(start(data, rate, seed))
-        return lambda: advance(data, rate, state)[1]
+        state = jax.block_until_ready(run.start())
+        return lambda: run.advance(state)[1]
 
     return prepared
 

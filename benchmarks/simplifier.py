@@ -170,7 +170,7 @@ def knocked_out() -> dict[str, Any]:
     """The full program of the paper after knock-out."""
     make = evaluator.EvaluatorFactory(proxy_config.EvaluatorConfig(PROXIES))
     runs, fresh = (
-        [jobs.Run(p, s) for s in seeds for p in range(len(PROXIES))]
+        [jobs.ProxyRun(p, s) for s in seeds for p in range(len(PROXIES))]
         for seeds in (range(4), range(100, 112))
     )
     given = Program.parse(FULL)

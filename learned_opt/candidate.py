@@ -21,10 +21,10 @@ class LearnedCandidate(Candidate):
     same weights when a meta-training run writes new ones.
 
     Attributes:
-      name: what tables call it.
-      content: of the weight file.
+      name: name in tables.
+      content: content of the weight file.
       options: keyword arguments of the architecture's `as_optax`.
-      rates: what its updates are multiplied by; 1 alone, unless asked otherwise.
+      rates: factors of the updates; 1 alone, unless asked otherwise.
       tasks: names of the tasks that the weights were trained on.
     """
 
@@ -56,7 +56,7 @@ def learned_candidate(source: str | Path, **options: Any) -> LearnedCandidate:
 
     Args:
       source: A shipped name, the path of a weight file, or a meta-training run's directory.
-      **options: As for `shipped.learned_optimizer`.
+      **options: Options of `shipped.learned_optimizer`.
 
     Raises:
       WeightsError: There are no such weights, or the file is damaged or something else.

@@ -60,12 +60,12 @@ class MissingInputError(LearnedOptError):
 
     @classmethod
     def params(cls, rule: str) -> "MissingInputError":
-        """The parameters were left out of `update`."""
+        """Say that the parameters were left out of `update`."""
         return cls(f"{rule} reads the parameters: call update(grads, state, params)")
 
     @classmethod
     def value(cls, rule: str) -> "MissingInputError":
-        """The loss was left out of `update`."""
+        """Say that the loss was left out of `update`."""
         return cls(
             f"{rule} reads the loss: call update(grads, state, params, value=loss). Where someone "
             "else's loop calls update without it, such as TrainState.apply_gradients, wrap the "
@@ -75,7 +75,7 @@ class MissingInputError(LearnedOptError):
 
     @classmethod
     def num_steps(cls, rule: str, given: object) -> "MissingInputError":
-        """The length of the run was left out, or is no length."""
+        """Say that the length of the run was left out, or is no length."""
         return cls(
             f"{rule} reads how far training has got: as_optax(meta_params, num_steps=N) needs the "
             f"number of steps, at least 1; got {given!r}"

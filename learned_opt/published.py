@@ -1,23 +1,23 @@
-"""Weights of VeLO, Celo and Celo2 as their authors publish them, read into ours.
+"""Weights of VeLO, Celo and Celo2 as their authors publish them, read as weights of veldt.
 
 The authors' files are trees of arrays that Flax wrote as msgpack (`theta.state` of amoudgl/celo,
 `params` of google/learned_optimization); an `.npz` of the same arrays, each under its path joined
-by "/", is read too. Nothing in either can run. An example, for weights from elsewhere:
+by "/", is read too. Nothing in either can run.
 
-    architecture = registry.architecture("velo", statistics="published")
-    meta_params = published.read("theta.state", architecture)
-    weights.write("velo.npz", weights.Weights("velo", architecture, meta_params))
+    weights = published.load("theta.state", "velo")
+    tx = weights.as_optax(num_steps=1000)
+    weight_files.write("velo.npz", weights)  # for veldt.learned_optimizer and veldt evaluate
 
-What is published, and the architecture that it wants:
+The forms that `load` knows:
 
-| weights | architecture |
-|---|---|
-| VeLO of 2022 (`aug12_...`), amoudgl/velo-4000 | `velo`, statistics="published" |
-| older ones of VeLO, without a config | the same, recurrence="held", loss_horizon=10.0 |
-| VeLO-S of amoudgl/celo | `velo_small`, statistics="published" |
-| amoudgl/celo | `celo` |
-| amoudgl/celo2 | `celo2`, adam_paths=".*bias.*|.*embed.*" |
-| amoudgl/celo2, `celo2-base` | `celo2_base` |
+| form | weights | architecture |
+|---|---|---|
+| `velo` | VeLO of 2022 (`aug12_...`), amoudgl/velo-4000 | `velo`, statistics="published" |
+| `velo_old` | older ones of VeLO, without a config | also recurrence="held", loss_horizon=10.0 |
+| `velo_small` | VeLO-S of amoudgl/celo | `velo_small`, statistics="published" |
+| `celo` | amoudgl/celo | `celo` |
+| `celo2` | amoudgl/celo2 | `celo2`, adam_paths=".*bias.*|.*embed.*" |
+| `celo2_base` | amoudgl/celo2, `celo2-base` | `celo2_base` |
 
 The names are Haiku's. A perceptron's first layer comes in one part for each block of features, in
 the order of `features.VELO`; parts are joined by rows:
@@ -45,7 +45,7 @@ from typing import Any, Final
 import jax
 import numpy as np
 
-from veldt.learned_opt import base, errors, weight_files
+from veldt.learned_opt import base, errors, registry, weight_files
 from veldt.learned_opt.architectures import celo, celo2, velo
 from veldt.tasks.common.disk import npz
 
@@ -67,6 +67,38 @@ _PERCEPTRONS: Final[dict[type[base.LearnedOptimizer], str]] = {
 _FIRST_LAYER: Final = re.compile(r"w0__(\d+)")
 # What training writes beside the weights: `ParameterCheckpoint`, and a tuple before there was that.
 _WRAPPERS: Final = ({"params", "gen_id", "step"}, {"0", "1", "2"})
+
+
+_FORMS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    "velo": ("velo", {"statistics": "published"}),
+    "velo_old": (
+        "velo",
+        {"statistics": "published", "recurrence": "held", "loss_horizon": 10.0},
+    ),
+    "velo_small": ("velo_small", {"statistics": "published"}),
+    "celo": ("celo", {}),
+    "celo2": ("celo2", {"adam_paths": ".*bias.*|.*embed.*"}),
+    "celo2_base": ("celo2_base", {}),
+}
+
+
+def load(path: str | Path, form: str) -> weight_files.Weights:
+    """Return published weights as weights of veldt.
+
+    Args:
+      path: An `.npz`, or msgpack under any name.
+      form: What the file holds: a name of the table of this module.
+
+    Raises:
+      UnknownArchitectureError: There is no such form.
+      WeightsError: The file cannot be read, or does not fit: says which arrays.
+    """
+    if form not in _FORMS:
+        raise errors.UnknownArchitectureError.of("form of published weights", form, _FORMS)
+    name, fields = _FORMS[form]
+    architecture = registry.architecture(name, **fields)
+    record = {"published_as": form, "file": Path(path).name}
+    return weight_files.Weights(name, architecture, read(path, architecture), record)
 
 
 def read(path: str | Path, architecture: base.LearnedOptimizer) -> base.MetaParams:
@@ -130,8 +162,8 @@ def _translate(
     """Return arrays by our paths, and the names that are in no table.
 
     Args:
-      arrays: By published paths.
-      perceptron: Our path of the perceptron or the bank of them.
+      arrays: Arrays by published path.
+      perceptron: Path of the perceptron, or of the bank of perceptrons, in veldt.
     """
     ours: dict[str, np.ndarray] = {}
     unknown: list[str] = []

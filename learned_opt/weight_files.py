@@ -60,9 +60,9 @@ class Weights:
     """A learned optimizer with its weights, and how they came to be.
 
     Attributes:
-      name: The architecture's, in `registry.ARCHITECTURES`.
+      name: Name of the architecture in `registry.ARCHITECTURES`.
       architecture: The update rule.
-      meta_params: Its weights, as from `architecture.init`.
+      meta_params: Weights, as from `architecture.init`.
       record: Anything that JSON can hold. `"tasks"` lists the names of the tasks trained on.
     """
 
@@ -198,7 +198,7 @@ def from_bytes(content: bytes, source: str) -> Weights:
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    """An entry that says nothing of when and where it was written."""
+    """Return an entry that does not say when and where it was written."""
     entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     entry.create_system = 3  # Unix, whatever this is.
     entry.external_attr = 0o644 << 16
@@ -256,7 +256,7 @@ def _flatten(tree: Any) -> dict[str, Any]:
 
 
 def _differences(names: set[str], wanted: set[str]) -> str:
-    """What is missing and what is too many; empty if neither."""
+    """Return what is missing and what is too many; empty if neither."""
     parts = [
         f"{what} {', '.join(sorted(found))}"
         for what, found in (("missing are", wanted - names), ("not known are", names - wanted))
@@ -266,7 +266,7 @@ def _differences(names: set[str], wanted: set[str]) -> str:
 
 
 def _misfits(arrays: Mapping[str, np.ndarray], specs: Mapping[str, jax.ShapeDtypeStruct]) -> str:
-    """What does not fit in names, shapes and dtypes; empty if all does."""
+    """Return what does not fit in names, shapes and dtypes; empty if all does."""
     wrong = _differences(set(arrays), set(specs))
     if wrong:
         return wrong
@@ -283,7 +283,7 @@ def _not_finite(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _plain_fields(weights: Weights) -> dict[str, Any]:
-    """The architecture's fields as JSON has them, checked by reading them back."""
+    """Return the fields of the architecture as JSON, checked by reading them back."""
     fields: Any = weights.architecture
     plain: dict[str, Any] = codec.to_plain(fields)
     again = _architecture({"name": weights.name, "fields": plain})
@@ -324,7 +324,7 @@ def _architecture(described: Mapping[str, Any]) -> base.LearnedOptimizer:
 
 
 def _beyond(field: str, value: Any) -> str:
-    """What bound a field's value breaks; empty if none."""
+    """Return the bound that the value of a field breaks; empty if none."""
     if isinstance(value, tuple):
         if len(value) > _MAX_LENGTH:
             return f"a list of at most {_MAX_LENGTH}"

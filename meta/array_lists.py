@@ -23,8 +23,8 @@ def rebuild(shapes: Any, plain: Sequence[np.ndarray]) -> Any:
     """Return the pytree that `leaves` was given.
 
     Args:
-      shapes: A pytree of its structure, of arrays or `jax.ShapeDtypeStruct`s.
-      plain: From `leaves`.
+      shapes: A pytree with the structure of the result, of arrays or `jax.ShapeDtypeStruct`s.
+      plain: Arrays from `leaves`.
 
     Raises:
       ValueError: The arrays are of another tree.

@@ -21,9 +21,9 @@ from veldt.meta import errors
 
 FOLDER = "checkpoints"
 _KEPT = 2
-# How things lie in the arrays: 3 as a tree; 2 by names with dots, `stream.3.1.0`; 1, which checkpoints
-# without a form have, as 2, and states of learned optimizers as trees of `accumulators.Moments` and
-# not as `Moments` of trees.
+# How things lie in the arrays: 3 as a tree; 2 by names with dots, `stream.3.1.0`; 1, which
+# checkpoints without a form have, as 2, and states of learned optimizers as trees of
+# `accumulators.Moments` and not as `Moments` of trees.
 FORM = 3
 _GROUPED = ("stream", "version")  # Whose names in form 1 and 2 have more parts than two.
 

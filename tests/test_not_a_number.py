@@ -146,7 +146,7 @@ def test_a_direction_whose_smoothness_is_no_number_is_not_smooth(place, monkeypa
         lambda h, d: jnp.asarray(1.0), lambda h, s, i, d: s, lambda h, s, d: s * h, num_steps=1
     )
     monkeypatch.setattr(trust, "_Probe", Probe)
-    found = trust.judge(
+    found = trust.examine(
         training, jnp.asarray(1.0), 1.0, jnp.asarray(1.0), jax.random.key(0), num_directions=2
     )
     assert math.isnan(found.metasmoothness) and "; low: keep steps small" in found.message

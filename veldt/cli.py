@@ -238,7 +238,7 @@ def _tune(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     again = _again("tune", args, run_dir, overrides)
     with args.stopper.showing(display, f"what was reached is stored. To go on: {again}"):
         result = run.run_tuning(settings, run_dir, resume=args.resume, view=view)
-    tuning_view.print_result(settings, result.progress, result.numbers, run_dir, result.rivals)
+    tuning_view.print_result(settings, result.progress, result.numbers, run_dir, result.compared)
 
 
 def _again(command: str, args: argparse.Namespace, run_dir: Path, overrides: Sequence[str]) -> str:

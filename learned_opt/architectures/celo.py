@@ -60,19 +60,19 @@ class Celo(base.LearnedOptimizer):
       lstm_size: Units of the scheduler's LSTM.
       hidden_size: Units of each hidden layer of the perceptron.
       hidden_layers: How many.
-      momentum_decays: Of the momenta.
-      rms_decays: Of the averaged square; one.
-      factored_decays: Of the factored averages; as many as momenta.
+      momentum_decays: Decays of the momenta.
+      rms_decays: Decay of the averaged square; one.
+      factored_decays: Decays of the factored averages; as many as momenta.
       step_size: Scale of the step.
       exp_size: Scale of the logarithm of the step.
       min_scale: The least scale: of a vector this, of a matrix or kernel this over the square root
-        of its fan-in (its size over its last dimension), about the size of initial weights. 0 as
+        of the fan-in (the size over the last dimension), about the size of initial weights. 0 as
         published: a bias that starts at 0 then grows from 3e-5 by shares of itself.
       schedule: "constant" takes lr as 1: the first phase of the published meta-training, which then
         freezes the perceptron and trains the schedule.
-      start: What `init` returns: a random network ("random", as published), or one whose direction
-        is Adam's without its bias correction, at 1% of the parameters' size where lr is 1, with a
-        schedule that is at about 4% of it ("adam").
+      start: What `init` returns: a random network ("random", as published), or one that moves as
+        Adam does without bias correction, by 1% of the parameters' size where lr is 1, with a
+        schedule at about 4% of that ("adam").
     """
 
     lstm_size: int = 64

@@ -77,18 +77,18 @@ class Celo2(base.LearnedOptimizer):
 
     Attributes:
       hidden_size: Units of each hidden layer.
-      hidden_layers: How many.
-      momentum_decays: Of the momenta.
-      rms_decays: Of the averaged square; one.
-      factored_decays: Of the factored averages; as many as momenta.
+      hidden_layers: Number of hidden layers.
+      momentum_decays: Decays of the momenta.
+      rms_decays: Decay of the averaged square; one.
+      factored_decays: Decays of the factored averages; as many as momenta.
       newton_schulz_steps: 0 leaves the direction as it is: "celo2-base".
       vectors: What updates parameters of rank 0 and 1: Adam, or the network ("celo2-base"), which
         for them has no factored features.
       adam_paths: A pattern (`path_pattern`); parameters with a match in their path, such as
         "decoder/embedding/kernel", go to Adam too. Published runs use ".*bias.*|.*embed.*".
       start: What `init` returns: a random network and a constant rate ("random"), or Muon ("muon"):
-        a network whose direction is the gradient averaged with the middle one of the momenta's
-        decays and a little of the gradient itself, whose other units wait to be heard, and a linear
+        a network that returns the gradient averaged with the middle one of the momenta's decays and
+        a little of the gradient itself, with other units that have no effect yet, and a linear
         decay.
       scaling: What root mean square a matrix' step has at a learning rate of 1: 1 ("rms", as
         published), or that of an orthogonal matrix, the inverse square root of the longer side
@@ -97,8 +97,9 @@ class Celo2(base.LearnedOptimizer):
         one for each position, and what has a side of length 1 is a vector.
       vector_ratio: Adam's rate, relative to the learning rate.
       learning_rate: What `as_optax` takes unless told otherwise.
-      knots: Of a learned schedule: its logarithm at so many evenly spaced shares of the run, linear
-        in between, and the ratio of Adam's rate to it. It starts as `learning_rate`. 0: none.
+      knots: Number of knots of a learned schedule: the logarithm of the rate at evenly spaced
+        shares of the run, linear in between, and the ratio of Adam's rate to it. The schedule
+        starts as `learning_rate`. 0: none.
     """
 
     hidden_size: int = 8
@@ -151,7 +152,7 @@ class Celo2(base.LearnedOptimizer):
         """Return the network for matrices, Adam for the rest, at a learning rate.
 
         Args:
-          meta_params: From `init`, or trained.
+          meta_params: Meta-parameters from `init`, or trained.
           num_steps: The length of the run, for a learned schedule; others do not read it.
           learning_rate: A number or a schedule; None for the learned schedule, or for the field's
             number where there is none or the length of the run is not known.
@@ -196,15 +197,15 @@ class Celo2(base.LearnedOptimizer):
 def scale_by_celo2(
     meta_params: base.MetaParams, config: Celo2 | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The learned direction alone, for every parameter, in the sense of `optax.scale_by_adam`.
+    """Return the learned direction alone, for every parameter, as `optax.scale_by_adam` has it.
 
     A learning rate applied after it (`optax.scale_by_learning_rate`) turns it downhill. For a
     tensor of rank above 2, each matrix over the last two axes counts by itself in the scaling; the
     factored averages are over the two largest dimensions, whichever they are.
 
     Args:
-      meta_params: From `Celo2.init`, or trained.
-      config: Sizes and options; None for the defaults. Its `vectors`, `adam_paths` and
+      meta_params: Meta-parameters from `Celo2.init`, or trained.
+      config: Sizes and options; None for the defaults. The fields `vectors`, `adam_paths` and
         `learning_rate` are for `Celo2.as_optax` and not read here.
     """
     config = Celo2() if config is None else config

@@ -40,7 +40,7 @@ class Mlp(base.LearnedOptimizer):
     Attributes:
       hidden_size: Units of each hidden layer.
       hidden_layers: How many.
-      decays: Of the momenta.
+      decays: Decays of the momenta.
       step_size: Scale of the step.
       exp_size: Scale of the logarithm of the step.
     """

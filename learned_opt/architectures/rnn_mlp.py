@@ -74,7 +74,7 @@ class RnnMlp(base.LearnedOptimizer):
       from_mlp_size: Size of the perceptron's message to the LSTM.
       from_lstm_size: Size of the LSTM's message to itself, from all tensors.
       to_mlp_size: Size of the LSTM's message to the perceptron.
-      decays: Of the momenta and of the averaged squares.
+      decays: Decays of the momenta and of the averaged squares.
       step_size: Scale of the step.
       exp_size: Scale of the logarithm of the step.
     """

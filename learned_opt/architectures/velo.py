@@ -57,9 +57,9 @@ class Velo(base.LearnedOptimizer):
       bank_scale: What their mean is multiplied by; 1 for VeLO-S.
       hidden_size: Units of each hidden layer of the perceptron.
       hidden_layers: How many.
-      momentum_decays: Of the momenta.
-      rms_decays: Of the averaged square; one.
-      factored_decays: Of the factored averages; as many as momenta.
+      momentum_decays: Decays of the momenta.
+      rms_decays: Decay of the averaged square; one.
+      factored_decays: Decays of the factored averages; as many as momenta.
       step_size: Scale of the step.
       exp_size: Scale of the logarithm of the step.
       loss_horizon: Longest horizon of the loss averages, steps; None for the length of the run. The

@@ -59,7 +59,7 @@ class Factors(NamedTuple):
 
     Attributes:
       row: [D, ...], broadcasts against [D, N...]; the whole factor for rank 1.
-      col: As `row`, for the other dimension; None for rank 1.
+      col: Factor of the other dimension, shaped as `row`; None for rank 1.
     """
 
     row: jax.Array
@@ -121,7 +121,7 @@ def join(treedef: Any, moments: Sequence[Moments]) -> Moments:
 
     Args:
       treedef: The parameters' structure.
-      moments: Of its leaves, in order.
+      moments: Moments of the leaves, in order.
     """
     if not moments:
         nothing = treedef.unflatten([])
@@ -145,7 +145,7 @@ def from_older_order(state: Any, leaves: Sequence[_Leaf]) -> tuple[_Leaf, ...]:
 
     Args:
       state: A pytree of the same structure, which may hold states anywhere.
-      leaves: Of the state of an older version, as many.
+      leaves: Leaves of the state of an older version, as many.
     """
     structure: Any = jax.tree.structure(state)
 
@@ -176,9 +176,9 @@ def update(moments: Moments, grad: jax.Array, decays: Decays) -> Moments:
     """Take one gradient into the averages.
 
     Args:
-      moments: From `init` or the step before.
+      moments: Moments from `init` or from the step before.
       grad: Gradient, [N...].
-      decays: Those of `init`; the decays of squares are clipped to [0, 1].
+      decays: Decays that `init` was given; the decays of squares are clipped to [0, 1].
 
     Returns:
       The averages after this step.

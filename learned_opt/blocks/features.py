@@ -51,64 +51,65 @@ def known(grad: jax.Array, param: jax.Array, moments: accumulators.Moments) -> K
 
 
 def gradient(x: Known) -> jax.Array:
-    """The gradient: 1."""
+    """Return the gradient: 1."""
     return x.grad[None]
 
 
 def clipped_gradient(x: Known) -> jax.Array:
-    """The gradient, clipped to +-0.1: 1."""
+    """Return the gradient, clipped to +-0.1: 1."""
     return jnp.clip(x.grad, -0.1, 0.1)[None]
 
 
 def parameter(x: Known) -> jax.Array:
-    """The parameter: 1."""
+    """Return the parameter: 1."""
     return x.param[None]
 
 
 def log_parameter(x: Known) -> jax.Array:
-    """log(|p| + 1e-8): 1."""
+    """Return log(|p| + 1e-8): 1."""
     return jnp.log(jnp.abs(x.param) + 1e-8)[None]
 
 
 def momentum(x: Known) -> jax.Array:
-    """The averaged gradients: D."""
+    """Return the averaged gradients: D."""
     return x.moments.momentum
 
 
 def rms(x: Known) -> jax.Array:
-    """The averaged squares: D."""
+    """Return the averaged squares: D."""
     assert x.moments.rms is not None
     return x.moments.rms
 
 
 def inverse_rms(x: Known, *, eps: float = 1e-6) -> jax.Array:
-    """1 / sqrt(rms + eps): D."""
+    """Return 1 / sqrt(rms + eps): D."""
     return jax.lax.rsqrt(rms(x) + eps)
 
 
 def momentum_over_rms(x: Known, *, eps: float = 1e-6) -> jax.Array:
-    """Averaged gradients over the root of averaged squares, decay by decay if there are many: D."""
+    """Return averaged gradients over the root of averaged squares, each by its decay: D."""
     return momentum(x) * inverse_rms(x, eps=eps)
 
 
 def gradient_over_rms(x: Known, *, eps: float = 1e-6) -> jax.Array:
-    """The gradient over the root of averaged squares: D."""
+    """Return the gradient over the root of averaged squares: D."""
     return x.grad * inverse_rms(x, eps=eps)
 
 
 def factored_gradient(x: Known) -> jax.Array:
-    """The gradient over its factored root mean square: D."""
+    """Return the gradient over its factored root mean square: D."""
     assert x.factors is not None
     row, col = x.factors
     return x.grad * row if col is None else x.grad * row * col
 
 
 def factored_momentum(x: Known, *, full_eps: float = 0.0) -> jax.Array:
-    """Averaged gradients over their factored root mean square, decay by decay: D.
+    """Return averaged gradients over their factored root mean square, decay by decay: D.
 
     Args:
       x: What is known.
-      full_eps: Added to the unfactored average of a tensor of rank 1, which takes no other guard.
+      full_eps: Number that is added to the unfactored average of a tensor of rank 1, which takes no
+        other guard.
     """
     assert x.factors is not None
     row, col = x.factors
@@ -118,22 +119,22 @@ def factored_momentum(x: Known, *, full_eps: float = 0.0) -> jax.Array:
 
 
 def rows(x: Known) -> jax.Array:
-    """The factored averages along the largest dimension: D."""
+    """Return the factored averages along the largest dimension: D."""
     return accumulators.expand_row(_factored(x), x.grad.shape)
 
 
 def cols(x: Known) -> jax.Array:
-    """The factored averages along the second largest dimension: D."""
+    """Return the factored averages along the second largest dimension: D."""
     return accumulators.expand_col(_factored(x), x.grad.shape)
 
 
 def inverse_rows(x: Known) -> jax.Array:
-    """1 / sqrt(rows + 1e-8): D."""
+    """Return 1 / sqrt(rows + 1e-8): D."""
     return jax.lax.rsqrt(rows(x) + 1e-8)
 
 
 def inverse_cols(x: Known) -> jax.Array:
-    """1 / sqrt(cols + 1e-8): D."""
+    """Return 1 / sqrt(cols + 1e-8): D."""
     return jax.lax.rsqrt(cols(x) + 1e-8)
 
 
@@ -185,7 +186,7 @@ def normalized(
       blocks: Which features, in order.
       x: What is known of the tensor.
       axes: The axes of the mean square, from 0; None for all.
-      eps: Added to the mean square.
+      eps: Number that is added to the mean square.
 
     Returns:
       Arrays [D, ...] that broadcast to [D, N...], in order: those of a small tensor are normalized,
@@ -240,7 +241,7 @@ def _apart(blocks: Sequence[Block], x: Known) -> list[jax.Array]:
 
 
 def _of_decay(x: Known, decay: int) -> Known:
-    """What is known by one decay; what there is one of is for all of them."""
+    """Return what is known by one decay; what there is one of is for all decays."""
     moments, factors = jax.tree.map(
         lambda a: a if a.shape[0] == 1 else a[decay : decay + 1], (x.moments, x.factors)
     )

@@ -32,7 +32,7 @@ def clip(state: ClippingState, grads: Sequence[jax.Array]) -> tuple[ClippingStat
     """Clip every gradient to the bound, then take their size in.
 
     Args:
-      state: From `init` or the step before.
+      state: State from `init` or from the step before.
       grads: One tensor or more; each counts alike in the mean square.
 
     Returns:

@@ -43,9 +43,9 @@ def update(history: LossHistory, loss: jax.Array, decay: jax.Array) -> LossHisto
     """Take in a loss, which counts as at most twice the largest average (in absolute value).
 
     Args:
-      history: From `init` or the step before.
+      history: History from `init` or from the step before.
       loss: Float, shape [].
-      decay: From `decays`, [10].
+      decay: Decays from `decays`, [10].
     """
     usable = jnp.isfinite(loss)
     loss = jnp.where(usable, loss, 0.0).astype(jnp.float32)

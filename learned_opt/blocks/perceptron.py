@@ -54,7 +54,7 @@ def passing(weights: Weights, features: Mapping[int, float], gain: float = 1.0) 
     from a known rule and has all other units at hand.
 
     Args:
-      weights: From `init`; at least two units in each hidden layer.
+      weights: Weights from `init`; at least two units in each hidden layer.
       features: The summands' weights by their row in the first layer.
       gain: What the sum is multiplied by.
     """
@@ -83,8 +83,8 @@ def apply(
     """Apply the network to every parameter of a tensor.
 
     Args:
-      weights: From `init`. Its first rows belong to `features`, the rows after them to `constants`;
-        rows beyond both are not read.
+      weights: Weights from `init`. The first rows belong to `features`, the rows after them to
+        `constants`; rows beyond both are not read.
       features: Arrays [D, ...] that broadcast to [D, N...], F features in all; or with scales.
       shape: N..., the tensor's.
       constants: Inputs that are the same for all parameters, [C].
@@ -121,7 +121,7 @@ def _stacked(
     features: Sequence[jax.Array],
     shape: tuple[int, ...],
 ) -> list[jax.Array]:
-    """A layer's units as one array [H, N...]."""
+    """Compute the units of a layer as one array [H, N...]."""
     x = _layer(*layers[0], tuple(features))
     for weight, bias in layers[1:]:
         x = _layer(weight, bias, (jax.nn.relu(x),))
@@ -166,7 +166,7 @@ def _unrolled(
     features: Sequence[jax.Array],
     shape: tuple[int, ...],
 ) -> list[jax.Array]:
-    """Unit by unit: everything after the features is one loop."""
+    """Compute unit by unit: everything after the features is one loop."""
     weight, bias = layers[0]
     starts = itertools.accumulate((block.shape[0] for block in features), initial=0)
     rows = [weight[i : i + block.shape[0]] for i, block in zip(starts, features, strict=False)]

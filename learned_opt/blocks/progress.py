@@ -39,7 +39,7 @@ def run_length(num_steps: int | jax.Array | None, rule: str) -> jax.Array:
     """Return the length of the run as float32.
 
     Raises:
-      MissingInputError: It is None, or a number below 1 (a traced one is not looked at).
+      MissingInputError: It is None, or a number below 1 (a traced one is not checked).
     """
     if num_steps is None or (not isinstance(num_steps, jax.core.Tracer) and num_steps < 1):
         raise errors.MissingInputError.num_steps(rule, num_steps)

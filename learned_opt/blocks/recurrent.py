@@ -55,7 +55,7 @@ def lstm(weights: Linear, x: jax.Array, state: LstmState) -> LstmState:
     """Take one step.
 
     Args:
-      weights: From `init_lstm`.
+      weights: Weights from `init_lstm`.
       x: Inputs, [rows, inputs].
       state: [rows, hidden].
 

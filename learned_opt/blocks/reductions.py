@@ -34,7 +34,7 @@ def means(arrays: Sequence[jax.Array], axes: Sequence[int] | None = None) -> lis
 
     Args:
       arrays: Arrays of one shape and dtype, of rank 1 or more.
-      axes: Axes from 0; None for all of them. Means of no elements are 0.
+      axes: Axes from 0; None for all axes. Means of no elements are 0.
 
     Returns:
       One array for each of `arrays`, in their order.
@@ -84,7 +84,7 @@ def _means_jvp(
     primals: tuple[tuple[jax.Array, ...]],
     tangents: tuple[tuple[jax.Array, ...]],
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-    """A mean is linear. Plain means in the tangent: their transpose is a broadcast."""
+    """Differentiate means, with plain means in the tangent, whose transpose is a broadcast."""
     return _means(primals[0], axes), _plain_means(tangents[0], axes)
 
 

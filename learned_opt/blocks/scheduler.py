@@ -43,7 +43,7 @@ def apply(
     """Take one step.
 
     Args:
-      weights: From `init`.
+      weights: Weights from `init`.
       x: Inputs, [rows, inputs], at least one row.
       state: LSTM state, [rows, hidden].
 

@@ -25,7 +25,7 @@ def count(num_momenta: int) -> int:
 def statistics(param: jax.Array, moments: accumulators.Moments, form: Form) -> jax.Array:
     """Return mean of rms, rank, variance of each momentum, variance of rms (for each momentum).
 
-    Two things in the original look like slips, and the published weights were trained with them:
+    Two things in the original seem to be slips, and the published weights were trained with them:
     the averaged square is divided by the parameters' scale once, not squared, and its "variance" is
     taken around the means of the momenta. That is "published"; "consistent" divides by the square
     and takes the variance around its own mean (the same number for each momentum, so that weights

@@ -38,7 +38,7 @@ class Flat:
       grads: The gradients.
       params: The parameters.
       leaves: The gradients as they came.
-      treedef: Their structure.
+      treedef: Structure of the gradients.
     """
 
     grads: list[jax.Array]
@@ -95,7 +95,7 @@ def map_alike(function: Callable[[Any], _Out], items: Sequence[Any]) -> list[_Ou
     them costs more.
 
     Args:
-      function: From one item to a pytree of arrays.
+      function: Function from one item to a pytree of arrays.
       items: Pytrees.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Rivals: what learned schedules and hyperparameters are compared with.
+"""Baselines: what learned schedules and hyperparameters are compared with.
 
 | module                  | what it is                                 | cost                   |
 |-------------------------|--------------------------------------------|------------------------|
@@ -8,5 +8,7 @@
 | `one_pass`              | implicit hypergradients of the update map  | one run, 2 to 3 times  |
 | `forward_sharing`       | forward mode, values shared by segments    | a tangent per value    |
 | `initial_rates`         | scaling rules with their published numbers | nothing                |
-| `black_box`             | random search and CMA-ES over knots        | a run per candidate    |
+| `black_box`             | random search and CMA-ES                   | a run per candidate    |
+
+`docs/reference/baselines.md` has an example.
 """

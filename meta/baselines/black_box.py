@@ -1,20 +1,19 @@
-"""Black-box search over the knots of a schedule: random search and CMA-ES, by ask and tell.
+"""Black-box search by ask and tell: random search and CMA-ES over any meta-parameters.
 
-A candidate is K numbers, the natural logarithms of the learning rate at K evenly spaced knots;
-`rates` interpolates them linearly, so a schedule's rates are geometric between knots. What a
-candidate is worth is the caller's business, so training may happen anywhere:
+A candidate is a pytree of floats shaped as the start. What a candidate is worth is the caller's
+business, so training may happen anywhere:
 
     search = CmaEs(population_size=12)
-    state = search.init(jnp.full(5, jnp.log(0.01)), key)
-    candidates, state = search.ask(state, key_ask)                        # [N, K]
-    losses = jax.vmap(lambda knots: train(rates(knots, num_steps)))(candidates)
+    state = search.init(jnp.full(5, jnp.log(0.01)), key)    # a pytree of any shape
+    candidates, state = search.ask(state, key_ask)          # leaves [N, ...]
+    losses = jax.vmap(lambda knots: train(grids.from_knots(knots, num_steps)))(candidates)
     state = search.tell(state, candidates, losses, key_tell)
-    state.best_knots, state.best_loss
+    state.best, state.best_loss
 
-Random search (Bergstra and Bengio 2012) draws all knots of a schedule around the start alike.
-CMA-ES (Hansen 2016, arXiv 1604.00772) is evosax's. A loss that is not finite is never the best; to
-CMA-ES it is the worst finite one of its generation, as in `black_box_estimator`, and a generation
-without a finite loss teaches it nothing.
+Random search (Bergstra and Bengio 2012) draws all numbers of a candidate around the start alike.
+CMA-ES (Hansen 2016, arXiv 1604.00772) is evosax's, and is wrapped here only. A loss that is not
+finite is never the best; for CMA-ES it counts as the worst finite loss of its generation, and a
+generation without a finite loss changes nothing.
 """
 
 import abc
@@ -25,6 +24,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from veldt.learned_opt.base import MetaParams
 from veldt.meta import pytree
 from veldt.meta.problems import inner_problem
 from veldt.tasks.common import types
@@ -32,79 +32,74 @@ from veldt.tasks.common import types
 if TYPE_CHECKING:
     from evosax import algorithms
 
-# Shapes: N candidates, K knots, T steps.
-
-
-def rates(knots: jax.Array, num_steps: int) -> jax.Array:
-    """Return the learning rate of each step, float [T].
-
-    Args:
-      knots: Logarithms of rates, float [K]; the first is of step 0, the last of step T - 1.
-      num_steps: T.
-    """
-    where = jnp.linspace(0.0, num_steps - 1.0, knots.shape[0])
-    return jnp.exp(jnp.interp(jnp.arange(num_steps), where, knots))
+# Shapes: N candidates of a generation.
 
 
 @flax.struct.dataclass
 class BlackBoxState:
-    """What a search remembers.
+    """The state of a search.
 
     Attributes:
-      best_knots: The best candidate so far, float [K]; the start before the first.
-      best_loss: Its loss, float []; infinite before the first.
-      start: Where the search began, float [K].
-      inner_state: The algorithm's own.
+      best: The best candidate so far; the start before the first generation.
+      best_loss: Loss of the best candidate, float []; infinity before the first finite loss.
+      start: Meta-parameters that the search began with.
+      inner_state: State of the algorithm.
     """
 
-    best_knots: jax.Array
+    best: MetaParams
     best_loss: types.Scalar
-    start: jax.Array
+    start: MetaParams
     inner_state: Any
 
 
 class BlackBox(pytree.Pytree, abc.ABC):
-    """A search that sees losses alone. Subclasses are final frozen dataclasses."""
+    """A search that reads nothing but losses. Subclasses are final frozen dataclasses."""
 
     @abc.abstractmethod
-    def init(self, knots: jax.Array, key: types.Key) -> BlackBoxState:
-        """Begin around knots [K]; the key is consumed."""
+    def init(self, meta_params: MetaParams, key: types.Key) -> BlackBoxState:
+        """Begin around meta-parameters; the key is consumed."""
 
     @abc.abstractmethod
-    def ask(self, state: BlackBoxState, key: types.Key) -> tuple[jax.Array, BlackBoxState]:
-        """Draw candidates, float [N, K]; the key is consumed."""
+    def ask(self, state: BlackBoxState, key: types.Key) -> tuple[MetaParams, BlackBoxState]:
+        """Draw candidates, leaves [N, ...]; the key is consumed."""
 
     @abc.abstractmethod
     def tell(
-        self, state: BlackBoxState, candidates: jax.Array, losses: jax.Array, key: types.Key
+        self, state: BlackBoxState, candidates: MetaParams, losses: jax.Array, key: types.Key
     ) -> BlackBoxState:
-        """Return the state after candidates [N, K] had losses [N]; the key is consumed."""
+        """Return the state after candidates had losses, float [N]; the key is consumed."""
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class RandomSearch(BlackBox):
-    """Independent draws: each knot uniform in `half_width` around the start.
+    """Independent draws: each number uniform in `half_width` around the start.
 
     Attributes:
       num_candidates: N.
-      half_width: Of the range of a knot, in nats; ln 10 is a factor of ten each way.
+      half_width: Half of the range of a number; for logarithms of rates, ln 10 is a factor of ten
+        each way.
     """
 
     num_candidates: int = dataclasses.field(metadata=pytree.STATIC)
     half_width: float | jax.Array = 2.302585
 
-    def init(self, knots: jax.Array, key: types.Key) -> BlackBoxState:
+    def init(self, meta_params: MetaParams, key: types.Key) -> BlackBoxState:
         del key
-        return BlackBoxState(knots, jnp.full((), jnp.inf, knots.dtype), knots, ())
+        return _begin(meta_params, ())
 
-    def ask(self, state: BlackBoxState, key: types.Key) -> tuple[jax.Array, BlackBoxState]:
-        shape = (self.num_candidates, *state.start.shape)
-        offset = jax.random.uniform(key, shape, state.start.dtype, minval=-1.0, maxval=1.0)
-        return state.start + self.half_width * offset, state
+    def ask(self, state: BlackBoxState, key: types.Key) -> tuple[MetaParams, BlackBoxState]:
+        leaves, treedef = jax.tree.flatten(state.start)
+        keys = [key] if len(leaves) == 1 else jax.random.split(key, len(leaves))
+        drawn = []
+        for leaf, leaf_key in zip(leaves, keys, strict=True):
+            shape = (self.num_candidates, *leaf.shape)
+            offset = jax.random.uniform(leaf_key, shape, leaf.dtype, minval=-1.0, maxval=1.0)
+            drawn.append(leaf + self.half_width * offset)
+        return jax.tree.unflatten(treedef, drawn), state
 
     def tell(
-        self, state: BlackBoxState, candidates: jax.Array, losses: jax.Array, key: types.Key
+        self, state: BlackBoxState, candidates: MetaParams, losses: jax.Array, key: types.Key
     ) -> BlackBoxState:
         del key
         return _remember(state, candidates, losses)
@@ -113,28 +108,30 @@ class RandomSearch(BlackBox):
 @final
 @dataclasses.dataclass(frozen=True)
 class CmaEs(BlackBox):
-    """CMA-ES.
+    """CMA-ES; its methods are compiled.
 
     Attributes:
       population_size: N.
-      init_std: The first standard deviation of a knot, in nats.
+      init_std: The first standard deviation of a number.
     """
 
     population_size: int = dataclasses.field(metadata=pytree.STATIC)
     init_std: float | jax.Array = 1.0
 
-    def init(self, knots: jax.Array, key: types.Key) -> BlackBoxState:
-        algorithm, params = self._algorithm(knots)
-        inner_state = algorithm.init(key, knots, params)
-        return BlackBoxState(knots, jnp.full((), jnp.inf, knots.dtype), knots, inner_state)
+    @jax.jit
+    def init(self, meta_params: MetaParams, key: types.Key) -> BlackBoxState:
+        algorithm, params = self._algorithm(meta_params)
+        return _begin(meta_params, algorithm.init(key, meta_params, params))
 
-    def ask(self, state: BlackBoxState, key: types.Key) -> tuple[jax.Array, BlackBoxState]:
+    @jax.jit
+    def ask(self, state: BlackBoxState, key: types.Key) -> tuple[MetaParams, BlackBoxState]:
         algorithm, params = self._algorithm(state.start)
         candidates, inner_state = algorithm.ask(key, state.inner_state, params)
         return candidates, dataclasses.replace(state, inner_state=inner_state)
 
+    @jax.jit
     def tell(
-        self, state: BlackBoxState, candidates: jax.Array, losses: jax.Array, key: types.Key
+        self, state: BlackBoxState, candidates: MetaParams, losses: jax.Array, key: types.Key
     ) -> BlackBoxState:
         algorithm, params = self._algorithm(state.start)
         finite = jnp.isfinite(losses)
@@ -147,30 +144,39 @@ class CmaEs(BlackBox):
         )
         return _remember(learned, candidates, losses)
 
-    def mean(self, state: BlackBoxState) -> jax.Array:
-        """Return the centre of the distribution, float [K]."""
+    def mean(self, state: BlackBoxState) -> MetaParams:
+        """Return the centre of the distribution, shaped as the start."""
         algorithm, _ = self._algorithm(state.start)
         return algorithm.get_mean(state.inner_state)
 
-    def _algorithm(self, knots: jax.Array) -> tuple["algorithms.CMA_ES", Any]:
+    def _algorithm(self, like: MetaParams) -> tuple["algorithms.CMA_ES", Any]:
         # Not at the top: its import asks JAX for devices, before a driver can choose. It makes
         # arrays too, which must not become part of what is being traced.
         with jax.ensure_compile_time_eval():
             from evosax import algorithms
 
         # evosax's solution is for its shape alone; a fresh one knows nothing of an earlier search.
-        algorithm = algorithms.CMA_ES(self.population_size, jnp.zeros(knots.shape))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf)), like)
+        algorithm = algorithms.CMA_ES(self.population_size, zeros)
         return algorithm, algorithm.default_params.replace(std_init=self.init_std)
 
 
-def _remember(state: BlackBoxState, candidates: jax.Array, losses: jax.Array) -> BlackBoxState:
+def _begin(meta_params: MetaParams, inner_state: Any) -> BlackBoxState:
+    meta_params = jax.tree.map(jnp.asarray, meta_params)
+    dtype = jnp.result_type(*jax.tree.leaves(meta_params))
+    return BlackBoxState(meta_params, jnp.full((), jnp.inf, dtype), meta_params, inner_state)
+
+
+def _remember(state: BlackBoxState, candidates: MetaParams, losses: jax.Array) -> BlackBoxState:
     """Keep the best of the candidates if it is better than the best so far."""
     losses = jnp.where(jnp.isfinite(losses), losses, jnp.inf)
     index = jnp.argmin(losses)
     is_better = losses[index] < state.best_loss
     return dataclasses.replace(
         state,
-        best_knots=jnp.where(is_better, candidates[index], state.best_knots),
+        best=jax.tree.map(
+            lambda new, old: jnp.where(is_better, new[index], old), candidates, state.best
+        ),
         best_loss=jnp.where(is_better, losses[index], state.best_loss).astype(
             state.best_loss.dtype
         ),

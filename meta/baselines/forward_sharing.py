@@ -123,7 +123,7 @@ def bounded_descent(
     itself or by `min_change`, whichever is more, in a step without momentum.
 
     Args:
-      learning_rate: Of the hyperparameters.
+      learning_rate: Learning rate of the hyperparameters.
       momentum: Decay of the trace.
       max_change: Share of a value, 0.1 in the paper.
       min_change: What a value may change by however small it is, so that zero can be left.

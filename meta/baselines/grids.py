@@ -123,6 +123,18 @@ def one_cycle_thousand(lowest_peak: float, highest_peak: float, *, num_steps: in
     )
 
 
+def from_knots(knots: jax.Array, num_steps: int) -> jax.Array:
+    """Return the learning rate of each step, float [T], geometric between knots.
+
+    Args:
+      knots: Natural logarithms of rates, float [K], evenly spaced; the first is of step 0, the
+        last of step T - 1.
+      num_steps: T.
+    """
+    where = jnp.linspace(0.0, num_steps - 1.0, knots.shape[0])
+    return jnp.exp(jnp.interp(jnp.arange(num_steps), where, knots))
+
+
 def as_schedule(rates: jax.Array) -> optax.Schedule:
     """Return the Optax schedule of rates [T]; after the last step it stays at the last rate."""
 

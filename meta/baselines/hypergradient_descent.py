@@ -127,7 +127,7 @@ def adam_hd(
       rule: How it moves, for instance `additive(1e-7)`.
       b1: Decay of the first moment.
       b2: Decay of the second moment.
-      eps: Added to the root of the second moment.
+      eps: Number that is added to the root of the second moment.
 
     Returns:
       The transform.

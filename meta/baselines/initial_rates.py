@@ -39,7 +39,7 @@ class AdamSettings:
       learning_rate: η.
       b1: Decay of the first moment, in [0, 1).
       b2: Decay of the second moment, in [0, 1).
-      eps: Added to the root of the second moment.
+      eps: Number that is added to the root of the second moment.
     """
 
     learning_rate: float
@@ -54,7 +54,7 @@ def square_root_rule(settings: AdamSettings, batch_ratio: float) -> AdamSettings
     With κ the ratio: η √κ, 1 - κ (1 - b1), 1 - κ (1 - b2), ε / √κ. RMSprop's are those of b1 = 0.
 
     Args:
-      settings: Of the old batch size.
+      settings: Settings for the old batch size.
       batch_ratio: κ, the new batch size over the old one.
 
     Raises:
@@ -88,10 +88,10 @@ class MupMultipliers:
     """What muP multiplies the settings of a base width by.
 
     Attributes:
-      init_std: Of the standard deviation that a tensor is initialized with.
-      output: Of the product with the tensor, in the forward pass.
-      adam_rate: Of Adam's learning rate for the tensor.
-      sgd_rate: Of gradient descent's.
+      init_std: Multiplier of the standard deviation that a tensor is initialized with.
+      output: Multiplier of the product with the tensor, in the forward pass.
+      adam_rate: Multiplier of Adam's learning rate for the tensor.
+      sgd_rate: Multiplier of gradient descent's learning rate for the tensor.
     """
 
     init_std: float

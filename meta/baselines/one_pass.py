@@ -35,8 +35,8 @@ class OnePassState:
     Attributes:
       params: w.
       hyper: λ.
-      opt_state: Of `make_tx(hyper)`.
-      hyper_opt_state: Of the transform that moves λ.
+      opt_state: State of `make_tx(hyper)`.
+      hyper_opt_state: State of the transform that moves λ.
     """
 
     params: types.Params
@@ -53,7 +53,7 @@ class OnePass(bilevel.HyperOptimizer):
     Attributes:
       make_tx: λ -> the transform that trains; λ may be traced, and the shape of the transform's
         state must not depend on it.
-      hyper_tx: Moves λ.
+      hyper_tx: Transform that moves λ.
       num_train_steps: T.
       num_terms: i, the look-back.
     """
@@ -80,7 +80,7 @@ class OnePass(bilevel.HyperOptimizer):
 
     def step(
         self, problem: bilevel.BilevelProblem, state: OnePassState, key: types.Key
-    ) -> tuple[OnePassState, bilevel.Metrics]:
+    ) -> tuple[OnePassState, bilevel.BilevelLosses]:
         del key
         params, opt_state = bilevel.descend(
             problem,

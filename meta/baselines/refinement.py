@@ -27,9 +27,10 @@ def refine(norms: np.ndarray, *, smoothing: float = 0.1, power: float = 2.0) -> 
     """Return the refined schedule of a run, float64 [T], at most 1.
 
     Args:
-      norms: Gradient norms of its steps, float [T], positive and finite.
+      norms: Gradient norms of the steps of a run, float [T], positive and finite.
       smoothing: τ: the median is over windows of this share of the run; 0 for none.
-      power: Of the weights: 2 for the l2 norms of gradient descent, 1 for the l1 norms of Adam.
+      power: Power of the weights: 2 for the l2 norms of gradient descent, 1 for the l1 norms of
+        Adam.
 
     Returns:
       Multipliers of the peak learning rate.

@@ -59,7 +59,7 @@ class Antithetic(pytree.Pytree):
         """Compare the two sides.
 
         Args:
-          losses: Of both sides, float [2, P].
+          losses: Losses of both sides, float [2, P].
 
         Returns:
           What the differences L+ - L- count as, float [P], and which of them were not finite, bool

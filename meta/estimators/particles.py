@@ -18,10 +18,10 @@ class Totals:
     """What a window of each particle counts, per step.
 
     Attributes:
-      before: Of the run that was under way, float [..., P].
-      after: Of the run that began in the window, float [..., P]; 0 if none did.
+      before: Totals of the run that was under way, float [..., P].
+      after: Totals of the run that began in the window, float [..., P]; 0 if none did.
       begins: Whether one did, bool [P].
-      completes: Whether a run reached its length in the window, bool [P].
+      completes: Whether a run reached the end of its length in the window, bool [P].
     """
 
     before: jax.Array
@@ -37,8 +37,9 @@ def begin(
 
     Args:
       problem: What is run.
-      meta_params: Of the first run of each, leaves [S, P, ...]; the S sides share everything else.
-      key: Of all streams.
+      meta_params: Meta-parameters of each stream's first run, leaves [S, P, ...]; the S sides share
+        everything else.
+      key: Key of all streams.
       unlocked: Whether first runs are cut short at random (`inner.cut_short`), so that particles
         do not begin all their runs together.
 
@@ -73,9 +74,10 @@ def unroll_pairs(
       objective: What a run is worth.
       meta_params: Leaves [2, P, ...].
       runs: Leaves [2, P, ...], or [P, ...] if shared.
-      key: For fresh data, the same on both sides of a pair; it is consumed.
+      key: Key for fresh data, the same on both sides of a pair; it is consumed.
       num_steps: K.
-      next_meta_params: As meta_params, of runs that begin in this window; by default the same.
+      next_meta_params: Meta-parameters of runs that begin in this window, shaped as `meta_params`;
+        None for `meta_params`.
       shared_runs: Whether both sides start from the same state.
 
     Returns:
@@ -145,8 +147,8 @@ def full_losses(
       problem: What is run.
       objective: What a run is worth.
       meta_params: Leaves [N, ...].
-      runs: From `inner.begin`, leaves [N, ...].
-      keys: For fresh data, keys [N]; they are consumed.
+      runs: Runs from `inner_problem.begin`, leaves [N, ...].
+      keys: Keys for fresh data, [N]; they are consumed.
       num_steps: K.
 
     Returns:

@@ -28,8 +28,8 @@ class AlternatingState:
     Attributes:
       params: w.
       hyper: λ.
-      opt_state: Of the transform that trains w.
-      hyper_opt_state: Of the transform that moves λ.
+      opt_state: State of the transform that trains w.
+      hyper_opt_state: State of the transform that moves λ.
       solution: The last H⁻¹ ∇_w L_V, shaped as the parameters.
     """
 
@@ -46,10 +46,10 @@ class AlternatingDescent(bilevel.HyperOptimizer):
     """Train `num_train_steps` steps, then step the hyperparameters once.
 
     Attributes:
-      tx: Trains the parameters.
-      hyper_tx: Moves the hyperparameters.
-      inverse: Inverts the Hessian of the training loss.
-      num_train_steps: Between two steps of the hyperparameters.
+      tx: Transform that trains the parameters.
+      hyper_tx: Transform that moves the hyperparameters.
+      inverse: Method that inverts the Hessian of the training loss.
+      num_train_steps: Number of training steps between two steps of the hyperparameters.
     """
 
     tx: optax.GradientTransformation = dataclasses.field(metadata=pytree.STATIC)
@@ -71,7 +71,7 @@ class AlternatingDescent(bilevel.HyperOptimizer):
 
     def step(
         self, problem: bilevel.BilevelProblem, state: AlternatingState, key: types.Key
-    ) -> tuple[AlternatingState, bilevel.Metrics]:
+    ) -> tuple[AlternatingState, bilevel.BilevelLosses]:
         del key
         params, opt_state = bilevel.descend(
             problem,

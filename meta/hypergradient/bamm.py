@@ -85,7 +85,7 @@ class Bamm(bilevel.HyperOptimizer):
 
     def step(
         self, problem: bilevel.BilevelProblem, state: BammState, key: types.Key
-    ) -> tuple[BammState, bilevel.Metrics]:
+    ) -> tuple[BammState, bilevel.BilevelLosses]:
         del key
         time = (state.step + 1).astype(jnp.result_type(float))
         root = time ** (-1.0 / self.averaging_root)

@@ -48,7 +48,7 @@ class BilevelProblem(pytree.Pytree, abc.ABC):
 
 
 @flax.struct.dataclass
-class Metrics:
+class BilevelLosses:
     """What a step came to.
 
     Attributes:
@@ -70,13 +70,13 @@ class HyperOptimizer(pytree.Pytree, abc.ABC):
     @abc.abstractmethod
     def step(
         self, problem: BilevelProblem, state: HyperState, key: types.Key
-    ) -> tuple[HyperState, Metrics]:
+    ) -> tuple[HyperState, BilevelLosses]:
         """Move the hyperparameters once, the parameters as often as the method asks for.
 
         Args:
           problem: The losses, on this step's data.
-          state: From `init` or an earlier step.
-          key: For what is random in the method; it is consumed. Most methods ignore it.
+          state: State from `init` or from an earlier step.
+          key: Key of what is random in the method; it is consumed. Most methods ignore it.
 
         Returns:
           The state to go on from, and what was reached.
@@ -91,13 +91,13 @@ def run(
     key: types.Key,
     *,
     num_steps: int,
-) -> tuple[HyperState, Metrics]:
+) -> tuple[HyperState, BilevelLosses]:
     """Do `num_steps` steps on one problem, compiled as one loop.
 
     Args:
-      method: How.
+      method: The method.
       problem: The losses.
-      state: From the method's `init` or an earlier run.
+      state: State from the method's `init` or from an earlier run.
       key: It is consumed.
       num_steps: K, static.
 
@@ -105,15 +105,15 @@ def run(
       The last state, and the metrics of each step, leaves [K].
     """
 
-    def body(state: HyperState, key: types.Key) -> tuple[HyperState, Metrics]:
+    def body(state: HyperState, key: types.Key) -> tuple[HyperState, BilevelLosses]:
         return method.step(problem, state, key)
 
     return jax.lax.scan(body, state, jax.random.split(key, num_steps))
 
 
-def measure(problem: BilevelProblem, params: types.Params, hyper: HyperParams) -> Metrics:
+def measure(problem: BilevelProblem, params: types.Params, hyper: HyperParams) -> BilevelLosses:
     """Return both losses."""
-    return Metrics(
+    return BilevelLosses(
         train_loss=problem.train_loss(params, hyper), valid_loss=problem.valid_loss(params, hyper)
     )
 

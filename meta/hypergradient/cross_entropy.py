@@ -33,12 +33,12 @@ class CrossEntropyState:
     """The distribution and the best so far.
 
     Attributes:
-      params: Trained at the best candidate so far; before the first step, the start.
+      params: Parameters trained at the best candidate so far; before the first step, the start.
       hyper: The mean of the distribution.
-      scale: Its standard deviations, shaped as `hyper`.
-      start: What every training begins at.
+      scale: Standard deviations of the distribution, shaped as `hyper`.
+      start: Parameters that every training begins at.
       best_hyper: The best candidate so far.
-      best_loss: Its validation loss, float []; infinite before the first step.
+      best_loss: Validation loss of the best candidate, float []; infinite before the first step.
     """
 
     params: types.Params
@@ -55,12 +55,12 @@ class CrossEntropy(bilevel.HyperOptimizer):
     """The cross-entropy method; a step trains all candidates of a generation side by side.
 
     Attributes:
-      tx: Trains the parameters.
-      num_steps: Of a training.
+      tx: Transform that trains the parameters.
+      num_steps: Number of steps of a training.
       num_candidates: N.
-      num_elites: How many of them the distribution is refitted to, at least 2.
+      num_elites: Number of candidates that the distribution is refitted to, at least 2.
       init_scale: The first standard deviation of every hyperparameter.
-      min_scale: The least.
+      min_scale: The least standard deviation of a hyperparameter.
       smoothing: Weight of the refitted mean and scale against the last ones, in (0, 1].
     """
 
@@ -99,9 +99,9 @@ class CrossEntropy(bilevel.HyperOptimizer):
         """Refit the distribution and remember the best candidate.
 
         Args:
-          state: What was asked.
-          candidates: From `ask`, leaves [N, ...].
-          losses: Of each, float [N]; what is not finite is worst.
+          state: State that was asked.
+          candidates: Candidates from `ask`, leaves [N, ...].
+          losses: Loss of each candidate, float [N]; what is not finite is worst.
 
         Returns:
           The state after the generation; its `params` are as they were. If no loss is finite
@@ -138,7 +138,7 @@ class CrossEntropy(bilevel.HyperOptimizer):
 
     def step(
         self, problem: bilevel.BilevelProblem, state: CrossEntropyState, key: types.Key
-    ) -> tuple[CrossEntropyState, bilevel.Metrics]:
+    ) -> tuple[CrossEntropyState, bilevel.BilevelLosses]:
         candidates = self.ask(state, key)
 
         def train(hyper: bilevel.HyperParams) -> tuple[types.Params, types.Scalar]:

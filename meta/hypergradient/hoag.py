@@ -53,7 +53,7 @@ class Geometric(Tolerance):
 
     Attributes:
       initial: ε_0.
-      decay: Of each iteration.
+      decay: Factor of the tolerance from iteration to iteration.
     """
 
     initial: float | jax.Array = 0.1
@@ -87,7 +87,7 @@ class HoagState:
     Before the first step nothing is found: its loss is infinite, its gradient zero.
 
     Attributes:
-      params: w, trained at `hyper` to the tolerance of its time.
+      params: w, trained at `hyper` to the tolerance of the iteration.
       hyper: λ.
       found: The hypergradient there.
       lipschitz: L, one over the step size, float [].
@@ -114,8 +114,8 @@ class Hoag(bilevel.HyperOptimizer):
       tolerance: ε_k.
       lower: Least value of a hyperparameter.
       upper: Greatest value of a hyperparameter.
-      max_train_steps: At most so many steps of L-BFGS an iteration.
-      max_solver_steps: At most so many steps of conjugate gradients an iteration.
+      max_train_steps: The largest number of steps of L-BFGS in an iteration.
+      max_solver_steps: The largest number of steps of conjugate gradients in an iteration.
     """
 
     tolerance: Tolerance = dataclasses.field(default_factory=Geometric)
@@ -146,7 +146,7 @@ class Hoag(bilevel.HyperOptimizer):
 
     def step(
         self, problem: bilevel.BilevelProblem, state: HoagState, key: types.Key
-    ) -> tuple[HoagState, bilevel.Metrics]:
+    ) -> tuple[HoagState, bilevel.BilevelLosses]:
         """Do one iteration; the first trains under the given hyperparameters and leaves them."""
         del key
         lipschitz = state.lipschitz
@@ -205,7 +205,7 @@ def minimize(
       loss: The function.
       params: Where to begin.
       max_norm: Float [].
-      max_steps: At most so many steps are done.
+      max_steps: The largest number of steps.
 
     Returns:
       The parameters reached.

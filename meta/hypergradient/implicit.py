@@ -87,8 +87,8 @@ class ConjugateGradient(InverseHessian):
 
     Attributes:
       tolerance: Ends when the residual's norm is below this part of that of v.
-      damping: Added to the eigenvalues of H.
-      max_steps: At most so many products with H.
+      damping: Number that is added to the eigenvalues of H.
+      max_steps: The largest number of products with H.
     """
 
     tolerance: float | jax.Array = 1e-5

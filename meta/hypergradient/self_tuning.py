@@ -87,9 +87,9 @@ class SelfTuningState:
       params: φ, the parameters of the best response.
       hyper: λ.
       raw_scale: σ before the softplus, shaped as the hyperparameters.
-      opt_state: Of the transform that trains φ.
-      hyper_opt_state: Of the one that moves λ and σ.
-      step: Steps done, int32 [].
+      opt_state: State of the transform that trains φ.
+      hyper_opt_state: State of the transform that moves λ and σ.
+      step: Number of steps done, int32 [].
     """
 
     params: types.Params
@@ -106,13 +106,15 @@ class SelfTuning(bilevel.HyperOptimizer):
     """Train a best response and move the hyperparameters through it.
 
     Attributes:
-      tx: Trains φ.
-      hyper_tx: Moves λ and σ, as one pytree `(hyper, raw_scale)`; Adam with 3e-3 in the paper.
+      tx: Transform that trains φ.
+      hyper_tx: Transform that moves λ and σ, as one pytree `(hyper, raw_scale)`; Adam with 3e-3 in
+        the paper.
       init_scale: The first σ of every hyperparameter.
       entropy_weight: τ; 1e-5 to 1e-3 in the paper.
-      num_train_steps: Between two steps of the hyperparameters; 2 in the paper.
-      num_warmup_steps: Steps in which λ and σ stay; five epochs in the paper.
-      num_samples: S, perturbations an expectation is taken over.
+      num_train_steps: Number of training steps between two steps of the hyperparameters; 2 in the
+        paper.
+      num_warmup_steps: Number of steps in which λ and σ stay; five epochs in the paper.
+      num_samples: S, the number of perturbations that an expectation is taken over.
     """
 
     tx: optax.GradientTransformation = dataclasses.field(metadata=pytree.STATIC)
@@ -141,7 +143,7 @@ class SelfTuning(bilevel.HyperOptimizer):
 
     def step(
         self, problem: bilevel.BilevelProblem, state: SelfTuningState, key: types.Key
-    ) -> tuple[SelfTuningState, bilevel.Metrics]:
+    ) -> tuple[SelfTuningState, bilevel.BilevelLosses]:
         key_train, key_valid = jax.random.split(key)
 
         def train(

@@ -89,7 +89,7 @@ class ImitationProblem(inner_problem.InnerProblem):
 
     Attributes:
       problem: The tasks, and the transform of the meta-parameters that is to learn.
-      make_expert: Whose runs they are.
+      make_expert: Function that makes the transform that is imitated.
     """
 
     problem: task_problem.TaskProblem

@@ -98,7 +98,7 @@ class Run:
       step: Steps done in this run, int32 [].
       length: T as drawn, which the problem is told, int32 [].
       limit: The step at which this run ends, int32 []: T, unless a first run was cut short.
-      key: Of the next run.
+      key: Key of the next run.
     """
 
     state: State
@@ -116,8 +116,8 @@ class Segment:
     Attributes:
       config: Which problem the run is of.
       first: The state before the segment's first step.
-      last: The state after its last step.
-      loss_sum: Of the losses of its steps, float [].
+      last: The state after the last step of the segment.
+      loss_sum: Sum of the losses of the segment's steps, float [].
       num_steps: int32 [].
       limit: The number of steps of the whole run, int32 [].
       completes: Whether the run ends with the segment's last step, bool [].
@@ -137,7 +137,7 @@ class Window:
     """K steps of a stream of runs.
 
     Attributes:
-      losses: Of every step, float [K].
+      losses: Loss of every step, float [K].
       before: The steps of the run that was under way.
       after: The steps of the run that began in this window.
       begins: Whether one did, bool [].
@@ -202,10 +202,10 @@ def unroll(
 
     Args:
       problem: What is run.
-      meta_params: Of the run under way.
-      run: From `begin` or an earlier `unroll`.
+      meta_params: Meta-parameters of the run under way.
+      run: Run from `begin` or from an earlier `unroll`.
       num_steps: K, static.
-      next_meta_params: Of a run that begins in this window; by default the same.
+      next_meta_params: Meta-parameters of a run that begins in this window; by default the same.
 
     Returns:
       The stream K steps later, and what happened.

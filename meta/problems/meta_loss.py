@@ -44,7 +44,7 @@ class MetaLoss(pytree.Pytree, abc.ABC):
           problem: What ran.
           meta_params: What it ran under.
           segment: The steps.
-          key: For fresh data; it is consumed.
+          key: Key for fresh data; it is consumed.
         """
 
 

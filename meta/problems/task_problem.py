@@ -73,7 +73,7 @@ class TaskProblem(inner_problem.InnerProblem):
       make_tx: The transform of some meta-parameters, static: problems that share it, and the
         shapes of their task, share compiled programs.
       lengths: The least and the greatest T; log-uniform in between.
-      num_final_batches: Of the final loss.
+      num_final_batches: Number of batches that the final loss is taken over.
       normalize: Whether losses go through the task's normalizer, so that they compare between
         tasks and are finite.
       frozen: Parts of the meta-parameters that do not move, by their top-level names; the

@@ -1,4 +1,4 @@
-"""`metagradient`: the gradient of what a training ends in, with its verdict, its plan and its cost.
+"""`metagradient`: the gradient of what a training ends in, with trust, plan and cost.
 
 def make(meta_params, task):
     rate = optax.linear_schedule(jnp.exp(meta_params["start"]), jnp.exp(meta_params["end"]), 500)
@@ -19,8 +19,7 @@ import jax.numpy as jnp
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import errors
-from veldt.meta.replay import backward, fallback, plans, programs, resume, storage
-from veldt.meta.replay import trust as verdict
+from veldt.meta.replay import backward, fallback, plans, programs, resume, storage, trust
 from veldt.meta.replay.task_training import Training
 from veldt.tasks.common import types
 
@@ -38,17 +37,17 @@ class Metagradient:
     """A gradient by the meta-parameters.
 
     Attributes:
-      outcome: What the training ended in.
-      gradient: Of that, shaped as the meta-parameters.
-      verdict: Of the gradient by replay, also where another took its place.
-      plan: How the training was walked backwards.
-      cost: What it took; None where it was read from a directory.
-      method: "replay", or "full ES" where that failed and an estimate took its place.
+      outcome: The outcome of the training.
+      gradient: Gradient of the outcome, shaped as the meta-parameters.
+      verdict: Trust in the gradient by replay, also where an estimate replaced it.
+      plan: Plan by which the training was walked backwards.
+      cost: Cost of the gradient; None where it was read from a directory.
+      method: "replay", or "full ES" where the check failed and an estimate replaced the gradient.
     """
 
     outcome: float
     gradient: MetaParams
-    verdict: verdict.Verdict
+    verdict: trust.Trust
     plan: plans.Plan
     cost: backward.Cost | None
     method: Literal["replay", "full ES"] = "replay"
@@ -72,18 +71,18 @@ def metagradient(
     Args:
       training: What is run.
       meta_params: A pytree of floats or float arrays.
-      key: Of the directions of the check, and of the estimate that may take the place of a gradient
-        that fails it; it is consumed. The gradient itself does not depend on it.
-      plan: How to walk backwards; "auto": the best within `memory_bytes`.
-      memory_bytes: For states (`plans.choose`). None: about two square roots of T states.
-      directory: Where states and progress are written, so that the same call goes on with it after
-        a crash, to the same bits. A call that has come to its end is answered from it.
-      store: Where states are kept otherwise; None for the memory of the device.
+      key: Key of the directions of the check, and of the estimate that may replace a gradient that
+        fails the check; it is consumed. The gradient itself does not depend on it.
+      plan: Plan of the walk backwards; "auto": the best within `memory_bytes`.
+      memory_bytes: Memory for states (`plans.choose`). None: about two square roots of T states.
+      directory: Folder for states and progress, so that the same call resumes after a crash, to the
+        same bits. A call that has come to its end is answered from the folder.
+      store: Storage of states without a directory; None for the memory of the device.
       check: "fast": differences along one random direction, 5 more forward runs; "full": four
         directions, 17 runs; "none": only whether the gradient is finite.
       on_failure: What to do where the check fails. "auto": an estimate by evolution strategies
         takes the gradient's place; "keep": it is returned as it is; "raise": `ReplayError`.
-      save_every_s: With a directory, the least time between two records of progress.
+      save_every_s: The least time between two records of progress in the directory.
 
     Raises:
       ReplayError: A replay is not what was run first, the directory is another's, or the check
@@ -106,7 +105,7 @@ def metagradient(
         outcome, gradient, cost = _in_directory(
             training, meta_params, chosen, Path(directory), save_every_s
         )
-    found = verdict.judge(
+    found = trust.examine(
         training,
         meta_params,
         outcome,

@@ -24,11 +24,11 @@ class Snapshot:
     """A walk between two actions of its plan.
 
     Attributes:
-      num_actions: How many are done.
-      outcome: Of the run, float []; None before its end is reached.
-      adjoint: At the state that is to be reversed from; None before the end is reached.
-      meta_grad: What has been gathered.
-      hashes: Of states by their number, uint32 [number of leaves].
+      num_actions: Number of actions that are done.
+      outcome: Outcome of the run, float []; None before the end is reached.
+      adjoint: Adjoint at the state that is to be reversed from; None before the end is reached.
+      meta_grad: Gradient that has been gathered so far.
+      hashes: Hashes of states, uint32 [number of leaves], by the number of the state.
     """
 
     num_actions: int
@@ -56,10 +56,10 @@ class Cost:
     """What a metagradient cost.
 
     Attributes:
-      forward_steps: Steps run forward, also those run again; of this process.
-      reverse_steps: Steps reversed, of this process.
-      peak_stored_bytes: The most that the storage held.
-      buffer_bytes: Of the leaf's buffer.
+      forward_steps: Number of steps run forward by this process, also those run again.
+      reverse_steps: Number of steps reversed by this process.
+      peak_stored_bytes: The most bytes that the storage held.
+      buffer_bytes: Bytes of the leaf's buffer.
     """
 
     forward_steps: int
@@ -81,7 +81,7 @@ class Walked:
     Attributes:
       outcome: Float [].
       meta_grad: Shaped as the meta-parameters.
-      cost: What it took.
+      cost: Cost of the walk.
     """
 
     outcome: types.Scalar
@@ -101,10 +101,10 @@ def backward(
 
     Args:
       training: What is run.
-      meta_params: What it is run under, inexact arrays.
-      plan: For as many steps as the training has.
-      store: Where states are kept.
-      journal: Where the walk is written down; `store` must then outlive the process too.
+      meta_params: Meta-parameters that the training is run under, inexact arrays.
+      plan: Plan for as many steps as the training has.
+      store: Storage of the states.
+      journal: Record of the walk; `store` must then outlive the process too.
 
     Raises:
       ReplayError: What was run again is not what was run before.
@@ -134,7 +134,7 @@ class _Walk:
         self._buffer_bytes = states.num_bytes(self._buffer)
         self._state: states.Packed | None = None
         self._hashes: dict[int, np.ndarray] = {}
-        # What calls have hashed and nobody has looked at: for each, states and their hashes.
+        # Hashes that have not been compared: for each call, states and their hashes.
         self._unchecked: list[tuple[list[int], tuple[jax.Array, jax.Array]]] = []
         self._outcome: types.Scalar | None = None
         self._adjoint: tuple[Any, ...] | None = None
@@ -236,7 +236,7 @@ class _Walk:
         return sorted(mark for mark in marks | {last} if first < mark <= last)
 
     def _check(self, *, lag: int = 0) -> None:
-        """Look at what calls have hashed, but for the last `lag` calls, which may still run."""
+        """Compare what calls have hashed, but for the last `lag` calls, which may still run."""
         while len(self._unchecked) > lag:
             steps, arrays = self._unchecked.pop(0)
             before, hashes = jax.device_get(arrays)
@@ -274,7 +274,7 @@ class _Walk:
         """Write down where the walk is; only then may what came before be forgotten."""
         if self._journal is None:
             return
-        self._check()  # Nothing is written down that has not been looked at.
+        self._check()  # Nothing is written down that has not been compared.
         snapshot = Snapshot(
             num_actions, self._outcome, self._adjoint, self._meta_grad, self._hashes
         )

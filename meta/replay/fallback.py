@@ -31,11 +31,11 @@ class TrainingProblem(inner_problem.InnerProblem):
     """A training as an inner problem, under meta-parameters z = centre + scale * u.
 
     Attributes:
-      training: What is run, the same each time; its steps have no losses, only an outcome.
-      centre: Where u = 0 is.
+      training: Training that is run, the same each time; the steps have no losses, only an outcome.
+      centre: Meta-parameters at u = 0.
       scale: One number for each leaf.
-      spec: Of its states, static.
-      length: Its number of steps, static.
+      spec: Spec of the training's states, static.
+      length: Number of steps of the training, static.
     """
 
     training: Training
@@ -112,10 +112,10 @@ def estimate(
 
     Args:
       training: What is run.
-      meta_params: Where.
-      key: Of the noise; it is consumed.
-      num_pairs: Of runs.
-      sigma: Of the noise, relative to each leaf's root mean square.
+      meta_params: Meta-parameters that the gradient is taken at.
+      key: Key of the noise; it is consumed.
+      num_pairs: Number of pairs of runs.
+      sigma: Standard deviation of the noise, relative to each leaf's root mean square.
     """
     length = int(training.num_steps)
     scale = trust.scales(meta_params)

@@ -164,7 +164,7 @@ class Plan(abc.ABC):
         """Return how many states each tier of a tiered storage holds at most.
 
         Args:
-          *capacities: Of all tiers but the last, which takes the rest.
+          *capacities: Capacities of all tiers but the last, which takes the rest.
         """
         peaks, left = [], self.peak_states
         for capacity in capacities:
@@ -390,8 +390,8 @@ def choose(num_steps: int, state_bytes: int, memory_bytes: int | None = None) ->
     Args:
       num_steps: T.
       state_bytes: Size of one state.
-      memory_bytes: For all states held at once: stored, in the leaf's buffer, and at work. What a
-        step needs for itself, its activations, comes on top. None: the square root plan.
+      memory_bytes: Bytes for all states held at once: stored, in the leaf's buffer, and at work.
+        The activations of a step come on top. None: the square root plan.
 
     Raises:
       ValueError: Not even the smallest plan fits; says how much it needs.

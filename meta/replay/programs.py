@@ -57,7 +57,7 @@ def _forward(
     """Run from state `first` to state `last`.
 
     Args:
-      spec: Of states, static.
+      spec: Spec of states, static.
       training: What is run.
       meta_params: What it is run under.
       buffer: Where the states before each step are put; donated.
@@ -116,12 +116,12 @@ def _reverse(
     """Take the adjoint from state `last` to state `first`, one step after another.
 
     Args:
-      spec: Of states, static.
+      spec: Spec of states, static.
       training: What is reversed.
       meta_params: What it was run under.
       buffer: The states before each step but the last one; donated.
       state: The state before the last step.
-      adjoint: The gradient of the outcome by state `last`, its moving leaves.
+      adjoint: Gradient of the outcome by the moving leaves of state `last`.
       meta_grad: What has been gathered of the gradient by the meta-parameters.
       first: int32 [].
       last: int32 [].

@@ -43,10 +43,10 @@ def check(step: int, expected: np.ndarray, found: np.ndarray, paths: tuple[str, 
     """Compare the hashes of one state.
 
     Args:
-      step: Of the state.
-      expected: Of the first run, uint32 [number of leaves].
-      found: Of what was loaded or run again.
-      paths: Of the leaves.
+      step: Number of the state.
+      expected: Hashes of the first run, uint32 [number of leaves].
+      found: Hashes of what was loaded or run again.
+      paths: Paths of the leaves.
 
     Raises:
       ReplayError: They differ; names the step, the leaves and what to do.

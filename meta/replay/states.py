@@ -8,14 +8,17 @@ bits). `StateSpec` is the static map between the two; it also holds the step to 
 import dataclasses
 import functools
 import math
+import reprlib
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, final
+from typing import Any, Final, NamedTuple, TypeAlias, final
 
 import jax
 import jax.numpy as jnp
 
 from veldt.meta import errors
-from veldt.meta.replay import structure
+
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
 
 State: TypeAlias = Any
 """Pytree of arrays: a training between two steps."""
@@ -39,11 +42,11 @@ class StateSpec:
     """What a state is made of; hashable, static under jit.
 
     Attributes:
-      treedef: The structure.
-      paths: Where each leaf is, such as ".params['w']".
-      shapes: Of each leaf; of a key, that of its raw bits.
-      dtypes: Of each leaf; of a key, uint32.
-      impls: Of each key, its generator; None for what is no key.
+      treedef: Structure of the state.
+      paths: Path of each leaf, such as ".params['w']".
+      shapes: Shape of each leaf; of a key, the shape of the raw bits.
+      dtypes: Type of each leaf; of a key, uint32.
+      impls: Generator of each key; None for what is no key.
     """
 
     treedef: Any
@@ -106,7 +109,7 @@ class StateSpec:
         if treedef != self.treedef:
             raise errors.ReplayError(
                 "init and step must return states of one structure: "
-                f"{structure.difference(self.treedef, treedef)}"
+                f"{difference(self.treedef, treedef)}"
             )
         plain = [_plain(x) for x in leaves]
         for path, leaf, shape, dtype in zip(
@@ -131,6 +134,79 @@ class StateSpec:
     def _part(self, leaves: list[Any]) -> Packed:
         pairs = list(zip(leaves, self.is_moving, strict=True))
         return Packed(tuple(x for x, m in pairs if m), tuple(x for x, m in pairs if not m))
+
+
+def difference(given: Any, came: Any, path: str = "state") -> str:
+    """Return the first difference of two `PyTreeDef`s, in words; empty if there is none.
+
+    Args:
+      given: Structure at the start.
+      came: Structure that came back.
+      path: Name of the place.
+    """
+    if given == came:
+        return ""
+    before, after = given.node_data(), came.node_data()
+    if before is None or after is None or before[0] is not after[0]:
+        return f"{path} was {_kind(before)} at the start, and {_kind(after)} came back"
+    name = before[0].__name__
+    pairs = list(zip(given.children(), came.children(), strict=False))
+    labels = _labels(before, len(pairs))
+    if len(given.children()) != len(came.children()) or (
+        isinstance(before[1], list | dict) and before[1] != after[1]
+    ):
+        return f"{path}, a {name}, had {_parts(given)} at the start, and {_parts(came)} came back"
+    for label, (one, other) in zip(labels, pairs, strict=True):
+        if found := difference(one, other, f"{path}{label}"):
+            return found
+    return _static(before[1], after[1], f"{path}, a {name},")
+
+
+def _static(before: Any, after: Any, path: str) -> str:
+    """Return the first difference of what two nodes hold besides their children."""
+    if isinstance(before, tuple | list) and isinstance(after, tuple | list):
+        for one, other in zip(before, after, strict=False):
+            if one != other:
+                return _static(one, other, path)
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in before.keys() & after.keys():
+            if before[key] != after[key]:
+                return _static(before[key], after[key], path)
+    if callable(before) and callable(after):
+        names = [getattr(each, "__qualname__", repr(each)) for each in (before, after)]
+        if names[0] == names[1]:
+            return (
+                f"{path} holds the function {names[0]}, which was made anew: make it once, outside "
+                "init and step (for an nnx.Optimizer the Optax transform), or keep arrays alone in "
+                "the state (nnx.split, nnx.state)"
+            )
+    return f"{path} held {_SHORT.repr(before)} at the start, and {_SHORT.repr(after)} came back"
+
+
+def _labels(node: tuple[type, Any], count: int) -> list[str]:
+    """Return how the children of a node are written after the place of the node."""
+    kind, data = node
+    if kind is dict:
+        return [f"[{key!r}]" for key in data]
+    if hasattr(kind, "_fields"):
+        return [f".{name}" for name in kind._fields]
+    named = data[0] if isinstance(data, tuple) and data and isinstance(data[0], tuple) else ()
+    if len(named) == count and all(isinstance(name, str) for name in named):
+        return [f".{name}" for name in named]
+    return [f"[{i}]" for i in range(count)]
+
+
+def _kind(node: tuple[type, Any] | None) -> str:
+    if node is None:
+        return "an array"
+    return "None" if node[0] is type(None) else f"a {node[0].__name__}"
+
+
+def _parts(structure: Any) -> str:
+    kind, data = structure.node_data()
+    if kind is dict:
+        return f"the keys {', '.join(map(repr, data))}"
+    return f"{len(structure.children())} parts"
 
 
 def num_bytes(tree: Any) -> int:

@@ -119,9 +119,9 @@ class TaskTraining(Training):
     mean of several.
 
     Attributes:
-      make: From meta-parameters to task and transform, static.
+      make: Function from meta-parameters to task and transform, static.
       num_steps: T.
-      keys: Of each run, all its randomness, keys [S].
+      keys: Key of each run, of all that is random in it, keys [S].
       objective: What a run is worth, static.
       data: A pytree of arrays that `make` is given after the meta-parameters, if any: what it
         closes over becomes a constant of the compiled programs, and these do not. A task is one.
@@ -148,7 +148,7 @@ class TaskTraining(Training):
         """Make a training.
 
         Args:
-          make: From meta-parameters to task and transform.
+          make: Function from meta-parameters to task and transform.
           num_steps: T.
           seeds: One, or several that are averaged over.
           objective: What a run is worth.

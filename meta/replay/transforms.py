@@ -33,9 +33,10 @@ def scale_by_adam(
     Args:
       b1: Decay of the mean of gradients.
       b2: Decay of the mean of squares.
-      eps: Added to the root.
-      eps_root: Added under the root. It makes training smoother in its meta-parameters, and a
-        little worse: 1e-8 to 1e-6 where gradients of single runs must be right.
+      eps: Number that is added to the root.
+      eps_root: Number that is added under the root. It makes training smoother in the
+        meta-parameters, and a little worse: 1e-8 to 1e-6 where gradients of single runs must be
+        right.
     """
 
     def init_fn(params: types.Params) -> ScaleByAdamState:
@@ -97,7 +98,7 @@ def scale_by_lion(
     Args:
       b1: Decay of what the sign is taken of.
       b2: Decay of the momentum.
-      width: Of `smooth_sign`; None for the sign itself, whose derivative is zero.
+      width: Width of `smooth_sign`; None for the sign itself, which has a derivative of zero.
     """
 
     def init_fn(params: types.Params) -> ScaleByLionState:
@@ -120,6 +121,6 @@ def smooth_sign(x: jax.Array, width: Number | None) -> jax.Array:
 
     Args:
       x: Float, of any shape.
-      width: Of the transition, in x's units; None for the sign itself.
+      width: Width of the transition, in x's units; None for the sign itself.
     """
     return jnp.sign(x) if width is None else jnp.tanh(x / width)

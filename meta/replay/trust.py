@@ -1,4 +1,4 @@
-"""Whether a metagradient can be trusted: the verdict that comes with every one.
+"""Whether a metagradient can be trusted: what comes with every one.
 
 A metagradient may be exact and still useless: an outcome that jumps at every kink of a ReLU has a
 right derivative almost everywhere that says nothing about any step one could take. So it is held
@@ -43,18 +43,20 @@ _ROUNDING: Final = 16.0
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class Trust:
     """What is known of a metagradient.
 
     Attributes:
       passed: Whether it is finite and agrees with the differences, where they were taken.
       finite: Whether all of it, and the outcome, is finite.
-      step_sizes: Of the differences, relative; empty if none were taken.
-      relative_errors: Between the gradient and the differences, at each step size; the largest of
-        all directions. What rounding explains is taken off.
-      disagreement: Between the differences of the two step sizes, relative; None without.
-      metasmoothness: S-hat at the larger step size, the least of all directions; None without.
-      message: What it comes to, and what to change if it failed.
+      step_sizes: Step sizes of the differences, relative; empty if none were taken.
+      relative_errors: Relative errors of the gradient against the differences, at each step size;
+        the largest of all directions. What rounding explains is taken off.
+      disagreement: Relative difference between the differences of the two step sizes; None without
+        differences.
+      metasmoothness: S-hat at the larger step size, the least of all directions; None without
+        differences.
+      message: The conclusion in words, with what to change if the check failed.
     """
 
     passed: bool
@@ -66,7 +68,7 @@ class Verdict:
     message: str
 
 
-def judge(
+def examine(
     training: Training,
     meta_params: MetaParams,
     outcome: types.Scalar,
@@ -75,22 +77,23 @@ def judge(
     *,
     num_directions: int = 1,
     step_sizes: tuple[float, float] = STEP_SIZES,
-) -> Verdict:
+) -> Trust:
     """Hold a metagradient to differences; takes 1 + 4 `num_directions` forward runs.
 
     Args:
-      training: What it is of.
-      meta_params: Where it was taken.
-      outcome: Of the run, float [].
+      training: Training that the gradient is of.
+      meta_params: Meta-parameters that it was taken at.
+      outcome: Outcome of the run, float [].
       meta_grad: The gradient, shaped as the meta-parameters.
-      key: Of the directions; it is consumed.
-      num_directions: 0 to ask only whether it is finite, and run nothing.
-      step_sizes: The larger and the smaller.
+      key: Key of the directions; it is consumed.
+      num_directions: Number of directions; 0 to ask only whether the gradient is finite, and to run
+        nothing.
+      step_sizes: The larger and the smaller step size.
     """
     if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((outcome, meta_grad))):
         return _not_finite(outcome)
     if num_directions == 0:
-        return Verdict(True, True, (), (), None, None, "finite; not checked further")
+        return Trust(True, True, (), (), None, None, "finite; not checked further")
     probe = _Probe(training, meta_params, float(jnp.finfo(jnp.asarray(outcome).dtype).eps))
     rows = [
         probe.along(direction, meta_grad, step_sizes)
@@ -101,7 +104,7 @@ def judge(
     smoothness = float(np.min([row.smoothness for row in rows]))  # NaN where one is: not smooth.
     passed = max(errors) <= _TOLERANCE
     message = _explain(errors, disagreement, smoothness, step_sizes)
-    return Verdict(passed, True, step_sizes, errors, disagreement, smoothness, message)
+    return Trust(passed, True, step_sizes, errors, disagreement, smoothness, message)
 
 
 def metasmoothness(first: types.Params, middle: types.Params, last: types.Params) -> float:
@@ -200,7 +203,7 @@ def _directions(key: types.Key, meta_params: MetaParams, count: int) -> list[Met
     return found
 
 
-def _not_finite(outcome: types.Scalar) -> Verdict:
+def _not_finite(outcome: types.Scalar) -> Trust:
     if not np.isfinite(outcome):
         message = "the outcome is not finite: training diverged; lower the learning rate or clip"
     else:
@@ -211,7 +214,7 @@ def _not_finite(outcome: types.Scalar) -> Verdict:
             "training is chaotic "
             "(lower the learning rate, take fewer steps, or compute in float64)"
         )
-    return Verdict(False, False, (), (), None, None, message)
+    return Trust(False, False, (), (), None, None, message)
 
 
 def _explain(

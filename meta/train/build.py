@@ -74,8 +74,8 @@ def split(
     """Part meta-parameters into what a phase moves and what it leaves.
 
     Args:
-      meta_params: By their top-level names.
-      train: Names of those that move; empty for all.
+      meta_params: Meta-parameters by top-level name.
+      train: Names of the parts that move; empty for all.
 
     Raises:
       UnknownNameError: A name is none of theirs.
@@ -137,12 +137,12 @@ def make_estimator(
 
 
 @functools.cache
-def make_outer(outer: config.OuterConfig, num_updates: int) -> optax.GradientTransformation:
+def make_outer(outer: config.MetaOptimizerConfig, num_updates: int) -> optax.GradientTransformation:
     """Return a phase's outer optimizer; the same object for the same settings, which compile once.
 
     Args:
-      outer: Its settings.
-      num_updates: Of the phase, over which its learning rate moves.
+      outer: Settings of the optimizer.
+      num_updates: Number of updates of the phase, over which the learning rate moves.
     """
     rate = optax.warmup_cosine_decay_schedule(
         init_value=0.0 if outer.warmup > 0 else outer.learning_rate,

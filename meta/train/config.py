@@ -40,8 +40,8 @@ class EstimatorConfig:
       sign: whether only the sign of a pair's difference of losses counts.
       clip_difference: the largest difference of losses that counts; null: any.
       clip_norm: the largest norm of the gradient of one run, of "full_backprop"; null: any.
-      objective: what a run is worth: the mean of its losses, its final loss, the logarithm of that
-        (so that no task weighs more than another), or how far it came down.
+      objective: what a run is worth: the mean of the losses, the final loss, the logarithm of the
+        final loss (so that no task weighs more than another), or how far the loss fell.
       expert: what "imitation" imitates, "module:function" that maps num_steps to an Optax
         transform; ignored by the others.
     """
@@ -78,17 +78,17 @@ class EstimatorConfig:
 
 @final
 @dataclasses.dataclass(frozen=True)
-class OuterConfig:
+class MetaOptimizerConfig:
     """The outer optimizer.
 
     Attributes:
       optimizer: "adam", "adamw" or "sgd" (with momentum 0.9).
-      learning_rate: its peak.
+      learning_rate: peak of the learning rate.
       warmup: share of the phase in which the rate rises from 0.
       decay: "constant", or "cosine" down to a tenth of the peak.
-      weight_decay: decoupled; of "adamw" alone.
+      weight_decay: decoupled weight decay, for "adamw" alone.
       clip: the largest absolute value of an element of the averaged meta-gradient; null: any.
-      clip_norm: the largest global norm of it; null: any.
+      clip_norm: the largest global norm of the averaged meta-gradient; null: any.
     """
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -116,9 +116,9 @@ class PhaseConfig:
     """A stretch of meta-training.
 
     Attributes:
-      name: for logs.
-      num_updates: of the meta-parameters.
-      train: the top-level parts of the meta-parameters that move; empty: all of them.
+      name: name of the phase in logs.
+      num_updates: number of updates of the meta-parameters.
+      train: top-level parts of the meta-parameters that move; empty: all of them.
       fields: fields of the architecture that differ in this phase, such as {schedule: constant}.
       lengths: the least and the greatest length of an inner training run, log-uniform in between.
       estimator: how the gradient is estimated.
@@ -131,7 +131,7 @@ class PhaseConfig:
     fields: dict[str, Plain] = dataclasses.field(default_factory=dict)
     lengths: tuple[int, int] = (100, 2000)
     estimator: EstimatorConfig = dataclasses.field(default_factory=EstimatorConfig)
-    outer: OuterConfig = dataclasses.field(default_factory=OuterConfig)
+    outer: MetaOptimizerConfig = dataclasses.field(default_factory=MetaOptimizerConfig)
 
     def __post_init__(self) -> None:
         if self.num_updates < 1:
@@ -150,7 +150,7 @@ class PhaseConfig:
 @final
 @dataclasses.dataclass(frozen=True)
 class CheckConfig:
-    """A task on which the meta-parameters are looked at as they go; nothing learns from it.
+    """A task of meta-validation; nothing learns from it.
 
     Attributes:
       task: a shipped task's name, or "module:factory".
@@ -176,15 +176,15 @@ class MetaTrainConfig:
       fields: fields of the architecture in place of the registry's, such as {hidden_size: 4}.
       start: weights to start from: a shipped name, an `.npz` or a run directory; null draws them.
       tasks: the distribution that inner tasks are drawn from.
-      meta_validation: tasks on which the weights are looked at; the best of them by these are kept,
-        so that no benchmark may count them.
-      validate_every: updates between looks.
-      validation_seeds: training runs of each task in a look.
+      meta_validation: tasks that meta-validation trains; the weights that are best on them are
+        kept, so no benchmark may count these tasks.
+      validate_every: number of updates between two meta-validations.
+      validation_seeds: training runs of each task in a meta-validation.
       staleness: how many updates a gradient may be behind the meta-parameters that it moves; more
         than 0 keeps workers busy, and is part of the experiment, unlike their number.
       shards: parts that the particles of each estimate are split into; as many devices as divide
         this are used. Part of the experiment, unlike the number of devices.
-      seed: of everything random.
+      seed: seed of everything random.
       checkpoint_every_s: seconds between checkpoints; one is also kept at the end of each phase.
       tensorboard: whether TensorBoard's event files are written too (`veldt[tensorboard]`).
       pool: where gradients are computed.
@@ -228,7 +228,7 @@ class MetaTrainConfig:
 
     @property
     def num_updates(self) -> int:
-        """Of all phases together."""
+        """Number of updates of all phases together."""
         return sum(phase.num_updates for phase in self.phases)
 
     def phase_at(self, update: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What the task pool runs for a meta-training: gradients on task families, and looks at tasks.
+"""What the task pool runs for a meta-training: gradients on task families, and meta-validation.
 
 A job carries everything its result depends on (meta-parameters, the particles' states, numbers
 from which its random keys are made), so it may run anywhere, and again if a worker is lost. What a
@@ -36,9 +36,9 @@ class GradientJob:
       family: The family's number.
       update: The update that it is for, counted over the whole run.
       stream: Which of the family's streams of runs goes on.
-      meta_params: Those that move, by their top-level names.
+      meta_params: Meta-parameters that move, by top-level name.
       frozen: The others.
-      state: Of the stream, from its last `Gradient` in this phase; None begins it.
+      state: State of the stream, from the last `Gradient` in this phase; None begins the stream.
     """
 
     phase: int
@@ -57,7 +57,7 @@ class Gradient:
 
     Attributes:
       meta_grad: Shaped as the job's `meta_params`, of NumPy arrays.
-      state: The stream's, to go on from.
+      state: State of the stream after the window.
       meta_loss: Mean of what the runs counted; NaN if none was finite.
       num_nonfinite: Differences that count as zero.
       num_completed: Runs that reached their length.
@@ -75,12 +75,12 @@ class Gradient:
 @final
 @dataclasses.dataclass(frozen=True)
 class CheckJob:
-    """A look at meta-parameters: train one task of meta-validation with them.
+    """A job of meta-validation: train one task with the meta-parameters.
 
     Attributes:
-      phase: Whose architecture's fields hold.
-      check: The task's number in `MetaTrainConfig.meta_validation`.
-      meta_params: All of them.
+      phase: Number of the phase that the architecture's fields are of.
+      check: Number of the task in `MetaTrainConfig.meta_validation`.
+      meta_params: All meta-parameters.
     """
 
     phase: int
@@ -91,11 +91,11 @@ class CheckJob:
 @final
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What became of a look.
+    """The result of a `CheckJob`.
 
     Attributes:
-      losses: Normalised, by seed; that of a hollow run is as bad as can be.
-      num_hollow: Runs whose loss is the arithmetic's doing (`veldt.tasks.inner_loop.hollow`).
+      losses: Normalised losses, by seed; the loss of a hollow run is as bad as can be.
+      num_hollow: Number of hollow runs (`veldt.tasks.inner_loop.hollow`).
     """
 
     losses: tuple[float, ...]
@@ -197,9 +197,9 @@ def train_and_validate(
     Args:
       task: What is trained.
       make_tx: `(meta_params, num_steps) -> transform`, static.
-      meta_params: Of the transform.
-      keys: Of the runs, [S]; they are consumed.
-      num_steps: Of each run, static.
+      meta_params: Meta-parameters of the transform.
+      keys: Keys of the runs, [S]; they are consumed.
+      num_steps: Number of steps of each run, static.
     """
     tx = make_tx(meta_params, num_steps)
 

@@ -1,7 +1,7 @@
 """What a meta-training writes down as it goes: one JSON object a line, and TensorBoard's events.
 
-`metrics.jsonl` in the run directory has a line for each update and one for each look at the
-meta-validation tasks. A run that was killed and goes on from its last checkpoint drops the lines
+`metrics.jsonl` in the run directory has a line for each update and one for each meta-
+validation. A run that was killed and goes on from its last checkpoint drops the lines
 written after that checkpoint, so that each update has one line.
 """
 
@@ -21,18 +21,18 @@ Line = TypeVar("Line")
 
 
 class Log(Protocol):
-    """Takes what happened."""
+    """A log of a meta-training."""
 
     def write(self, kind: str, update: int, figures: Mapping[str, Any]) -> None:
         """Take in figures of one kind ("update", "check") after an update."""
         ...
 
     def flush(self) -> None:
-        """Everything so far is to be on disk."""
+        """Write everything so far to disk."""
         ...
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """End the log."""
         ...
 
 
@@ -69,7 +69,7 @@ class TensorBoardLog:
     """TensorBoard's event files; needs `tensorboardX`, the extra `veldt[tensorboard]`."""
 
     def __init__(self, run_dir: Path, update: int):
-        """Go on after an update; TensorBoard itself drops what an earlier sitting wrote beyond it.
+        """Go on after an update; TensorBoard itself drops what an earlier session wrote after it.
 
         Raises:
           MetaTrainError: The package is missing.

@@ -49,7 +49,7 @@ class Stretch:
     Attributes:
       name: The phase's.
       first: Updates done before it.
-      last: Updates done at its end, or so far; above `first`.
+      last: Number of updates done at the end of the phase, or so far; above `first`.
     """
 
     name: str
@@ -86,7 +86,7 @@ def meta_loss(families: Curve, stretches: Sequence[Stretch], label: str) -> Html
     """Return the meta-loss by update: thin for each family, and the mean over them.
 
     Args:
-      families: Of all updates of the run, float64 [E, U].
+      families: Meta-loss of each family at all updates of the run, float64 [E, U].
       stretches: Phases that count the same thing, one after the other.
       label: What they count.
     """
@@ -127,12 +127,12 @@ def meta_validation(
     tasks: dict[str, Sequence[float]],
     stretches: Sequence[Stretch],
 ) -> Html:
-    """Return the mean log loss of each task of meta-validation at each look, and over tasks.
+    """Return the mean log loss of each task at each meta-validation, and over tasks.
 
     Args:
-      updates: After which the looks were.
-      scores: The means over tasks, one for each look; the lowest is marked.
-      tasks: Of each task, by name, one for each look.
+      updates: Number of updates done before each meta-validation.
+      scores: Means over tasks, one for each meta-validation; the lowest is marked.
+      tasks: Log losses by task, one for each meta-validation.
       stretches: All phases.
     """
     values = [value for each in (scores, *tasks.values()) for value in each]

@@ -10,16 +10,17 @@ it, cannot be repeated.
 A stream of runs can go on only when its last window is told, so there are s + 1 streams of each
 family, used in turn.
 
-All that the loop knows is a frozen `Progress`, replaced as a whole after each update: an interrupt
-between two statements finds either the old one or the new one. It is replaced when the watcher has
-been told, so that what a run counts as done has been written down.
+All that the loop knows is a frozen `MetaTrainProgress`, replaced as a whole after each update: an
+interrupt between two statements finds either the old one or the new one. It is replaced when the
+watcher has been told, so that what a run counts as done has been written down.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast, final
 
 import jax
@@ -31,32 +32,31 @@ from veldt.meta.train import build, config, gradient_worker, outer_step
 from veldt.meta.train.gradient_worker import Check, CheckJob, Gradient, GradientJob
 from veldt.tasks.common import stopping
 from veldt.tasks.inner_loop import hollow
-from veldt.tasks.pool import base
+from veldt.tasks.pool import base, driver
 
 # Shapes: E families, s staleness.
-
-_WAIT_S = 0.5  # between looks at Ctrl-C
-_CHECK_IDS = 1 << 40  # ids of jobs that are looks; gradients count from 0
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Progress:
-    """A meta-training between two updates.
+class MetaTrainProgress:
+    """The state of a meta-training between two updates.
 
     Attributes:
-      update: Updates done, over all phases.
-      meta_params: All of them, NumPy arrays by their top-level names.
-      opt_state: The outer optimizer's, of the present phase; None before its first update.
-      versions: What the phase moves, as it was after each of the last updates, s + 1 at most, by
-        the number of updates then done.
+      update: Number of updates done, over all phases.
+      meta_params: All meta-parameters, NumPy arrays by top-level name.
+      opt_state: State of the outer optimizer in the present phase; None before the phase's first
+        update.
+      versions: The meta-parameters that the present phase moves, after each of the last s + 1
+        updates, by the number of updates then done.
       streams: States of the present phase's streams by (stream, family).
-      looked_at: The last update after which meta-validation was looked at; -1 before any.
-      best_score: The lowest mean log loss on meta-validation so far; infinity before any.
-      best: The meta-parameters then.
-      num_inner_steps: Inner steps done.
+      checked_at: Number of updates done at the last meta-validation; -1 before the first.
+      best_score: The lowest mean log loss on meta-validation so far; infinity before the first
+        meta-validation.
+      best: Meta-parameters with the best score; None before the first meta-validation.
+      num_inner_steps: Number of inner steps done.
       worker_s: Seconds that workers spent.
-      wall_s: Seconds of all sittings.
+      wall_s: Seconds of all sessions.
     """
 
     update: int
@@ -64,7 +64,7 @@ class Progress:
     opt_state: array_lists.Leaves | None = None
     versions: Mapping[int, MetaParams] = dataclasses.field(default_factory=dict)
     streams: Mapping[tuple[int, int], array_lists.Leaves] = dataclasses.field(default_factory=dict)
-    looked_at: int = -1
+    checked_at: int = -1
     best_score: float = math.inf
     best: Mapping[str, MetaParams] | None = None
     num_inner_steps: int = 0
@@ -72,46 +72,49 @@ class Progress:
     wall_s: float = 0.0
 
 
-class Watcher(Protocol):
-    """Is told of a meta-training; changes nothing of it."""
+class MetaTrainWatcher(Protocol):
+    """An observer of a meta-training; it changes nothing of it."""
 
-    def updated(self, progress: Progress, figures: Mapping[str, Any]) -> None:
-        """An update was done."""
+    def updated(self, progress: MetaTrainProgress, figures: Mapping[str, Any]) -> None:
+        """Receive the state after an update, and its figures."""
         ...
 
-    def checked(self, progress: Progress, figures: Mapping[str, Any]) -> None:
-        """The meta-validation tasks were looked at."""
+    def checked(self, progress: MetaTrainProgress, figures: Mapping[str, Any]) -> None:
+        """Receive the state after a meta-validation, and its figures."""
         ...
 
-    def waiting(self, progress: Progress, what: str, done: int, total: int) -> None:
-        """Nothing new for a while: what is waited for, and how many of how many are there."""
+    def waiting(self, progress: MetaTrainProgress, what: str, done: int, total: int) -> None:
+        """Receive what is waited for, and how many of how many are there."""
         ...
 
 
 @final
-class Training:
-    """Runs phases from wherever `progress` stands."""
+class MetaTraining:
+    """The loop of a meta-training; it runs phases from the state that `progress` holds.
+
+    Attributes:
+      progress: The present state.
+    """
 
     def __init__(
         self,
         settings: config.MetaTrainConfig,
-        progress: Progress,
+        progress: MetaTrainProgress,
         workers: base.Pool,
         num_families: int,
-        watcher: Watcher,
+        watcher: MetaTrainWatcher,
     ):
         self._config = settings
-        self._workers = workers
         self._num_families = num_families
         self._watcher = watcher
-        self._arrived: dict[int, base.JobResult] = {}
-        self._next_check = _CHECK_IDS
+        self._jobs = driver.PoolJobs(workers, arrived=_refuse_failure)
+        self._asked: dict[int, list[int]] = {}  # Jobs by update, until it is done.
         ends = itertools.accumulate(phase.num_updates for phase in settings.phases)
         self._phase_ends = frozenset(ends)
         self.progress = progress
 
-    def run(self, save: Callable[[Progress], None]) -> None:
-        """Go on to the end.
+    def run(self, save: Callable[[MetaTrainProgress], None]) -> None:
+        """Run phases to the end of the last.
 
         Args:
           save: Called after each update that should be kept: in time with the config, and at the
@@ -122,13 +125,13 @@ class Training:
           KeyboardInterrupt: Ctrl-C; `progress` is what was reached.
         """
         if self.progress.update > 0:
-            # Its look belongs to the phase of the last update, which may have ended with it.
-            self._look(self._config.phase_at(self.progress.update - 1)[0])
+            # It belongs to the phase of the last update, which may have ended with the update.
+            self._validate(self._config.phase_at(self.progress.update - 1)[0])
         while self.progress.update < self._config.num_updates:
             index, first = self._config.phase_at(self.progress.update)
             self._run_phase(index, first, save)
 
-    def _run_phase(self, index: int, first: int, save: Callable[[Progress], None]) -> None:
+    def _run_phase(self, index: int, first: int, save: Callable[[MetaTrainProgress], None]) -> None:
         phase = self._config.phases[index]
         end = first + phase.num_updates
         staleness = self._config.staleness
@@ -145,7 +148,7 @@ class Training:
         asked = self.progress.update
         saved_s = began_s = time.monotonic()
         while (update := self.progress.update) < end:
-            self._look(index)
+            self._validate(index)
             while asked < min(end, update + staleness + 1):
                 self._ask(index, asked, max(first, asked - staleness), frozen)
                 asked += 1
@@ -198,12 +201,13 @@ class Training:
             if time.monotonic() - saved_s >= self._config.checkpoint_every_s:
                 save(self.progress)
                 saved_s = time.monotonic()
-        self._look(index)
+        self._validate(index)
         save(self.progress)
 
     def _ask(self, phase: int, update: int, version: int, frozen: Mapping[str, MetaParams]) -> None:
         """Hand out the gradients of an update."""
         stream = update % (self._config.staleness + 1)
+        self._asked[update] = []
         for family in range(self._num_families):
             job = GradientJob(
                 phase=phase,
@@ -214,36 +218,31 @@ class Training:
                 frozen=frozen,
                 state=self.progress.streams.get((stream, family)),
             )
-            label = f"update {update}, family {family}"
-            self._workers.submit(base.Job(update * self._num_families + family, job, label))
+            named = driver.NamedJob(job, f"update {update}, family {family}")
+            self._asked[update].append(self._jobs.submit(named))
 
     def _gradients(self, update: int) -> list[base.JobResult]:
-        first, total = update * self._num_families, self._num_families
         what = f"gradients of update {update + 1:,}"
-        return [self._await(first + family, what, family, total) for family in range(total)]
+        return self._await([(job, what) for job in self._asked.pop(update)])
 
-    def _look(self, phase: int) -> None:
-        """Train the meta-validation tasks, if it is time, and keep the best meta-parameters."""
+    def _validate(self, phase: int) -> None:
+        """Train the meta-validation tasks if they are due, and keep the best meta-parameters."""
         checks = self._config.meta_validation
         update = self.progress.update
         due = update in self._phase_ends or update % self._config.validate_every == 0
-        if not checks or not due or self.progress.looked_at == update:
+        if not checks or not due or self.progress.checked_at == update:
             return
-        ids = range(self._next_check, self._next_check + len(checks))
-        self._next_check += len(checks)
-        for number, job_id in enumerate(ids):
+        asked = []
+        for number, check in enumerate(checks):
             job = CheckJob(phase, number, self.progress.meta_params)
-            self._workers.submit(base.Job(job_id, job, f"check {checks[number].task}"))
-        what = f"meta-validation after update {update:,}: "
-        ended = [
-            cast(Check, self._await(job_id, what + checks[number].task, number, len(checks)).value)
-            for number, job_id in enumerate(ids)
-        ]
+            submitted = self._jobs.submit(driver.NamedJob(job, f"check {check.task}"))
+            asked.append((submitted, f"meta-validation after update {update:,}: {check.task}"))
+        ended = [cast(Check, result.value) for result in self._await(asked)]
         means = [
             float(np.mean(np.log(np.maximum(each.losses, hollow.MIN_NORMALIZED)))) for each in ended
         ]
         score = float(np.mean(means))
-        progress = dataclasses.replace(self.progress, looked_at=update)
+        progress = dataclasses.replace(self.progress, checked_at=update)
         if score < progress.best_score:
             progress = dataclasses.replace(progress, best_score=score, best=progress.meta_params)
         figures = {
@@ -255,41 +254,39 @@ class Training:
             self._watcher.checked(progress, figures)
             self.progress = progress
 
-    def _await(self, job_id: int, what: str, done: int, total: int) -> Any:
-        """Return a job's result, whose value is what the worker made of it.
-
-        Args:
-          job_id: The job.
-          what: What it is, for people.
-          done: Of the jobs that belong together, those that are there.
-          total: All of them.
-        """
-        while job_id not in self._arrived:
-            try:
-                result = self._workers.next_result(_WAIT_S)
-            except TimeoutError:
-                self._watcher.waiting(self.progress, what, done, total)
-                continue
-            if result.status is not base.JobStatus.OK:
-                raise errors.MetaTrainError(f"{result.label}: {result.status}: {result.message}")
-            self._arrived[result.id] = result
-        return self._arrived.pop(job_id)
+    def _await(self, asked: Sequence[tuple[int, str]]) -> list[base.JobResult]:
+        """Return the results of jobs that belong together, given their numbers and names."""
+        results: list[base.JobResult] = []
+        for job, what in asked:
+            tell = functools.partial(
+                self._watcher.waiting, self.progress, what, len(results), len(asked)
+            )
+            results.append(self._jobs.take(job, tell))
+        return results
 
 
-def begin(settings: config.MetaTrainConfig, start: MetaParams | None) -> Progress:
+def _refuse_failure(result: base.JobResult) -> None:
+    """Stop where a worker could not do its job."""
+    if result.status is not base.JobStatus.OK:
+        raise errors.MetaTrainError(f"{result.label}: {result.status}: {result.message}")
+
+
+def begin(settings: config.MetaTrainConfig, start: MetaParams | None) -> MetaTrainProgress:
     """Return the progress of a run that has not begun.
 
     Args:
-      settings: The run's.
+      settings: Config of the run.
       start: Meta-parameters to start from; None draws them.
     """
     rule = build.architecture(settings)
     key = build.stream_key(settings, gradient_worker.INIT)
     drawn = rule.init(key) if start is None else start
-    return Progress(0, {name: jax.tree.map(np.asarray, part) for name, part in drawn.items()})
+    return MetaTrainProgress(
+        0, {name: jax.tree.map(np.asarray, part) for name, part in drawn.items()}
+    )
 
 
-def store(progress: Progress) -> checkpoint.Stored:
+def store(progress: MetaTrainProgress) -> checkpoint.Stored:
     """Return what a checkpoint keeps."""
     streams: dict[str, dict[str, list[np.ndarray]]] = {}
     for (stream, family), leaves in progress.streams.items():
@@ -304,7 +301,7 @@ def store(progress: Progress) -> checkpoint.Stored:
     }
     facts = {
         "update": progress.update,
-        "looked_at": progress.looked_at,
+        "looked_at": progress.checked_at,  # The name in files of every version.
         "best_score": progress.best_score if math.isfinite(progress.best_score) else None,
         "num_inner_steps": progress.num_inner_steps,
         "worker_s": progress.worker_s,
@@ -317,7 +314,7 @@ def _listed(meta_params: Mapping[str, MetaParams]) -> list[np.ndarray]:
     return list(array_lists.leaves(dict(meta_params)))
 
 
-def restore(settings: config.MetaTrainConfig, stored: checkpoint.Stored) -> Progress:
+def restore(settings: config.MetaTrainConfig, stored: checkpoint.Stored) -> MetaTrainProgress:
     """Return the progress that a checkpoint was made of."""
     kept, facts = stored.arrays, stored.facts
     whole = jax.eval_shape(build.architecture(settings).init, jax.random.key(0))
@@ -338,13 +335,13 @@ def restore(settings: config.MetaTrainConfig, stored: checkpoint.Stored) -> Prog
             for family, leaves in families.items()
         }
     best_score = facts["best_score"]
-    return Progress(
+    return MetaTrainProgress(
         update=facts["update"],
         meta_params=array_lists.rebuild(whole, kept["meta_params"]),
         opt_state=opt_state,
         versions=versions,
         streams=streams,
-        looked_at=facts["looked_at"],
+        checked_at=facts["looked_at"],
         best_score=math.inf if best_score is None else best_score,
         best=array_lists.rebuild(whole, kept["best"]) if "best" in kept else None,
         num_inner_steps=facts["num_inner_steps"],

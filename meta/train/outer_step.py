@@ -62,7 +62,7 @@ class MetaTrainer(pytree.Pytree):
     """Estimators and an outer optimizer.
 
     Attributes:
-      estimators: E of them, such as one for each task; their gradients are averaged. Those that
+      estimators: E estimators, such as one for each task; the gradients are averaged. Those that
         differ in arrays alone (the same shapes of task, model and window) compile once.
       tx: Any Optax transform; `optax.clip` before it is what VeLO's meta-training has.
     """

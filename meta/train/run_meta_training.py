@@ -48,12 +48,12 @@ class MetaTrainResult:
     """What a meta-training hands over.
 
     Attributes:
-      weights: As written to `weights.npz`.
+      weights: Weights that were written to `weights.npz`.
       progress: Where it ended.
     """
 
     weights: weights.Weights
-    progress: meta_training.Progress
+    progress: meta_training.MetaTrainProgress
 
 
 def run_meta_training(
@@ -68,8 +68,8 @@ def run_meta_training(
     Args:
       settings: What to train.
       run_dir: Where the run is kept; made if it does not exist.
-      resume: Go on with the run that is there; `settings` must be its config but for what
-        `TERMS` let change.
+      resume: Whether to resume the run that is there; `settings` must be the stored config but for
+        what `TERMS` let change.
       view: What shows it; None shows nothing.
 
     Raises:
@@ -112,9 +112,9 @@ def run_meta_training(
         workers = stack.enter_context(pools.make_pool(settings.pool, factory))
         watcher = _Watcher(settings, view, logs)
         view.doing("compiling")
-        loop = meta_training.Training(settings, progress, workers, len(families), watcher)
+        loop = meta_training.MetaTraining(settings, progress, workers, len(families), watcher)
 
-        def save(progress: meta_training.Progress) -> None:
+        def save(progress: meta_training.MetaTrainProgress) -> None:
             with stopping.hold(firmly=True):
                 for each in logs:
                     each.flush()
@@ -134,9 +134,9 @@ def run_meta_training(
 
 def in_present_form(
     settings: config.MetaTrainConfig,
-    progress: meta_training.Progress,
+    progress: meta_training.MetaTrainProgress,
     families: tuple[base.TaskFamily, ...],
-) -> meta_training.Progress:
+) -> meta_training.MetaTrainProgress:
     """Return the progress that a checkpoint of form 1 holds (`checkpoint.FORM`)."""
     if not progress.streams:
         return progress
@@ -154,7 +154,7 @@ def in_present_form(
 def write_weights(
     settings: config.MetaTrainConfig,
     run_dir: Path,
-    progress: meta_training.Progress,
+    progress: meta_training.MetaTrainProgress,
     families: tuple[base.TaskFamily, ...],
     start: weights.Weights | None,
 ) -> None:
@@ -212,10 +212,10 @@ def _start(settings: config.MetaTrainConfig) -> weights.Weights | None:
 def _open_logs(
     settings: config.MetaTrainConfig,
     run_dir: Path,
-    progress: meta_training.Progress,
+    progress: meta_training.MetaTrainProgress,
     stack: contextlib.ExitStack,
 ) -> list[log.Log]:
-    last = {"update": progress.update, "check": progress.looked_at}
+    last = {"update": progress.update, "check": progress.checked_at}
     logs: list[log.Log] = [log.JsonLog(run_dir, last)]
     if settings.tensorboard:
         logs.append(log.TensorBoardLog(run_dir, progress.update))
@@ -242,15 +242,21 @@ class _Watcher:
         self._view = view
         self._logs = logs
 
-    def updated(self, progress: meta_training.Progress, figures: Mapping[str, Any]) -> None:
+    def updated(
+        self, progress: meta_training.MetaTrainProgress, figures: Mapping[str, Any]
+    ) -> None:
         for each in self._logs:
             each.write("update", progress.update, figures)
         self._view.updated(self._config, progress, figures)
 
-    def checked(self, progress: meta_training.Progress, figures: Mapping[str, Any]) -> None:
+    def checked(
+        self, progress: meta_training.MetaTrainProgress, figures: Mapping[str, Any]
+    ) -> None:
         for each in self._logs:
             each.write("check", progress.update, figures)
         self._view.checked(progress, figures)
 
-    def waiting(self, progress: meta_training.Progress, what: str, done: int, total: int) -> None:
+    def waiting(
+        self, progress: meta_training.MetaTrainProgress, what: str, done: int, total: int
+    ) -> None:
         self._view.doing(f"compiling and running {what}: {done} of {total} done")

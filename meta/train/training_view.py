@@ -35,7 +35,7 @@ class Recent:
         self._steps: collections.deque[tuple[int, float]] = collections.deque(maxlen=_SMOOTHED)
         self._bad = 0
 
-    def add(self, progress: meta_training.Progress, figures: Mapping[str, Any]) -> None:
+    def add(self, progress: meta_training.MetaTrainProgress, figures: Mapping[str, Any]) -> None:
         """Take in an update."""
         if figures["phase"] != self._phase:
             self._clear()
@@ -60,7 +60,9 @@ class Recent:
         each = (self._steps[-1][1] - self._steps[0][1]) / (len(self._steps) - 1)
         return each * num_updates
 
-    def line(self, settings: config.MetaTrainConfig, progress: meta_training.Progress) -> str:
+    def line(
+        self, settings: config.MetaTrainConfig, progress: meta_training.MetaTrainProgress
+    ) -> str:
         """Say how it goes."""
         left_s = self.seconds_left(settings.num_updates - progress.update)
         loss = float(np.mean(self._losses)) if self._losses else math.nan
@@ -76,7 +78,7 @@ class Recent:
         return "; ".join(parts)
 
 
-def check_line(progress: meta_training.Progress, figures: Mapping[str, Any]) -> str:
+def check_line(progress: meta_training.MetaTrainProgress, figures: Mapping[str, Any]) -> str:
     """Return the outcome of a meta-validation on one line."""
     tasks = ", ".join(f"{name} {value:+.3f}" for name, value in figures["tasks"].items())
     best = " (best)" if figures["score"] <= progress.best_score else ""
@@ -87,7 +89,7 @@ def check_line(progress: meta_training.Progress, figures: Mapping[str, Any]) -> 
     )
 
 
-def print_result(progress: meta_training.Progress, run_dir: Path) -> None:
+def print_result(progress: meta_training.MetaTrainProgress, run_dir: Path) -> None:
     """Say what a finished run made, and how to use it."""
     print(
         f"{progress.update:,} updates, {progress.num_inner_steps:,} inner steps, "
@@ -113,7 +115,7 @@ class TrainingView:
     def updated(
         self,
         settings: config.MetaTrainConfig,
-        progress: meta_training.Progress,
+        progress: meta_training.MetaTrainProgress,
         figures: Mapping[str, Any],
     ) -> None:
         """Tell that an update was done."""
@@ -130,7 +132,9 @@ class TrainingView:
         if progress.update == settings.num_updates:
             self._display.log(line)
 
-    def checked(self, progress: meta_training.Progress, figures: Mapping[str, Any]) -> None:
+    def checked(
+        self, progress: meta_training.MetaTrainProgress, figures: Mapping[str, Any]
+    ) -> None:
         """Tell the outcome of a meta-validation."""
         self._check = check_line(progress, figures)
         self._display.log(self._check)

@@ -1,6 +1,6 @@
 """Whether a tuning was worth it: beside it the best constant rate and the best cosine.
 
-Both are chosen on the seeds that the tuning's looks were on, by no more training runs than the
+Both are chosen on the seeds that the tuning's checks were on, by no more training runs than the
 tuning took, a run backward counted as two; the other hyperparameters stay where the tuning began.
 Then all are run on seeds that nothing was chosen on, and compared seed by seed.
 
@@ -42,9 +42,9 @@ class Row:
     """One way to set the learning rate.
 
     Attributes:
-      name: What it is, for people.
-      num_runs: Training runs that it was chosen by.
-      fresh: Its outcome on each seed that nothing was chosen on; NaN where a run diverged.
+      name: Name of the way, for people.
+      num_runs: Number of training runs that it was chosen by.
+      fresh: Outcome on each seed that nothing was chosen on; NaN where a run diverged.
     """
 
     name: str
@@ -57,51 +57,51 @@ class Row:
         return float(np.mean(self.fresh))
 
 
-def cost(settings: config.TuneConfig, progress: loop.Progress) -> int:
+def cost(settings: config.TuneConfig, progress: loop.TuningProgress) -> int:
     """Return the training runs that a tuning took, a run backward counted as two."""
-    looks = -(-progress.update // settings.check_every) + 1
+    checks = -(-progress.update // settings.check_every) + 1
     backward = _BACKWARD_RUNS * progress.update
-    runs = (progress.forward_runs + backward) * settings.seeds + looks * settings.check_seeds
+    runs = (progress.forward_runs + backward) * settings.seeds + checks * settings.check_seeds
     return math.floor(runs)
 
 
 def compare(
     settings: config.TuneConfig,
     subject: problem.Problem,
-    progress: loop.Progress,
+    progress: loop.TuningProgress,
     run_dir: Path,
     doing: Callable[[str], None],
 ) -> tuple[Row, ...]:
-    """Return what was learned and its rivals; nothing where no learning rate was tuned.
+    """Return what was learned and what it is compared with; nothing without a learning rate.
 
     Args:
-      settings: The tuning's.
-      subject: Its trainings.
-      progress: Where it ended.
-      run_dir: Keeps what is known.
-      doing: Is told what is run.
+      settings: Settings of the tuning.
+      subject: Trainings of the tuning.
+      progress: The last state of the tuning.
+      run_dir: Folder that keeps the outcomes.
+      doing: Function that is told what is run.
     """
     if not is_comparable(settings) or progress.best is None:
         return ()
     known = _Known(run_dir / FILE)
-    rivals = _Rivals(settings, subject, progress)
+    others = _OtherRates(settings, subject, progress)
     budget = cost(settings, progress)
     rows = [_fresh(known, "what was learned", budget, subject, progress.best, doing)]
-    for kind, grid in rivals.grids(budget // settings.check_seeds).items():
+    for kind, grid in others.grids(budget // settings.check_seeds).items():
         outcomes = []
         for number, rates in enumerate(grid.rates):
             doing(f"comparing with {kind} rates: {number} of {len(grid.rates)}")
-            check = rivals.subject.check()
+            check = others.subject.check()
             key = f"{kind} {number} of {len(grid.rates)}"
-            outcomes.append(known.get(key, _run(check, rivals.with_rates(rates))))
+            outcomes.append(known.get(key, _run(check, others.with_rates(rates))))
         best = lowest(outcomes) or 0
         peak = float(grid.settings["peak"][best])
         end = float(grid.settings["end"][best]) if "end" in grid.settings else None
         to = "" if end is None else f" to {peak * end:.3g}"
         name = f"best {kind} rate, {peak:.3g}{to}"
         runs = len(grid.rates) * settings.check_seeds
-        params = rivals.with_rates(grid.rates[best])
-        rows.append(_fresh(known, name, runs, rivals.subject, params, doing))
+        params = others.with_rates(grid.rates[best])
+        rows.append(_fresh(known, name, runs, others.subject, params, doing))
     known.write_rows(rows)
     return tuple(rows)
 
@@ -124,20 +124,20 @@ def read(run_dir: Path) -> tuple[Row, ...]:
 
 
 def lines(rows: Sequence[Row]) -> list[str]:
-    """Return what the comparison says, a line for each rival."""
+    """Return what the comparison says, a line for each other rate."""
     if not rows:
         return []
-    mine, *others = rows
+    mine, *rest = rows
     said = [f"on {len(mine.fresh)} fresh seeds: {mine.name} {_text(mine.mean)}"]
-    for row in others:
+    for row in rest:
         differences = np.asarray(row.fresh) - np.asarray(mine.fresh)
         said.append(f"  {row.name}: {_text(row.mean)} ({row.num_runs:,} of at most "
-                    f"{mine.num_runs:,} runs to choose it): {verdict(differences)}")  # fmt: skip
+                    f"{mine.num_runs:,} runs to choose it): {conclusion(differences)}")  # fmt: skip
     return said
 
 
-def verdict(differences: np.ndarray) -> str:
-    """Say whether what was learned is better, by a rival's outcomes less its own, seed by seed."""
+def conclusion(differences: np.ndarray) -> str:
+    """Say whether what was learned is better, by the other outcomes less its own, seed by seed."""
     if not np.isfinite(differences).all():
         return "not comparable, since runs diverged"
     if len(differences) < 2:
@@ -152,11 +152,11 @@ def verdict(differences: np.ndarray) -> str:
 
 
 @final
-class _Rivals:
+class _OtherRates:
     """Trainings whose learning rate is given step by step, the rest as at the tuning's start."""
 
     def __init__(
-        self, settings: config.TuneConfig, subject: problem.Problem, progress: loop.Progress
+        self, settings: config.TuneConfig, subject: problem.Problem, progress: loop.TuningProgress
     ):
         start = settings.tune[RATE].start
         stepwise = Hyperparameter(start, "linear", settings.num_steps)

@@ -41,29 +41,31 @@ class TuneConfig:
       task: a shipped task's name, or "module:factory".
       num_steps: length of a training run.
       optimizer: sgd, adam, adamw or lion, made to be differentiated, or "module:factory" of an
-        Optax transform whose keyword arguments the hyperparameters are.
-      fixed: the optimizer's other keyword arguments.
+        Optax transform that takes the hyperparameters as keyword arguments.
+      fixed: other keyword arguments of the optimizer.
       tune: what is learned, by name: arguments of the optimizer, rate_of_GROUP for each group, and
         of the task label_smoothing, input_noise, class_weights and example_weights.
       groups: regular expressions for parameters' paths, such as {head: "Dense_1"}; the first that
         is found in a path says which group's rate a parameter has.
-      num_updates: metagradients.
-      seeds: training runs side by side whose mean outcome counts; each update draws new ones.
+      num_updates: number of metagradients.
+      seeds: training runs side by side, with a mean outcome that counts; each update draws new
+        ones.
       objective: "valid", the loss on the validation split, or "train", that of the last tenth of
         the steps.
       outer: what moves the hyperparameters.
-      check_every: updates between looks at fixed seeds, by which the best are kept.
-      check_seeds: runs of a look.
-      memory_mb: for stored states; decides what is stored and what is run again.
+      check_every: updates between two checks on fixed seeds, by which the best hyperparameters are
+        kept.
+      check_seeds: training runs of a check.
+      memory_mb: memory for stored states; decides what is stored and what is run again.
       verify: how a metagradient is examined: "fast" (finite, states replayed rightly), "full"
         (finite differences and metasmoothness, some more runs) or "none".
       on_failure: what is done where it fails: "auto" falls back to evolution strategies, until a
-        later look finds that the metagradient is right again; "raise" ends the run.
+        later check finds that the metagradient is right again; "raise" ends the run.
       compare: whether the best constant learning rate and the best cosine, chosen by as many
         training runs, are run beside the result, where a learning rate is tuned.
-      journal: whether a metagradient's own progress is written to disk, so that one that takes
-        hours survives a crash in its middle.
-      seed: of everything random.
+      journal: whether the progress of each metagradient is written to disk, so that one that takes
+        hours survives a crash.
+      seed: seed of everything random.
     """
 
     task: str

@@ -36,9 +36,9 @@ class Hyperparameter:
     """A number that training depends on.
 
     Attributes:
-      start: its value before the first update.
+      start: value before the first update.
       scale: what it moves on: "log" (above 0), "logit" (between 0 and 1) or "linear".
-      knots: of a schedule over the run; 0 for one number.
+      knots: number of knots of a schedule over the run; 0 for one number.
     """
 
     start: float
@@ -73,7 +73,7 @@ class Hyperparameter:
         """Return the hyperparameter.
 
         Args:
-          meta_param: On the scale, float [], [K] or [E].
+          meta_param: Meta-parameter on the scale, float [], [K] or [E].
           num_steps: Length of the run.
         """
         if not self.knots:

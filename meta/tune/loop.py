@@ -1,14 +1,16 @@
-"""The loop of a tuning: a metagradient, a step of the outer optimizer, now and then a look.
+"""The loop of a tuning: a gradient, a step of the outer optimizer, now and then a check.
 
-All that decides what comes next is in a frozen `Progress`, which checkpoints hold; so a tuning that
-was killed goes on to the same numbers.
+`veldt.tune` (`descent`) and `veldt tune` (`run_tuning`) both run it; a `Descent` says what a
+gradient and a check are. All that decides what comes next is in a frozen `TuningProgress`, which
+checkpoints hold, so a tuning that was killed goes on to the same numbers.
+
+It is metagradient descent (MGD, arXiv 2503.13751), whose signs are one of the outer optimizers.
 """
 
 import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol, final
 
 import jax
@@ -16,53 +18,52 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from veldt.learned_opt.base import MetaParams
 from veldt.meta import array_lists, checkpoint
-from veldt.meta.replay import api, fallback
-from veldt.meta.replay.task_training import TaskTraining
-from veldt.meta.tune import config, descent, problem
-from veldt.tasks.common import stopping, types
+from veldt.meta.tune import config
+from veldt.tasks.common import stopping
 
-_CHECK_KEY = 1
-_MOST_LOGGED = 64  # numbers of a hyperparameter; there may be one for each example
-_FACTS = (
-    "update",
-    "looked_at",
-    "best_outcome",
-    "first_outcome",
-    "num_skipped",
-    "num_fallbacks",
-    "distrusted",
-    "forward_runs",
-    "wall_s",
-)
+# What a checkpoint keeps beside arrays: names of `TuningProgress` by names in the file.
+_FACTS = {
+    "update": "update",
+    "looked_at": "checked_at",
+    "best_outcome": "best_outcome",
+    "first_outcome": "first_outcome",
+    "num_skipped": "num_skipped",
+    "num_fallbacks": "num_fallbacks",
+    "distrusted": "distrusted",
+    "forward_runs": "forward_runs",
+    "wall_s": "wall_s",
+}
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Progress:
-    """Where a tuning is.
+class TuningProgress:
+    """The state of a tuning between two updates.
 
     Attributes:
-      update: Updates done.
-      meta_params: By name, on their scales.
-      opt_state: The outer optimizer's, as plain leaves; None before the first update.
-      looked_at: The last update that a look was taken after; -1 before the first.
-      best: The meta-parameters of the lowest look; None before the first.
-      best_outcome: Of these.
-      first_outcome: Of the first look, at the start.
-      num_skipped: Updates whose gradient was not finite.
-      num_fallbacks: Updates by evolution strategies, since the metagradient failed its check.
-      distrusted: Whether the last check failed: until the next one updates are estimates.
-      forward_runs: Runs of training that gradients took forward, those again, those of checks and
-        of estimates included.
-      wall_s: Seconds so far, of all sittings.
+      update: Number of updates done.
+      meta_params: Meta-parameters; in a run directory by name, on their scales.
+      opt_state: State of the outer optimizer, as plain leaves; None before the first update.
+      checked_at: Number of updates done at the last check; -1 before the first check.
+      best: Meta-parameters with the lowest outcome so far; None before the first outcome.
+      best_outcome: Outcome of `best`; infinity before the first finite outcome.
+      first_outcome: Outcome at the start; NaN before it is known.
+      num_skipped: Number of updates whose gradient was not finite.
+      num_fallbacks: Number of updates by evolution strategies, in place of metagradients that
+        failed their check.
+      distrusted: Whether the last metagradient failed its check, so that updates are estimates
+        until the next check.
+      forward_runs: Number of forward runs of training, with those of checks and of estimates.
+      wall_s: Seconds of all sessions.
     """
 
     update: int
-    meta_params: Mapping[str, np.ndarray]
+    meta_params: MetaParams
     opt_state: array_lists.Leaves | None = None
-    looked_at: int = -1
-    best: Mapping[str, np.ndarray] | None = None
+    checked_at: int = -1
+    best: MetaParams | None = None
     best_outcome: float = math.inf
     first_outcome: float = math.nan
     num_skipped: int = 0
@@ -72,163 +73,139 @@ class Progress:
     wall_s: float = 0.0
 
 
-class Watcher(Protocol):
-    """Is told what happens."""
+@final
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A gradient for one update.
 
-    def updated(self, progress: Progress, figures: Mapping[str, Any]) -> None:
-        """An update was done."""
-        ...
-
-    def checked(self, progress: Progress, figures: Mapping[str, Any]) -> None:
-        """A look was taken."""
-        ...
-
-    def doing(self, text: str) -> None:
-        """What is done until then."""
-        ...
-
-
-def run(
-    settings: config.TuneConfig,
-    subject: problem.Problem,
-    progress: Progress,
-    watcher: Watcher,
-    save: Callable[[Progress], None],
-    journal: Path | None = None,
-) -> Progress:
-    """Go on to the last update, and return where it ends.
-
-    Args:
-      settings: The tuning's.
-      subject: Its trainings.
-      progress: Where it is.
-      watcher: Is told.
-      save: Keeps progress; called after each update.
-      journal: A folder for metagradients' own progress; None keeps none.
-
-    Raises:
-      ReplayError: A metagradient could not be computed, or failed its check and
-        `settings.on_failure` is "raise".
+    Attributes:
+      outcome: Outcome of the training at the meta-parameters before the update.
+      gradient: Gradient of the outcome, shaped as the meta-parameters.
+      estimated: Whether evolution strategies estimated the gradient.
+      forward_runs: Number of forward runs of training that it took.
+      figures: What is logged of it, by name.
     """
-    outer = descent.make_outer(settings.outer, settings.num_updates)
-    while True:
-        due = progress.update % settings.check_every == 0
-        last = progress.update == settings.num_updates
-        if (due or last) and progress.looked_at < progress.update:
-            watcher.doing(f"compiling and running {settings.check_seeds} runs on fixed seeds")
-            progress, figures = _look(subject, progress)
-            with stopping.hold():  # What was told is kept.
-                watcher.checked(progress, figures)
-                save(progress)
-        if last:
-            return progress
-        number, total = progress.update + 1, settings.num_updates
-        watcher.doing(f"compiling and running metagradient {number:,} of {total:,}")
-        progress, figures = _update(settings, subject, outer, progress, journal)
-        with stopping.hold():  # What was told is kept.
-            watcher.updated(progress, figures)
-            save(progress)
 
-
-def _look(subject: problem.Problem, progress: Progress) -> tuple[Progress, dict[str, Any]]:
-    """Compare the hyperparameters with the best so far, on seeds that no update had."""
-    began = time.monotonic()
-    outcome, hollow = problem.look(subject.check(), dict(progress.meta_params))
-    better = math.isfinite(outcome) and outcome < progress.best_outcome
-    after = dataclasses.replace(
-        progress,
-        looked_at=progress.update,
-        best=progress.meta_params if better or progress.best is None else progress.best,
-        best_outcome=outcome if better else progress.best_outcome,
-        first_outcome=outcome if progress.looked_at < 0 else progress.first_outcome,
-        wall_s=progress.wall_s + time.monotonic() - began,
-    )
-    return after, {"outcome": outcome, "best": better, "hollow": hollow}
+    outcome: float
+    gradient: Any
+    estimated: bool = False
+    forward_runs: float = 0.0
+    figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class _Found:
-    """A gradient, what it took, and what is logged of it."""
+class Descent:
+    """What a tuning descends on.
 
-    outcome: float
-    gradient: Any
-    estimated: bool
-    forward_runs: float
-    figures: Mapping[str, Any]
+    Attributes:
+      num_updates: Number of updates in all.
+      outer: Settings of the optimizer that moves the meta-parameters.
+      gradient: Function that takes the gradient at a state of the tuning.
+      check: Function that returns an outcome to choose the best meta-parameters by, and what is
+        logged of it; None chooses by the outcomes of the updates.
+      check_every: Number of updates between two checks.
+      logged: Function that returns what is logged of meta-parameters after an update.
+    """
 
-
-def _metagradient(
-    settings: config.TuneConfig,
-    training: TaskTraining,
-    meta_params: Mapping[str, jax.Array],
-    key: types.Key,
-    verify: api.Check,
-    directory: Path | None,
-) -> _Found:
-    found = api.metagradient(
-        training,
-        meta_params,
-        key=key,
-        memory_bytes=int(settings.memory_mb * 2**20),
-        directory=directory,
-        check=verify,
-        on_failure=settings.on_failure,
-    )
-    estimated = found.method != "replay"
-    steps = 0 if found.cost is None else found.cost.forward_steps
-    figures = {
-        "method": found.method,
-        "verdict": found.verdict.message,
-        "metasmoothness": found.verdict.metasmoothness,
-        "peak_bytes": None if found.cost is None else found.cost.peak_bytes,
-        "plan": found.plan.describe(),
-    }
-    runs = steps / settings.num_steps + api.NUM_CHECK_RUNS[verify]
-    runs += fallback.NUM_RUNS if estimated else 0
-    return _Found(found.outcome, found.gradient, estimated, runs, figures)
+    num_updates: int
+    outer: config.OuterConfig
+    gradient: Callable[[TuningProgress], Step]
+    check: Callable[[MetaParams], tuple[float, Mapping[str, Any]]] | None = None
+    check_every: int = 1
+    logged: Callable[[MetaParams], Mapping[str, Any]] = lambda _: {}
 
 
-def _estimate(
-    training: TaskTraining, meta_params: Mapping[str, jax.Array], key: types.Key
-) -> _Found:
-    """Take the gradient's place for as long as it is not trusted."""
-    figures = {
-        "method": "full ES",
-        "verdict": "the last metagradient that was checked failed: an estimate until the next",
-        "metasmoothness": None,
-        "peak_bytes": None,
-        "plan": "none",
-    }
-    return _Found(
-        problem.outcome(training, dict(meta_params)),
-        fallback.estimate(training, meta_params, key),
-        True,
-        fallback.NUM_RUNS + 1,
-        figures,
+class TuningWatcher(Protocol):
+    """An observer of a tuning; it changes nothing of it."""
+
+    def updated(self, progress: TuningProgress, figures: Mapping[str, Any]) -> None:
+        """Receive the state after an update, and its figures."""
+        ...
+
+    def checked(self, progress: TuningProgress, figures: Mapping[str, Any]) -> None:
+        """Receive the state after a check, and its figures."""
+        ...
+
+    def doing(self, text: str) -> None:
+        """Receive what is done until the next call."""
+        ...
+
+
+def run(
+    descent: Descent,
+    progress: TuningProgress,
+    watcher: TuningWatcher | None = None,
+    save: Callable[[TuningProgress], None] = lambda _: None,
+) -> TuningProgress:
+    """Run a tuning from its present state to its last update, and return its last state.
+
+    Args:
+      descent: What it descends on.
+      progress: The present state of the tuning.
+      watcher: Observer of updates and checks; None for none.
+      save: Function that keeps a state; it is called after each update and each check.
+
+    Raises:
+      ReplayError: A metagradient could not be computed or is not trusted, and no estimate may take
+        its place.
+    """
+    outer = make_outer(descent.outer, descent.num_updates)
+    while True:
+        last = progress.update == descent.num_updates
+        due = last or progress.update % descent.check_every == 0
+        if descent.check is not None and due and progress.checked_at < progress.update:
+            if watcher is not None:
+                watcher.doing("compiling and running the check on fixed seeds")
+            progress, figures = _check(descent.check, progress)
+            with stopping.hold():  # What was reported is kept.
+                if watcher is not None:
+                    watcher.checked(progress, figures)
+                save(progress)
+        if last:
+            return progress
+        if watcher is not None:
+            number, total = progress.update + 1, descent.num_updates
+            watcher.doing(f"compiling and running metagradient {number:,} of {total:,}")
+        progress, figures = _update(descent, outer, progress)
+        with stopping.hold():  # What was reported is kept.
+            if watcher is not None:
+                watcher.updated(progress, figures)
+            save(progress)
+
+
+def _check(
+    check: Callable[[MetaParams], tuple[float, Mapping[str, Any]]], progress: TuningProgress
+) -> tuple[TuningProgress, dict[str, Any]]:
+    """Compare the meta-parameters with the best so far."""
+    began = time.monotonic()
+    outcome, figures = check(progress.meta_params)
+    after = dataclasses.replace(_keep_best(progress, outcome), checked_at=progress.update)
+    wall_s = progress.wall_s + time.monotonic() - began
+    best = after.best_outcome < progress.best_outcome
+    return dataclasses.replace(after, wall_s=wall_s), {"outcome": outcome, "best": best, **figures}
+
+
+def _keep_best(progress: TuningProgress, outcome: float) -> TuningProgress:
+    """Return a state that knows the outcome of its meta-parameters."""
+    better = math.isfinite(outcome) and outcome < progress.best_outcome
+    return dataclasses.replace(
+        progress,
+        best=progress.meta_params if better or progress.best is None else progress.best,
+        best_outcome=outcome if better else progress.best_outcome,
+        first_outcome=outcome if progress.best is None else progress.first_outcome,
     )
 
 
 def _update(
-    settings: config.TuneConfig,
-    subject: problem.Problem,
-    outer: optax.GradientTransformation,
-    progress: Progress,
-    journal: Path | None,
-) -> tuple[Progress, dict[str, Any]]:
+    descent: Descent, outer: optax.GradientTransformation, progress: TuningProgress
+) -> tuple[TuningProgress, dict[str, Any]]:
+    """Move the meta-parameters along a gradient, where it is finite."""
     began = time.monotonic()
-    meta_params = {name: jnp.asarray(value) for name, value in progress.meta_params.items()}
-    key = jax.random.fold_in(jax.random.key(settings.seed), progress.update)
-    key = jax.random.fold_in(key, _CHECK_KEY)
-    training = subject.training_of(progress.update)
-    # Agreement with differences costs as much again: it is asked where a look is due.
-    due = progress.update % settings.check_every == 0
-    if progress.distrusted and not due:
-        found = _estimate(training, meta_params, key)
-    else:
-        directory = None if journal is None else journal / f"update_{progress.update}"
-        verify = settings.verify if due else "none"
-        found = _metagradient(settings, training, meta_params, key, verify, directory)
+    found = descent.gradient(progress)
+    if descent.check is None:
+        progress = _keep_best(progress, found.outcome)
+    meta_params = jax.tree.map(jnp.asarray, progress.meta_params)
     leaves = jax.tree.leaves(found.gradient)
     usable = all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
     state = outer.init(meta_params)
@@ -241,7 +218,7 @@ def _update(
     after = dataclasses.replace(
         progress,
         update=progress.update + 1,
-        meta_params={name: np.asarray(value) for name, value in meta_params.items()},
+        meta_params=jax.tree.map(np.asarray, meta_params),
         opt_state=array_lists.leaves(state),
         num_skipped=progress.num_skipped + (not usable),
         num_fallbacks=progress.num_fallbacks + found.estimated,
@@ -254,36 +231,61 @@ def _update(
         "meta_grad_norm": float(optax.tree.norm(found.gradient)),
         **found.figures,
         "seconds": wall_s,
-        "hyperparameters": {
-            name: numbers.tolist()
-            for name, numbers in subject.numbers(after.meta_params).items()
-            if numbers.size <= _MOST_LOGGED
-        },
+        **descent.logged(after.meta_params),
     }
     return after, figures
 
 
-def store(progress: Progress) -> checkpoint.Stored:
+def make_outer(outer: config.OuterConfig, num_updates: int) -> optax.GradientTransformation:
+    """Return the optimizer that moves meta-parameters along their gradient.
+
+    Args:
+      outer: Settings of the optimizer.
+      num_updates: Number of updates over which the learning rate decays.
+    """
+    rate: optax.ScalarOrSchedule = outer.learning_rate
+    if outer.decay == "cosine":
+        rate = optax.cosine_decay_schedule(outer.learning_rate, num_updates, 0.1)
+    match outer.optimizer:
+        case "adam":
+            tx = optax.adam(rate)
+        case "signed":
+            tx = optax.chain(optax.scale_by_sign(), optax.scale_by_learning_rate(rate))
+        case "normalised":
+            tx = optax.chain(optax.stateless(_normalised), optax.scale_by_learning_rate(rate))
+    if outer.max_change is not None:
+        tx = optax.chain(tx, optax.clip(outer.max_change))
+    return tx
+
+
+def _normalised(updates: Any, params: Any) -> Any:
+    del params
+    leaves = jax.tree.leaves(updates)
+    square = sum(jnp.sum(jnp.square(leaf)) for leaf in leaves) / sum(leaf.size for leaf in leaves)
+    return jax.tree.map(lambda leaf: leaf * jax.lax.rsqrt(jnp.maximum(square, 1e-30)), updates)
+
+
+def store(progress: TuningProgress) -> checkpoint.Stored:
     """Return what a checkpoint keeps."""
     arrays = {
         "meta_params": dict(progress.meta_params),
         "best": dict(progress.best or {}),
         "opt_state": list(progress.opt_state or ()),
     }
-    facts = {name: _as_json(getattr(progress, name)) for name in _FACTS}
+    facts = {stored: _as_json(getattr(progress, name)) for stored, name in _FACTS.items()}
     kept = {name: jax.tree.map(np.asarray, part) for name, part in arrays.items() if part}
     return checkpoint.Stored(kept, facts)
 
 
-def restore(stored: checkpoint.Stored) -> Progress:
-    """Return the progress that a checkpoint was made of."""
+def restore(stored: checkpoint.Stored) -> TuningProgress:
+    """Return the state that a checkpoint was made of."""
     kept = stored.arrays
-    # Progress of veldt 0.1 before `distrusted` has none.
-    facts = {name: stored.facts.get(name, False) for name in _FACTS}
+    # Checkpoints of early versions of veldt 0.1 have no `distrusted`.
+    facts = {name: stored.facts.get(key, False) for key, name in _FACTS.items()}
     for name, missing in (("best_outcome", math.inf), ("first_outcome", math.nan)):
         if facts[name] is None:
             facts[name] = missing
-    return Progress(
+    return TuningProgress(
         meta_params=kept["meta_params"],
         best=kept.get("best"),
         opt_state=tuple(kept["opt_state"]) if "opt_state" in kept else None,

@@ -127,10 +127,10 @@ def make(
     """Return an optimizer.
 
     Args:
-      name: See `factory`.
-      values: Its arguments: numbers, or schedules of the number of steps done.
-      groups: Regular expressions by the groups' names.
-      rates: What updates of a group are multiplied by, float [].
+      name: Name of the optimizer; see `factory`.
+      values: Arguments of the optimizer: numbers, or schedules of the number of steps done.
+      groups: Regular expressions by name of the group.
+      rates: Number that multiplies the updates of each group, float [].
     """
     tx: optax.GradientTransformation = optax.inject_hyperparams(factory(name))(**values)
     if rates:

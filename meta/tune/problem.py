@@ -18,7 +18,7 @@ from veldt.tasks.common import compiling, types
 from veldt.tasks.inner_loop import hollow
 
 _LAST_SHARE = 10  # the last tenth of the steps
-_CHECK_SEED = 2**30  # seeds of looks are from here on; those of updates are below
+_CHECK_SEED = 2**30  # seeds of checks are from here on; those of updates are below
 _FRESH_SEED = 2**30 + 2**29  # and those that nothing is chosen on
 _FEWEST_FRESH = 8
 
@@ -32,10 +32,10 @@ class Make:
 
     Attributes:
       num_steps: Length of a training run.
-      optimizer: As in `TuneConfig`.
-      tune: By name, as there; so are the others.
-      fixed: Of the optimizer.
-      groups: In order, for the first that fits counts.
+      optimizer: Optimizer, as in `TuneConfig`.
+      tune: Hyperparameters by name, as in `TuneConfig`.
+      fixed: Other arguments of the optimizer, by name.
+      groups: Regular expressions by name of the group, in order: the first that fits counts.
     """
 
     num_steps: int
@@ -82,15 +82,15 @@ class Problem:
 
     Attributes:
       task: The plain task.
-      meta_params: At the start, by name.
+      meta_params: Meta-parameters at the start, by name.
     """
 
     def __init__(self, settings: config.TuneConfig, task: base.Task | None = None) -> None:
         """Load what the config names.
 
         Args:
-          settings: The tuning's.
-          task: Its task, where it is loaded already.
+          settings: Settings of the tuning.
+          task: The task, where it is loaded already.
 
         Raises:
           TaskError: The task cannot be loaded.
@@ -154,16 +154,16 @@ class Problem:
 
 
 def outcome(run: task_training.TaskTraining, meta_params: MetaParams) -> float:
-    """Run a training and return its outcome; NaN where it is hollow."""
-    return look(run, meta_params)[0]
+    """Run a training and return its outcome; NaN where the run is hollow."""
+    return run_once(run, meta_params)[0]
 
 
-def look(run: task_training.TaskTraining, meta_params: MetaParams) -> tuple[float, str]:
-    """Run a training.
+def run_once(run: task_training.TaskTraining, meta_params: MetaParams) -> tuple[float, str]:
+    """Run a training, and say whether its outcome is real.
 
     Returns:
-      Its outcome, and why that is the arithmetic's doing and not training's (`hollow.REASONS`):
-      empty for honest runs; else the outcome is NaN, and no best.
+      The outcome, and why the run is hollow (`hollow.REASONS`), empty where it is not. The outcome
+      of a hollow run is NaN.
     """
     found, ends = _outcome(run, meta_params)
     # A run that diverged has said so by its outcome.

@@ -16,7 +16,15 @@ import numpy as np
 
 from veldt.meta import checkpoint
 from veldt.meta.train import log
-from veldt.meta.tune import comparison, config, loop, problem, schedule_file, tuning_view
+from veldt.meta.tune import (
+    comparison,
+    config,
+    config_descent,
+    loop,
+    problem,
+    schedule_file,
+    tuning_view,
+)
 from veldt.tasks.common import stopping
 from veldt.tasks.common.config import codec
 from veldt.tasks.common.disk.run_directory import RunDirectory, Terms
@@ -28,17 +36,18 @@ TERMS: Final = Terms("tune", config.TuneConfig)
 @final
 @dataclasses.dataclass(frozen=True)
 class TuneResult:
-    """What a tuning hands over.
+    """The result of a tuning in a run directory.
 
     Attributes:
       numbers: The best hyperparameters, at their knots if they have any.
-      progress: Where it ended.
-      rivals: What was learned and what it is compared with; empty where there are none.
+      progress: The last state of the tuning.
+      compared: Outcomes of what was learned and of what it is compared with; empty where nothing
+        is compared.
     """
 
     numbers: Mapping[str, np.ndarray]
-    progress: loop.Progress
-    rivals: tuple[comparison.Row, ...] = ()
+    progress: loop.TuningProgress
+    compared: tuple[comparison.Row, ...] = ()
 
 
 def run_tuning(
@@ -53,8 +62,8 @@ def run_tuning(
     Args:
       settings: What to tune.
       run_dir: Where the run is kept; made if it does not exist.
-      resume: Go on with the run that is there; `settings` must be its config.
-      view: What shows it; None shows nothing.
+      resume: Whether to resume the run that is there; `settings` must be the stored config.
+      view: View that shows the run; None shows nothing.
 
     Raises:
       FileError: The run directory cannot be used.
@@ -73,14 +82,14 @@ def run_tuning(
         directory.begin(holds_run=(run_dir / checkpoint.FOLDER).exists(), resume=resume)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
         if checkpoints.latest is None:
-            progress = loop.Progress(0, subject.meta_params)
+            progress = loop.TuningProgress(0, subject.meta_params)
         else:
             stored = checkpoints.restore()
             if stored.config is not None:  # The files beside it may have been edited.
                 directory.check(stored.config)
             progress = loop.restore(stored)
             view.note(f"going on after update {progress.update:,}")
-        last = {"update": progress.update, "check": progress.looked_at}
+        last = {"update": progress.update, "check": progress.checked_at}
         lines = log.JsonLog(run_dir, last)
         stack.callback(lines.close)
         size = sum(value.size for value in subject.meta_params.values())
@@ -90,27 +99,29 @@ def run_tuning(
             f"{settings.seeds} runs"
         )
 
-        def save(progress: loop.Progress) -> None:
+        def save(progress: loop.TuningProgress) -> None:
             with stopping.hold(firmly=True):
                 lines.flush()
                 if progress.best is not None:
                     _write_found(settings, subject, run_dir, progress)
-                # A look after an update counts as a state of its own.
-                looked = progress.looked_at == progress.update
+                # A check after an update makes a state of its own.
+                checked = progress.checked_at == progress.update
                 stored = dataclasses.replace(loop.store(progress), config=codec.to_plain(settings))
-                checkpoints.save(2 * progress.update + looked, stored)
+                checkpoints.save(2 * progress.update + checked, stored)
 
         journal = run_dir / JOURNAL_FOLDER if settings.journal else None
-        progress = loop.run(
-            settings, subject, progress, _Watcher(settings, view, lines), save, journal
-        )
+        descent = config_descent.make(settings, subject, journal)
+        progress = loop.run(descent, progress, _ViewAndLog(settings, view, lines), save)
         assert progress.best is not None
         rows = comparison.compare(settings, subject, progress, run_dir, view.doing)
         return TuneResult(subject.numbers(progress.best), progress, rows)
 
 
 def _write_found(
-    settings: config.TuneConfig, subject: problem.Problem, run_dir: Path, progress: loop.Progress
+    settings: config.TuneConfig,
+    subject: problem.Problem,
+    run_dir: Path,
+    progress: loop.TuningProgress,
 ) -> None:
     best: Mapping[str, Any] = progress.best or {}
     remark = (
@@ -125,8 +136,8 @@ def _write_found(
 
 
 @final
-class _Watcher:
-    """Hands what happens to the view and to the log."""
+class _ViewAndLog:
+    """The watcher that shows what happens and writes it to the log."""
 
     def __init__(
         self, settings: config.TuneConfig, view: tuning_view.TuningView, lines: log.JsonLog
@@ -135,13 +146,13 @@ class _Watcher:
         self._view = view
         self._lines = lines
 
-    def updated(self, progress: loop.Progress, figures: Mapping[str, Any]) -> None:
+    def updated(self, progress: loop.TuningProgress, figures: Mapping[str, Any]) -> None:
         self._lines.write("update", progress.update, figures)
         self._view.updated(self._config, progress, figures)
 
     def doing(self, text: str) -> None:
         self._view.doing(text)
 
-    def checked(self, progress: loop.Progress, figures: Mapping[str, Any]) -> None:
+    def checked(self, progress: loop.TuningProgress, figures: Mapping[str, Any]) -> None:
         self._lines.write("check", progress.update, figures)
         self._view.checked(self._config, progress, figures)

@@ -45,10 +45,10 @@ def write(
     """Write both files.
 
     Args:
-      settings: The tuning's.
-      numbers: Of each hyperparameter, at its knots if it has any.
-      run_dir: Where to.
-      remark: A line on where they come from; plain text.
+      settings: Settings of the tuning.
+      numbers: Numbers of each hyperparameter, at knots if it has any.
+      run_dir: Folder of both files.
+      remark: A line on where the numbers come from; plain text.
     """
     atomic_files.write_bytes(run_dir / FILE, source(settings, numbers, remark).encode())
     content = io.BytesIO()

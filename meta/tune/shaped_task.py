@@ -25,7 +25,7 @@ class Weighted:
 
     Attributes:
       examples: Inputs and classes.
-      weights: Of each, float [B].
+      weights: Weight of each example, float [B].
     """
 
     examples: dataset.Examples
@@ -40,8 +40,8 @@ class Shape:
       label_smoothing: Share of the target that is spread over all classes, float [].
       input_noise: Standard deviation of Gaussian noise on the inputs, relative to that of all
         training inputs, float [].
-      class_weights: What an example's loss is multiplied by, by its class, float [C].
-      example_weights: Likewise by its row among the training examples, float [N].
+      class_weights: Factor of an example's loss by class, float [C].
+      example_weights: Factor of an example's loss by row among the training examples, float [N].
     """
 
     label_smoothing: jax.Array | None = None

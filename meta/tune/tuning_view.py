@@ -12,7 +12,7 @@ from veldt.tasks.common.progress.display import Display, Silent, Status
 
 
 def update_line(
-    settings: config.TuneConfig, progress: loop.Progress, figures: Mapping[str, Any]
+    settings: config.TuneConfig, progress: loop.TuningProgress, figures: Mapping[str, Any]
 ) -> str:
     """Return how an update went on one line."""
     left_s = progress.wall_s / progress.update * (settings.num_updates - progress.update)
@@ -24,7 +24,7 @@ def update_line(
     )
 
 
-def check_line(progress: loop.Progress, figures: Mapping[str, Any]) -> str:
+def check_line(progress: loop.TuningProgress, figures: Mapping[str, Any]) -> str:
     """Return the outcome on the fixed seeds on one line."""
     best = " (best)" if figures["best"] else f" (best {progress.best_outcome:.5g})"
     why = f", hollow: {figures['hollow']}" if figures.get("hollow") else ""
@@ -33,7 +33,7 @@ def check_line(progress: loop.Progress, figures: Mapping[str, Any]) -> str:
 
 def print_result(
     settings: config.TuneConfig,
-    progress: loop.Progress,
+    progress: loop.TuningProgress,
     numbers: Mapping[str, np.ndarray],
     run_dir: Path,
     rows: Sequence[comparison.Row] = (),
@@ -65,7 +65,7 @@ class TuningView:
         self._display: Display = Silent() if display is None else display
 
     def updated(
-        self, settings: config.TuneConfig, progress: loop.Progress, figures: Mapping[str, Any]
+        self, settings: config.TuneConfig, progress: loop.TuningProgress, figures: Mapping[str, Any]
     ) -> None:
         """Tell that an update was done."""
         line = update_line(settings, progress, figures)
@@ -74,7 +74,7 @@ class TuningView:
         self._display.log(line)  # Updates are few.
 
     def checked(
-        self, settings: config.TuneConfig, progress: loop.Progress, figures: Mapping[str, Any]
+        self, settings: config.TuneConfig, progress: loop.TuningProgress, figures: Mapping[str, Any]
     ) -> None:
         """Tell the outcome on the fixed seeds."""
         self._display.note(check_line(progress, figures))

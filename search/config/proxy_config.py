@@ -36,7 +36,7 @@ class EvaluatorConfig:
     """What a worker needs to be built.
 
     Attributes:
-      proxies: the tasks, in the order in which `Run.proxy` counts.
+      proxies: the tasks, in the order in which `ProxyRun.proxy` counts.
       seed: the search's seed; runs' keys are folded from it.
       capacity: of the interpreter; programs beyond it are compiled, each by itself.
       objective: what runs are scored by, as `objectives.load` takes it.

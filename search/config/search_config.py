@@ -178,7 +178,7 @@ class SearchConfig:
 
     @property
     def proxies(self) -> tuple[ProxyConfig, ...]:
-        """All tasks, in the order in which `Run.proxy` counts: meta-validation, stages last."""
+        """All tasks, as `ProxyRun.proxy` counts them: meta-validation then stages last."""
         stages = (proxy for stage in self.finals.stages for proxy in stage.tasks)
         return (*self.tasks, *self.meta_validation, *stages)
 

@@ -42,7 +42,7 @@ class GradientJob:
       start: the program with the constants that tuning began with: these say what each coordinate
         is.
       genotype: where the gradient is taken: the same program at other numbers.
-      proxy: which one is trained, as `jobs.Run` counts.
+      proxy: which one is trained, as `jobs.ProxyRun` counts.
       seeds: of the runs.
       candidate: whose job it is, as the store counts; the result does not depend on it.
     """

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias, final, overload
+from typing import Any, Final, NamedTuple, final, overload
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ from veldt.search import objectives
 from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.evaluation import constant_gradients
 from veldt.search.evaluation.constant_gradients import Gradient, GradientJob
-from veldt.search.evaluation.jobs import EvalJob, Outcome, Run, RunResult, Status
+from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, RunResult, Status
 from veldt.search.language import dataflow
 from veldt.search.objectives import Objective, Training
 from veldt.search.program import Program
@@ -43,9 +43,6 @@ from veldt.search.runtime import lanes as lanes_lib
 from veldt.tasks import registry
 from veldt.tasks.common import compiling
 from veldt.tasks.inner_loop import flat, hollow, unroll
-
-# The program's data, learning rate, seed; start, advance.
-_Prepared: TypeAlias = tuple[Any, np.float32, np.uint32, Any, Any]
 
 # Most loops that a proxy keeps compiled: the interpreter's, and those of the last programs that
 # had one of their own.
@@ -63,6 +60,13 @@ class _Trained:
     loss: float  # on the validation split, at the last check
     measured: Training
     message: str = ""  # why it is hollow
+
+
+class CompiledLoop(NamedTuple):
+    """A training loop: `start(data, rate, seed)` and `advance(data, rate, state)`."""
+
+    start: Any
+    advance: Any
 
 
 class _State(NamedTuple):
@@ -107,6 +111,32 @@ class _Report(NamedTuple):
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """A training run that is ready to start: a compiled loop, and what it is called with.
+
+    Attributes:
+      data: the program, as the loop takes it.
+      learning_rate: of all steps.
+      seed: the run's.
+      compiled: the two functions that the loop consists of.
+    """
+
+    data: Any
+    learning_rate: np.float32
+    seed: np.uint32
+    compiled: CompiledLoop
+
+    def start(self) -> Any:
+        """Return the state before the first step."""
+        return self.compiled.start(self.data, self.learning_rate, self.seed)
+
+    def advance(self, state: Any) -> tuple[Any, Any]:
+        """Train to the next check. Return the new state, the old one is gone, and the report."""
+        return self.compiled.advance(self.data, self.learning_rate, state)
+
+
+@final
 class ProxyLoop:
     """The training loop of one proxy, compiled; shared by the threads of a process."""
 
@@ -125,10 +155,10 @@ class ProxyLoop:
         self._objective = objective
         self.task = flat.FlatTask(registry.load_task(config.task))
         self._lock = threading.Lock()
-        self._compiled: dict[Hashable, tuple[Any, Any]] = {}
+        self._compiled: dict[Hashable, CompiledLoop] = {}
 
-    def _compile(self, path: training_paths.AbstractPath, rate: Any, seed: Any) -> tuple[Any, Any]:
-        """`start(data, rate, seed)` and `advance(data, rate, state)`, from example arguments."""
+    def _compile(self, path: training_paths.AbstractPath, rate: Any, seed: Any) -> CompiledLoop:
+        """The loop, from example arguments."""
         in_lanes = self.lanes > 1 and isinstance(path, training_paths.Interpreted)
 
         def transform(data: Any) -> optax.GradientTransformationExtraArgs:
@@ -183,42 +213,46 @@ class ProxyLoop:
             return _State(training, state.start_size), numbers
 
         if in_lanes:
-            return lanes_lib.compile_loop(
-                start,
-                advance,
-                self.task,
-                (path.data, rate, seed),
-                lanes=self.lanes,
-                capacity=self.capacity,
+            return CompiledLoop(
+                *lanes_lib.compile_loop(
+                    start,
+                    advance,
+                    self.task,
+                    (path.data, rate, seed),
+                    lanes=self.lanes,
+                    capacity=self.capacity,
+                )
             )
         options = compiling.options()
         args = (self.task, path.data, rate, seed)
         started = jax.jit(start).lower(*args).compile(options)
         state = jax.eval_shape(start, *args)
         advanced = jax.jit(advance, donate_argnums=3).lower(*args[:3], state).compile(options)
-        return functools.partial(started, self.task), functools.partial(advanced, self.task)
+        return CompiledLoop(
+            functools.partial(started, self.task), functools.partial(advanced, self.task)
+        )
 
-    def prepare(self, flow: dataflow.Dataflow, learning_rate: float, seed: int) -> _Prepared:
-        """A program and a run's settings as the loop takes them, and the loop, compiled.
+    def prepare(self, flow: dataflow.Dataflow, learning_rate: float, seed: int) -> PreparedRun:
+        """Return a run of a program, ready to start.
 
         Compiling is guarded: two threads that need the same loop compile it once.
         """
         path = training_paths.choose(
             flow, self.task.layout, num_steps=self.config.num_steps, capacity=self.capacity
         )
-        rate_and_seed = (np.float32(learning_rate), np.uint32(seed))
+        rate, key = np.float32(learning_rate), np.uint32(seed)
         with self._lock:
             functions = self._compiled.pop(path.compiles_as, None)
             if functions is None:
-                functions = self._compile(path, *rate_and_seed)
+                functions = self._compile(path, rate, key)
             self._compiled[path.compiles_as] = functions  # the last used comes last
             own = [key for key in self._compiled if key is not None]
             if len(own) >= MAX_COMPILED:
                 del self._compiled[own[0]]
-        return (path.data, *rate_and_seed, *functions)
+        return PreparedRun(path.data, rate, key, functions)
 
     def run(
-        self, flow: dataflow.Dataflow, learning_rate: float, run: Run, hurdle: Sequence[float]
+        self, flow: dataflow.Dataflow, learning_rate: float, run: ProxyRun, hurdle: Sequence[float]
     ) -> RunResult:
         """Makes one run: trains at the objective's learning rates, and scores.
 
@@ -259,13 +293,13 @@ class ProxyLoop:
         self, flow: dataflow.Dataflow, learning_rate: float, run_seed: int, hurdle: Sequence[float]
     ) -> _Trained:
         """Trains once, to the end or to the first check that fails."""
-        data, rate, seed, start, advance = self.prepare(flow, learning_rate, run_seed)
+        prepared = self.prepare(flow, learning_rate, run_seed)
         num_chunks, num_steps = self.config.num_chunks, self.config.num_steps
-        state = start(data, rate, seed)
+        state = prepared.start()
         status, loss, curve, chunk, message = Status.OK, math.nan, [], 0, ""
         reports: list[_Report] = []
         for chunk in range(num_chunks):
-            state, numbers = advance(data, rate, state)
+            state, numbers = prepared.advance(state)
             report = _Report.read(numbers)
             loss = report.loss
             if not (report.finite and math.isfinite(loss) and math.isfinite(report.normalized)):

@@ -1,5 +1,6 @@
 """What evolves: a program with its dead statements, and its learning rate."""
 
+import json
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -17,3 +18,8 @@ class Genotype:
 
     program: Program
     learning_rate: float
+
+
+def constants_text(program: Program) -> str:
+    """Return a program's constants as the store names them, where they were tuned: JSON."""
+    return json.dumps(dict(program.constants))

@@ -11,7 +11,7 @@ from typing import final
 
 import numpy as np
 
-from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evaluation.genotype import Genotype, constants_text
 
 
 @final
@@ -29,7 +29,7 @@ class Status(enum.StrEnum):
 
 @final
 @dataclass(frozen=True, slots=True)
-class Run:
+class ProxyRun:
     """One training run: which proxy, which seed."""
 
     proxy: int
@@ -48,16 +48,24 @@ class EvalJob:
         for no hurdle.
       race: likewise, the running totals that it must not exceed: the final log losses of the runs
         that have ended plus the check's own (`racing.py`); empty for no race.
+      tuned: whether the program's constants are others than the candidate's, as the store counts;
+        the result does not depend on it.
       candidate: whose job it is, as the store counts; the result does not depend on it.
       purpose: what it is for, as the store names it; the result does not depend on it.
     """
 
     genotype: Genotype
-    runs: tuple[Run, ...]
+    runs: tuple[ProxyRun, ...]
     hurdle: tuple[tuple[float, ...], ...] = ()
     candidate: int = 0
     purpose: str = "fitness"
     race: tuple[tuple[float, ...], ...] = ()
+    tuned: bool = False
+
+    @property
+    def constants(self) -> str:
+        """What the store tells the candidate's variants by: empty for its own program."""
+        return constants_text(self.genotype.program) if self.tuned else ""
 
     def limits(self, position: int, ended: float) -> tuple[float, ...]:
         """What a run's checks must not exceed: of hurdle and race, the lower; empty for neither.
@@ -89,7 +97,7 @@ class RunResult:
       message: why it is hollow.
     """
 
-    run: Run
+    run: ProxyRun
     status: Status
     loss: float | None
     log_losses: tuple[float, ...]

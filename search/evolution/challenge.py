@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evaluation.jobs import EvalJob, Run
+from veldt.search.evaluation.jobs import EvalJob, ProxyRun
 from veldt.search.evolution import job_records
 from veldt.search.evolution.job_records import Record
 from veldt.search.evolution.population import Place
@@ -101,7 +101,7 @@ class Arena:
                 for candidate, genotype in contenders
             ]
             named = [
-                job_records.as_run(
+                job_records.named_job(
                     self._config, job, f"challenge {number}, candidate {job.candidate}, fresh seeds"
                 )
                 for job in jobs
@@ -134,14 +134,14 @@ class Arena:
         jobs = [
             EvalJob(
                 genotype,
-                tuple(Run(proxy, seed) for seed in seeds),
+                tuple(ProxyRun(proxy, seed) for seed in seeds),
                 candidate=candidate,
                 purpose="meta",
             )
             for proxy in proxies
         ]
         name = f"candidate {candidate}, meta-validation"
-        results = self._run_now([job_records.as_run(self._config, job, name) for job in jobs])
+        results = self._run_now([job_records.named_job(self._config, job, name) for job in jobs])
         scores: list[float | None] = []
         runs: list[Record] = []
         for job, result in zip(jobs, results, strict=True):
@@ -151,8 +151,8 @@ class Arena:
         failed = not known or len(known) < len(scores)
         return None if failed else float(np.mean(known)), tuple(runs)
 
-    def _runs(self, seed: int) -> tuple[Run, ...]:
-        return tuple(Run(proxy, seed) for proxy in range(len(self._config.tasks)))
+    def _runs(self, seed: int) -> tuple[ProxyRun, ...]:
+        return tuple(ProxyRun(proxy, seed) for proxy in range(len(self._config.tasks)))
 
 
 def rank(fitness: float | None) -> float:

@@ -191,7 +191,7 @@ class Evolution:
         if asked.job is None:
             return driver.Ready(asked.failed)
         self._num_in_training += 1
-        return job_records.as_run(config, asked.job, f"candidate {asked.candidate}")
+        return job_records.named_job(config, asked.job, f"candidate {asked.candidate}")
 
     def _child(self, index: int) -> _Child:
         """A mutation of a proposal's parent, or one of the founders."""

@@ -5,7 +5,7 @@ import json
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError
 from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evaluation.jobs import EvalJob, Outcome, Run, Status
+from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, Status
 from veldt.search.evolution import job_records, search_rows
 from veldt.search.evolution.challenge import Arena, Challenge
 from veldt.search.evolution.individual import IGNORES_GRADIENT, Individual
@@ -64,8 +64,8 @@ def _train(
         for proxy in range(len(config.tasks))
     ]
     name = f"initial rule {config.initial_rule}"
-    named = [job_records.as_run(config, job, name) for job in jobs]
-    made: dict[Run, Record] = {}
+    named = [job_records.named_job(config, job, name) for job in jobs]
+    made: dict[ProxyRun, Record] = {}
     for proxy, job, result in zip(config.tasks, jobs, run_now(named), strict=True):
         outcome = job_records.outcome_of(result)
         if outcome.status is not Status.OK:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, final
 
 from veldt.search.config.search_config import SearchConfig
-from veldt.search.evaluation.jobs import EvalJob, Outcome, Run, RunResult, Status
+from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, RunResult, Status
 from veldt.search.storage.store import Store
 from veldt.tasks.pool import driver
 from veldt.tasks.pool.base import JobResult, JobStatus
 
-RunNow: TypeAlias = Callable[[Sequence[driver.Run]], Iterable[JobResult]]
+RunNow: TypeAlias = Callable[[Sequence[driver.NamedJob]], Iterable[JobResult]]
 """Runs extra jobs on the pool's workers; results in their order, as `OrderedDriver.run_now`."""
 
 # Ranges of seeds: nothing is scored on what it was selected on.
@@ -36,19 +36,19 @@ class Record:
     message: str = ""
 
 
-def search_runs(config: SearchConfig) -> tuple[Run, ...]:
+def search_runs(config: SearchConfig) -> tuple[ProxyRun, ...]:
     """Return the training runs that a fitness is the mean of."""
     proxies, seeds = range(len(config.tasks)), range(config.seeds_per_task)
-    return tuple(Run(proxy, seed) for seed in seeds for proxy in proxies)
+    return tuple(ProxyRun(proxy, seed) for seed in seeds for proxy in proxies)
 
 
-def as_run(config: SearchConfig, job: EvalJob, name: str) -> driver.Run:
+def named_job(config: SearchConfig, job: EvalJob, name: str) -> driver.NamedJob:
     """A job for the pool, labelled with its name and its tasks: "candidate 8: digits_mlp"."""
     proxies = config.proxies
     tasks = ", ".join(dict.fromkeys(proxies[run.proxy].task for run in job.runs))
     num_seeds = len({run.seed for run in job.runs})
     seeds = f" x{num_seeds} seeds" if num_seeds > 1 else ""
-    return driver.Run(job, f"{name}: {tasks}{seeds}")
+    return driver.NamedJob(job, f"{name}: {tasks}{seeds}")
 
 
 def outcome_of(result: JobResult) -> Outcome:
@@ -76,6 +76,7 @@ def insert(store: Store, config: SearchConfig, records: Iterable[Record]) -> Non
             "evaluation",
             candidate=job.candidate,
             purpose=job.purpose,
+            constants=job.constants,
             task=config.proxies[run.run.proxy].task,
             seed=run.run.seed,
             learning_rate=job.genotype.learning_rate,

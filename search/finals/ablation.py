@@ -16,7 +16,7 @@ from typing import Final, TypeAlias, final
 
 from veldt.search.errors import LoweringError
 from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evaluation.jobs import EvalJob, Outcome, Run
+from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun
 from veldt.search.language import dataflow, pruning
 from veldt.search.language.dataflow import Constant, Dataflow, Input, Node, Value
 from veldt.search.program import Program
@@ -49,7 +49,7 @@ class KnockOut:
 
 
 def training_score(
-    evaluate: Callable[[EvalJob], Outcome], learning_rate: float, runs: Sequence[Run]
+    evaluate: Callable[[EvalJob], Outcome], learning_rate: float, runs: Sequence[ProxyRun]
 ) -> Score:
     """The score of training on the proxies: mean log loss, on the same runs for every program.
 

@@ -21,7 +21,6 @@ Literals are named first (`best.name_constants`), so they are tuned too, but for
 structure (1, 2, 1/2). A score that is infinite is a failure.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -149,12 +148,12 @@ class _Work:
             return
         cma_es = black_box.CmaEs(size, init_std=self._config.spread)
         centre = jnp.asarray(self._point, jnp.float32)
-        state = _init(cma_es, centre, jax.random.fold_in(key, 0))
+        state = cma_es.init(centre, jax.random.fold_in(key, 0))
         for number in range(num_generations):
             keys = jax.random.split(jax.random.fold_in(key, 1 + number))
-            points, state = _ask(cma_es, state, keys[0])
+            points, state = cma_es.ask(state, keys[0])
             scores = self._try(list(np.asarray(points, np.float64)))
-            state = _tell(cma_es, state, points, jnp.asarray(scores, jnp.float32), keys[1])
+            state = cma_es.tell(state, points, jnp.asarray(scores, jnp.float32), keys[1])
 
     def descend(self, differentiate: Differentiate) -> None:
         """Take steps along metagradients, until they have no more to say or the budget ends."""
@@ -177,7 +176,7 @@ class _Work:
         before, origin = self._best_score, self._point
         while self._has(len(STEP_FACTORS)) and STEP_FACTORS[-1] * length >= _SHORTEST:
             lengths = [factor * length for factor in STEP_FACTORS]
-            scores = self._try([_told_apart(origin + x * direction) for x in lengths])
+            scores = self._try([origin + x * direction for x in lengths])
             if min(scores) < before:
                 return lengths[scores.index(min(scores))]
             length *= _SHRINK
@@ -223,37 +222,3 @@ class _Descent:
         self._square = _DECAY * self._square + (1 - _DECAY) * gradient**2
         size = np.sqrt(self._square / (1 - _DECAY**self._count))
         return -gradient / (size + _FLOOR * size.max())
-
-
-def _told_apart(point: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Change a learning rate below float32's resolution, by a hash of the other numbers.
-
-    The store tells a rule's runs apart by the learning rate, which a step along a gradient may
-    leave as it was.
-    """
-    digest = hashlib.sha1(np.ascontiguousarray(point[1:]).tobytes()).digest()
-    share = int.from_bytes(digest[:3], "big") / (1 << 24)
-    return np.concatenate([point[:1] + 1e-7 * share, point[1:]])
-
-
-@jax.jit
-def _init(search: black_box.CmaEs, centre: jax.Array, key: jax.Array) -> black_box.BlackBoxState:
-    return search.init(centre, key)
-
-
-@jax.jit
-def _ask(
-    search: black_box.CmaEs, state: black_box.BlackBoxState, key: jax.Array
-) -> tuple[jax.Array, black_box.BlackBoxState]:
-    return search.ask(state, key)
-
-
-@jax.jit
-def _tell(
-    search: black_box.CmaEs,
-    state: black_box.BlackBoxState,
-    points: jax.Array,
-    losses: jax.Array,
-    key: jax.Array,
-) -> black_box.BlackBoxState:
-    return search.tell(state, points, losses, key)

@@ -1,36 +1,33 @@
 """Training runs and metagradients that the finals ask for: made once, looked up after that.
 
 Finals that were interrupted go on where they stopped, and no run is made twice, because whoever
-wants runs names them (whose, what for, at which learning rate, which tasks and seeds) and only
-those that the store lacks are made.
+wants runs names them (whose, with which constants, what for, at which learning rate, which tasks
+and seeds) and only those that the store lacks are made.
 
-A metagradient is stored among the runs, for it is made of runs: one row for each task, under the
-last of its seeds and the learning rate that it was taken at. Its status is ok where it passed its
-verdict; then its score is the runs' and its message holds it as JSON. As steps, it counts as
-`constant_gradients.PRICE` runs on each seed; its seconds are with compiling.
+Of a metagradient the store has one row for each task: `gradient`. Its status is ok where it passed
+its verdict. As steps, it counts as `constant_gradients.PRICE` runs on each seed.
 """
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
 from veldt.search.config import finals_config
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.constant_gradients import Gradient, GradientJob
-from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evaluation.jobs import EvalJob, Outcome, Run, Status
+from veldt.search.evaluation.genotype import Genotype, constants_text
+from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, Status
 from veldt.search.evolution import job_records
 from veldt.search.program import Program
+from veldt.search.storage import stored_runs
 from veldt.search.storage.store import Store
+from veldt.search.storage.stored_runs import StoredRuns
 from veldt.tasks.pool import driver
 from veldt.tasks.pool.base import JobResult
-
-GRADIENT: Final = "gradient"
-"""What the store calls metagradients."""
 
 
 @final
@@ -46,6 +43,7 @@ class Contender:
       learning_rate: the best by now; None where every one failed.
       select: its mean log loss on the selection seeds.
       stages: passed.
+      tuned: whether the constants are others than the candidate's own.
     """
 
     candidate: int
@@ -55,6 +53,43 @@ class Contender:
     learning_rate: float | None = None
     select: float | None = None
     stages: int = 0
+    tuned: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Training runs of one rule, at one learning rate, for one purpose.
+
+    Attributes:
+      contender: the rule.
+      learning_rate: that of the runs.
+      purpose: what the runs are for, as the store names it.
+      runs: tasks and seeds, in order.
+    """
+
+    contender: Contender
+    learning_rate: float
+    purpose: str
+    runs: tuple[ProxyRun, ...]
+
+    def job(self, runs: tuple[ProxyRun, ...]) -> EvalJob:
+        """Return a job that makes some of the runs."""
+        each = self.contender
+        return EvalJob(
+            Genotype(each.program, self.learning_rate),
+            runs,
+            candidate=each.candidate,
+            purpose=self.purpose,
+            tuned=each.tuned,
+        )
+
+
+class Score(NamedTuple):
+    """A mean log loss and its standard error over seeds; None where a run failed."""
+
+    mean: float | None
+    error: float | None
 
 
 @final
@@ -66,21 +101,20 @@ class Runs:
         self._config = config
         self._store = store
         self._run_now = run_now
+        # Older versions stored no constants: of a tuned rule's runs the rate said which they were.
+        # It does with CMA-ES. Steps along gradients may keep a rate, so that there it does not.
+        self._rates_tell = config.finals.tuning.method == "cma_es"
 
-    def complete(
-        self,
-        wanted: Sequence[tuple[Contender, float, str, Sequence[Run]]],
-        report: Callable[[int, int], None],
-    ) -> None:
+    def complete(self, wanted: Iterable[Wanted], report: Callable[[int, int], None]) -> None:
         """Make the runs not stored yet; a rule's runs at one rate stop at the first that fails."""
         jobs: list[EvalJob] = []
-        named: list[driver.Run] = []
-        for each, rate, purpose, runs in wanted:
-            if missing := self._missing(each.candidate, purpose, rate, runs):
-                genotype = Genotype(each.program, rate)
-                jobs.append(EvalJob(genotype, missing, candidate=each.candidate, purpose=purpose))
-                name = f"{purpose}, {each.label} at learning rate {rate:.3g}"
-                named.append(job_records.as_run(self._config, jobs[-1], name))
+        named: list[driver.NamedJob] = []
+        for each in dict.fromkeys(wanted):
+            if missing := self._missing(each):
+                jobs.append(each.job(missing))
+                label, rate = each.contender.label, each.learning_rate
+                name = f"{each.purpose}, {label} at learning rate {rate:.3g}"
+                named.append(job_records.named_job(self._config, jobs[-1], name))
         report(0, len(jobs))
         results = self._run_now(named)
         for done, (job, result) in enumerate(zip(jobs, results, strict=True), 1):
@@ -88,23 +122,29 @@ class Runs:
                 job_records.insert(self._store, self._config, job_records.records_of(job, result))
             report(done, len(jobs))
 
-    def _missing(
-        self, candidate: int, purpose: str, rate: float, runs: Sequence[Run]
-    ) -> tuple[Run, ...]:
+    def _missing(self, wanted: Wanted) -> tuple[ProxyRun, ...]:
         """The runs still to be made: none after one that failed."""
-        rows = self._rows(candidate, purpose, rate)
-        if any(row["status"] != Status.OK for row in rows):
+        made = self._stored(wanted)
+        if any(row["status"] != Status.OK for row in made.values()):
             return ()
-        proxies = self._config.proxies
-        made = {(row["task"], row["seed"]) for row in rows}
-        return tuple(run for run in runs if (proxies[run.proxy].task, run.seed) not in made)
+        return tuple(run for run in wanted.runs if self._task_and_seed(run) not in made)
 
-    def _rows(self, candidate: int, purpose: str, rate: float) -> list[dict[str, object]]:
-        query = "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND learning_rate = ?"
-        return self._store.rows(query, (candidate, purpose, rate))
+    def _stored(self, wanted: Wanted) -> StoredRuns:
+        job = wanted.job(wanted.runs)
+        return stored_runs.read(
+            self._store,
+            job.candidate,
+            job.purpose,
+            job.genotype.learning_rate,
+            job.constants,
+            unnamed=self._rates_tell,
+        )
+
+    def _task_and_seed(self, run: ProxyRun) -> tuple[str, int]:
+        return self._config.proxies[run.proxy].task, run.seed
 
     def gradient(
-        self, each: Contender, start: Program, genotype: Genotype, runs: Sequence[Run]
+        self, each: Contender, start: Program, genotype: Genotype, runs: Sequence[ProxyRun]
     ) -> tuple[float, ...] | None:
         """The gradient of the mean score of runs by the coordinates of a rule's numbers.
 
@@ -127,7 +167,7 @@ class Runs:
         config = self._config
         missing = [job for job in jobs if stored_gradient(self._store, config, job) is None]
         named = [
-            driver.Run(job, f"{GRADIENT}, {each.label}: {config.proxies[job.proxy].task}")
+            driver.NamedJob(job, f"gradient, {each.label}: {config.proxies[job.proxy].task}")
             for job in missing
         ]
         for job, result in zip(missing, self._run_now(named), strict=True):
@@ -141,40 +181,30 @@ class Runs:
             values.append(found.values)
         return tuple(float(x) for x in np.mean(values, axis=0))
 
-    def best_rate(
-        self, candidate: int, purpose: str, rates: Sequence[float], runs: Sequence[Run]
-    ) -> tuple[float | None, float | None]:
+    def best_rate(self, tried: Sequence[Wanted]) -> tuple[float | None, float | None]:
         """The best of the learning rates tried, and its score; None where every one failed."""
         scores = [
-            (score, rate)
-            for rate in rates
-            if (score := self.score(candidate, purpose, rate, runs)[0]) is not None
+            (score, each.learning_rate)
+            for each in tried
+            if (score := self.score(each).mean) is not None
         ]
         if not scores:
             return None, None
         score, rate = min(scores)
         return rate, score
 
-    def score(
-        self, candidate: int, purpose: str, rate: float | None, runs: Sequence[Run]
-    ) -> tuple[float | None, float | None]:
-        """Mean log loss, and its standard error over seeds; None where a run failed."""
-        if rate is None:
-            return None, None
-        proxies = self._config.proxies
-        by_run = {
-            (row["task"], row["seed"]): row["log_loss"]
-            for row in self._rows(candidate, purpose, rate)
-        }
+    def score(self, wanted: Wanted) -> Score:
+        """What runs that were made come to."""
+        stored = self._stored(wanted)
         per_seed: dict[int, list[float]] = {}
-        for run in runs:
-            loss = by_run.get((proxies[run.proxy].task, run.seed))
-            if not isinstance(loss, float):
-                return None, None
-            per_seed.setdefault(run.seed, []).append(loss)
+        for run in wanted.runs:
+            row = stored.get(self._task_and_seed(run))
+            if row is None or row["log_loss"] is None:
+                return Score(None, None)
+            per_seed.setdefault(run.seed, []).append(row["log_loss"])
         means = [float(np.mean(losses)) for losses in per_seed.values()]
         error = float(np.std(means, ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None
-        return float(np.mean(means)), error
+        return Score(float(np.mean(means)), error)
 
 
 def stored_gradient(
@@ -182,29 +212,29 @@ def stored_gradient(
 ) -> Gradient | Outcome | None:
     """What a metagradient's job came to: an `Outcome` if its worker failed, None if it is to do."""
     query = (
-        "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND task = ? AND seed = ? "
-        "AND learning_rate = ?"
+        "SELECT status, score, gradient, message FROM gradient WHERE candidate = ? "
+        "AND constants = ? AND task = ? AND seeds = ? AND learning_rate = ?"
     )
     rows = store.rows(query, tuple(_gradient_key(config, job).values()))
     if not rows:
         return None
-    status, message = Status(rows[0]["status"]), rows[0]["message"]
+    (row,) = rows
+    status, message = Status(row["status"]), row["message"]
     if status is Status.REJECTED:
         return Gradient(None, None, message)
     if status is not Status.OK:
         return Outcome(status, None, message=message)
-    told = json.loads(message)
-    values = tuple(float(x) for x in told["gradient"])
-    return Gradient(values, rows[0]["log_loss"], told["verdict"])
+    values = tuple(float(x) for x in json.loads(row["gradient"]))
+    return Gradient(values, row["score"], message)
 
 
 def _gradient_key(config: SearchConfig, job: GradientJob) -> dict[str, Any]:
-    """What tells a stored metagradient from others. Seeds count up: the last says how many."""
+    """What a metagradient is stored under."""
     return {
         "candidate": job.candidate,
-        "purpose": GRADIENT,
+        "constants": constants_text(job.genotype.program),
         "task": config.proxies[job.proxy].task,
-        "seed": job.seeds[-1],
+        "seeds": json.dumps(job.seeds),
         "learning_rate": job.genotype.learning_rate,
     }
 
@@ -218,20 +248,19 @@ def _insert_gradient(
         found, status = Gradient(None, None, outcome.message), outcome.status
     elif found.values is None:
         status = Status.REJECTED
-    told = {"gradient": found.values, "verdict": found.verdict}
     num_steps = config.proxies[job.proxy].num_steps
     store.insert(
-        "evaluation",
+        "gradient",
         **_gradient_key(config, job),
         status=status.value,
-        loss=None,
-        log_loss=found.score,
+        score=found.score,
+        gradient=None if found.values is None else json.dumps(found.values),
+        message=found.verdict,
         num_steps=finals_config.PRICE * num_steps * len(job.seeds),
         wall_s=result.wall_s,
-        message=found.verdict if found.values is None else json.dumps(told),
     )
 
 
-def each_seed(proxies: range, first_seed: int, num_seeds: int) -> tuple[Run, ...]:
+def each_seed(proxies: range, first_seed: int, num_seeds: int) -> tuple[ProxyRun, ...]:
     """Return a run of each proxy on each seed."""
-    return tuple(Run(p, first_seed + s) for s in range(num_seeds) for p in proxies)
+    return tuple(ProxyRun(p, first_seed + s) for s in range(num_seeds) for p in proxies)

@@ -14,11 +14,12 @@ Every run is looked up in the store first, so that finals that were interrupted 
 stopped.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 
@@ -26,15 +27,24 @@ from veldt.search import rule_sources, simplify
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evaluation.jobs import Run
+from veldt.search.evaluation.jobs import ProxyRun
 from veldt.search.evolution import job_records
 from veldt.search.finals import constant_tuning, final_runs, funnel
-from veldt.search.finals.final_runs import Contender, Runs
+from veldt.search.finals.final_runs import Contender, Runs, Score, Wanted
 from veldt.search.language import dataflow
 from veldt.search.program import Program
 from veldt.search.storage.hall_entries import End, Entry
 from veldt.search.storage.store import Store
 from veldt.tasks.common.config import codec, older_config
+
+
+class _Finalist(NamedTuple):
+    """A candidate on the front; the order is that of fitness."""
+
+    fitness: float
+    length: int
+    num_slots: int
+    candidate: int
 
 
 def hall_of_fame(store: Store, config: SearchConfig, incumbent: int) -> list[int]:
@@ -45,21 +55,24 @@ def hall_of_fame(store: Store, config: SearchConfig, incumbent: int) -> list[int
     Returns:
       Their ids, shortest first; at most `config.finals.max_entries`, the fittest kept.
     """
-    slots = "COALESCE(slots, 0)" if store.version >= 3 else "0"
     rows = store.rows(
-        f"SELECT id, length, {slots} AS slots, MIN(fitness) AS fitness FROM candidate "
-        f"WHERE id >= 0 AND status = 'ok' GROUP BY length, {slots} ORDER BY fitness, length, slots"
+        "SELECT id, length, COALESCE(slots, 0) AS num_slots, MIN(fitness) AS fitness "
+        "FROM candidate WHERE id >= 0 AND status = 'ok' GROUP BY length, num_slots "
+        "ORDER BY fitness, length, num_slots"
     )
-    front: list[tuple[float, int, int, int]] = []
+    front: list[_Finalist] = []
     for row in rows:
+        found = _Finalist(row["fitness"], row["length"], row["num_slots"], row["id"])
         # Fittest first, so whatever is in the front already is at least as fit.
-        if not any(row["length"] >= length and row["slots"] >= n for _, length, n, _ in front):
-            front.append((row["fitness"], row["length"], row["slots"], row["id"]))
-    front = sorted(front[: config.finals.max_entries], key=lambda entry: entry[1:])
-    chosen = [candidate for *_, candidate in front]
+        if not any(
+            found.length >= other.length and found.num_slots >= other.num_slots for other in front
+        ):
+            front.append(found)
+    front = sorted(front[: config.finals.max_entries], key=lambda one: (one.length, one.num_slots))
+    chosen = [one.candidate for one in front]
     if incumbent not in chosen:
         if len(chosen) == config.finals.max_entries:
-            chosen.remove(max(front)[-1])
+            chosen.remove(max(front).candidate)
         chosen.append(incumbent)
     return chosen
 
@@ -108,7 +121,7 @@ class Finals:
         contenders = funnel.play(config, contenders, self._runs, report)
         placed = [(each, each.learning_rate) for each in contenders]
         wanted = [
-            (each, rate * factor, purpose, runs)
+            Wanted(each, rate * factor, purpose, runs)
             for purpose, runs, factors in (
                 ("final", final_, (1.0,)),
                 ("meta-final", meta, config.finals.meta_rate_factors),
@@ -127,21 +140,26 @@ class Finals:
     def _rate(
         self,
         contenders: Sequence[Contender],
-        select: Sequence[Run],
+        select: tuple[ProxyRun, ...],
         report: Callable[[str, int, int], None],
     ) -> list[Contender]:
         """Give each the best learning rate of the grid."""
-        rates = self._config.finals.rates
-        wanted = [(each, rate, "select", select) for each in contenders for rate in rates]
-        self._runs.complete(wanted, lambda done, total: report("learning rates", done, total))
+        tried = [
+            [Wanted(each, rate, "select", select) for rate in self._config.finals.rates]
+            for each in contenders
+        ]
+        self._runs.complete(
+            itertools.chain.from_iterable(tried),
+            lambda done, total: report("learning rates", done, total),
+        )
         rated = []
-        for each in contenders:
-            rate, score = self._runs.best_rate(each.candidate, "select", rates, select)
+        for each, of_each in zip(contenders, tried, strict=True):
+            rate, score = self._runs.best_rate(of_each)
             rated.append(replace(each, learning_rate=rate, select=score))
         return rated
 
     def _tune(
-        self, each: Contender, select: Sequence[Run], report: Callable[[str, int, int], None]
+        self, each: Contender, select: tuple[ProxyRun, ...], report: Callable[[str, int, int], None]
     ) -> Contender:
         """Tune all its constants, if the config says so."""
         config = self._config.finals.tuning
@@ -150,11 +168,16 @@ class Finals:
 
         def score(genotypes: Sequence[Genotype]) -> list[float]:
             wanted = [
-                (replace(each, program=genotype.program), genotype.learning_rate, "tuning", select)
+                Wanted(
+                    replace(each, program=genotype.program, tuned=True),
+                    genotype.learning_rate,
+                    "tuning",
+                    select,
+                )
                 for genotype in genotypes
             ]
             self._runs.complete(wanted, lambda *_: None)
-            scores = (self._runs.score(each.candidate, "tuning", w[1], select)[0] for w in wanted)
+            scores = (self._runs.score(each).mean for each in wanted)
             return [math.inf if value is None else value for value in scores]
 
         def differentiate(start: Program, genotype: Genotype) -> Sequence[float] | None:
@@ -176,11 +199,15 @@ class Finals:
             program=tuned.genotype.program,
             learning_rate=tuned.genotype.learning_rate,
             select=tuned.score,
+            tuned=True,
         )
 
-    def _entry(self, each: Contender, final_: Sequence[Run], meta: Sequence[Run]) -> Entry:
-        rate = each.learning_rate
-        final_score, error = self._runs.score(each.candidate, "final", rate, final_)
+    def _entry(
+        self, each: Contender, final_: tuple[ProxyRun, ...], meta: tuple[ProxyRun, ...]
+    ) -> Entry:
+        rate, score = each.learning_rate, Score(None, None)
+        if rate is not None:
+            score = self._runs.score(Wanted(each, rate, "final", final_))
         return Entry(
             label=each.label,
             candidate=each.candidate,
@@ -189,19 +216,22 @@ class Finals:
             length=len(dataflow.lower(each.program, fold=True).live_nodes),
             search_fitness=each.search_fitness,
             select=each.select,
-            final=final_score,
-            final_error=error,
+            final=score.mean,
+            final_error=score.error,
             meta=self._meta(each, meta),
             stages=each.stages,
-            end=End.read(self._store, each.candidate, rate),
+            end=End.read(self._store, each.candidate, each.program, rate),
         )
 
-    def _meta(self, each: Contender, runs: Sequence[Run]) -> float | None:
+    def _meta(self, each: Contender, runs: tuple[ProxyRun, ...]) -> float | None:
         """Its score on the meta-validation tasks, at the best of the rates tried there."""
         if each.learning_rate is None or not runs:
             return None
-        rates = [each.learning_rate * factor for factor in self._config.finals.meta_rate_factors]
-        return self._runs.best_rate(each.candidate, "meta-final", rates, runs)[1]
+        tried = [
+            Wanted(each, each.learning_rate * factor, "meta-final", runs)
+            for factor in self._config.finals.meta_rate_factors
+        ]
+        return self._runs.best_rate(tried)[1]
 
     def _winner(self, entries: Sequence[Entry]) -> Entry | None:
         """The best of those that got furthest; None where nothing could be trained."""

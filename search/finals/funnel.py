@@ -5,6 +5,7 @@ Lion (arXiv 2302.06675), section 2.3: programs that look best on the proxies go 
 a few learning rates around the one it came with; so have the baselines.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from veldt.search.config.finals_config import StageConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evolution import job_records
 from veldt.search.finals import final_runs
-from veldt.search.finals.final_runs import Contender, Runs
+from veldt.search.finals.final_runs import Contender, Runs, Wanted
 
 Report = Callable[[str, int, int], None]
 
@@ -56,8 +57,11 @@ def _pass(
 ) -> set[int]:
     """Return the finalists that beat every baseline at a stage."""
     wanted = final_runs.each_seed(proxies, job_records.STAGE_SEEDS, stage.seeds)
-    rates = {
-        each.candidate: [each.learning_rate * factor for factor in stage.rate_factors]
+    tried = {
+        each.candidate: [
+            Wanted(each, each.learning_rate * factor, stage.purpose, wanted)
+            for factor in stage.rate_factors
+        ]
         for each in there
         if each.learning_rate is not None
     }
@@ -65,18 +69,8 @@ def _pass(
     def tell(done: int, total: int) -> None:
         report(f"stage {stage.name} of the funnel", done, total)
 
-    runs.complete(
-        [
-            (each, rate, stage.purpose, wanted)
-            for each in there
-            for rate in rates.get(each.candidate, ())
-        ],
-        tell,
-    )
-    scores = {
-        candidate: runs.best_rate(candidate, stage.purpose, tried, wanted)[1]
-        for candidate, tried in rates.items()
-    }
+    runs.complete(itertools.chain.from_iterable(tried.values()), tell)
+    scores = {candidate: runs.best_rate(of_each)[1] for candidate, of_each in tried.items()}
     known = {candidate: score for candidate, score in scores.items() if score is not None}
     bar = min((score for c, score in known.items() if c < 0), default=math.inf)
     return {c for c, score in known.items() if c >= 0 and score < bar}

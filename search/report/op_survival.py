@@ -113,15 +113,17 @@ def survival(store: Store, population_size: int, finalists: Iterable[Program]) -
     found = np.zeros(len(names), np.int64)
     for program in finalists:
         found[[columns[s.op] for s in program.statements if s.op != COPY]] += 1
-    shares = [_shares(uses, of) for of in (children, of_parent, children[better], children[first:])]
+    of_children, of_parents, of_better, of_last = (
+        _shares(uses, of) for of in (children, of_parent, children[better], children[first:])
+    )
     records = [
         OpRecord(
             op=name,
             initial=bool(uses[0, i]),
-            children=float(shares[0][i]),
-            parents=float(shares[1][i]),
-            accepted=float(shares[2][i]),
-            population=float(shares[3][i]),
+            children=float(of_children[i]),
+            parents=float(of_parents[i]),
+            accepted=float(of_better[i]),
+            population=float(of_last[i]),
             finalists=int(found[i]),
             introduced=int(introduced[i]),
             alive=int(kept[i]),

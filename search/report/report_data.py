@@ -73,7 +73,7 @@ class SearchData:
       errors: the commonest messages of failed candidates and how often each came.
       seed_scores: per-seed mean log losses on the final seeds, by candidate.
       work: who worked on it, and what that cost.
-      schema_version: of the store.
+      schema_version: version of the store, as its file says.
       versions: of Python and the packages that the run was made with.
     """
 
@@ -181,7 +181,7 @@ def _read(store: Store, run_dir: Path) -> SearchData:
         errors=report_rows.errors(store),
         seed_scores=report_rows.seed_scores(store, entries),
         work=work.read_work(store),
-        schema_version=meta["schema_version"],
+        schema_version=str(store.version),
         versions={str(k): str(v) for k, v in dict(json.loads(meta["versions"])).items()},
     )
 

@@ -5,6 +5,7 @@ trained, and the fittest challenge the incumbent. In the finals, the Pareto fron
 trained goes through the stages (`funnel.py`), so its first bar is no part of the last one before.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,14 +89,15 @@ def finals_levels(data: SearchData) -> tuple[Level, ...]:
 
 def section(data: SearchData) -> Html:
     """The section with the picture."""
-    groups = [("In the search", "search", search_levels(data))]
+    found = search_levels(data)
+    groups = [("In the search", "search", found)]
     if levels := finals_levels(data):
         groups.append(("In the finals", "finals", levels))
     lost = [
         f"{before.count - after.count:,} {after.lost}"
         if after.lost[:1].isalpha()
         else f"{before.count - after.count:,} ({after.lost})"
-        for before, after in zip(groups[0][2], groups[0][2][1:], strict=False)
+        for before, after in itertools.pairwise(found)
         if before.count > after.count
     ]
     return tag(

@@ -5,10 +5,14 @@ Every value is checked to be of the kind that it should be: what no search wrote
 """
 
 import bisect
+import math
+import statistics
 from dataclasses import dataclass
 from typing import Any, Final, final
 
+from veldt.search.evaluation.genotype import constants_text
 from veldt.search.program import Program
+from veldt.search.storage import stored_runs
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.store import Store
 
@@ -24,7 +28,7 @@ PURPOSES: Final = (
     "final",
     "meta-final",
 )
-"""What evaluations are for, in the order of the search; stages of the funnel come last."""
+"""What was trained for, in the order of the search; stages of the funnel come last."""
 
 
 @final
@@ -236,7 +240,8 @@ def spent(store: Store) -> tuple[Spent, ...]:
     """What each kind of evaluation took, in the order of the search."""
     rows = store.rows(
         "SELECT purpose, COUNT(*) AS runs, SUM(num_steps) AS steps, SUM(wall_s) AS wall_s "
-        "FROM evaluation GROUP BY purpose"
+        "FROM evaluation GROUP BY purpose UNION ALL "
+        "SELECT 'gradient', COUNT(*), SUM(num_steps), SUM(wall_s) FROM gradient HAVING COUNT(*) > 0"
     )
     spent = [
         Spent(str(r["purpose"]), int(r["runs"]), int(r["steps"]), float(r["wall_s"])) for r in rows
@@ -256,13 +261,17 @@ def errors(store: Store) -> tuple[tuple[str, int], ...]:
 
 def seed_scores(store: Store, entries: tuple[Entry, ...]) -> dict[int, dict[int, float]]:
     """By candidate, mean log losses on the final seeds; without those on which a run failed."""
-    scores: dict[int, dict[int, float]] = {}
-    for entry in entries:
-        rows = store.rows(
-            "SELECT seed, AVG(log_loss) AS mean FROM evaluation WHERE candidate = ? AND "
-            "purpose = 'final' AND learning_rate = ? GROUP BY seed "
-            "HAVING COUNT(*) = COUNT(log_loss)",
-            (entry.candidate, entry.learning_rate),
-        )
-        scores[entry.candidate] = {int(row["seed"]): float(row["mean"]) for row in rows}
-    return scores
+    return {entry.candidate: _seed_means(store, entry) for entry in entries}
+
+
+def _seed_means(store: Store, entry: Entry) -> dict[int, float]:
+    if entry.learning_rate is None:
+        return {}
+    constants = constants_text(entry.program)
+    found = stored_runs.read(store, entry.candidate, "final", entry.learning_rate, constants)
+    losses: dict[int, list[float]] = {}
+    for (_, seed), row in found.items():
+        loss = math.nan if row["log_loss"] is None else number(row["log_loss"])
+        losses.setdefault(int(seed), []).append(loss)
+    means = {seed: statistics.fmean(of_seed) for seed, of_seed in losses.items()}
+    return {seed: mean for seed, mean in means.items() if not math.isnan(mean)}

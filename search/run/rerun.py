@@ -29,6 +29,7 @@ from veldt.search.evolution import founders
 from veldt.search.evolution.engine import Evolution
 from veldt.search.finals import final_runs
 from veldt.search.finals.final_stages import Finals
+from veldt.search.storage import stored_runs
 from veldt.search.storage.store import MACHINE_TABLES, Store
 from veldt.tasks.common.config import codec, older_config
 from veldt.tasks.common.disk import atomic_files
@@ -66,9 +67,8 @@ class _Recorded:
             return found
         job = payload
         assert isinstance(job, EvalJob)
-        query = "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND learning_rate = ?"
-        key = (job.candidate, job.purpose, job.genotype.learning_rate)
-        rows = {(row["task"], row["seed"]): row for row in self._store.rows(query, key)}
+        rate = job.genotype.learning_rate
+        rows = stored_runs.read(self._store, job.candidate, job.purpose, rate, job.constants)
         curves = self._curves(job)
         results: list[RunResult] = []
         for position, run in enumerate(job.runs):
@@ -179,24 +179,20 @@ def differences(old: Store, new: Store) -> list[str]:
     Returns:
       For each table that differs, a sentence with its first different row.
     """
-    names = [_tables(store) for store in (old, new)]
-    if old.version < new.version:  # What it could not have, the new one has no rows of.
-        names[1] = [
-            name
-            for name in names[1]
-            if name in names[0] or new.first(f"SELECT COUNT(*) FROM {name}")
-        ]
-    if names[0] != names[1]:
-        return [f"the tables differ: {', '.join(names[0])} and {', '.join(names[1])}"]
     found = []
-    for table in names[0]:
+    for table in _tables(new):
         for ours, theirs in itertools.zip_longest(_rows(old, table), _rows(new, table)):
-            if table == "finals" and ours and theirs and _same_finals(ours, theirs):
-                continue
-            if ours != theirs:
+            if ours is None or theirs is None or not _same(table, ours, theirs):
                 found.append(f"{table}: {ours} became {theirs}")
                 break
     return found
+
+
+def _same(table: str, ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether two rows say the same, where an older version may have written the first."""
+    if table == "evaluation" and not ours["constants"]:  # Older versions stored none.
+        return ours == {**theirs, "constants": ""}
+    return ours == theirs or (table == "finals" and _same_finals(ours, theirs))
 
 
 def _same_finals(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:

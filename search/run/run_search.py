@@ -189,14 +189,14 @@ class _Starting:
         self._run_now = run_now
         self._view = view
 
-    def __call__(self, runs: Sequence[driver.Run]) -> Iterator[JobResult]:
+    def __call__(self, runs: Sequence[driver.NamedJob]) -> Iterator[JobResult]:
         results = iter(self._run_now(runs))
         if self.done:
             return results
         return self._told(runs, results)
 
     def _told(
-        self, runs: Sequence[driver.Run], results: Iterator[JobResult]
+        self, runs: Sequence[driver.NamedJob], results: Iterator[JobResult]
     ) -> Iterator[JobResult]:
         for number in range(len(runs)):
             # One job for each proxy; or those of meta-validation.

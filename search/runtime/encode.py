@@ -31,6 +31,13 @@ LOAD_ROLE: Final = 1  # row <- role number `argument` of each parameter tensor
 MOVE: Final = 2  # row <- row
 FIRST_OP: Final = 3
 
+# Columns of an instruction: its opcode, three argument rows, the row of its result.
+OPCODE: Final = 0
+FIRST_ARGUMENT: Final = 1
+ARGUMENTS: Final = slice(1, 4)
+RESULT: Final = 4
+NUM_COLUMNS: Final = 5
+
 W_ROW: Final = 0
 G_ROW: Final = 1
 FIRST_SLOT_ROW: Final = 2
@@ -84,7 +91,7 @@ class Encoded(NamedTuple):
     All shapes depend on the capacity and the horizon alone.
     """
 
-    code: NDArray[np.int32]  # [statements, 5]: opcode, three argument rows, result row
+    code: NDArray[np.int32]  # [statements, 5]; see `OPCODE` and what follows
     length: np.int32  # []: instructions in use
     fill: NDArray[np.float32]  # [R]: initial content of each row
     schedules: NDArray[np.float32]  # [T, K]
@@ -115,7 +122,7 @@ class _Encoder:
         self.flow = flow
         self.num_steps = num_steps
         self.capacity = capacity
-        self.code: list[tuple[int, int, int, int, int]] = []
+        self.code: list[list[int]] = []
         self.fill = np.zeros(capacity.registers, np.float64)
         self.columns: list[NDArray[np.float64]] = []
         self.row: dict[int, int] = {}
@@ -229,8 +236,8 @@ class _Encoder:
     def emit(self, opcode: int, args: list[int], row: int) -> None:
         if len(self.code) == self.capacity.statements:
             raise CapacityError(f"more than {self.capacity.statements} instructions")
-        padded = [*args, 0, 0, 0][:3]
-        self.code.append((opcode, padded[0], padded[1], padded[2], row))
+        unused = [0] * (ARGUMENTS.stop - ARGUMENTS.start - len(args))
+        self.code.append([opcode, *args, *unused, row])
 
     def move_slots(self, outputs: dict[int, int]) -> None:
         """Move new slot values into their slots' rows, and the update out of their way."""
@@ -255,7 +262,7 @@ class _Encoder:
                 moves[target] = spare
 
     def pack(self) -> Encoded:
-        code = np.zeros((self.capacity.statements, 5), np.int32)
+        code = np.zeros((self.capacity.statements, NUM_COLUMNS), np.int32)
         if self.code:
             code[: len(self.code)] = self.code
         schedules = np.zeros((self.num_steps, self.capacity.schedules), np.float32)

@@ -37,11 +37,16 @@ from veldt.search.language.ops import OPS, Op
 from veldt.search.language.roles import Roles, of_shape
 from veldt.search.language.statements import ROLES
 from veldt.search.runtime.encode import (
+    ARGUMENTS,
+    FIRST_ARGUMENT,
     FIRST_OP,
     G_ROW,
     LOAD_ROLE,
     LOAD_SCHEDULE,
     MOVE,
+    NUM_COLUMNS,
+    OPCODE,
+    RESULT,
     W_ROW,
     Capacity,
     Encoded,
@@ -147,7 +152,7 @@ def interpret(
             instruction = instructions[index]
             choices = list(branches.values())
             row = lax.switch(branch_of[index], choices, registers, instruction, now, start)
-            return lax.dynamic_update_slice(registers, row[None], (instruction[4], start))
+            return lax.dynamic_update_slice(registers, row[None], (instruction[RESULT], start))
 
         def run(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             """A run in blocks, empty or not, and the instruction on whole rows that ends it."""
@@ -198,16 +203,16 @@ def _plan(
     code = jnp.asarray(encoded.code)
     index = jnp.arange(code.shape[0], dtype=jnp.int32)
     in_use = index < encoded.length
-    written = jnp.where(in_use, code[:, 4], W_ROW)
+    written = jnp.where(in_use, code[:, RESULT], W_ROW)
     varies = jnp.zeros(encoded.fill.shape[0], jnp.int32).at[written].set(1).at[G_ROW].set(1)
     varies = varies.at[W_ROW].set(1)
     positions = np.zeros(len(of_blocks) + len(of_rows), np.int32)
     for opcodes in (of_blocks, of_rows):
         positions[list(opcodes)] = np.arange(len(opcodes))
-    ends = jnp.isin(code[:, 0], jnp.array(of_rows)) & in_use
+    ends = jnp.isin(code[:, OPCODE], jnp.array(of_rows)) & in_use
     return (
-        jnp.concatenate([code, varies[code[:, 1:4]]], axis=1),
-        jnp.asarray(positions)[code[:, 0]],
+        jnp.concatenate([code, varies[code[:, ARGUMENTS]]], axis=1),
+        jnp.asarray(positions)[code[:, OPCODE]],
         lax.cummin(jnp.where(ends, index, jnp.int32(encoded.length)), reverse=True),
     )
 
@@ -220,7 +225,9 @@ def _block_branches(ops: Sequence[str], size: int) -> dict[int, Branch]:
     ) -> list[jax.Array]:
         return [
             lax.dynamic_slice(
-                registers, (instruction[1 + i], start * instruction[5 + i]), (1, size)
+                registers,
+                (instruction[FIRST_ARGUMENT + i], start * instruction[NUM_COLUMNS + i]),
+                (1, size),
             )[0]
             for i in range(arity)
         ]
@@ -229,7 +236,7 @@ def _block_branches(ops: Sequence[str], size: int) -> dict[int, Branch]:
         registers: jax.Array, instruction: jax.Array, now: jax.Array, start: Any
     ) -> jax.Array:
         del registers, start
-        return jnp.full(size, now[instruction[1]])
+        return jnp.full(size, now[instruction[FIRST_ARGUMENT]])
 
     def move(registers: jax.Array, instruction: jax.Array, now: jax.Array, start: Any) -> jax.Array:
         del now
@@ -276,7 +283,7 @@ def row_branches(layout: Layout, ops: Sequence[str], roles: Roles) -> dict[int, 
     ) -> jax.Array:
         del now, start
         numbers = jnp.array([[of[name] for of in by_tensor] for name in ROLES], registers.dtype)
-        own = lax.dynamic_index_in_dim(numbers, instruction[1], keepdims=False)
+        own = lax.dynamic_index_in_dim(numbers, instruction[FIRST_ARGUMENT], keepdims=False)
         sizes = [size for size in layout.sizes if size]
         return jnp.concatenate([jnp.full(size, own[i]) for i, size in enumerate(sizes)])
 
@@ -299,7 +306,7 @@ def _row_branch(op: Op, segments: Sequence[Segment], num_params: int) -> Branch:
     def run(registers: jax.Array, instruction: jax.Array, now: jax.Array, start: Any) -> jax.Array:
         del now, start
         args = [
-            lax.dynamic_slice(registers, (instruction[1 + i], 0), (1, num_params))[0]
+            lax.dynamic_slice(registers, (instruction[FIRST_ARGUMENT + i], 0), (1, num_params))[0]
             for i in range(op.arity)
         ]
         if op.partial is not None:

@@ -30,11 +30,15 @@ from veldt.search.language.ops import OPS, Op
 from veldt.search.language.roles import Roles
 from veldt.search.runtime import interpreter
 from veldt.search.runtime.encode import (
+    ARGUMENTS,
+    FIRST_ARGUMENT,
     FIRST_OP,
     G_ROW,
     LOAD_ROLE,
     LOAD_SCHEDULE,
     MOVE,
+    OPCODE,
+    RESULT,
     W_ROW,
     Capacity,
     Encoded,
@@ -127,14 +131,16 @@ def interpret(
 
         def execute(index: jax.Array, registers: jax.Array) -> jax.Array:
             instruction = code[index]
-            opcode = instruction[0]
+            opcode = instruction[OPCODE]
             # Read before the conditions: they would copy the register file.
-            arguments = registers[instruction[1:4]]
+            arguments = registers[instruction[ARGUMENTS]]
 
             def run(branches: Sequence[_Branch]) -> jax.Array:
                 # Of another scope's opcode the position is that of some branch, whose row is
                 # dropped.
-                return lax.switch(position_of[opcode], branches, arguments, instruction[1], now)
+                return lax.switch(
+                    position_of[opcode], branches, arguments, instruction[FIRST_ARGUMENT], now
+                )
 
             rows = [run(branches[0])]
             for number in range(1, len(_SCOPES)):
@@ -142,7 +148,7 @@ def interpret(
                 needed = of_all.scopes[index, number]
                 rows.append(lax.cond(needed, compute, lambda: zeros) if branches[number] else zeros)
             row = lax.select_n(scope_of[opcode], *rows)
-            return lax.dynamic_update_slice(registers, row[None], (instruction[4], 0))
+            return lax.dynamic_update_slice(registers, row[None], (instruction[RESULT], 0))
 
         registers = state.registers.at[W_ROW].set(params).at[G_ROW].set(updates)
         zeros = jnp.zeros(num_params, registers.dtype)

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from veldt.search import objectives
+from veldt.search.evaluation.genotype import constants_text
 from veldt.search.evaluation.jobs import Status
 from veldt.search.program import Program
+from veldt.search.storage import stored_runs
 from veldt.search.storage.store import Store
 from veldt.tasks.inner_loop import hollow
 
@@ -29,15 +31,19 @@ class End:
     meta_at_floor: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, store: Store, candidate: int, learning_rate: float | None) -> "End":
+    def read(
+        cls, store: Store, candidate: int, program: Program, learning_rate: float | None
+    ) -> "End":
         """What the store says of a rule at the learning rate that it was judged at."""
         if learning_rate is None:
             return cls()
-        query = (
-            "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND learning_rate = ? "
-            "ORDER BY task, seed"
-        )
-        rows = store.rows(query, (candidate, "final", learning_rate))
+
+        def read(purpose: str) -> Sequence[Mapping[str, Any]]:
+            constants = constants_text(program)
+            found = stored_runs.read(store, candidate, purpose, learning_rate, constants)
+            return tuple(found.values())
+
+        rows = read("final")
         failures = [row for row in rows if row["status"] != Status.OK]
         failure = ""
         if failures:
@@ -47,8 +53,7 @@ class End:
             )
         if not _has_floor(store):
             return cls(failure)
-        meta = store.rows(query, (candidate, "meta-final", learning_rate))
-        return cls(failure, _at_floor(rows), _at_floor(meta))
+        return cls(failure, _at_floor(rows), _at_floor(read("meta-final")))
 
 
 def _has_floor(store: Store) -> bool:
@@ -104,20 +109,16 @@ class Entry:
 
 def read_entries(store: Store) -> list[Entry]:
     """The finals' result as stored; empty before the finals have been played."""
-    of_version_3 = store.version >= 3
-    program = "COALESCE(h.program, c.program)" if of_version_3 else "c.program"
-    stages = "h.stages" if of_version_3 else "0"
     rows = store.rows(
-        "SELECT h.id, h.label, h.candidate, h.learning_rate, h.length, h.search_fitness, "
-        "h.select_score, h.final_score, h.final_error, h.meta, h.winner, "
-        f"{program} AS program, {stages} AS stages "
+        "SELECT h.*, COALESCE(h.program, c.program) AS source "
         "FROM hall_of_fame h JOIN candidate c ON c.id = h.candidate ORDER BY h.id"
     )
+    programs = [Program.parse(row["source"]) for row in rows]
     return [
         Entry(
             label=row["label"],
             candidate=row["candidate"],
-            program=Program.parse(row["program"]),
+            program=program,
             learning_rate=row["learning_rate"],
             length=row["length"],
             search_fitness=row["search_fitness"],
@@ -127,7 +128,7 @@ def read_entries(store: Store) -> list[Entry]:
             meta=row["meta"],
             winner=bool(row["winner"]),
             stages=row["stages"],
-            end=End.read(store, row["candidate"], row["learning_rate"]),
+            end=End.read(store, row["candidate"], program, row["learning_rate"]),
         )
-        for row in rows
+        for row, program in zip(rows, programs, strict=True)
     ]

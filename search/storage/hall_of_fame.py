@@ -48,11 +48,10 @@ def read_entry(directory: Path, number: str) -> best_rule.Best:
     if not (directory / FILE_NAME).is_file():
         raise UnknownRuleError(f"{str(directory)!r} is no search's run directory (no {FILE_NAME})")
     with Store.open(directory, read_only=True) as store:
-        program = "COALESCE(h.program, c.program)" if store.version >= 3 else "c.program"
         rows = store.rows(
-            f"SELECT h.candidate, h.learning_rate, h.winner, {program} AS program FROM "
-            "hall_of_fame h JOIN candidate c ON c.id = h.candidate WHERE h.candidate >= 0 "
-            "ORDER BY h.candidate"
+            "SELECT h.candidate, h.learning_rate, h.winner, COALESCE(h.program, c.program) AS "
+            "program FROM hall_of_fame h JOIN candidate c ON c.id = h.candidate "
+            "WHERE h.candidate >= 0 ORDER BY h.candidate"
         )
         config = json.loads(store.meta()["config"])
     ids = {str(row["candidate"]): row for row in rows}

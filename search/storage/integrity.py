@@ -90,6 +90,11 @@ _RULES: Final = (
         "SELECT DISTINCT candidate FROM evaluation WHERE (status = 'ok') <> (log_loss IS NOT NULL)",
     ),
     _Rule(
+        "a metagradient is stored if and only if its status is ok; not so of candidate",
+        "SELECT DISTINCT candidate FROM gradient WHERE (status = 'ok') <> (score IS NOT NULL) "
+        "OR (status = 'ok') <> (gradient IS NOT NULL)",
+    ),
+    _Rule(
         "challenges are numbered from 0 without a gap; wrong from number",
         "SELECT n FROM (SELECT id, ROW_NUMBER() OVER (ORDER BY id) - 1 AS n FROM challenge) "
         "WHERE id <> n LIMIT 1",

@@ -5,13 +5,14 @@ Two kinds of tables: what was searched, which a killed and resumed run has exact
 which no search ever reads and no two runs share.
 """
 
+import json
 import sqlite3
-from typing import Final
+from typing import Final, NamedTuple
 
 from veldt.search.storage import checksums
 
-SCHEMA_VERSION: Final = 5
-READABLE: Final = (1, 2, 3, 4, 5)
+SCHEMA_VERSION: Final = 6
+READABLE: Final = (1, 2, 3, 4, 5, 6)
 
 MACHINE_TABLES: Final = ("sitting", "worker", "pool_event", checksums.TABLE)
 
@@ -47,23 +48,6 @@ CREATE TABLE proposal (
   candidate INTEGER NOT NULL REFERENCES candidate(id),
   told_s REAL NOT NULL            -- seconds of search when it was told
 );
--- One row per training run. A job that ended without any (its worker raised, took too long or
--- died) has one row, for the first run that it should have made.
-CREATE TABLE evaluation (
-  candidate INTEGER NOT NULL REFERENCES candidate(id),
-  -- fitness | fresh | meta | select | tuning | gradient | stage NAME | final | meta-final
-  purpose TEXT NOT NULL,
-  task TEXT NOT NULL,
-  seed INTEGER NOT NULL,
-  learning_rate REAL NOT NULL,
-  status TEXT NOT NULL,
-  loss REAL,
-  log_loss REAL,                  -- log normalised validation loss at the end
-  num_steps INTEGER NOT NULL,
-  wall_s REAL NOT NULL,
-  message TEXT NOT NULL DEFAULT '',  -- of a job without runs, or why a run is hollow
-  PRIMARY KEY (candidate, purpose, task, seed, learning_rate)
-) WITHOUT ROWID;
 -- One row per challenge of the incumbent, won or lost.
 CREATE TABLE challenge (
   id INTEGER PRIMARY KEY,
@@ -92,6 +76,45 @@ CREATE TABLE hall_of_fame (
   program TEXT,                   -- with its constants tuned; NULL: the candidate's
   stages INTEGER NOT NULL DEFAULT 0  -- of the funnel, that it passed
 );
+"""
+_EVALUATION: Final = """
+-- One row per training run. A job that ended without any (its worker raised, took too long or
+-- died) has one row, for the first run that it should have made.
+CREATE TABLE evaluation (
+  candidate INTEGER NOT NULL REFERENCES candidate(id),
+  -- fitness | fresh | meta | select | tuning | stage NAME | final | meta-final
+  purpose TEXT NOT NULL,
+  task TEXT NOT NULL,
+  seed INTEGER NOT NULL,
+  learning_rate REAL NOT NULL,
+  -- Of the program trained, where they were tuned, as JSON; empty for the candidate's own program,
+  -- and in what versions before 6 wrote, where the learning rate alone told tuned programs apart.
+  constants TEXT NOT NULL DEFAULT '',
+  status TEXT NOT NULL,
+  loss REAL,
+  log_loss REAL,                  -- log normalised validation loss at the end
+  num_steps INTEGER NOT NULL,
+  wall_s REAL NOT NULL,
+  message TEXT NOT NULL DEFAULT '',  -- of a job without runs, or why a run is hollow
+  PRIMARY KEY (candidate, purpose, constants, task, seed, learning_rate)
+) WITHOUT ROWID;
+"""
+_GRADIENT: Final = """
+-- One row per metagradient of a rule's numbers: of the mean score of a task's runs.
+CREATE TABLE gradient (
+  candidate INTEGER NOT NULL REFERENCES candidate(id),
+  constants TEXT NOT NULL,        -- as in evaluation
+  task TEXT NOT NULL,
+  seeds TEXT NOT NULL,            -- of the runs: JSON
+  learning_rate REAL NOT NULL,
+  status TEXT NOT NULL,           -- ok; rejected: it is not to be trusted; or what went wrong
+  score REAL,                     -- mean of the runs'; NULL unless the status is ok
+  gradient TEXT,                  -- by number, the learning rate first: JSON; NULL likewise
+  message TEXT NOT NULL,          -- the verdict on it, or what went wrong
+  num_steps INTEGER NOT NULL,     -- training steps that it counts as
+  wall_s REAL NOT NULL,           -- with compiling
+  PRIMARY KEY (candidate, constants, task, seeds, learning_rate)
+) WITHOUT ROWID;
 """
 _OF_VERSION_3: Final = (
     ("candidate", "slots INTEGER"),
@@ -171,16 +194,39 @@ CREATE TABLE {checksums.TABLE} (
 """
 
 
+_RUN: Final = (
+    "candidate, purpose, task, seed, learning_rate, status, loss, log_loss, num_steps, wall_s, "
+    "message"
+)
+_FIRST_SEED_5: Final = 2_000_000  # Of all metagradients; version 5 stored the last one alone.
+
+
+class _Gradient5(NamedTuple):
+    """A metagradient as version 5 stored it; `message` is JSON where the status is ok."""
+
+    candidate: int
+    task: str
+    last_seed: int
+    learning_rate: float
+    status: str
+    score: float | None
+    message: str
+    num_steps: int
+    wall_s: float
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Makes the tables of a new store."""
-    connection.executescript(_SEARCH + _PLAYED + _RACE + _MACHINES + _CHECKSUMS)
+    connection.executescript(
+        _SEARCH + _EVALUATION + _GRADIENT + _PLAYED + _RACE + _MACHINES + _CHECKSUMS
+    )
     connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
     checksums.begin(connection)
     connection.commit()
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Brings the tables of a store up to date, inside a transaction; nothing stored is changed."""
+    """Bring the tables of a store up to date, inside a transaction; no result is changed."""
     if version == 1:
         connection.execute("ALTER TABLE evaluation ADD COLUMN message TEXT NOT NULL DEFAULT ''")
         for statement in (_PLAYED + _MACHINES).split(";\n"):
@@ -192,7 +238,42 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         connection.execute(_RACE)
     if version < 5:
         connection.execute(_CHECKSUMS)
+    _key_runs_by_constants(connection)
     connection.execute(
         "UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),)
     )
     checksums.begin(connection)
+
+
+def _key_runs_by_constants(connection: sqlite3.Connection) -> None:
+    """Make of version 5's table of runs, which had metagradients as well, the two of version 6."""
+    connection.execute("ALTER TABLE evaluation RENAME TO of_version_5")
+    connection.execute(_EVALUATION)
+    connection.execute(_GRADIENT)
+    connection.execute(
+        f"INSERT INTO evaluation ({_RUN}) SELECT {_RUN} FROM of_version_5 "
+        "WHERE purpose <> 'gradient'"
+    )
+    gradients = connection.execute(
+        "SELECT candidate, task, seed, learning_rate, status, log_loss, message, num_steps, wall_s "
+        "FROM of_version_5 WHERE purpose = 'gradient'"
+    )
+    for row in map(_Gradient5._make, gradients.fetchall()):
+        told = json.loads(row.message) if row.status == "ok" else {"verdict": row.message}
+        gradient = json.dumps(told["gradient"]) if row.status == "ok" else None
+        connection.execute(
+            "INSERT INTO gradient VALUES (?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                row.candidate,
+                row.task,
+                json.dumps(list(range(_FIRST_SEED_5, row.last_seed + 1))),
+                row.learning_rate,
+                row.status,
+                row.score,
+                gradient,
+                told["verdict"],
+                row.num_steps,
+                row.wall_s,
+            ),
+        )
+    connection.execute("DROP TABLE of_version_5")

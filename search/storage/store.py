@@ -39,7 +39,7 @@ class Store:
         self, path: Path, connection: sqlite3.Connection, lock: DirectoryLock | None, version: int
     ):
         self.path = path
-        self.version = version  # Of its tables: below the present one only where read-only.
+        self.version = version  # Of the file: below the present one only where read-only.
         self._connection = connection
         self._lock = lock
         self._checksums = checksums.Checksums(connection)
@@ -86,7 +86,8 @@ class Store:
     def open(cls, directory: Path, *, read_only: bool = False, locked: bool = False) -> "Store":
         """Opens the store of an existing run, checking it.
 
-        For writing, a store of an older version is brought up to date.
+        A store of an older version is brought up to date: the file for writing, for reading a copy
+        in memory. So all others know the present tables alone.
 
         Args:
           directory: where it is.
@@ -127,12 +128,17 @@ class Store:
                 )
             if verdict not in ("", "ok"):
                 raise StoreError(f"{path} is damaged ({verdict}); restore it from a copy")
-            store = cls(path, connection, lock, int(version))
             if not read_only:
                 _check_space(directory)
-            if not read_only and store.version < schema.SCHEMA_VERSION:
-                with store.transaction():
-                    schema.migrate(connection, store.version)
+            if int(version) == schema.SCHEMA_VERSION:
+                store = cls(path, connection, lock, schema.SCHEMA_VERSION)
+            elif read_only:
+                copy = _migrated_copy(path, connection, int(version))
+                connection.close()
+                store = cls(path, copy, lock, int(version))
+            else:
+                with cls(path, connection, lock, int(version)).transaction():
+                    _migrate(path, connection, int(version))
                 store = cls(path, connection, lock, schema.SCHEMA_VERSION)
             undo.pop_all()
             return store
@@ -249,6 +255,31 @@ def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def _migrated_copy(path: Path, connection: sqlite3.Connection, version: int) -> sqlite3.Connection:
+    """A copy in memory of an older store, with the present tables; nobody writes to it."""
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        connection.backup(copy)
+        _migrate(path, copy, version)
+        copy.execute("PRAGMA query_only = ON")
+    except sqlite3.Error as error:
+        copy.close()
+        raise StoreError(f"{path} is damaged ({error}); restore it from a copy") from None
+    except BaseException:
+        copy.close()
+        raise
+    return copy
+
+
+def _migrate(path: Path, connection: sqlite3.Connection, version: int) -> None:
+    try:
+        schema.migrate(connection, version)
+    except (ValueError, LookupError, TypeError) as error:  # What should be JSON is none, say.
+        raise StoreError(
+            f"{path} holds what version {version} did not write ({error}); restore it from a copy"
+        ) from None
 
 
 def _check_space(directory: Path) -> None:

@@ -63,8 +63,6 @@ def read_work(store: Store) -> Work:
     Raises:
       ValueError: a value is not of the kind that it should be.
     """
-    if store.version < 2:
-        return Work((), ())
     sittings = []
     for row in store.rows("SELECT * FROM sitting ORDER BY id"):
         query = "SELECT * FROM worker WHERE sitting = ? ORDER BY name"

@@ -1,4 +1,8 @@
-"""Ask/tell above the pool: the same run whatever the timing and the number of workers.
+"""Waiting for a pool's results in an order that timing cannot change; ask/tell above that.
+
+`PoolJobs` is how results are waited for, everywhere: one by one as they are needed, or as they
+come. `OrderedDriver` is ask/tell on top of it: the same run whatever the timing and the number of
+workers.
 
 An engine proposes (`ask`) and learns (`tell`). With several workers, results come back in an order
 that depends on the machine, so an engine that learnt from them as they come could never repeat a
@@ -24,7 +28,7 @@ WATCH_S = 0.5  # How long a wait for a result goes on before `watch` is called, 
 
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
-class Run:
+class NamedJob:
     """Work for a worker: a proposal's, or an extra job's.
 
     Attributes:
@@ -53,7 +57,7 @@ class Stop:
     """No proposal: nothing more is asked, and what is under way is told."""
 
 
-Proposal: TypeAlias = Run | Ready | Stop
+Proposal: TypeAlias = NamedJob | Ready | Stop
 
 
 class AskFn(Protocol):
@@ -70,6 +74,68 @@ class TellFn(Protocol):
     def __call__(self, index: int, outcome: base.JobResult | Ready, /) -> None:
         """Take in what became of proposal `index`: its job's result, or the `Ready` it was."""
         ...
+
+
+@final
+class PoolJobs:
+    """Jobs given to one pool, and their results, waited for in whatever order they are needed.
+
+    Jobs are numbered from 0 in the order in which they were submitted. A result that arrives before
+    it is asked for is kept.
+    """
+
+    def __init__(
+        self, pool: base.Pool, *, arrived: Callable[[base.JobResult], None] = lambda result: None
+    ):
+        """Give jobs to `pool`, which no one else may use meanwhile.
+
+        Args:
+            pool: Where jobs go.
+            arrived: Called with each result as it comes; what it raises comes through.
+        """
+        self._pool = pool
+        self._arrived = arrived
+        self._num_submitted = 0
+        self._results: dict[int, base.JobResult] = {}  # By job, until they are taken.
+
+    def submit(self, job: NamedJob) -> int:
+        """Hand out a job. Return its number."""
+        number = self._num_submitted
+        self._num_submitted += 1
+        self._pool.submit(base.Job(number, job.payload, job.label))
+        return number
+
+    def has(self, job: int) -> bool:
+        """Return whether a job's result has arrived and was not taken yet."""
+        return job in self._results
+
+    def take(self, job: int, watch: Callable[[], None] = lambda: None) -> base.JobResult:
+        """Wait for a job's result; it is forgotten here.
+
+        Args:
+            job: The job's number.
+            watch: Called now and then while the result is awaited.
+        """
+        while job not in self._results:
+            self.receive(watch)
+        return self._results.pop(job)
+
+    def receive(self, watch: Callable[[], None] = lambda: None) -> int:
+        """Wait for any job's result and keep it. Return the job's number."""
+        while True:
+            try:
+                result = self._pool.next_result(WATCH_S)
+            except TimeoutError:
+                watch()
+                continue
+            self._arrived(result)
+            self._results[result.id] = result
+            return result.id
+
+    def as_completed(self) -> Iterator[base.JobResult]:
+        """Yield results as they come, until nothing is in flight."""
+        while self._pool.in_flight:
+            yield self._results.pop(self.receive())
 
 
 @final
@@ -106,9 +172,8 @@ class OrderedDriver:
         self._watch = watch
         self._num_asked = start
         self._num_told = start
-        self._next_job_id = 0
+        self._jobs = PoolJobs(pool)
         self._job_of: dict[int, int] = {}  # proposal -> its job, until it is told
-        self._arrived: dict[int, base.JobResult] = {}  # job -> its result, until it is used
         self._ready: dict[int, Ready] = {}  # proposal -> what it was, until it is told
 
     @property
@@ -142,7 +207,7 @@ class OrderedDriver:
                 with stopping.hold():
                     self._tell(tell)
 
-    def run_now(self, runs: Sequence[Run]) -> Iterator[base.JobResult]:
+    def run_now(self, jobs: Sequence[NamedJob]) -> Iterator[base.JobResult]:
         """Run extra jobs, a few at a time; for use inside `tell`, or outside `run`.
 
         No more of them than the pool's capacity are in flight at any time, however many there are.
@@ -150,63 +215,48 @@ class OrderedDriver:
         arrive meanwhile are kept for their turn.
 
         Args:
-            runs: What the workers are called with.
+            jobs: What the workers are called with.
 
         Yields:
-            One result per run, in their order, each as soon as it and those before it are there.
+            One result per job, in their order, each as soon as it and those before it are there.
         """
-        jobs: list[int] = []
+        numbers: list[int] = []
         in_flight: set[int] = set()
-        for position in range(len(runs)):
+        for position in range(len(jobs)):
             while True:
-                while len(jobs) < len(runs) and len(in_flight) < max(self._pool.capacity, 1):
-                    jobs.append(self._submit(runs[len(jobs)]))
-                    in_flight.add(jobs[-1])
-                if jobs[position] in self._arrived:
+                while len(numbers) < len(jobs) and len(in_flight) < max(self._pool.capacity, 1):
+                    numbers.append(self._jobs.submit(jobs[len(numbers)]))
+                    in_flight.add(numbers[-1])
+                if self._jobs.has(numbers[position]):
                     break
-                in_flight.discard(self._receive())
-            yield self._arrived.pop(jobs[position])
+                in_flight.discard(self._jobs.receive(self._watch))
+            yield self._jobs.take(numbers[position])
 
     def _ask(self, ask: AskFn) -> bool:
         index = self._num_asked
         match ask(index):
-            case Run() as run:
-                self._job_of[index] = self._submit(run)
+            case NamedJob() as job:
+                self._job_of[index] = self._jobs.submit(job)
             case Ready() as ready:
                 self._ready[index] = ready
             case Stop():
                 return False
             case other:
-                raise TypeError(f"ask({index}) returned {other!r}; expected Run, Ready or Stop")
+                raise TypeError(
+                    f"ask({index}) returned {other!r}; expected NamedJob, Ready or Stop"
+                )
         self._num_asked += 1
         return True
 
     def _await_next(self) -> None:
-        if (job := self._job_of.get(self._num_told)) is not None:
-            while job not in self._arrived:
-                self._receive()
+        job = self._job_of.get(self._num_told)
+        while job is not None and not self._jobs.has(job):
+            self._jobs.receive(self._watch)
 
     def _tell(self, tell: TellFn) -> None:
         index = self._num_told
         if index in self._ready:
             tell(index, self._ready.pop(index))
         else:
-            tell(index, self._arrived.pop(self._job_of.pop(index)))
+            tell(index, self._jobs.take(self._job_of.pop(index)))
         self._num_told += 1
-
-    def _submit(self, run: Run) -> int:
-        job = self._next_job_id
-        self._next_job_id += 1
-        self._pool.submit(base.Job(job, run.payload, run.label))
-        return job
-
-    def _receive(self) -> int:
-        """Wait for any job's result and keep it; returns the job."""
-        while True:
-            try:
-                result = self._pool.next_result(WATCH_S)
-            except TimeoutError:
-                self._watch()
-                continue
-            self._arrived[result.id] = result
-            return result.id

@@ -20,7 +20,7 @@ SHOWN = [
     page for page in pages.ALL if page not in TESTED_ELSEWHERE and pages.blocks(page, "python")
 ]
 SLOW = {"use_a_rule", "meta_train"}
-FOR_THE_READER = {"my_program"}
+FOR_THE_READER = {"my_program", "theta_file"}
 """Names that a reader has to fill in."""
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from veldt.learned_opt import errors, published, registry
+from veldt.learned_opt import errors, published, registry, weight_files
 from veldt.learned_opt.architectures import celo2
 from veldt.learned_opt.blocks import accumulators, features
 
@@ -147,6 +147,25 @@ def test_a_published_velo_is_as_large_as_the_original():
     assert sum(leaf.size for leaf in theirs.values()) == 2_320_385
     assert theirs["rnn_params/rnn/linear/w"].shape == (1024, 2048)
     assert theirs["ff_mod_stack/~/w0__13"].shape == (256, 3, 4)
+
+
+def test_published_weights_become_a_weight_file_that_veldt_uses(tmp_path):
+    _, ours = make("celo2")
+    theirs = write(publish("celo2", ours), tmp_path / "theta.state")
+    weights = published.load(theirs, "celo2")
+    weight_files.write(tmp_path / "mine.npz", weights)
+    read = weight_files.read(tmp_path / "mine.npz")
+    assert_trees_equal(read.meta_params, ours)
+    assert read.architecture == registry.architecture("celo2", adam_paths=".*bias.*|.*embed.*")
+    assert read.record == {"published_as": "celo2", "file": "theta.state"}
+    with pytest.raises(errors.UnknownArchitectureError, match="did you mean 'celo2'"):
+        published.load(theirs, "cello2")
+
+
+@pytest.mark.parametrize("form", published._FORMS)
+def test_every_form_has_an_architecture(form):
+    name, fields = published._FORMS[form]
+    assert type(registry.architecture(name, **fields)) in published._PERCEPTRONS
 
 
 def test_what_does_not_map_is_listed(tmp_path):

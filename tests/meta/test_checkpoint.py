@@ -176,7 +176,7 @@ def numbered(settings):
     each = build.make_estimator(settings, phase, FAMILY, frozen)
     shapes = jax.eval_shape(each.init, moving, jax.random.key(0))
     leaves = tuple(np.full((), number) for number in range(len(jax.tree.leaves(shapes))))
-    return meta_training.Progress(1, meta_params, streams={(0, 0): leaves})
+    return meta_training.MetaTrainProgress(1, meta_params, streams={(0, 0): leaves})
 
 
 class Layers(base.Task):

@@ -85,7 +85,7 @@ def phase(name="first", num_updates=4, *, kind="pes", window=2, particles=2, **c
     settings = {
         "lengths": (2 * window, 3 * window),
         "estimator": config.EstimatorConfig(kind, particles, window, sigma=0.1),
-        "outer": config.OuterConfig("adam", 0.1),
+        "outer": config.MetaOptimizerConfig("adam", 0.1),
         **changes,
     }
     return config.PhaseConfig(name, num_updates, **settings)
@@ -134,7 +134,7 @@ def train(config, progress=None, *, watcher=None, save=lambda progress: None, fa
     watcher = watcher or Watcher()
     progress = progress or meta_training.begin(config, None)
     with pools.make_pool(config.pool, factory) as workers:
-        loop = meta_training.Training(config, progress, workers, len(FAMILIES), watcher)
+        loop = meta_training.MetaTraining(config, progress, workers, len(FAMILIES), watcher)
         try:
             loop.run(save)
         except KeyboardInterrupt:

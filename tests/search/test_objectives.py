@@ -15,7 +15,7 @@ from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError
 from veldt.search.evaluation.evaluator import Evaluator, EvaluatorFactory, ProxyLoop
 from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evaluation.jobs import EvalJob, Run, Status
+from veldt.search.evaluation.jobs import EvalJob, ProxyRun, Status
 from veldt.search.objectives import Training
 from veldt.search.report import search_report
 from veldt.search.run import rerun, run_search
@@ -42,7 +42,7 @@ def worker(objective):
 
 def evaluate(objective, rate=RATE, hurdle=(), rule="adamw", seed=3):
     genotype = Genotype(rule_sources.load_rule(rule), rate)
-    return worker(objective)(EvalJob(genotype, (Run(0, seed),), hurdle))
+    return worker(objective)(EvalJob(genotype, (ProxyRun(0, seed),), hurdle))
 
 
 @pytest.fixture(scope="module")

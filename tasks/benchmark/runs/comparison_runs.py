@@ -18,7 +18,7 @@ from veldt.tasks.benchmark.runs.costs import Cost
 from veldt.tasks.benchmark.runs.sweep import Sweep
 from veldt.tasks.common import errors
 from veldt.tasks.common.disk.lock import DirectoryLock
-from veldt.tasks.pool import base, pools
+from veldt.tasks.pool import base, driver, pools
 from veldt.tasks.pool import config as pool_config
 
 
@@ -192,10 +192,11 @@ class Runner:
             return failed
         if self._pool is None:
             self._pool = _make_pool(self._config)
-        for index, (payload, label) in enumerate(zip(payloads, labels, strict=True)):
-            self._pool.submit(base.Job(index, payload, label))
+        jobs = driver.PoolJobs(self._pool)
+        for payload, label in zip(payloads, labels, strict=True):
+            jobs.submit(driver.NamedJob(payload, label))
         self._watcher.phase(what, 0, len(payloads))
-        for done, result in enumerate(self._pool.results(), start=1):
+        for done, result in enumerate(jobs.as_completed(), start=1):
             if result.status is base.JobStatus.OK:
                 take(result.id, result.value)
             else:

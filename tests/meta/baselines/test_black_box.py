@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from evosax import algorithms
 
-from veldt.meta.baselines import black_box
+from veldt.meta.baselines import black_box, grids
 
 TARGET = jnp.asarray([-3.0, -1.0, -4.0])
 START = jnp.full(3, -2.5)
@@ -36,15 +36,6 @@ def search(method, loss, knots=START, num_generations=40):
     return state, np.asarray(candidates), np.asarray(losses)
 
 
-def test_rates_go_through_their_knots_and_are_geometric_between():
-    knots = jnp.log(jnp.asarray([0.01, 0.1, 0.001]))
-    found = black_box.rates(knots, 9)
-    np.testing.assert_allclose(found[jnp.asarray([0, 4, 8])], jnp.exp(knots), rtol=1e-5)
-    np.testing.assert_allclose(found[2], np.sqrt(0.01 * 0.1), rtol=1e-5)
-    np.testing.assert_allclose(found[1:5] / found[:4], 10**0.25, rtol=1e-4)
-    np.testing.assert_allclose(black_box.rates(knots[:1], 5), 0.01, rtol=1e-5)
-
-
 def test_random_search_draws_uniformly_around_the_start_whatever_it_was_told():
     _, candidates, _ = search(black_box.RandomSearch(50, half_width=2.0), bowl)
     drawn = candidates.reshape(-1, 3)
@@ -59,7 +50,7 @@ def test_random_search_draws_uniformly_around_the_start_whatever_it_was_told():
 def test_the_best_of_all_that_was_asked_is_kept(method):
     state, candidates, losses = search(method, bowl)
     best = np.unravel_index(np.argmin(losses), losses.shape)
-    np.testing.assert_array_equal(state.best_knots, candidates[best])
+    np.testing.assert_array_equal(state.best, candidates[best])
     assert float(state.best_loss) == losses.min()
 
 
@@ -81,6 +72,33 @@ def test_cma_es_is_evosaxs():
         candidates, state = algorithm.ask(key_ask, state, params)
         state, _ = algorithm.tell(key_tell, candidates, jax.vmap(bowl)(candidates), state, params)
         np.testing.assert_allclose(asked[index], candidates, rtol=1e-4, atol=1e-5)
+
+
+def test_meta_parameters_may_be_any_pytree():
+    """The numbers of a tree are those of its flat vector, and random draws have its shape."""
+    flat, tree = START, {"a": START[:1], "b": START[1:].reshape(2, 1)}
+
+    def ravel(tree):
+        return jnp.concatenate([tree["a"], tree["b"][:, 0]])
+
+    state, candidates, _ = search(METHODS[1], bowl, flat, 3)
+    found, (asked, _) = run(METHODS[1], lambda tree: bowl(ravel(tree)), tree, 3)
+    np.testing.assert_allclose(asked["b"][..., 0], candidates[..., 1:], rtol=1e-5)
+    np.testing.assert_allclose(ravel(found.best), state.best, rtol=1e-5)
+    drawn, _ = METHODS[0].ask(METHODS[0].init(tree, jax.random.key(0)), jax.random.key(1))
+    assert jax.tree.map(jnp.shape, drawn) == {"a": (10, 1), "b": (10, 2, 1)}
+
+
+def test_a_candidate_that_diverged_counts_as_the_worst_finite_one():
+    method = METHODS[1]
+    candidates, state = method.ask(method.init(START, jax.random.key(0)), jax.random.key(1))
+    losses = jnp.arange(10.0)
+    spoilt = losses.at[9].set(jnp.nan).at[3].set(jnp.inf)
+    told = method.tell(state, candidates, spoilt, jax.random.key(2))
+    worst = losses.at[9].set(8.0).at[3].set(8.0)
+    expected = method.tell(state, candidates, worst, jax.random.key(2))
+    for one, other in zip(jax.tree.leaves(told), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def cliff(knots):
@@ -109,7 +127,7 @@ def test_knots_of_a_learning_rate_are_found_by_training():
     """Gradient descent on x^2 / 2, of which 8 steps at rate 1 leave nothing."""
 
     def train(knots):
-        return jnp.prod(1 - black_box.rates(knots, 8)) ** 2
+        return jnp.prod(1 - grids.from_knots(knots, 8)) ** 2
 
     state, _, _ = search(black_box.CmaEs(10, init_std=0.5), train, jnp.log(jnp.full(3, 0.05)))
     assert train(jnp.log(jnp.full(3, 0.05))) > 0.4

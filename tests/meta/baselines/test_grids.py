@@ -102,3 +102,12 @@ def test_losses_that_are_not_finite_are_never_best():
     assert grid.best(jnp.asarray([jnp.nan, -jnp.inf, 2.0])) == 2
     with pytest.raises(ValueError, match="none of the 3 losses"):
         grid.best(jnp.full(3, jnp.nan))
+
+
+def test_rates_go_through_their_knots_and_are_geometric_between():
+    knots = jnp.log(jnp.asarray([0.01, 0.1, 0.001]))
+    found = grids.from_knots(knots, 9)
+    np.testing.assert_allclose(found[jnp.asarray([0, 4, 8])], jnp.exp(knots), rtol=1e-5)
+    np.testing.assert_allclose(found[2], np.sqrt(0.01 * 0.1), rtol=1e-5)
+    np.testing.assert_allclose(found[1:5] / found[:4], 10**0.25, rtol=1e-4)
+    np.testing.assert_allclose(grids.from_knots(knots[:1], 5), 0.01, rtol=1e-5)

@@ -134,7 +134,7 @@ def test_parts_are_told_apart_and_misspelt_ones_named():
 )
 def test_the_outer_learning_rate_rises_and_falls_over_the_phase(settings, rates):
     """By plain descent: with a gradient of 1 and momentum the steps are sums of 0.9^k."""
-    tx = build.make_outer(config.OuterConfig("sgd", 1.0, **settings), 10)
+    tx = build.make_outer(config.MetaOptimizerConfig("sgd", 1.0, **settings), 10)
     state = tx.init(np.float32(0.0))
     for step, rate in enumerate(rates):
         move, state = tx.update(np.float32(1.0), state, np.float32(0.0))
@@ -143,11 +143,11 @@ def test_the_outer_learning_rate_rises_and_falls_over_the_phase(settings, rates)
 
 
 def test_gradients_are_clipped_before_the_outer_optimizer():
-    tx = build.make_outer(config.OuterConfig("sgd", 1.0, clip=2.0, clip_norm=2.5), 10)
+    tx = build.make_outer(config.MetaOptimizerConfig("sgd", 1.0, clip=2.0, clip_norm=2.5), 10)
     grads = np.array([3.0, -1.5], np.float32)
     move, _ = tx.update(grads, tx.init(grads), grads)
     np.testing.assert_allclose(move, [-2.0, 1.5], rtol=1e-5)
-    tx = build.make_outer(config.OuterConfig("sgd", 1.0, clip_norm=1.0), 10)
+    tx = build.make_outer(config.MetaOptimizerConfig("sgd", 1.0, clip_norm=1.0), 10)
     move, _ = tx.update(np.array([3.0, -4.0], np.float32), tx.init(grads), grads)
     np.testing.assert_allclose(move, [-0.6, 0.8], rtol=1e-5)
 
@@ -164,8 +164,8 @@ def test_gradients_are_clipped_before_the_outer_optimizer():
         (lambda: config.MetaTrainConfig("mlp", ()), "phases is empty"),
         (lambda: toys.settings(staleness=-1), "staleness is -1"),
         (lambda: toys.settings(checkpoint_every_s=0.0), "checkpoint_every_s must be above 0"),
-        (lambda: config.OuterConfig(warmup=1.0), "warmup is 1.0"),
-        (lambda: config.OuterConfig(clip=-1.0), "clip is -1.0"),
+        (lambda: config.MetaOptimizerConfig(warmup=1.0), "warmup is 1.0"),
+        (lambda: config.MetaOptimizerConfig(clip=-1.0), "clip is -1.0"),
         (lambda: config.CheckConfig("quadratic", 0), "num_steps is 0"),
         (lambda: config.EstimatorConfig(sigma=0.0), "sigma is 0.0"),
     ],

@@ -124,8 +124,10 @@ def test_training_on_ray_is_training_inline():
 
 
 THREE_PHASES = toys.settings(
-    toys.phase("rate", 3, train=("rate",), outer=config.OuterConfig("sgd", 0.1, clip=0.1)),
-    toys.phase("both", 2, outer=config.OuterConfig("adamw", 0.1, weight_decay=0.1, warmup=0.5)),
+    toys.phase("rate", 3, train=("rate",), outer=config.MetaOptimizerConfig("sgd", 0.1, clip=0.1)),
+    toys.phase(
+        "both", 2, outer=config.MetaOptimizerConfig("adamw", 0.1, weight_decay=0.1, warmup=0.5)
+    ),
     toys.phase("scaled", 3, train=("rate",), fields={"scale": 1.0}),
     meta_validation=(toys.CHECK,),
     validate_every=2,
@@ -149,7 +151,7 @@ def same_progress(one, other):
     """Whether all is equal, but for how long it took."""
     return all(
         toys.same(getattr(one, field.name), getattr(other, field.name))
-        for field in dataclasses.fields(meta_training.Progress)
+        for field in dataclasses.fields(meta_training.MetaTrainProgress)
         if field.name not in ("worker_s", "wall_s")
     )
 
@@ -166,13 +168,13 @@ def test_each_phase_moves_its_parts_alone(whole):
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(saved[-1].meta_params))
 
 
-def test_meta_validation_is_looked_at_in_time_and_its_best_is_kept(whole):
+def test_meta_validation_comes_in_time_and_its_best_is_kept(whole):
     ended, watcher = whole()
     # Every second update, and at the end of each phase.
     assert [update for update, _ in watcher.checks] == [0, 2, 3, 4, 5, 6, 8]
     scores = [figures["score"] for _, figures in watcher.checks]
     assert ended.best_score == min(scores)
-    assert ended.looked_at == 8
+    assert ended.checked_at == 8
     task = toys.Bowl()
     keys = jax.random.split(key(gradient_worker.CHECK, 0), 2)
     losses = [by_hand(task, ended.best, each) for each in keys]
@@ -229,7 +231,7 @@ def test_a_kill_between_an_update_and_its_look_loses_no_look(whole, moment):
     ]
     progress = toys.train(settings, meta_training.restore(settings, stored))
     ended, _ = whole()
-    assert (progress.looked_at, progress.best_score) == (ended.looked_at, ended.best_score)
+    assert (progress.checked_at, progress.best_score) == (ended.checked_at, ended.best_score)
     for name in ("meta_params", "best"):
         assert toys.same(dict(getattr(progress, name)), dict(getattr(ended, name)))
 
@@ -240,7 +242,7 @@ def test_an_interrupt_while_saving_leaves_what_was_reached(whole):
 
     watcher = toys.Watcher(interrupt_after=99)
     progress = toys.train(THREE_PHASES, watcher=watcher, save=save)
-    assert progress.update == 3 == progress.looked_at
+    assert progress.update == 3 == progress.checked_at
     assert same_progress(toys.train(THREE_PHASES, progress), whole()[0])
 
 
@@ -262,7 +264,7 @@ def test_a_gradient_that_cannot_be_computed_stops_it_with_the_reason():
         patch.setattr("veldt.tasks.families.distribution.draw", lambda *_: (Broken(),))
         with pools.make_pool(settings.pool, factory) as workers:
             progress = meta_training.begin(settings, None)
-            loop = meta_training.Training(settings, progress, workers, 1, toys.Watcher())
+            loop = meta_training.MetaTraining(settings, progress, workers, 1, toys.Watcher())
             with pytest.raises(errors.MetaTrainError, match=r"update 0, family 0.*no such bowl"):
                 loop.run(lambda progress: None)
     assert loop.progress.update == 0

@@ -20,7 +20,9 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
     subject = problem.Problem(SETTINGS)
     start = subject.meta_params
-    progress = loop.Progress(2, start, best=start, best_outcome=0.1, forward_runs=4.0, wall_s=1.0)
+    progress = loop.TuningProgress(
+        2, start, best=start, best_outcome=0.1, forward_runs=4.0, wall_s=1.0
+    )
     return folder, progress, compare(folder, progress)
 
 
@@ -92,7 +94,7 @@ def test_seeds_of_choosing_and_of_figures_are_apart():
     ],
 )
 def test_better_is_said_only_where_the_interval_is_above_zero(differences, said):
-    assert comparison.verdict(np.asarray(differences)).startswith(said)
+    assert comparison.conclusion(np.asarray(differences)).startswith(said)
 
 
 def test_no_rate_no_rivals(tmp_path):
@@ -107,8 +109,8 @@ def test_no_rate_no_rivals(tmp_path):
 def test_a_run_of_before_there_were_rivals_goes_on(tmp_path):
     settings = dataclasses.replace(SETTINGS, num_updates=1)
     result = run_tuning.run_tuning(settings, tmp_path)
-    assert result.rivals == comparison.read(tmp_path) != ()
+    assert result.compared == comparison.read(tmp_path) != ()
     assert "Was it worth it?" in report.render(tmp_path)
     path = tmp_path / "config.yaml"
     path.write_text(path.read_text().replace("compare: true\n", ""))
-    assert run_tuning.run_tuning(settings, tmp_path, resume=True).rivals == result.rivals
+    assert run_tuning.run_tuning(settings, tmp_path, resume=True).compared == result.compared

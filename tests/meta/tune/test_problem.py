@@ -167,8 +167,8 @@ def test_a_hollow_run_is_no_outcome():
 
     task = registry.load_task("digits_mlp")
     run = task_training.TaskTraining.of(make, 2, seeds=(0, 1), data=task)
-    outcome, why = problem.look(run, jnp.float32(1.0))
+    outcome, why = problem.run_once(run, jnp.float32(1.0))
     assert math.isnan(outcome) and "float32" in why
     assert math.isnan(problem.outcome(run, jnp.float32(1.0)))
-    outcome, why = problem.look(run, jnp.float32(1e-12))
+    outcome, why = problem.run_once(run, jnp.float32(1e-12))
     assert math.isfinite(outcome) and why == ""

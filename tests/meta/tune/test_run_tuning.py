@@ -10,7 +10,7 @@ import pytest
 from tests.meta import toys
 from veldt.meta import errors
 from veldt.meta.train import log
-from veldt.meta.tune import config, descent, problem, report, run_tuning
+from veldt.meta.tune import config, loop, problem, report, run_tuning
 from veldt.meta.tune.hyperparameters import Hyperparameter
 from veldt.tasks.common.errors import FileError
 
@@ -144,7 +144,7 @@ def test_a_misspelt_name_leaves_no_run_behind(tmp_path):
 @pytest.mark.parametrize("optimizer", ["adam", "signed", "normalised"])
 def test_no_number_changes_by_more_than_it_may(optimizer):
     outer = config.OuterConfig(optimizer, learning_rate=1.0, decay="constant", max_change=0.05)
-    tx = descent.make_outer(outer, 10)
+    tx = loop.make_outer(outer, 10)
     grads = {"a": np.float32([3.0, -1e-3]), "b": np.float32(0.0)}
     steps, _ = tx.update(grads, tx.init(grads), grads)
     assert max(np.abs(step).max() for step in steps.values()) == pytest.approx(0.05)

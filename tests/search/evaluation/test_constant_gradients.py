@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.search import fakes
+from tests.search import fakes, older_stores
 from veldt.search import objectives
 from veldt.search.config import finals_config
 from veldt.search.config.finals_config import PRICE, FinalsConfig, TuningConfig
@@ -21,7 +21,7 @@ from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.jobs import Outcome, RunResult, Status
 from veldt.search.evolution import job_records
 from veldt.search.finals import constant_tuning, final_runs, final_stages
-from veldt.search.finals.final_runs import GRADIENT, Contender
+from veldt.search.finals.final_runs import Contender
 from veldt.search.program import Program
 from veldt.search.runtime.encode import Capacity
 from veldt.search.storage import integrity
@@ -235,9 +235,9 @@ def test_a_gradient_is_taken_once_and_read_back_to_the_bit(store):
     assert [(job.proxy, job.seeds) for job in worker.jobs] == [
         (proxy, tuple(run.seed for run in RUNS if run.proxy == proxy)) for proxy in (0, 1)
     ]
-    rows = store.rows("SELECT task, num_steps, log_loss, status FROM evaluation ORDER BY task")
+    rows = store.rows("SELECT task, num_steps, score, status FROM gradient ORDER BY task")
     assert rows == [
-        {"task": task, "num_steps": PRICE * steps * 3, "log_loss": -1.5, "status": "ok"}
+        {"task": task, "num_steps": PRICE * steps * 3, "score": -1.5, "status": "ok"}
         for task, steps in (("digits_mlp", 30), ("quadratic", 50))
     ]
     assert integrity.problems(store) == before
@@ -267,7 +267,7 @@ def test_a_gradient_that_failed_on_one_task_is_none_and_not_tried_again(store, f
         assert found == Gradient(None, None, "rough")
     else:
         assert found == Outcome(status, None, message="late")
-    assert store.first("SELECT COUNT(*) FROM evaluation WHERE status = ?", (status.value,)) >= 1
+    assert store.first("SELECT COUNT(*) FROM gradient WHERE status = ?", (status.value,)) >= 1
 
 
 # ------------------------------------------------------------------------------ in the finals
@@ -310,13 +310,13 @@ def play(store, run_now):
 
 
 def kinds(jobs):
-    return [GRADIENT if isinstance(job, GradientJob) else job.purpose for job in jobs]
+    return ["gradient" if isinstance(job, GradientJob) else job.purpose for job in jobs]
 
 
 def test_finals_take_metagradients_and_go_on_after_any_job(store, tmp_path_factory):
     whole = Formula()
     (expected,) = play(store, whole)
-    one_step = [GRADIENT] * 2 + ["tuning"] * len(finals_config.STEP_FACTORS)
+    one_step = ["gradient"] * 2 + ["tuning"] * len(finals_config.STEP_FACTORS)
     assert kinds(whole.jobs) == ["select", "tuning", *one_step, *one_step, "final"]
     assert expected.select < whole.answer(whole.jobs[1]).fitness
     again = Formula()
@@ -330,3 +330,21 @@ def test_finals_take_metagradients_and_go_on_after_any_job(store, tmp_path_facto
             rest = Formula()
             assert play(other, rest) == [expected]
             assert kinds(cut.jobs + rest.jobs) == kinds(whole.jobs)
+
+
+@pytest.mark.parametrize("lifetime", [2, 7, 14])
+def test_finals_along_metagradients_begun_by_version_5_are_tuned_anew(
+    store, tmp_path_factory, lifetime
+):
+    """Its runs at one learning rate may be of other constants, so none of them is taken."""
+    (expected,) = play(store, whole := Formula())
+    directory = tmp_path_factory.mktemp("older")
+    with Store.create(directory) as other:
+        add_rule(other)
+        with pytest.raises(Killed):
+            play(other, Formula(lifetime))
+    older_stores.downgrade(directory, 5)
+    with Store.open(directory) as other:
+        rest = Formula()
+        assert play(other, rest) == [expected]
+        assert kinds(rest.jobs) == kinds(whole.jobs)[1:]  # All but the choice of a rate.

@@ -14,7 +14,7 @@ from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.evaluation import evaluator
 from veldt.search.evaluation.evaluator import EvaluatorFactory
 from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evaluation.jobs import EvalJob, Run, Status
+from veldt.search.evaluation.jobs import EvalJob, ProxyRun, Status
 from veldt.search.language import dataflow
 from veldt.search.program import Program
 from veldt.search.runtime import encode, optax_transform
@@ -37,7 +37,7 @@ def worker(factory):
 
 def job(rule, rate, seeds=(0,), hurdle=()):
     program = rule_sources.load_rule(rule) if "\n" not in rule else Program.parse(rule)
-    return EvalJob(Genotype(program, rate), tuple(Run(0, seed) for seed in seeds), hurdle)
+    return EvalJob(Genotype(program, rate), tuple(ProxyRun(0, seed) for seed in seeds), hurdle)
 
 
 @pytest.mark.parametrize("rule", ["sgd", "adamw", "lion", "adopt"])
@@ -134,7 +134,7 @@ def test_after_warming_up_a_job_compiles_nothing_and_gives_the_same(compilations
     compilations.clear()
     warm.warm_up()
     jobs = [
-        EvalJob(Genotype(rule_sources.load_rule(rule), 1e-2), (Run(0, 1), Run(1, 2)))
+        EvalJob(Genotype(rule_sources.load_rule(rule), 1e-2), (ProxyRun(0, 1), ProxyRun(1, 2)))
         for rule in ("adamw", "lion", "adopt")
     ]
     outcomes = [warm(job) for job in jobs]

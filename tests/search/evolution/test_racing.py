@@ -17,7 +17,7 @@ from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.evaluation import fingerprint, probe
 from veldt.search.evaluation.evaluator import Evaluator
 from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evaluation.jobs import EvalJob, Run, RunResult, Status
+from veldt.search.evaluation.jobs import EvalJob, ProxyRun, RunResult, Status
 from veldt.search.evolution import founders, racing
 from veldt.search.evolution.engine import Evolution
 from veldt.search.evolution.racing import Control, Race, Role
@@ -198,7 +198,7 @@ class CurveLoop:
 def test_the_worker_stops_a_run_at_the_lower_of_hurdle_and_race():
     worker = Evaluator([CurveLoop(), CurveLoop()])
     genotype = Genotype(Program.parse("def f(w, g):\n    return g\n"), 0.1)
-    runs = (Run(0, 0), Run(1, 0))
+    runs = (ProxyRun(0, 0), ProxyRun(1, 0))
     free = worker(EvalJob(genotype, runs))
     curves = tuple(result.log_losses for result in free.runs)
     totals = racing.running_totals(curves)

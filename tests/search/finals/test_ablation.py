@@ -103,7 +103,7 @@ def test_bad_input_is_a_clear_error(options, message):
 
 
 def test_training_scores_are_those_of_the_evaluator_on_the_same_runs():
-    runs = (jobs.Run(0, 3), jobs.Run(0, 4))
+    runs = (jobs.ProxyRun(0, 3), jobs.ProxyRun(0, 4))
     asked = []
 
     def evaluate(job):

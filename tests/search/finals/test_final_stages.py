@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.search import fakes
+from tests.search import fakes, older_stores
 from veldt.search.config.finals_config import FinalsConfig, StageConfig, TuningConfig
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
@@ -352,6 +352,34 @@ def test_a_tuned_rule_is_what_the_figures_are_of_and_is_read_back(store):
     again = Trainer(from_constants)
     assert play(store, again, config=TUNED) == entries
     assert not again.jobs
+
+
+@pytest.mark.parametrize("lifetime", [20, 60, 139])
+def test_finals_of_a_store_of_version_5_go_on_where_they_stopped(store, tmp_path, lifetime):
+    """Its runs have no constants: the learning rates tell which they are."""
+    expected = play(store, whole := Trainer(from_constants), config=TUNED)
+    older = tmp_path / "older"
+    older.mkdir()
+    trainer = Trainer(from_constants)
+
+    def dies(runs):
+        for result in trainer(runs):
+            if len(trainer.jobs) > lifetime:
+                trainer.jobs.pop()
+                raise Killed
+            yield result
+
+    with Store.create(older) as other:
+        with other.transaction():
+            for candidate, row in RULES.items():
+                add(other, candidate, *row)
+        with pytest.raises(Killed):
+            play(other, dies, config=TUNED)
+    older_stores.downgrade(older, 5)
+    with Store.open(older) as other:
+        assert play(other, trainer, config=TUNED) == expected
+        assert hall_entries.read_entries(other) == expected
+    assert len(trainer.jobs) == len(whole.jobs)
 
 
 # ------------------------------------------------------------------------------ the funnel

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.search import fakes
+from tests.search import fakes, older_stores
 from tests.web import Page
 from veldt.search.config.finals_config import FinalsConfig, TuningConfig
 from veldt.search.errors import SearchError, StoreError
@@ -363,11 +363,7 @@ def test_the_work_is_told_with_its_cost(run_copy):
 
 
 def test_a_run_of_version_1_has_a_report(run_copy):
-    for table in ("checksum", "sitting", "worker", "pool_event", "finals"):
-        query(run_copy, f"DROP TABLE {table}")
-    query(run_copy, "DROP INDEX proposal_structure")
-    query(run_copy, "ALTER TABLE evaluation DROP COLUMN message")
-    query(run_copy, "UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    older_stores.downgrade(run_copy, 1)
     text = search_report.render(run_copy)
     assert_self_contained(text)
     assert "kept no record of it" in Page(text).text and "Hall of fame" in text

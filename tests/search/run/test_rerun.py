@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from tests.search import fakes
+from tests.search import fakes, older_stores
 from veldt.search.config import search_config
 from veldt.search.config.evolution_config import MutationConfig, RacingConfig
 from veldt.search.config.finals_config import FinalsConfig
@@ -163,15 +163,14 @@ def test_a_stored_config_is_the_config(tmp_path):
     assert search_config.read_stored(plain, "store") == config
 
 
-def test_a_run_of_the_store_version_before_is_found_again(troubled, tmp_path):
+@pytest.mark.parametrize("version", [3, 5])
+def test_a_run_of_an_older_store_version_is_found_again(troubled, tmp_path, version):
     directory = tmp_path / "run"
     directory.mkdir()
     with sqlite3.connect(troubled / FILE_NAME) as old, sqlite3.connect(directory / FILE_NAME) as to:
         old.backup(to)
     old.close(), to.close()
-    query(directory, "DROP TABLE checksum")
-    query(directory, "DROP TABLE race")
-    query(directory, "UPDATE meta SET value = '3' WHERE key = 'schema_version'")
+    older_stores.downgrade(directory, version)
     assert rerun.replay(directory, tmp_path / "again") == []
 
 

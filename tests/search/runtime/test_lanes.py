@@ -18,7 +18,7 @@ from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.config.search_config import MutationConfig, SearchConfig
 from veldt.search.evaluation.evaluator import EvaluatorFactory
 from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evaluation.jobs import EvalJob, Run, Status
+from veldt.search.evaluation.jobs import EvalJob, ProxyRun, Status
 from veldt.search.language import dataflow
 from veldt.search.language.ops import INTERPRETED, OPS
 from veldt.search.language.roles import Roles
@@ -249,7 +249,7 @@ def key(outcome):
 
 def test_outcomes_are_those_of_single_runs():
     def job(text, rate, seeds=(0, 1), hurdle=()):
-        runs = tuple(Run(0, seed) for seed in seeds)
+        runs = tuple(ProxyRun(0, seed) for seed in seeds)
         return EvalJob(Genotype(Program.parse(text), rate), runs, hurdle)
 
     too_low = ((9.0, -9.0, 9.0),)
@@ -287,7 +287,7 @@ def test_outcomes_are_those_of_single_runs():
 @pytest.mark.slow
 def test_what_is_compiled_by_itself_stands_beside_lanes():
     text = "def f(w, g):\n    return arctan(g)\n"
-    job = EvalJob(Genotype(Program.parse(text), 1e-2), (Run(0, 0),))
+    job = EvalJob(Genotype(Program.parse(text), 1e-2), (ProxyRun(0, 0),))
     assert key(worker(LANES)(job)) == key(worker(1)(job))
 
 

@@ -134,6 +134,10 @@ CHANGES = {
         ["UPDATE evaluation SET status = 'timeout' WHERE candidate = 0 AND purpose = 'fitness'"],
         "a training run has a score if and only if its status is ok; not so of candidate 0",
     ),
+    "a metagradient without its score": (
+        ["INSERT INTO gradient VALUES (0, '', 't', '[0]', 0.1, 'ok', NULL, '[1.0]', '', 1, 0.1)"],
+        "a metagradient is stored if and only if its status is ok; not so of candidate 0",
+    ),
     "a challenge lost": (
         ["DELETE FROM challenge WHERE id = 1"],
         "challenges are numbered from 0 without a gap; wrong from number 1",

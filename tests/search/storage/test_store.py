@@ -8,8 +8,9 @@ import sqlite3
 
 import pytest
 
+from tests.search import older_stores
 from veldt.search.errors import StoreError
-from veldt.search.storage import schema
+from veldt.search.storage import checksums, schema
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.common.errors import FileError
 
@@ -23,6 +24,17 @@ CANDIDATE = {
     "message": "",
 }
 
+
+RUN = {
+    "candidate": 0,
+    "purpose": "fitness",
+    "task": "digits_mlp",
+    "status": "ok",
+    "loss": 0.5,
+    "log_loss": -1.0,
+    "num_steps": 10,
+    "wall_s": 0.1,
+}
 
 # The tables as version 1 made them.
 VERSION_1 = """
@@ -270,28 +282,69 @@ def test_a_store_of_version_1_is_brought_up_to_date_when_opened_for_writing(vers
         assert store.first("SELECT COUNT(*) FROM candidate") == 2
 
 
-def test_a_store_of_version_3_is_brought_up_to_date(tmp_path):
+@pytest.mark.parametrize("version", range(1, schema.SCHEMA_VERSION))
+def test_a_store_of_an_older_version_is_brought_up_to_date(tmp_path, version):
+    runs = [RUN | {"seed": seed, "learning_rate": 0.1 * seed} for seed in range(3)]
     with Store.create(tmp_path) as store, store.transaction():
         new = shape(store)
         add(store, 0)
-    connection = sqlite3.connect(tmp_path / FILE_NAME)
-    connection.execute("DROP TABLE checksum")
-    connection.execute("DROP TABLE race")
-    connection.execute("UPDATE meta SET value = '3' WHERE key = 'schema_version'")
-    connection.commit()
-    connection.close()
-    with Store.open(tmp_path, read_only=True) as store:
-        assert store.version == 3
+        for run in runs:
+            store.insert("evaluation", **run)
+    older_stores.downgrade(tmp_path, version)
+    for read_only in (True, False):
+        with Store.open(tmp_path, read_only=read_only) as store:
+            assert store.version == (version if read_only else schema.SCHEMA_VERSION)
+            assert shape(store) == new
+            assert store.first("SELECT fitness FROM candidate") == -1.0
+            assert [run | row for run, row in zip(runs, evaluations(store), strict=True)] == runs
     with Store.open(tmp_path) as store:
-        assert store.version == schema.SCHEMA_VERSION and shape(store) == new
-        assert store.first("SELECT COUNT(*) FROM candidate") == 1
+        assert checksums.wrong(store._connection) == ""
 
 
-def test_a_store_of_version_1_is_read_as_it_is(version_1):
+def evaluations(store):
+    return store.rows("SELECT candidate, purpose, seed, learning_rate, log_loss FROM evaluation")
+
+
+def test_metagradients_of_version_5_get_a_table_of_their_own(tmp_path):
+    gradient = {"candidate": 0, "constants": "", "task": "digits_mlp", "learning_rate": 0.1}
+    gradient |= {"num_steps": 7, "wall_s": 0.5}
+    taken = {"seeds": "[2000000, 2000001]", "status": "ok", "score": -1.5}
+    taken |= {"gradient": "[0.5, -2.0]", "message": "fine"}
+    refused = {"seeds": "[2000000]", "status": "rejected", "score": None}
+    refused |= {"gradient": None, "message": "rough"}
+    late = refused | {"learning_rate": 0.2, "status": "timeout", "message": "late"}
+    with Store.create(tmp_path) as store, store.transaction():
+        add(store, 0)
+        for each in (taken, refused, late):
+            store.insert("gradient", **(gradient | each))
+        wanted = store.rows("SELECT * FROM gradient")
+    older_stores.downgrade(tmp_path, 5)
+    with Store.open(tmp_path) as store:
+        assert store.rows("SELECT * FROM gradient") == wanted
+        assert evaluations(store) == []
+
+
+def test_an_older_store_that_is_read_stays_as_it_is(version_1):
     before = (version_1 / FILE_NAME).read_bytes()
     with Store.open(version_1, read_only=True) as store:
         assert store.version == 1
         assert store.first("SELECT fitness FROM candidate") == -1.0
+        assert store.rows("SELECT loss, message FROM evaluation") == [{"loss": 0.5, "message": ""}]
+        with pytest.raises(StoreError, match="cannot be written"), store.transaction():
+            add(store, 1)
+    assert (version_1 / FILE_NAME).read_bytes() == before
+
+
+def test_an_older_store_that_cannot_be_brought_up_to_date_is_refused(version_1):
+    connection = sqlite3.connect(version_1 / FILE_NAME)
+    gradient = "(0, 'gradient', 'digits_mlp', 0, 0.1, 'ok', NULL, -1, 10, 0.1)"
+    connection.execute(f"INSERT INTO evaluation VALUES {gradient}")
+    connection.commit()
+    connection.close()
+    before = (version_1 / FILE_NAME).read_bytes()
+    for read_only in (True, False):
+        with pytest.raises(StoreError, match="what version 1 did not write"):
+            Store.open(version_1, read_only=read_only)
     assert (version_1 / FILE_NAME).read_bytes() == before
 
 
@@ -300,8 +353,11 @@ def test_a_migration_that_is_cut_short_leaves_version_1(version_1, monkeypatch):
     with pytest.raises(StoreError, match="cannot be written"):
         Store.open(version_1)
     monkeypatch.undo()
-    with Store.open(version_1, read_only=True) as store:
-        assert store.version == 1 and "message" not in str(shape(store)[0]["evaluation"])
+    connection = sqlite3.connect(version_1 / FILE_NAME)
+    assert connection.execute("SELECT value FROM meta").fetchall() == [("1",)]
+    columns = connection.execute("SELECT name FROM pragma_table_info('evaluation')").fetchall()
+    connection.close()
+    assert ("message",) not in columns
     Store.open(version_1).close()
 
 

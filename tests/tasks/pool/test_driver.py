@@ -43,7 +43,7 @@ class Engine:
             return driver_lib.Stop()
         if self.state % 4 == 0:
             return driver_lib.Ready(self.state)
-        return driver_lib.Run((self.state % 1000, self.sleeps.random() * 2e-3))
+        return driver_lib.NamedJob((self.state % 1000, self.sleeps.random() * 2e-3))
 
     def tell(self, index, outcome):
         if isinstance(outcome, driver_lib.Ready):
@@ -52,7 +52,7 @@ class Engine:
             told = (outcome.status.value, outcome.value, outcome.message.split("\n")[0])
         if self.run_now is not None and index % 3 == 0:
             payloads = [(self.state % 10 * 7, 1e-3), (7, 0.0)]
-            extra = self.run_now([driver_lib.Run(payload) for payload in payloads])
+            extra = self.run_now([driver_lib.NamedJob(payload) for payload in payloads])
             told += tuple(r.value for r in extra)
         self.log.append(("tell", index, told))
         # Python's own hash of a tuple of strings is salted per process; this is not.
@@ -97,7 +97,7 @@ def test_numbers_go_on_from_start():
 
     def ask(index):
         asked.append(index)
-        return driver_lib.Stop() if index == 13 else driver_lib.Run((index, 0.0))
+        return driver_lib.Stop() if index == 13 else driver_lib.NamedJob((index, 0.0))
 
     with inline.InlinePool(Dawdler) as pool:
         driver = driver_lib.OrderedDriver(pool, window=2, start=11)
@@ -122,7 +122,7 @@ def test_workers_are_kept_busy_beyond_a_slow_head():
     with inline.InlinePool(lambda: worker, 2) as pool:
         driver = driver_lib.OrderedDriver(pool, window=8)
         driver.run(
-            lambda index: driver_lib.Run(index) if index < 8 else driver_lib.Stop(),
+            lambda index: driver_lib.NamedJob(index) if index < 8 else driver_lib.Stop(),
             lambda index, outcome: told.append((index, outcome.status.value)),
         )
     assert told == [(i, "ok") for i in range(8)]
@@ -133,7 +133,7 @@ def test_run_now_keeps_the_order_of_its_payloads():
     with inline.InlinePool(Dawdler, 4) as pool:
         driver = driver_lib.OrderedDriver(pool, window=1)
         payloads = [(i, 0.004 - i * 1e-3) for i in range(4)]
-        results = list(driver.run_now([driver_lib.Run(payload) for payload in payloads]))
+        results = list(driver.run_now([driver_lib.NamedJob(payload) for payload in payloads]))
         assert list(driver.run_now([])) == []
     assert [r.value for r in results] == [0, 10, 20, None]
     assert results[3].message.startswith("ValueError: bad 3")
@@ -172,7 +172,7 @@ def test_extra_jobs_never_flood_the_pool(capacity):
     pool = Counting(capacity)
     driver = driver_lib.OrderedDriver(pool, window=3)
     taken = []
-    for result in driver.run_now([driver_lib.Run(i) for i in range(20)]):
+    for result in driver.run_now([driver_lib.NamedJob(i) for i in range(20)]):
         # Of those not needed yet, some may have been done before their turn.
         assert len(pool.open) <= max(capacity, 1)
         taken.append(result.value)
@@ -189,10 +189,10 @@ def test_the_window_s_jobs_do_not_count_against_extra_ones():
         told.append((index, outcome.value))
         if index == 0:
             assert [
-                r.value for r in driver.run_now([driver_lib.Run(10 + i) for i in range(6)])
+                r.value for r in driver.run_now([driver_lib.NamedJob(10 + i) for i in range(6)])
             ] == [*range(10, 16)]
 
-    driver.run(lambda i: driver_lib.Run(i) if i < 5 else driver_lib.Stop(), tell)
+    driver.run(lambda i: driver_lib.NamedJob(i) if i < 5 else driver_lib.Stop(), tell)
     assert told == [(i, i) for i in range(5)]
     assert pool.most <= 3 + 2
 
@@ -200,18 +200,52 @@ def test_the_window_s_jobs_do_not_count_against_extra_ones():
 def test_labels_travel_with_the_jobs():
     pool = Counting(2)
     driver = driver_lib.OrderedDriver(pool, window=2)
-    asked = iter([driver_lib.Run(1, "candidate 1"), driver_lib.Stop()])
+    asked = iter([driver_lib.NamedJob(1, "candidate 1"), driver_lib.Stop()])
     driver.run(lambda index: next(asked), lambda index, outcome: None)
-    list(driver.run_now([driver_lib.Run(2, "final: lion")]))
+    list(driver.run_now([driver_lib.NamedJob(2, "final: lion")]))
     assert [job.label for job in pool.jobs] == ["candidate 1", "final: lion"]
 
 
 def test_the_pool_is_watched_while_a_result_is_awaited():
     pool, seen = Counting(1, late=3), []
     driver = driver_lib.OrderedDriver(pool, window=1, watch=lambda: seen.append(pool.waits))
-    driver.run(lambda i: driver_lib.Run(i) if i < 2 else driver_lib.Stop(), lambda i, outcome: None)
-    list(driver.run_now([driver_lib.Run(2)]))
+    driver.run(
+        lambda i: driver_lib.NamedJob(i) if i < 2 else driver_lib.Stop(), lambda i, outcome: None
+    )
+    list(driver.run_now([driver_lib.NamedJob(2)]))
     assert seen == [1, 2, 3, 5, 6, 7, 9, 10, 11]
+
+
+def test_results_are_taken_in_any_order_and_seen_as_they_come():
+    pool, seen, watched = Counting(9, late=1), [], []
+    jobs = driver_lib.PoolJobs(pool, arrived=lambda result: seen.append(result.value))
+    numbers = [jobs.submit(driver_lib.NamedJob(10 + i, f"job {i}")) for i in range(4)]
+    assert numbers == [0, 1, 2, 3] and pool.jobs[2].label == "job 2"
+    assert jobs.take(1, lambda: watched.append(pool.waits)).value == 11
+    assert seen == [13, 12, 11] and watched == [1, 3, 5]  # The pool ends the last one first.
+    assert jobs.has(2) and jobs.has(3) and not jobs.has(0) and not jobs.has(1)
+    assert [jobs.take(number).value for number in (3, 0, 2)] == [13, 10, 12]
+    assert not pool.open and not any(map(jobs.has, numbers))
+
+
+def test_what_is_raised_at_an_arrival_comes_through():
+    def refuse(result):
+        raise RuntimeError(f"not {result.value}")
+
+    jobs = driver_lib.PoolJobs(Counting(9), arrived=refuse)
+    first = jobs.submit(driver_lib.NamedJob("a"))
+    jobs.submit(driver_lib.NamedJob("b"))
+    with pytest.raises(RuntimeError, match="not b"):
+        jobs.take(first)
+
+
+def test_results_come_as_they_are_done_until_there_are_no_more():
+    with inline.InlinePool(Dawdler, 3) as pool:
+        jobs = driver_lib.PoolJobs(pool)
+        for i in range(6):
+            jobs.submit(driver_lib.NamedJob((i, 0.01 if i == 0 else 0.0)))
+        found = {result.id: result.value for result in jobs.as_completed()}
+    assert found == {0: 0, 1: 10, 2: 20, 3: None, 4: 40, 5: 50}
 
 
 def test_errors_of_the_engine_come_through():
@@ -221,11 +255,11 @@ def test_errors_of_the_engine_come_through():
     with inline.InlinePool(Dawdler, 2) as pool:
         driver = driver_lib.OrderedDriver(pool, window=4)
         with pytest.raises(RuntimeError, match="engine broke at 0"):
-            driver.run(lambda index: driver_lib.Run((index, 0.0)), tell)
+            driver.run(lambda index: driver_lib.NamedJob((index, 0.0)), tell)
         assert driver.num_told == 0
     with inline.InlinePool(Dawdler) as pool:
         driver = driver_lib.OrderedDriver(pool, window=4)
-        with pytest.raises(TypeError, match="expected Run, Ready or Stop"):
+        with pytest.raises(TypeError, match="expected NamedJob, Ready or Stop"):
             driver.run(lambda index: index, tell)
         with pytest.raises(ValueError, match="window is 0"):
             driver_lib.OrderedDriver(pool, window=0)
@@ -243,7 +277,7 @@ def test_ctrl_c_never_leaves_a_half_told_result(num_workers, where):
         if where == "ask" and index == 4:
             interrupt()
         asked.append(index)
-        return driver_lib.Run((index, 0.0))
+        return driver_lib.NamedJob((index, 0.0))
 
     def tell(index, outcome):
         if index == 3 and where == "tell":
@@ -251,7 +285,7 @@ def test_ctrl_c_never_leaves_a_half_told_result(num_workers, where):
         if index == 3 and where == "run_now":
             timer = threading.Timer(0.01, interrupt)
             timer.start()
-            (result,) = driver.run_now([driver_lib.Run((20, 0.05))])
+            (result,) = driver.run_now([driver_lib.NamedJob((20, 0.05))])
             assert result.value == 200
             timer.join()
         told.append(index)
@@ -281,7 +315,7 @@ def test_a_second_ctrl_c_is_not_held_back(monkeypatch):
     with inline.InlinePool(Dawdler) as pool:
         driver = driver_lib.OrderedDriver(pool, window=1)
         with pytest.raises(KeyboardInterrupt):
-            driver.run(lambda index: driver_lib.Run((index, 0.0)), tell)
+            driver.run(lambda index: driver_lib.NamedJob((index, 0.0)), tell)
     assert reached == []
     assert driver.num_told == 0
 
@@ -293,7 +327,7 @@ def test_ctrl_c_while_waiting_is_raised_at_once():
     driver = driver_lib.OrderedDriver(pool, window=2)
     threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        driver.run(driver_lib.Run, lambda index, outcome: told.append(index))
+        driver.run(driver_lib.NamedJob, lambda index, outcome: told.append(index))
     assert not release.is_set()
     assert (told, driver.num_asked, driver.num_told) == ([], 2, 0)
     release.set()

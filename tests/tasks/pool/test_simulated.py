@@ -222,7 +222,7 @@ def test_a_thousand_workers_tell_the_same_as_one():
             # Depends on all that has been told: an order that changed would change the payloads.
             if index == 3000:
                 return driver.Stop()
-            return driver.Run((sum(known[-3:]) * 31 + index) % 1009)
+            return driver.NamedJob((sum(known[-3:]) * 31 + index) % 1009)
 
         def tell(index, result):
             known.append(result.value or 0)

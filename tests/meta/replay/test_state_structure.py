@@ -10,7 +10,7 @@ from flax import nnx
 
 import veldt
 from veldt.meta import errors
-from veldt.meta.replay import structure
+from veldt.meta.replay import states
 
 Pair = collections.namedtuple("Pair", ["first", "second"])
 ONE = jnp.ones(())
@@ -28,9 +28,9 @@ ONE = jnp.ones(())
     ],
 )
 def test_the_first_difference_is_named(given, came, said):
-    found = structure.difference(jax.tree.structure(given), jax.tree.structure(came))
+    found = states.difference(jax.tree.structure(given), jax.tree.structure(came))
     assert said in found and "PyTreeDef" not in found and len(found) < 200
-    assert structure.difference(jax.tree.structure(given), jax.tree.structure(given)) == ""
+    assert states.difference(jax.tree.structure(given), jax.tree.structure(given)) == ""
 
 
 def training(make_tx):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.meta.replay import trainings
-from veldt.meta.replay import backward, forward_mode, plans, storage
+from veldt.meta.hypergradient import forward_mode
+from veldt.meta.replay import backward, plans, storage
 
 
 def both(run, z, num_steps):
