@@ -124,6 +124,8 @@ class Checkpoints:
             if wanted is not None and wanted != _digest(arrays, plain):
                 raise ValueError("what it holds is not what was written (its digest is wrong)")
             form, config = int(plain.get("form", 1)), plain.get("config")
+            if form > FORM:
+                raise ValueError(f"a newer veldt wrote it (form {form}; this one reads {FORM})")
             empty = {
                 name: np.zeros(shape, dtype) for name, (dtype, shape) in plain["empty"].items()
             }

@@ -23,7 +23,8 @@ from veldt.search.errors import SearchError
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.program import Program
 from veldt.search.storage import hall_entries
-from veldt.search.storage.store import FILE_NAME, Store
+from veldt.search.storage.store import Store
+from veldt.tasks.common.disk import run_directory
 
 META_KEY: Final = "founders"
 """Under which the store has them."""
@@ -93,7 +94,7 @@ def read(meta: Mapping[str, str], config: SearchConfig) -> tuple[Founder, ...]:
 def _of(config: SearchConfig, one: FounderConfig) -> list[Founder]:
     """The founders that an entry of the config stands for."""
     directory = Path(one.rule)
-    if one.rule in rule_sources.RULE_NAMES or not (directory / FILE_NAME).is_file():
+    if one.rule in rule_sources.RULE_NAMES or run_directory.kind_of(directory) != "search":
         rate = one.learning_rate
         if rate is None and rule_sources.read_found(one.rule) is None:
             rate = config.learning_rate

@@ -127,6 +127,13 @@ def test_damaged_content_is_named(tmp_path):
 # ------------------------------------------------------------------------------ older versions
 
 
+def test_one_of_a_newer_form_is_refused(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    monkeypatch.setattr(checkpoint, "FORM", checkpoint.FORM - 1)
+    with pytest.raises(errors.MetaTrainError, match="a newer veldt wrote it"):
+        restore(tmp_path)
+
+
 def test_names_of_older_checkpoints_become_a_tree():
     tree = checkpoint._as_tree({name: np.asarray(array) for name, array in NAMED.items()})
     wanted = jax.tree.map(np.asarray, ARRAYS)

@@ -12,7 +12,7 @@ import typing
 import pytest
 
 from veldt import config as config_lib
-from veldt.meta.train import build, config, report
+from veldt.meta.train import build, config
 from veldt.meta.train import run_meta_training as meta_run
 from veldt.meta.tune import config as tune_config
 from veldt.meta.tune import run_tuning as tune_run
@@ -210,4 +210,4 @@ def test_a_module_that_has_moved_is_the_same(tmp_path):
 
 def test_every_objective_is_built_and_named():
     allowed = typing.get_args(typing.get_type_hints(config.EstimatorConfig)["objective"])
-    assert set(report._OBJECTIVES) == set(build._OBJECTIVES) == set(allowed)
+    assert set(config.OBJECTIVES) == set(build._OBJECTIVES) == set(allowed)
