@@ -221,8 +221,8 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_end(whole, moments):
 
 
 @pytest.mark.parametrize("moment", [3, 5, 8])
-def test_a_kill_between_an_update_and_its_look_loses_no_look(whole, moment):
-    """The state of a checkpoint taken in time, just before the look at the end of a phase."""
+def test_a_kill_between_an_update_and_its_meta_validation_loses_none(whole, moment):
+    """A checkpoint was taken just before the meta-validation at the end of a phase."""
     kept = []
     settings = dataclasses.replace(THREE_PHASES, checkpoint_every_s=1e-9)
     toys.train(settings, save=lambda progress: kept.append(meta_training.store(progress)))
