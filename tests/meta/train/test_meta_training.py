@@ -12,7 +12,7 @@ import optax
 import pytest
 from hypothesis import strategies
 
-from tests.meta import toys
+from tests.meta import meta_trainer, toys
 from veldt.meta import errors
 from veldt.meta.estimators import antithetic, truncated_es
 from veldt.meta.problems import meta_loss, task_problem
@@ -45,7 +45,7 @@ def test_without_staleness_it_is_a_meta_trainer_driven_by_hand():
     settings = toys.settings(toys.phase(num_updates=5))
     watcher = toys.Watcher()
     ended = toys.train(settings, watcher=watcher)
-    trainer = outer_step.MetaTrainer(estimators(), optax.adam(0.1))
+    trainer = meta_trainer.MetaTrainer(estimators(), optax.adam(0.1))
     start = toys.Rate().init(key(gradient_worker.INIT))
     state = trainer.init(start, key(gradient_worker.BEGIN, 0, 0))
     num_steps = 0
