@@ -33,7 +33,10 @@ HyperState: TypeAlias = Any
 
 
 class BilevelProblem(pytree.Pytree, abc.ABC):
-    """A training loss and a validation loss of the same parameters. Subclasses are final frozen dataclasses."""
+    """A training loss and a validation loss of the same parameters.
+
+    Subclasses are final frozen dataclasses.
+    """
 
     @abc.abstractmethod
     def train_loss(self, params: types.Params, hyper: HyperParams) -> types.Scalar:
