@@ -55,7 +55,7 @@ class Decays(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """What a gradient is multiplied by to divide it by its factored root mean square.
+    """Factors that divide a gradient by its factored root mean square.
 
     Attributes:
       row: [D, ...], broadcasts against [D, N...]; the whole factor for rank 1.

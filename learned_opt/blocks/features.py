@@ -20,7 +20,7 @@ from veldt.learned_opt.blocks import accumulators, reductions, tensors
 
 
 class Known(NamedTuple):
-    """What is known of a tensor at a step; of rank 1 or more."""
+    """Everything known of a tensor at a step; of rank 1 or more."""
 
     grad: jax.Array  # [N...]
     param: jax.Array  # [N...]

@@ -17,7 +17,7 @@ Linear: TypeAlias = dict[str, jax.Array]
 
 
 class LstmState(NamedTuple):
-    """What an LSTM carries, each [..., hidden]."""
+    """The state of an LSTM, each [..., hidden]."""
 
     hidden: jax.Array
     cell: jax.Array

@@ -48,7 +48,7 @@ def multiplicative(hypergradient_rate: float | jax.Array) -> RateRule:
 
 
 class HypergradientState(NamedTuple):
-    """What `scale_by_hypergradient` keeps."""
+    """State of `scale_by_hypergradient`."""
 
     learning_rate: jax.Array  # shape=(), α of the last step.
     direction: optax.Updates  # u of the last step, shaped as the parameters.

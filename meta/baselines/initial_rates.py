@@ -33,7 +33,7 @@ def step_law_batch_size(num_tokens: float) -> float:
 @final
 @dataclasses.dataclass(frozen=True)
 class AdamSettings:
-    """What the square-root rule scales.
+    """Settings of Adam that the square-root rule scales.
 
     Attributes:
       learning_rate: η.
@@ -85,7 +85,7 @@ and embeddings), both, the inputs alone (the readout)."""
 @final
 @dataclasses.dataclass(frozen=True)
 class MupMultipliers:
-    """What muP multiplies the settings of a base width by.
+    """Multipliers of the settings of a base width, by muP.
 
     Attributes:
       init_std: Multiplier of the standard deviation that a tensor is initialized with.

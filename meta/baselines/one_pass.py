@@ -30,7 +30,7 @@ from veldt.tasks.common import types
 
 @flax.struct.dataclass
 class OnePassState:
-    """Where a training and its tuning stand.
+    """The state of a training and of its tuning.
 
     Attributes:
       params: w.

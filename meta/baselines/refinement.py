@@ -58,7 +58,7 @@ def median_filter(values: np.ndarray, smoothing: float) -> np.ndarray:
 
 
 class GradientNormState(NamedTuple):
-    """What `record_gradient_norms` keeps."""
+    """State of `record_gradient_norms`."""
 
     step: jax.Array  # shape=(), dtype=jnp.int32.
     norms: jax.Array  # shape=(num_steps,), of the steps done; zero for those to come.

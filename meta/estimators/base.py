@@ -35,7 +35,7 @@ EstimatorState: TypeAlias = Any
 
 @flax.struct.dataclass
 class Metrics:
-    """What an estimate went by.
+    """Figures of an estimate.
 
     Attributes:
       meta_loss: Mean over those particles where it was finite, float []; NaN if it was nowhere.

@@ -15,7 +15,7 @@ from veldt.tasks.common import types
 
 @flax.struct.dataclass
 class Totals:
-    """What a window of each particle counts, per step.
+    """Losses of a window of each particle, per step.
 
     Attributes:
       before: Totals of the run that was under way, float [..., P].
@@ -36,7 +36,7 @@ def begin(
     """Begin a stream of runs for each side of each particle; the key is consumed.
 
     Args:
-      problem: What is run.
+      problem: Inner problem that is run.
       meta_params: Meta-parameters of each stream's first run, leaves [S, P, ...]; the S sides share
         everything else.
       key: Key of all streams.
@@ -70,7 +70,7 @@ def unroll_pairs(
     """Go on for a window with both sides of every particle, in one loop.
 
     Args:
-      problem: What is run.
+      problem: Inner problem that is run.
       objective: What a run is worth.
       meta_params: Leaves [2, P, ...].
       runs: Leaves [2, P, ...], or [P, ...] if shared.
@@ -144,7 +144,7 @@ def full_losses(
     nothing; it cannot be differentiated in reverse.
 
     Args:
-      problem: What is run.
+      problem: Inner problem that is run.
       objective: What a run is worth.
       meta_params: Leaves [N, ...].
       runs: Runs from `inner_problem.begin`, leaves [N, ...].

@@ -23,7 +23,7 @@ from veldt.tasks.common import types
 
 @flax.struct.dataclass
 class AlternatingState:
-    """Where alternating descent stands.
+    """The state of alternating descent.
 
     Attributes:
       params: w.
@@ -43,7 +43,7 @@ class AlternatingState:
 @final
 @dataclasses.dataclass(frozen=True)
 class AlternatingDescent(bilevel.HyperOptimizer):
-    """Train `num_train_steps` steps, then step the hyperparameters once.
+    """Alternating descent: `num_train_steps` steps of training, then one of the hyperparameters.
 
     Attributes:
       tx: Transform that trains the parameters.

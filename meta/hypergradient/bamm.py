@@ -31,7 +31,7 @@ from veldt.tasks.common import types
 
 @flax.struct.dataclass
 class BammState:
-    """Where the three variables stand.
+    """The state of the three variables.
 
     Attributes:
       params: w.

@@ -33,7 +33,10 @@ HyperState: TypeAlias = Any
 
 
 class BilevelProblem(pytree.Pytree, abc.ABC):
-    """What is trained and what it is judged on. Subclasses are final frozen dataclasses."""
+    """A training loss and a validation loss of the same parameters.
+
+    Subclasses are final frozen dataclasses.
+    """
 
     @abc.abstractmethod
     def train_loss(self, params: types.Params, hyper: HyperParams) -> types.Scalar:
@@ -49,7 +52,7 @@ class BilevelProblem(pytree.Pytree, abc.ABC):
 
 @flax.struct.dataclass
 class BilevelLosses:
-    """What a step came to.
+    """Losses after a step.
 
     Attributes:
       train_loss: L_T of the parameters and hyperparameters that the step reached, float [].

@@ -26,8 +26,8 @@ def forward_metagradient(
     """Return the outcome of a run and its gradient by the meta-parameters.
 
     Args:
-      training: What is run.
-      meta_params: What it is run under, inexact arrays.
+      training: Training that is run.
+      meta_params: Meta-parameters of the run, inexact arrays.
     """
     return _forward(programs.spec_of(training, meta_params), training, meta_params)
 

@@ -82,7 +82,7 @@ class Power(Tolerance):
 
 @flax.struct.dataclass
 class HoagState:
-    """Where HOAG stands: an accepted λ, what was found there, and how far to go next.
+    """The state of HOAG: an accepted λ, what was found there, and the size of the next step.
 
     Before the first step nothing is found: its loss is infinite, its gradient zero.
 

@@ -81,7 +81,7 @@ class BestResponseDense(nn.Module):
 
 @flax.struct.dataclass
 class SelfTuningState:
-    """Where a self-tuning network stands.
+    """The state of a self-tuning network.
 
     Attributes:
       params: φ, the parameters of the best response.

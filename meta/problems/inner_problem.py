@@ -159,8 +159,8 @@ def begin(
     """Return a run before its first step.
 
     Args:
-      problem: What is run.
-      meta_params: What the first state is made under.
+      problem: Inner problem that is run.
+      meta_params: Meta-parameters of the first state.
       key: What this run and all that follow it draw from; it is consumed.
       length: T of this run; by default it is drawn.
     """
@@ -198,10 +198,10 @@ def unroll(
     num_steps: int,
     next_meta_params: MetaParams | None = None,
 ) -> tuple[Run, Window]:
-    """Go on for a window of `num_steps` (K) steps from wherever `run` stands.
+    """Unroll a window of `num_steps` (K) steps from the present state of `run`.
 
     Args:
-      problem: What is run.
+      problem: Inner problem that is run.
       meta_params: Meta-parameters of the run under way.
       run: Run from `begin` or from an earlier `unroll`.
       num_steps: K, static.

@@ -42,7 +42,7 @@ class MetaLoss(pytree.Pytree, abc.ABC):
 
         Args:
           problem: What ran.
-          meta_params: What it ran under.
+          meta_params: Meta-parameters of the run.
           segment: The steps.
           key: Key for fresh data; it is consumed.
         """

@@ -69,15 +69,17 @@ def metagradient(
     """Return the gradient of a training's outcome by its meta-parameters.
 
     Args:
-      training: What is run.
+      training: Training that is run.
       meta_params: A pytree of floats or float arrays.
       key: Key of the directions of the check, and of the estimate that may replace a gradient that
         fails the check; it is consumed. The gradient itself does not depend on it.
-      plan: Plan of the walk backwards; "auto": the best within `memory_bytes`.
+      plan: Plan of the walk backwards, from `veldt.meta.replay.plans` (`store_all`, `square_root`,
+        `binomial`, `kary`); "auto": the best within `memory_bytes`.
       memory_bytes: Memory for states (`plans.choose`). None: about two square roots of T states.
       directory: Folder for states and progress, so that the same call resumes after a crash, to the
         same bits. A call that has come to its end is answered from the folder.
-      store: Storage of states without a directory; None for the memory of the device.
+      store: Storage of states without a directory, from `veldt.meta.replay.storage` (device, host,
+        or tiers of both and disk); None for the memory of the device.
       check: "fast": differences along one random direction, 5 more forward runs; "full": four
         directions, 17 runs; "none": only whether the gradient is finite.
       on_failure: What to do where the check fails. "auto": an estimate by evolution strategies

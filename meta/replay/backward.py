@@ -39,7 +39,7 @@ class Snapshot:
 
 
 class Journal(Protocol):
-    """Where a walk is written down, so that it can be gone on with (`veldt.meta.replay.resume`)."""
+    """A record of a walk, from which it can be resumed (`veldt.meta.replay.resume`)."""
 
     def restored(self) -> Snapshot | None:
         """Return where an earlier walk got to; None if there was none."""
@@ -53,7 +53,7 @@ class Journal(Protocol):
 @final
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a metagradient cost.
+    """The cost of a metagradient.
 
     Attributes:
       forward_steps: Number of steps run forward by this process, also those run again.
@@ -76,7 +76,7 @@ class Cost:
 @final
 @dataclasses.dataclass(frozen=True)
 class Walked:
-    """What came of a walk.
+    """The result of a walk.
 
     Attributes:
       outcome: Float [].
@@ -100,7 +100,7 @@ def backward(
     """Run a training and walk it back.
 
     Args:
-      training: What is run.
+      training: Training that is run.
       meta_params: Meta-parameters that the training is run under, inexact arrays.
       plan: Plan for as many steps as the training has.
       store: Storage of the states.

@@ -111,7 +111,7 @@ def estimate(
     """Estimate the gradient of the outcome, smoothed, from 2 `num_pairs` runs side by side.
 
     Args:
-      training: What is run.
+      training: Training that is run.
       meta_params: Meta-parameters that the gradient is taken at.
       key: Key of the noise; it is consumed.
       num_pairs: Number of pairs of runs.

@@ -88,7 +88,7 @@ Action: TypeAlias = Advance | Store | Load | Free | Reverse
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Segment:
-    """Leaves `first` to `last`, to be reversed with `slots` stored states, its start's included."""
+    """Leaves `first` to `last`, to be reversed with `slots` stored states, with the first one."""
 
     first: int
     last: int
@@ -114,7 +114,7 @@ class Plan(abc.ABC):
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
 
     @property
     @abc.abstractmethod
@@ -239,7 +239,7 @@ class Binomial(Plan):
       num_steps: T.
       leaf_steps: L.
       slots: c, how many states may be stored at once, state 0 included.
-      label: What tables call it.
+      label: Name in tables.
     """
 
     num_steps: int

@@ -58,8 +58,8 @@ def _forward(
 
     Args:
       spec: Spec of states, static.
-      training: What is run.
-      meta_params: What it is run under.
+      training: Training that is run.
+      meta_params: Meta-parameters of the run.
       buffer: Where the states before each step are put; donated.
       state: State `first`.
       first: int32 [].
@@ -118,7 +118,7 @@ def _reverse(
     Args:
       spec: Spec of states, static.
       training: What is reversed.
-      meta_params: What it was run under.
+      meta_params: Meta-parameters of the run.
       buffer: The states before each step but the last one; donated.
       state: The state before the last step.
       adjoint: Gradient of the outcome by the moving leaves of state `last`.

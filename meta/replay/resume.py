@@ -105,7 +105,7 @@ class DirectoryJournal(backward.Journal):
         return snapshot.outcome, snapshot.meta_grad
 
     def finish(self, walked: backward.Walked) -> None:
-        """Keep what came of the walk, and remove its states."""
+        """Keep the result of the walk, and remove the stored states."""
         snapshot = backward.Snapshot(0, walked.outcome, None, walked.meta_grad, {})
         self._write(snapshot, done=True)
         for step in self.storage.steps:

@@ -39,7 +39,7 @@ class Packed(NamedTuple):
 @final
 @dataclasses.dataclass(frozen=True)
 class StateSpec:
-    """What a state is made of; hashable, static under jit.
+    """The structure of a state; hashable, static under jit.
 
     Attributes:
       treedef: Structure of the state.

@@ -27,7 +27,7 @@ _DIGEST_SIZE: Final = 32
 
 
 class Storage(abc.ABC):
-    """Keeps states by their number. Subclasses are final.
+    """A storage of states by number. Subclasses are final.
 
     Attributes:
       peak_bytes: The most that was kept at once.
@@ -64,7 +64,7 @@ class Storage(abc.ABC):
 
 
 class _MemoryStorage(Storage):
-    """Keeps states in a dictionary; subclasses say on which side."""
+    """A storage in a dictionary; subclasses say on which side."""
 
     def __init__(self) -> None:
         self._states: dict[int, states.Packed] = {}
@@ -98,7 +98,7 @@ class _MemoryStorage(Storage):
 
 @final
 class DeviceStorage(_MemoryStorage):
-    """Keeps states where they are, in the device's memory."""
+    """A storage in the memory of the device, where states are already."""
 
     def _kept(self, state: states.Packed) -> states.Packed:
         return state
@@ -109,7 +109,7 @@ class DeviceStorage(_MemoryStorage):
 
 @final
 class HostStorage(_MemoryStorage):
-    """Keeps states in the host's memory."""
+    """A storage in the memory of the host."""
 
     def _kept(self, state: states.Packed) -> states.Packed:
         # A copy: on the CPU the device's arrays are the host's.
@@ -121,7 +121,7 @@ class HostStorage(_MemoryStorage):
 
 @final
 class DiskStorage(Storage):
-    """Keeps states in a directory, one file each; what is there already counts as kept."""
+    """A storage in a directory, one file per state; files that are there already count as kept."""
 
     def __init__(self, directory: Path, spec: states.StateSpec) -> None:
         self._directory = directory
@@ -160,7 +160,7 @@ class DiskStorage(Storage):
 
 @final
 class TieredStorage(Storage):
-    """Keeps the latest states in the first tier, and moves earlier ones down when it is full."""
+    """A storage with the latest states in the first tier, and earlier ones in the tiers below."""
 
     def __init__(self, tiers: Sequence[Storage], capacities: Sequence[int]) -> None:
         """Make a storage of tiers.

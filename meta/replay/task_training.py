@@ -52,7 +52,7 @@ class Training(pytree.Pytree, abc.ABC):
         """Return state `index + 1` from state `index`, of the same shapes and types.
 
         Args:
-          meta_params: What the gradient is by.
+          meta_params: Meta-parameters that the gradient is taken by.
           state: Before the step.
           index: int32 [], traced; everything random follows from it.
         """

@@ -44,7 +44,7 @@ _ROUNDING: Final = 16.0
 @final
 @dataclasses.dataclass(frozen=True)
 class Trust:
-    """What is known of a metagradient.
+    """Whether a metagradient can be trusted, and by which figures.
 
     Attributes:
       passed: Whether it is finite and agrees with the differences, where they were taken.
@@ -133,7 +133,7 @@ def scales(meta_params: MetaParams) -> MetaParams:
 @final
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """What differences along one direction say."""
+    """Figures of the differences along one direction."""
 
     errors: tuple[float, ...]
     disagreement: float

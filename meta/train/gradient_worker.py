@@ -105,7 +105,7 @@ class Check:
 @final
 @dataclasses.dataclass(frozen=True)
 class GradientWorkerFactory:
-    """Makes workers, here or in another process."""
+    """A picklable factory of workers, for this process or another."""
 
     config: config.MetaTrainConfig
 
@@ -115,7 +115,7 @@ class GradientWorkerFactory:
 
 @final
 class GradientWorker:
-    """Runs `GradientJob`s to `Gradient`s, and `CheckJob`s to `Check`s."""
+    """A worker that computes `Gradient`s of `GradientJob`s and `Check`s of `CheckJob`s."""
 
     def __init__(self, settings: config.MetaTrainConfig):
         """Draw the families and load the tasks of meta-validation.
@@ -130,7 +130,7 @@ class GradientWorker:
 
     @property
     def families(self) -> tuple[base.TaskFamily, ...]:
-        """What is trained on."""
+        """Families of tasks that are trained on."""
         return self._families
 
     def __call__(self, payload: object) -> object:

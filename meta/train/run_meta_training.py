@@ -45,7 +45,7 @@ TERMS: Final = Terms(
 @final
 @dataclasses.dataclass(frozen=True)
 class MetaTrainResult:
-    """What a meta-training hands over.
+    """The result of a meta-training.
 
     Attributes:
       weights: Weights that were written to `weights.npz`.
@@ -110,7 +110,7 @@ def run_meta_training(
             f"{len(families)} task families; {settings.num_updates:,} updates"
         )
         workers = stack.enter_context(pools.make_pool(settings.pool, factory))
-        watcher = _Watcher(settings, view, logs)
+        watcher = _ViewAndLogs(settings, view, logs)
         view.doing("compiling")
         loop = meta_training.MetaTraining(settings, progress, workers, len(families), watcher)
 
@@ -229,8 +229,8 @@ def _size(meta_params: Mapping[str, MetaParams]) -> int:
 
 
 @final
-class _Watcher:
-    """Hands what happens to the view and to the logs."""
+class _ViewAndLogs:
+    """The watcher that shows what happens and writes it to the logs."""
 
     def __init__(
         self,

@@ -63,7 +63,7 @@ class Recent:
     def line(
         self, settings: config.MetaTrainConfig, progress: meta_training.MetaTrainProgress
     ) -> str:
-        """Say how it goes."""
+        """Return the state of the meta-training on one line."""
         left_s = self.seconds_left(settings.num_updates - progress.update)
         loss = float(np.mean(self._losses)) if self._losses else math.nan
         parts = [
@@ -105,7 +105,7 @@ def print_result(progress: meta_training.MetaTrainProgress, run_dir: Path) -> No
 
 @final
 class TrainingView:
-    """Turns what a meta-training says into a status for a display."""
+    """A view of a meta-training on a display."""
 
     def __init__(self, display: Display | None = None):
         self._display: Display = Silent() if display is None else display

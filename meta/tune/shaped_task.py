@@ -34,7 +34,7 @@ class Weighted:
 
 @flax.struct.dataclass
 class Shape:
-    """What shapes a task; None leaves it as it is.
+    """Hyperparameters of a task; None leaves the task as it is.
 
     Attributes:
       label_smoothing: Share of the target that is spread over all classes, float [].

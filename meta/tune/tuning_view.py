@@ -1,4 +1,4 @@
-"""What a tuning tells a display, and what it prints at its end."""
+"""What a tuning shows on a display, and what it prints at the end."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,7 +59,7 @@ def print_result(
 
 @final
 class TuningView:
-    """Turns what a tuning says into a status for a display."""
+    """A view of a tuning on a display."""
 
     def __init__(self, display: Display | None = None):
         self._display: Display = Silent() if display is None else display

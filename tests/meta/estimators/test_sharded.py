@@ -69,7 +69,7 @@ def test_shards_that_would_differ_are_refused():
 
 
 def in_process(num_devices, script, *arguments):
-    """Run a script where the CPU looks like so many devices."""
+    """Run a script where the CPU has the form of so many devices."""
     flags = f"--xla_force_host_platform_device_count={num_devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(

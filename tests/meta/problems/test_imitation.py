@@ -9,10 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from tests.meta import toys
+from tests.meta import meta_trainer, toys
 from veldt.meta.estimators import truncated_backprop
 from veldt.meta.problems import experts, imitation, inner_problem, task_problem
-from veldt.meta.train import outer_step
 from veldt.tasks.augment import delayed
 from veldt.tasks.inner_loop import unroll
 
@@ -83,7 +82,7 @@ def test_late_gradients_are_late_for_both():
 
 def test_imitating_descent_finds_its_rate():
     each = truncated_backprop.TruncatedBackprop(make_problem(lengths=(4, 8)), 2, 4)
-    trainer = outer_step.MetaTrainer((each,), optax.adam(0.1))
+    trainer = meta_trainer.MetaTrainer((each,), optax.adam(0.1))
 
     @jax.jit
     def train(trainer, state, keys):

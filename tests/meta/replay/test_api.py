@@ -1,4 +1,4 @@
-"""`metagradient`: verdicts on good and bad gradients, fallback, plans, bad input."""
+"""`metagradient`: trust in good and bad gradients, fallback, plans, bad input."""
 
 import dataclasses
 

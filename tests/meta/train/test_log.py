@@ -14,11 +14,11 @@ from veldt.meta.train import log
 
 
 def write(folder, last, lines):
-    """One sitting."""
-    sitting = log.JsonLog(folder, last)
+    """One session."""
+    session = log.JsonLog(folder, last)
     for kind, update in lines:
-        sitting.write(kind, update, {"x": update / 2})
-    sitting.close()
+        session.write(kind, update, {"x": update / 2})
+    session.close()
 
 
 def lines_of(folder):
@@ -26,13 +26,13 @@ def lines_of(folder):
 
 
 def test_lines_come_back_as_they_were_written(tmp_path):
-    sitting = log.JsonLog(tmp_path, {})
-    sitting.write("update", 1, {"meta_loss": [0.5, math.nan], "deep": {"x": (1, -math.inf)}})
-    sitting.flush()
+    session = log.JsonLog(tmp_path, {})
+    session.write("update", 1, {"meta_loss": [0.5, math.nan], "deep": {"x": (1, -math.inf)}})
+    session.flush()
     assert list(log.read(tmp_path)) == [
         {"kind": "update", "update": 1, "meta_loss": [0.5, None], "deep": {"x": [1, None]}}
     ]
-    sitting.close()
+    session.close()
 
 
 def test_no_log_has_no_lines(tmp_path):

@@ -12,7 +12,7 @@ import optax
 import pytest
 from hypothesis import strategies
 
-from tests.meta import toys
+from tests.meta import meta_trainer, toys
 from veldt.meta import errors
 from veldt.meta.estimators import antithetic, truncated_es
 from veldt.meta.problems import meta_loss, task_problem
@@ -45,7 +45,7 @@ def test_without_staleness_it_is_a_meta_trainer_driven_by_hand():
     settings = toys.settings(toys.phase(num_updates=5))
     watcher = toys.Watcher()
     ended = toys.train(settings, watcher=watcher)
-    trainer = outer_step.MetaTrainer(estimators(), optax.adam(0.1))
+    trainer = meta_trainer.MetaTrainer(estimators(), optax.adam(0.1))
     start = toys.Rate().init(key(gradient_worker.INIT))
     state = trainer.init(start, key(gradient_worker.BEGIN, 0, 0))
     num_steps = 0
@@ -221,8 +221,8 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_end(whole, moments):
 
 
 @pytest.mark.parametrize("moment", [3, 5, 8])
-def test_a_kill_between_an_update_and_its_look_loses_no_look(whole, moment):
-    """The state of a checkpoint taken in time, just before the look at the end of a phase."""
+def test_a_kill_between_an_update_and_its_meta_validation_loses_none(whole, moment):
+    """A checkpoint was taken just before the meta-validation at the end of a phase."""
     kept = []
     settings = dataclasses.replace(THREE_PHASES, checkpoint_every_s=1e-9)
     toys.train(settings, save=lambda progress: kept.append(meta_training.store(progress)))

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.meta import inner_problems
+from tests.meta import inner_problems, meta_trainer
 from veldt.meta.estimators import antithetic, truncated_backprop, truncated_es
 from veldt.meta.train import outer_step
 
@@ -18,7 +18,7 @@ def backprop(h):
 
 def test_a_step_moves_by_the_clipped_average_of_the_estimates():
     """Whole runs, nothing random: the closed form of descent at two curvatures."""
-    trainer = outer_step.MetaTrainer((backprop(0.5), backprop(0.8)), optax.sgd(2.0))
+    trainer = meta_trainer.MetaTrainer((backprop(0.5), backprop(0.8)), optax.sgd(2.0))
     state = trainer.init(THETA, jax.random.key(0))
     moved, metrics = trainer.step(state, jax.random.key(1))
     truth = np.mean([each.problem.true_gradient(0.2) for each in trainer.estimators])
@@ -28,13 +28,15 @@ def test_a_step_moves_by_the_clipped_average_of_the_estimates():
     assert moved.meta_step == 1
 
     tx = optax.chain(optax.clip(0.5 * abs(truth)), optax.sgd(2.0))
-    clipped = outer_step.MetaTrainer(trainer.estimators, tx)
+    clipped = meta_trainer.MetaTrainer(trainer.estimators, tx)
     moved, _ = clipped.step(clipped.init(THETA, jax.random.key(0)), jax.random.key(1))
     assert moved.meta_params == pytest.approx(0.2 - truth, rel=1e-4)
 
 
 def test_estimators_that_differ_in_arrays_alone_compile_once():
-    trainer = outer_step.MetaTrainer((backprop(0.3), backprop(0.4), backprop(0.6)), optax.adam(0.1))
+    trainer = meta_trainer.MetaTrainer(
+        (backprop(0.3), backprop(0.4), backprop(0.6)), optax.adam(0.1)
+    )
     state = trainer.init(jnp.asarray([0.1, 0.2])[0], jax.random.key(0))
     before = outer_step.estimate.compiled()._cache_size()
     trainer.step(state, jax.random.key(1))
@@ -45,7 +47,7 @@ def test_meta_training_finds_the_rate_that_ends_descent_in_a_step():
     estimator = truncated_es.NRES(
         inner_problems.descent(h=0.5, length=8), 32, 4, noise=antithetic.Antithetic(sigma=0.05)
     )
-    trainer = outer_step.MetaTrainer((estimator,), optax.adam(0.1))
+    trainer = meta_trainer.MetaTrainer((estimator,), optax.adam(0.1))
 
     @jax.jit
     def train(trainer, state, keys):

@@ -237,7 +237,7 @@ def test_it_starts_from_weights_of_another_run(whole, tmp_path):
     before, after = arrays(directory)["weights.npz"], arrays(tmp_path)["weights.npz"]
     assert toys.same(before["momentum"], after["momentum"])
     assert not toys.same(before["rate"], after["rate"])
-    # The weights at the start were chosen by that run's looks: no benchmark may count those tasks.
+    # That run's meta-validation chose the weights at the start: no benchmark may count its tasks.
     assert settings.meta_validation == ()
     assert weight_files.read(tmp_path / "weights.npz").tasks == {toys.CHECK.task}
     mlp = dataclasses.replace(settings, architecture="mlp", phases=(toys.phase(),))

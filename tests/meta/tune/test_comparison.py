@@ -1,4 +1,4 @@
-"""Whether a tuning was worth it: rivals at no greater cost, on seeds that nothing was chosen on."""
+"""Whether a tuning was worth it: other rates at no greater cost, on seeds that chose nothing."""
 
 import dataclasses
 import json
@@ -31,12 +31,12 @@ def compare(folder, progress):
     return comparison.compare(SETTINGS, subject, progress, folder, lambda text: None)
 
 
-def test_rivals_stand_beside_the_result(whole, capsys):
+def test_other_rates_stand_beside_the_result(whole, capsys):
     folder, progress, rows = whole
     mine, constant, cosine = rows
     assert constant.name.startswith("best constant rate, ") and "cosine" in cosine.name
     assert {len(row.fresh) for row in rows} == {8}
-    # Two updates of two runs, twice forward and once backward, and three looks of three.
+    # Two updates of two runs, twice forward and once backward, and three checks of three.
     assert mine.num_runs == comparison.cost(SETTINGS, progress) == (4 + 2 * 2) * 2 + 3 * 3
     assert constant.num_runs <= mine.num_runs and cosine.num_runs <= mine.num_runs
     tuning_view.print_result(SETTINGS, progress, {}, folder, rows)
@@ -97,7 +97,7 @@ def test_better_is_said_only_where_the_interval_is_above_zero(differences, said)
     assert comparison.conclusion(np.asarray(differences)).startswith(said)
 
 
-def test_no_rate_no_rivals(tmp_path):
+def test_no_rate_no_comparison(tmp_path):
     no_rate = {"momentum": SETTINGS.tune["momentum"]}
     settings = dataclasses.replace(SETTINGS, tune=no_rate, fixed={"learning_rate": 0.1})
     assert not comparison.is_comparable(settings)
@@ -106,7 +106,7 @@ def test_no_rate_no_rivals(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_of_before_there_were_rivals_goes_on(tmp_path):
+def test_a_run_of_before_there_was_a_comparison_goes_on(tmp_path):
     settings = dataclasses.replace(SETTINGS, num_updates=1)
     result = run_tuning.run_tuning(settings, tmp_path)
     assert result.compared == comparison.read(tmp_path) != ()
