@@ -75,7 +75,7 @@ def unroll_pairs(
       meta_params: Leaves [2, P, ...].
       runs: Leaves [2, P, ...], or [P, ...] if shared.
       key: Key for fresh data, the same on both sides of a pair; it is consumed.
-      num_steps: K.
+      num_steps: Number of steps of a window, K.
       next_meta_params: Meta-parameters of runs that begin in this window, shaped as `meta_params`;
         None for `meta_params`.
       shared_runs: Whether both sides start from the same state.
@@ -149,7 +149,7 @@ def full_losses(
       meta_params: Leaves [N, ...].
       runs: Runs from `inner_problem.begin`, leaves [N, ...].
       keys: Keys for fresh data, [N]; they are consumed.
-      num_steps: K.
+      num_steps: Number of steps of a window, K.
 
     Returns:
       The meta-loss of each run, float [N].

@@ -204,7 +204,7 @@ def unroll(
       problem: Inner problem that is run.
       meta_params: Meta-parameters of the run under way.
       run: Run from `begin` or from an earlier `unroll`.
-      num_steps: K, static.
+      num_steps: Number of steps of a window, K, static.
       next_meta_params: Meta-parameters of a run that begins in this window; by default the same.
 
     Returns:

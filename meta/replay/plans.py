@@ -103,8 +103,8 @@ class Plan(abc.ABC):
     """How a run of `num_steps` is walked backwards. Subclasses are final, frozen dataclasses.
 
     Attributes:
-      num_steps: T.
-      leaf_steps: L, the size of the buffer.
+      num_steps: Number of steps of the run, T.
+      leaf_steps: Number of steps of a leaf, L, the size of the buffer.
     """
 
     num_steps: int
@@ -236,9 +236,9 @@ class Binomial(Plan):
     """The least re-running that `slots` stored states allow.
 
     Attributes:
-      num_steps: T.
-      leaf_steps: L.
-      slots: c, how many states may be stored at once, state 0 included.
+      num_steps: Number of steps of the run, T.
+      leaf_steps: Number of steps of a leaf, L.
+      slots: Number of states that may be stored at once, c, state 0 included.
       label: Name in tables.
     """
 
@@ -276,8 +276,8 @@ class Kary(Plan):
     """REPLAY's lazy tree: each segment is cut into k equal parts, down to leaves of k steps.
 
     Attributes:
-      num_steps: T.
-      arity: k.
+      num_steps: Number of steps of the run, T.
+      arity: Number of parts of a segment, k.
     """
 
     num_steps: int
@@ -388,7 +388,7 @@ def choose(num_steps: int, state_bytes: int, memory_bytes: int | None = None) ->
     """Return the plan for a budget of memory.
 
     Args:
-      num_steps: T.
+      num_steps: Number of steps of the run, T.
       state_bytes: Size of one state.
       memory_bytes: Bytes for all states held at once: stored, in the leaf's buffer, and at work.
         The activations of a step come on top. None: the square root plan.
