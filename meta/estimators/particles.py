@@ -140,7 +140,7 @@ def full_losses(
 ) -> jax.Array:
     """Take runs that have not begun to their ends.
 
-    The loop goes on, window by window, until the last has ended, so runs of one length waste
+    The loop runs, window by window, until the last has ended, so runs of one length waste
     nothing; it cannot be differentiated in reverse.
 
     Args:

@@ -15,7 +15,7 @@ back through them. What plans differ in is how they come to the start of each le
 Binomial is Griewank & Walther 2000, "Algorithm 799: revolve", which splits n leaves with c stored
 states where the closed form says; the first two are its ends. K-ary is the lazy tree of REPLAY
 (arXiv 2503.13751): training is run to its end, then each segment is cut into k, down to leaves of
-k. (Below the first cut, the last part is gone on with as soon as its start is reached, where a
+k. (Below the first cut, the last part is reversed as soon as its start is reached, where a
 literal reading runs to the segment's end first.)
 
 Nothing here knows JAX. A plan is a lazy stream of actions: 100,000 steps are planned as they run.
@@ -43,7 +43,7 @@ longer leaves re-run a little more than need be."""
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Advance:
-    """Run from state `first`, which is at hand, to state `last`."""
+    """Run from the present state, `first`, to state `last`."""
 
     first: int
     last: int
@@ -52,7 +52,7 @@ class Advance:
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Store:
-    """Keep state `step`, which is at hand."""
+    """Keep the present state, `step`."""
 
     step: int
 
@@ -76,7 +76,7 @@ class Free:
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reverse:
-    """Take the adjoint from `last` back to `first`, whose state is at hand."""
+    """Take the adjoint from `last` back to `first`, which is the present state."""
 
     first: int
     last: int
@@ -126,7 +126,7 @@ class Plan(abc.ABC):
     def _advanced_leaves(self) -> int:
         """How many leaves are run over by `Advance`, counted as often as they are.
 
-        Without those that are run over only to come to the end.
+        Without those that are run over only to reach the end.
         """
 
     @abc.abstractmethod
@@ -189,7 +189,7 @@ class Plan(abc.ABC):
         )
 
     def actions(self) -> Iterator[Action]:
-        """Yield what to do, from state 0 at hand until every step is reversed."""
+        """Yield what to do, from state 0 until every step is reversed."""
         stack = [self._root()]
         at_hand: int | None = 0
         stored: set[int] = set()
@@ -215,7 +215,7 @@ class Plan(abc.ABC):
                 start = self._step(part.first)
                 yield Advance(at_hand, start)
                 at_hand = start
-                if part is not parts[-1] or to_end:  # Else the last is gone on with at once.
+                if part is not parts[-1] or to_end:  # Else the last part follows at once.
                     yield Store(start)
                     stored.add(start)
             if to_end:
