@@ -7,8 +7,8 @@ is told, workers do not wait for each other, and still every number is a functio
 seed. Bounded staleness of VeLO's kind (2211.09760), where it is whatever the cluster's timing made
 it, cannot be repeated.
 
-A stream of runs can continue only when its last window has been used, so there are s + 1 streams of each
-family, used in turn.
+A stream of runs can continue only when its last window has been used, so there are s + 1 streams of
+each family, used in turn.
 
 All that the loop knows is a frozen `MetaTrainProgress`, replaced as a whole after each update: an
 interrupt between two statements finds either the old one or the new one. It is replaced when the
