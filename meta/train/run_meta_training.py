@@ -33,7 +33,7 @@ from veldt.tasks.common.disk.run_directory import RunDirectory, Terms
 from veldt.tasks.pool import pools
 
 LAST_FILE: Final = "last.npz"
-# What may differ when a run is resumed: where it goes on and how it is kept, not what it is.
+# What may differ when a run is resumed: where it runs and how it is kept, not what it computes.
 TERMS: Final = Terms(
     "meta-train",
     config.MetaTrainConfig,
@@ -76,7 +76,7 @@ def run_meta_training(
       FileError: The run directory cannot be used.
       MetaTrainError: A gradient cannot be computed.
       TaskError, LearnedOptError: A task, an architecture or weights cannot be used.
-      KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` goes on.
+      KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` continues from it.
     """
     # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
     view = training_view.TrainingView() if view is None else view
@@ -191,7 +191,7 @@ def write_weights(
 
 
 def _start(settings: config.MetaTrainConfig) -> weights.Weights | None:
-    """Return the weights that a run starts from, if it is told any.
+    """Return the weights that a run starts from, if the config names any.
 
     Raises:
       MetaTrainError: They do not fit the architecture.

@@ -70,7 +70,7 @@ def run_tuning(
       MetaTrainError: The config names what is not there.
       ReplayError: A metagradient could not be computed.
       TaskError: The task cannot be used.
-      KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` goes on.
+      KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` continues from it.
     """
     # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
     schedule_file.check_names(settings)
