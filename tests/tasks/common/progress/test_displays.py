@@ -131,9 +131,11 @@ def test_the_live_view_never_grows_past_the_terminal(height):
 
 
 def test_a_stage_stands_below_the_status_and_what_it_shows_is_no_markup():
-    view, console = live_display(height=30)
+    view, _ = live_display()
     view.update(lambda: STATUS)
     view.phase("[red]final seeds", 3, 10)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(view._render())
     view.close()
     text = console.file.getvalue()
     assert "[red]final seeds" in text and "3 of 10" in text
