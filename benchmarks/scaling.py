@@ -149,13 +149,13 @@ def search(
     """A search without its finals.
 
     Args:
-        pool: Where it runs.
-        search_config: The search's.
-        folder: Where its store is made.
-        num_proposals: When it ends.
-        told: Hears of each proposal told.
-        asked: Hears of each proposal asked, and whether it has a job.
-        around: Wraps what challenges are run by.
+      pool: Where it runs.
+      search_config: The search's.
+      folder: Where its store is made.
+      num_proposals: When it ends.
+      told: Hears of each proposal told.
+      asked: Hears of each proposal asked, and whether it has a job.
+      around: Wraps what challenges are run by.
     """
     with Store.create(folder) as store:
         engine = driver.OrderedDriver(pool, window=search_config.window)

@@ -63,7 +63,7 @@ def make(config_classes: Mapping[str, type]) -> dict[str, Any]:
     """Return the catalogue as the rooms have it now.
 
     Args:
-        config_classes: The class of each command's config.
+      config_classes: The class of each command's config.
     """
     from veldt.learned_opt import shipped
     from veldt.search import rule_sources

@@ -33,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: The words after `veldt`; None takes the process's own.
+      argv: The words after `veldt`; None takes the process's own.
 
     Returns:
-        The exit code.
+      The exit code.
     """
     with stopping.Stopper() as stopper:
         try:
@@ -383,12 +383,12 @@ class _Command:
     """One command.
 
     Attributes:
-        summary: One line for `veldt --help`.
-        add_arguments: Declares its words to argparse.
-        run: Does it. Takes the parsed words and the overrides of the config.
-        config_class: Imports and returns the class of its CONFIG; None if it takes none.
-        own_options: Where it takes a config: the options that are none of its fields, each with
-            how many words follow.
+      summary: One line for `veldt --help`.
+      add_arguments: Declares its words to argparse.
+      run: Does it. Takes the parsed words and the overrides of the config.
+      config_class: Imports and returns the class of its CONFIG; None if it takes none.
+      own_options: Where it takes a config: the options that are none of its fields, each with
+          how many words follow.
     """
 
     summary: str

@@ -31,14 +31,14 @@ def load_config(cls: type[ConfigT], source: str | Path, overrides: Sequence[str]
     """Load a config.
 
     Args:
-        cls: The frozen dataclass to make.
-        source: A YAML file's path, or the name of a file in `configs/`.
-        overrides: Command-line words, `--field value` or `--field=value`; the value is YAML, a
-            nested field is named with dots, and dashes stand for underscores.
+      cls: The frozen dataclass to make.
+      source: A YAML file's path, or the name of a file in `configs/`.
+      overrides: Command-line words, `--field value` or `--field=value`; the value is YAML, a
+          nested field is named with dots, and dashes stand for underscores.
 
     Raises:
-        ConfigError: No such file, not YAML, an unknown or missing key, a value of the wrong type,
-            or one that the dataclass refuses; the message names key, place and what is allowed.
+      ConfigError: No such file, not YAML, an unknown or missing key, a value of the wrong type,
+          or one that the dataclass refuses; the message names key, place and what is allowed.
     """
     path = find_config(source)
     # A shipped file is named as people see it in the checkout.
@@ -54,7 +54,7 @@ def make_config(cls: type[ConfigT], overrides: Sequence[str] = ()) -> ConfigT:
     """Make a config from its defaults and command-line words alone.
 
     Raises:
-        ConfigError: As `load_config`.
+      ConfigError: As `load_config`.
     """
     return _build(cls, codec.empty_mapping("command line"), overrides)
 
@@ -76,7 +76,7 @@ def find_config(source: str | Path) -> Path:
     """Return the file that a config's path or name stands for.
 
     Raises:
-        ConfigError: There is none; the message lists the names there are.
+      ConfigError: There is none; the message lists the names there are.
     """
     path = Path(source)
     if path.is_file():
@@ -115,7 +115,7 @@ def parse_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
     """Split command-line words into pairs of a dotted field name and its value's text.
 
     Raises:
-        ConfigError: A word that is no option, or an option without a value.
+      ConfigError: A word that is no option, or an option without a value.
     """
     pairs = []
     rest = iter(words)
@@ -148,10 +148,10 @@ class _Override:
         """Return the tree with one value replaced; the tree itself is left as it is.
 
         Args:
-            annotation: What the tree is to become.
-            node: The tree; None where the file does not have it.
-            base: The default that stands there if the file does not have it.
-            keys: The way down to the value.
+          annotation: What the tree is to become.
+          node: The tree; None where the file does not have it.
+          base: The default that stands there if the file does not have it.
+          keys: The way down to the value.
         """
         if not keys:
             # A string needs no quotes on the command line, whatever YAML would make of it.

@@ -49,21 +49,21 @@ def evaluate(
     """Compare optimizers with tuned Adam over a suite of tasks: `veldt.evaluate`.
 
     Args:
-        candidates: What to compare: the name of a baseline, a shipped rule or a shipped learned
-            optimizer, a rule or weight file, a run directory, "module:function", a `Program`, an
-            Optax factory (`optax.adabelief`), or a `Candidate`; one or several. In a mapping, the
-            keys are the names in the results.
-        suite: A shipped suite's name, a YAML file, "module:factory", or a `Suite`.
-        out: Where finished runs and the report are kept: the same call goes on there. Nothing is
-            kept if None.
-        watcher: Is told of progress; nothing is shown if None.
-        **settings: Fields of `EvaluateConfig`: schedules, seed, rates, step_times, baselines, pool.
+      candidates: What to compare: the name of a baseline, a shipped rule or a shipped learned
+          optimizer, a rule or weight file, a run directory, "module:function", a `Program`, an
+          Optax factory (`optax.adabelief`), or a `Candidate`; one or several. In a mapping, the
+          keys are the names in the results.
+      suite: A shipped suite's name, a YAML file, "module:factory", or a `Suite`.
+      out: Where finished runs and the report are kept: the same call goes on there. Nothing is
+          kept if None.
+      watcher: Is told of progress; nothing is shown if None.
+      **settings: Fields of `EvaluateConfig`: schedules, seed, rates, step_times, baselines, pool.
 
     Raises:
-        TaskError: A candidate or task cannot be used.
-        SearchError: A rule file or run directory cannot be used.
-        UsageError: A name that nothing has.
-        ConfigError: A suite file that cannot be used.
+      TaskError: A candidate or task cannot be used.
+      SearchError: A rule file or run directory cannot be used.
+      UsageError: A name that nothing has.
+      ConfigError: A suite file that cannot be used.
     """
     if isinstance(candidates, Mapping):
         found = [as_candidate(value, name) for name, value in candidates.items()]
@@ -99,8 +99,8 @@ def load_candidate(source: str | Path) -> Candidate:
     """Return the candidate that a name, a path or "module:function" stands for.
 
     Raises:
-        UsageError: Nothing has this name.
-        TaskError, SearchError: It cannot be used.
+      UsageError: Nothing has this name.
+      TaskError, SearchError: It cannot be used.
     """
     text, path = str(source), Path(source)
     if path.suffix == shipped.SUFFIX or run_directory.kind_of(path) == "meta-train":
@@ -133,8 +133,8 @@ def load_suite(source: str | Path) -> suites.Suite:
     """Return the suite that a name, a YAML file or "module:factory" stands for.
 
     Raises:
-        TaskError: There is none of this name, or it cannot be used.
-        ConfigError: The file cannot be used.
+      TaskError: There is none of this name, or it cannot be used.
+      ConfigError: The file cannot be used.
     """
     text, path = str(source), Path(source)
     if path.suffix in (".yaml", ".yml"):

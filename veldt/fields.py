@@ -19,11 +19,11 @@ class FieldInfo:
     """One field of a config.
 
     Attributes:
-        option: How it is overridden (`--pool.num-workers`), or its key inside an item of a list.
-        kind: What it takes, in words.
-        default: Its default as YAML on one line, "required", or nothing where its keys have theirs.
-        description: What the dataclass's docstring says of it under `Attributes:`.
-        keys: Of each item of a list or a mapping of mappings, or of a mapping inside one.
+      option: How it is overridden (`--pool.num-workers`), or its key inside an item of a list.
+      kind: What it takes, in words.
+      default: Its default as YAML on one line, "required", or nothing where its keys have theirs.
+      description: What the dataclass's docstring says of it under `Attributes:`.
+      keys: Of each item of a list or a mapping of mappings, or of a mapping inside one.
     """
 
     option: str

@@ -36,10 +36,10 @@ def notes(command: str, settings: Any, source: str, overrides: Sequence[str]) ->
     """Return what to tell a user whose command line changes a field and leaves linked ones.
 
     Args:
-        command: The command's name.
-        settings: Its config, overrides in place.
-        source: The config's name or path, as given.
-        overrides: The command line's.
+      command: The command's name.
+      settings: Its config, overrides in place.
+      source: The config's name or path, as given.
+      overrides: The command line's.
     """
     given = _given(overrides)
     lines = []
@@ -65,10 +65,10 @@ def run_dir(command: str, settings: Any, source: str, overrides: Sequence[str]) 
     that of the config's own run: `runs/quickstart_Spiral`.
 
     Args:
-        command: The command's name.
-        settings: Its config, overrides in place.
-        source: The config's name or path, as given.
-        overrides: The command line's.
+      command: The command's name.
+      settings: Its config, overrides in place.
+      source: The config's name or path, as given.
+      overrides: The command line's.
     """
     stem = Path(source).stem
     subject = SUBJECTS.get(command, "")

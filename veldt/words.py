@@ -15,11 +15,11 @@ def split_overrides(
     """Part a command's own words from its config's overrides, in whatever order they come.
 
     Args:
-        words: All after the command's name, and the name.
-        own_options: The command's options, each with how many words follow it.
+      words: All after the command's name, and the name.
+      own_options: The command's options, each with how many words follow it.
 
     Returns:
-        The command's own words, and the overrides.
+      The command's own words, and the overrides.
     """
     own: list[str] = []
     overrides: list[str] = []
@@ -42,7 +42,7 @@ def check_overrides(
     """Refuse what is a misspelt option of the command rather than a field of the config.
 
     Raises:
-        UsageError: There is one; the message names the option that was meant.
+      UsageError: There is one; the message names the option that was meant.
     """
     known_fields = {field.name for field in dataclasses.fields(config_class)}
     for word in overrides:

@@ -46,13 +46,13 @@ class EvaluateConfig:
     """How candidates are compared.
 
     Attributes:
-        schedules: Of the learning rate: constant, warmup_cosine, warmup_linear. Each makes a row,
-            tuned by itself; one compiled program trains them all.
-        seed: The first of the three seeds of every run.
-        rates: Learning rates for every candidate in place of its own; null leaves those.
-        step_times: Whether to measure a training step's time against Adam's, task by task.
-        baselines: Whether the archive's baselines are shown beside the candidates.
-        pool: Where the work is done.
+      schedules: Of the learning rate: constant, warmup_cosine, warmup_linear. Each makes a row,
+          tuned by itself; one compiled program trains them all.
+      seed: The first of the three seeds of every run.
+      rates: Learning rates for every candidate in place of its own; null leaves those.
+      step_times: Whether to measure a training step's time against Adam's, task by task.
+      baselines: Whether the archive's baselines are shown beside the candidates.
+      pool: Where the work is done.
     """
 
     schedules: tuple[str, ...] = (CONSTANT,)
@@ -86,10 +86,10 @@ class Evaluation:
     """What an evaluation is, for the directory that keeps it.
 
     Attributes:
-        suite: The suite's name.
-        tasks: What is trained, and for how long.
-        candidates: The candidates' names.
-        settings: How they are compared.
+      suite: The suite's name.
+      tasks: What is trained, and for how long.
+      candidates: The candidates' names.
+      settings: How they are compared.
     """
 
     suite: str

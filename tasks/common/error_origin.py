@@ -1,8 +1,8 @@
-"""Whose code an error comes from: the user's file and line, where it is not veldt's own.
+"""The origin of an error: file and line in the user's code, where it is not veldt's own.
 
 A task, an optimizer or an objective of the user's may raise anywhere: traced by JAX deep inside a
-training loop, or called back from compiled code, where all that is left is a text. What the user
-needs is the place in their file; a traceback through veldt and JAX hides it.
+training loop, or called back from compiled code, where only a text is left. The user needs
+the place in their file; a traceback through veldt and JAX hides it.
 """
 
 import re
@@ -17,7 +17,7 @@ _FRAME: Final = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 
 
 def describe(error: BaseException) -> str | None:
-    """Return one line with what was raised and where; None if no frame is of a user's file."""
+    """Return one line with the error and its place; None if no frame is of a user's file."""
     told = _told(error)
     if told is not None:
         return told
@@ -31,20 +31,20 @@ def describe(error: BaseException) -> str | None:
 
 
 def _told(error: BaseException) -> str | None:
-    """The same of an error whose text holds a traceback, as those of JAX's callbacks do."""
+    """Return that line for an error whose text holds a traceback, as those of JAX's callbacks."""
     text = str(error)
     theirs = [frame for frame in _FRAME.findall(text) if is_theirs(frame[0])]
     if "Traceback" not in text or not theirs:
         return None
     path, line, function = theirs[-1]
-    # What was raised stands alone at the margin, after the frames.
+    # The error itself is the line without indentation, after the frames.
     said = [each for each in text[text.rindex(f'"{path}"') :].split("\n") if each[:1].strip()]
     what = said[1] if len(said) > 1 else type(error).__name__
     return f"{what} ({path}, line {line}, in {function})"
 
 
 def is_theirs(filename: str) -> bool:
-    """Whether a source file is the user's: not veldt's, Python's or an installed package's."""
+    """Return whether a source file is the user's: not veldt's, Python's or a package's."""
     if filename.startswith("<"):
         return False
     path = Path(filename).resolve()

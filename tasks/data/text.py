@@ -50,8 +50,8 @@ class Corpus:
     """A text cut into windows of symbols.
 
     Attributes:
-      splits: inputs uint8 [N, T] and targets uint8 [N, T], each target the symbol that follows.
-      num_symbols: V, the symbols that occur in training and one for the rest.
+      splits: Inputs uint8 [N, T] and targets uint8 [N, T], each target the symbol that follows.
+      num_symbols: Number of symbols V: those that occur in training and one for the rest.
     """
 
     splits: dataset.Splits
@@ -66,7 +66,7 @@ def load_jargon(window: int) -> Corpus:
 
 
 def load_own(window: int, text_file: Path | None = None) -> Corpus:
-    """Load the text that the argument, else `VELDT_TEXT` names; without them, Python's own source.
+    """Load the text that the argument or `VELDT_TEXT` names; by default, Python's own source.
 
     That is a fixed list of modules of the running Python's standard library, whose text differs a
     little between Python versions: compare losses within one version.

@@ -291,7 +291,7 @@ def test_fractions_share_a_machine(cluster):
         cluster_now = ray_cluster.Cluster(config, owned=False, local=False)
         import ray
 
-        assert cluster_now.room() == room * int(ray.cluster_resources()["CPU"])
+        assert cluster_now.max_workers() == room * int(ray.cluster_resources()["CPU"])
 
 
 def test_a_ray_started_here_listens_on_loopback_only_behind_a_token():
