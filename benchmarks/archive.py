@@ -20,7 +20,7 @@ from veldt.tasks import registry, suites, task_fingerprint
 from veldt.tasks.benchmark import archive as archive_lib
 from veldt.tasks.benchmark import evaluate
 from veldt.tasks.benchmark.protocol import baselines
-from veldt.tasks.benchmark.runs.cache import Shelf
+from veldt.tasks.benchmark.runs.cache import RunCache
 from veldt.tasks.common.progress import choose
 
 RUNS = Path("runs/archive")
@@ -31,18 +31,18 @@ def main(words: Sequence[str]) -> None:
     """Run what is missing, then pack; or only pack."""
     only_pack, words = words[0] == "pack", words[words[0] == "pack" :]
     suite = suites.load_suite(words[0])
-    shelf = Shelf(RUNS / suite.name / evaluate.SWEEPS_FOLDER)
+    cache = RunCache(RUNS / suite.name / evaluate.SWEEPS_FOLDER)
     began = time.monotonic()
     if only_pack:
         tasks = {entry.task: registry.load_task(entry.task) for entry in suite.tasks}
         fingerprints = {name: task_fingerprint.fingerprint(task) for name, task in tasks.items()}
-        archive = archive_lib.gather(suite, CANDIDATES, shelf, fingerprints)
+        archive = archive_lib.gather(suite, CANDIDATES, cache, fingerprints)
     else:
         config = config_lib.make_config(evaluate.EvaluateConfig, words[1:])
         watcher = choose.make_display()
         try:
             archive = archive_lib.run_baselines(
-                suite, CANDIDATES, config.pool, shelf, watcher, archive_lib.shipped()
+                suite, CANDIDATES, config.pool, cache, watcher, archive_lib.shipped()
             )
         finally:
             watcher.close()

@@ -77,7 +77,7 @@ def test_a_meta_training_whose_looks_were_not_finite_has_a_report(tmp_path, bad)
     text = meta_report.render(meta_runs.write_run(tmp_path, meta_runs.settings(), lines))
     assert "NaN" not in text and 'd="Mnan' not in text
     none = len(bad) == 8
-    assert ("No look at meta-validation was finite" in text) == none
+    assert ("No meta-validation was finite" in text) == none
     assert ("after update 100" in text) == (not none)
 
 

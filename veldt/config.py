@@ -31,8 +31,8 @@ def load_config(cls: type[ConfigT], source: str | Path, overrides: Sequence[str]
     """Load a config.
 
     Args:
-      cls: The frozen dataclass to make.
-      source: A YAML file's path, or the name of a file in `configs/`.
+      cls: Frozen dataclass to make.
+      source: Path of a YAML file, or the name of a file in `configs/`.
       overrides: Command-line words, `--field value` or `--field=value`; the value is YAML, a
           nested field is named with dots, and dashes stand for underscores.
 
@@ -41,7 +41,7 @@ def load_config(cls: type[ConfigT], source: str | Path, overrides: Sequence[str]
           or one that the dataclass refuses; the message names key, place and what is allowed.
     """
     path = find_config(source)
-    # A shipped file is named as people see it in the checkout.
+    # A shipped file is named by its path in the checkout.
     name = f"configs/{path.name}" if path.parent == CONFIG_DIR else str(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -73,10 +73,10 @@ def dump_config(config: object) -> str:
 
 
 def find_config(source: str | Path) -> Path:
-    """Return the file that a config's path or name stands for.
+    """Return the file of a config's path or name.
 
     Raises:
-      ConfigError: There is none; the message lists the names there are.
+      ConfigError: There is none; the message lists the names that exist.
     """
     path = Path(source)
     if path.is_file():
@@ -96,7 +96,7 @@ def find_config(source: str | Path) -> Path:
 @final
 @dataclasses.dataclass(frozen=True)
 class ConfigInfo:
-    """One shipped config: its name, and its file's first comment line."""
+    """One shipped config: its name, and the first comment line of the file."""
 
     name: str
     description: str
@@ -148,13 +148,13 @@ class _Override:
         """Return the tree with one value replaced; the tree itself is left as it is.
 
         Args:
-          annotation: What the tree is to become.
-          node: The tree; None where the file does not have it.
-          base: The default that stands there if the file does not have it.
-          keys: The way down to the value.
+          annotation: Type of the tree.
+          node: Tree; None if the file does not have it.
+          base: Default at this place if the file does not have it.
+          keys: Path to the value.
         """
         if not keys:
-            # A string needs no quotes on the command line, whatever YAML would make of it.
+            # A string needs no quotes on the command line, even if YAML would read it otherwise.
             read = codec.string if annotation is str else codec.read
             return read(self.text, self._source)
         if typing.get_origin(annotation) in (typing.Union, types.UnionType):  # `Part | None`

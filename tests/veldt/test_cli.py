@@ -170,7 +170,7 @@ def test_ctrl_c_exits_130(searches, fake, capsys):
     resume = "veldt search my.yaml --run-dir 'my runs/1' --seed 3 --resume"
     assert err == (
         "stopping by Ctrl-C after what is under way; again to stop at once\n"
-        f"stopped by Ctrl-C; all that was told is stored. To go on: {resume}\n"
+        f"stopped by Ctrl-C; all reported results are stored. To go on: {resume}\n"
     )
 
 

@@ -144,7 +144,7 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
         code, out, err = command(capsys, "--run-dir", "here now", "--staleness", "1")
     assert (code, out) == (130, "")
     again = "veldt meta-train toy.yaml --run-dir 'here now' --staleness 1 --resume"
-    assert err.endswith(f"what was reached is stored. To go on: {again}\n")
+    assert err.endswith(f"the progress so far is stored. To go on: {again}\n")
     code, _, err = command(capsys, "--run-dir", "here now", "--staleness", "1", "--resume")
     assert code == 0 and "going on after update 2" in err
 
