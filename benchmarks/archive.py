@@ -1,12 +1,12 @@
-"""Makes the archive of a suite: every baseline's runs, and Adam's curves for the envelope.
+"""Make the archive of a suite: every baseline's runs, and Adam's curves for the envelope.
 
     python benchmarks/archive.py small              # about two hours on two cores
     python benchmarks/archive.py smoke --pool.backend ray --pool.num-workers 16
-    python benchmarks/archive.py pack small         # of what has been finished so far
+    python benchmarks/archive.py pack small         # the runs that are finished so far
 
-Finished runs are kept in `runs/archive/SUITE`, so that it can be stopped at any time and goes on
-where it was; at the end all of them are packed into `tasks/benchmark/archives/SUITE.npz`, which is
-shipped. What that file has already is not run again, so that a new baseline costs its own runs
+Finished runs are kept in `runs/archive/SUITE`, so that it can be stopped at any time and continued;
+at the end all of them are packed into `tasks/benchmark/archives/SUITE.npz`, which is
+shipped. Runs in that file are not repeated, so that a new baseline costs its own runs
 only. An optimizer is compared with once it is there on every task of a suite.
 """
 
@@ -53,7 +53,7 @@ def main(words: Sequence[str]) -> None:
     compile_s = sum(r.sweep.compile_s for r in archive.records)
     print(
         f"wrote {path.name}, {path.stat().st_size / 2**20:.1f} MiB: {len(archive.tasks)} "
-        f"tasks, {len(archive.records)} curves of {', '.join(names)}; this sitting took "
+        f"tasks, {len(archive.records)} curves of {', '.join(names)}; this session took "
         f"{(time.monotonic() - began) / 60:.0f} min; in all {work_s / 3600:.1f} worker-hours, "
         f"{compile_s / work_s:.0%} of them compiling"
     )
