@@ -1,4 +1,4 @@
-"""What is trained: the abstract `Task`, the abstract `TaskFamily`, and the comparable scale.
+"""Objects to train: the abstract `Task`, the abstract `TaskFamily`, and the comparable scale.
 
 A task is a model, its loss and its data, without an optimizer. The split into `Task` and
 `TaskFamily` (`sample(key) -> cfg`, `task(cfg) -> Task`) follows google/learned_optimization;

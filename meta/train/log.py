@@ -1,7 +1,7 @@
 """The logs of a meta-training: JSON objects, one a line, and TensorBoard's events.
 
 `metrics.jsonl` in the run directory has a line for each update and one for each meta-
-validation. A run that was killed and goes on from its last checkpoint drops the lines
+validation. A run that was killed and continues from its last checkpoint drops the lines
 written after that checkpoint, so that each update has one line.
 """
 

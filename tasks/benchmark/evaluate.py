@@ -43,7 +43,7 @@ SWEEPS_FOLDER: Final = "sweeps"
 @final
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How candidates are compared.
+    """The settings of a comparison.
 
     Attributes:
       schedules: Schedules of the learning rate: constant, warmup_cosine, warmup_linear. Each makes
@@ -52,7 +52,7 @@ class EvaluateConfig:
       rates: Learning rates of all candidates; null leaves each candidate's own.
       step_times: Whether to measure a training step's time against Adam's, task by task.
       baselines: Whether the archive's baselines are shown beside the candidates.
-      pool: Where the work is done.
+      pool: Pool that does the work.
     """
 
     schedules: tuple[str, ...] = (CONSTANT,)

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Final
 
 _VELDT: Final = Path(__file__).resolve().parents[2]
-_ROOMS: Final = ("veldt", "tasks", "learned_opt", "meta", "search")
+_PACKAGES: Final = ("veldt", "tasks", "learned_opt", "meta", "search")
 _FRAME: Final = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 
 
 def describe(error: BaseException) -> str | None:
     """Return one line with the error and its place; None if no frame is of a user's file."""
-    told = _told(error)
-    if told is not None:
-        return told
+    line = _from_text(error)
+    if line is not None:
+        return line
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if is_theirs(frame.filename)]
     if not theirs:
@@ -30,7 +30,7 @@ def describe(error: BaseException) -> str | None:
     return f"{what} ({last.filename}, line {last.lineno}, in {last.name})"
 
 
-def _told(error: BaseException) -> str | None:
+def _from_text(error: BaseException) -> str | None:
     """Return that line for an error whose text holds a traceback, as those of JAX's callbacks."""
     text = str(error)
     theirs = [frame for frame in _FRAME.findall(text) if is_theirs(frame[0])]
@@ -48,6 +48,6 @@ def is_theirs(filename: str) -> bool:
     if filename.startswith("<"):
         return False
     path = Path(filename).resolve()
-    ours = [_VELDT / room for room in _ROOMS]
+    ours = [_VELDT / package for package in _PACKAGES]
     ours += [Path(place).resolve() for place in sysconfig.get_paths().values()]
     return not any(folder in path.parents for folder in ours)

@@ -41,7 +41,7 @@ STANDARD_LIBRARY_MODULES = (
     "typing",
 )
 
-_MIN_WINDOWS = 16  # in the smallest part; less is no measurement
+_MIN_WINDOWS = 16  # In the smallest part; fewer give no useful measurement.
 
 
 @final
@@ -104,7 +104,7 @@ def _cut(content: bytes, window: int, source: str) -> Corpus:
             f"{10 * (_MIN_WINDOWS * window + 1)}."
         )
     known = np.unique(train)
-    symbol_of = np.full(256, len(known), np.uint8)  # the last symbol stands for all other bytes
+    symbol_of = np.full(256, len(known), np.uint8)  # The last symbol stands for all other bytes.
     symbol_of[known] = np.arange(len(known))
     splits: dataset.Splits = {
         "train": _windows(symbol_of[train], window),

@@ -24,7 +24,7 @@ _LONGEST_DELAY = 8
 @final
 @dataclasses.dataclass(frozen=True)
 class AugmentationConfig:
-    """How often families are made harder; the defaults are VeLO's (arXiv 2211.09760).
+    """The odds of making families harder; the defaults are VeLO's (arXiv 2211.09760).
 
     Attributes:
       stretch: Relative odds that parameters are stretched at each level: none, global, tensor,

@@ -16,7 +16,7 @@ from veldt.tasks import base
 from veldt.tasks.families import augmentations as drawn
 from veldt.tasks.families import models, odds, supervised_family
 
-_MAX_TRIES = 100  # draws of one family until it is unlike all others
+_MAX_TRIES = 100  # Draws of one family until it differs from all others.
 _SIZES = (
     "widths",
     "bottlenecks",
@@ -185,7 +185,7 @@ def draw(distribution: Distribution, seed: int) -> tuple[base.TaskFamily, ...]:
 
 
 def _draw_structure(distribution: Distribution, random: np.random.RandomState) -> models.Structure:
-    kind = cast(models.Kind, odds.weighted(distribution.kinds, random))  # checked by the class
+    kind = cast(models.Kind, odds.weighted(distribution.kinds, random))  # Checked by the class.
     is_text = kind in models.TEXT_KINDS
     depth = odds.one(distribution.depths, random)
     if kind in ("perceptron", "convolution"):

@@ -30,7 +30,7 @@ class PoolError(errors.TaskError):
 
 
 class JobStatus(enum.StrEnum):
-    """How a job ended."""
+    """The ways in which a job ends."""
 
     OK = "ok"
     ERROR = "error"  # The worker raised; the message says what.
@@ -61,7 +61,7 @@ class JobResult:
 
     Attributes:
       id: Identifier of the job.
-      status: How the job ended.
+      status: Way in which the job ended.
       value: Value that the worker returned; None unless the status is ok.
       message: Empty when ok; else one line that says what happened, then the traceback's end.
       wall_s: Seconds from the worker's start on the job to the end.

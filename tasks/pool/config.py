@@ -11,7 +11,7 @@ MAX_INLINE_WORKERS = 8
 @final
 @dataclasses.dataclass(frozen=True)
 class RayConfig:
-    """How the `ray` back end uses a cluster.
+    """The use of a cluster by the `ray` back end.
 
     Attributes:
       address: Address of the cluster: "auto" (the one this machine belongs to), "HOST:PORT", or
@@ -52,7 +52,7 @@ class RayConfig:
 @final
 @dataclasses.dataclass(frozen=True)
 class PoolConfig:
-    """Where work is done.
+    """The place where work is done, and its limits.
 
     Attributes:
       backend: Kind of workers: "inline" for threads of this process, "ray" for actors of a
@@ -65,7 +65,7 @@ class PoolConfig:
       max_tries: Number of workers that may die of a job before it is given up as `killed`.
       straggler_factor: Factor on the time that nearly all jobs stay below; with idle workers, a
         job that runs longer is also given to a second worker; null never does.
-      ray: How the `ray` back end uses a cluster.
+      ray: Use of a cluster by the `ray` back end.
     """
 
     backend: Literal["auto", "inline", "ray"] = "auto"

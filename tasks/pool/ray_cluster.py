@@ -127,8 +127,9 @@ class Cluster:
             return f"the Ray head at {self.address} does not answer"
         if now - self._away_since > HEAD_TIMEOUT_S:
             raise PoolError(
-                f"the Ray head at {self.address} has not answered for {HEAD_TIMEOUT_S:.0f} s. What "
-                "was told is stored: when the cluster is back, or elsewhere, go on with --resume"
+                f"the Ray head at {self.address} has not answered for {HEAD_TIMEOUT_S:.0f} s. All "
+                "reported results are stored: continue with --resume when the cluster is back, or "
+                "elsewhere"
             )
         return ""
 

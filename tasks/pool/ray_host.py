@@ -115,7 +115,7 @@ class Host:
             result = run_job(self._worker, job, timeout_s=self._timeout_s, name=self._name)
             self._job = None
             if result.status is not JobStatus.OK:
-                LOGGER.warning("%s: %s: %s: %s", self._name, job.label, *_told(result))
+                LOGGER.warning("%s: %s: %s: %s", self._name, job.label, *_failure(result))
             results.append(result)
         return results
 
@@ -160,5 +160,5 @@ def resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def _told(result: JobResult) -> tuple[str, str]:
+def _failure(result: JobResult) -> tuple[str, str]:
     return result.status.value, result.message.split("\n", 1)[0]

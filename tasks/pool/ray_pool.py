@@ -357,7 +357,7 @@ class RayPool(Pool):
             ray.kill(slot.actor)
 
     def _cause(self, slot: _Slot | None, error: Exception | None) -> tuple[dispatch.Cause, str]:
-        """Whose fault a death was, as far as Ray and the list of nodes say."""
+        """Return the cause of a death, as far as Ray and the list of nodes show it."""
         import ray
 
         reason = _one_line(error)

@@ -37,7 +37,7 @@ TEND_S: Final = 0.1  # As in `ray_pool`: time between checks of limits and strag
 
 @final
 class End(enum.Enum):
-    """How a job ends on a worker."""
+    """The ways in which a job ends on a worker."""
 
     RETURNS = "returns"
     DIES = "dies"  # With its worker.

@@ -26,7 +26,7 @@ def read(path: Path) -> Results:
     except (UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise errors.TaskError(
             f"{path} is damaged, or another version's ({type(error).__name__}: {error}): run the "
-            "same `veldt evaluate` again, which goes on from the runs that it keeps"
+            "same `veldt evaluate` again, which continues from the runs that it keeps"
         ) from None
     return results
 

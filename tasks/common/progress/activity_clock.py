@@ -1,7 +1,7 @@
 """The present activity of a command while it shows nothing new, and its time: for displays.
 
-Compiling takes seconds to minutes, often on the very thread that draws; a clock that goes on tells
-the reader that the command does too.
+Compiling takes seconds to minutes, often on the very thread that draws; a running clock shows
+that the command is still at work.
 """
 
 import threading

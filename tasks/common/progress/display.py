@@ -12,7 +12,7 @@ from typing import Protocol, final
 @final
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a command is, in words and figures.
+    """The progress of a command, in words and figures.
 
     Attributes:
       line: Text with all that matters, on one line.

@@ -84,7 +84,7 @@ def test_a_file_gives_back_what_was_written(tiny_archive, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["tiny.npz"]
 
 
-def test_what_is_on_the_shelf_is_not_run_again(tiny_archive, tiny_suite, tiny_folder, inline):
+def test_what_is_in_the_cache_is_not_run_again(tiny_archive, tiny_suite, tiny_folder, inline):
     watcher = Counting()
     rows = [baselines.BASELINES[name] for name in ("adam", "sgd_momentum")]
     again = archive.run_baselines(tiny_suite, rows, inline, cache.RunCache(tiny_folder), watcher)
@@ -194,7 +194,7 @@ def test_arrays_of_objects_are_never_unpickled(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_not_finished_is_left_out_and_run_by_the_next_sitting(
+def test_what_is_not_finished_is_left_out_and_run_by_the_next_session(
     tiny_archive, tiny_suite, tiny_folder, tmp_path, inline
 ):
     """Also where the cache is gone and the archive is all that is left."""

@@ -72,7 +72,7 @@ def test_what_is_kept_is_found_exactly(kept):
     assert list(there.folder.iterdir()) == [path]
 
 
-def test_an_empty_shelf_has_nothing_and_makes_no_folder(tmp_path):
+def test_an_empty_cache_has_nothing_and_makes_no_folder(tmp_path):
     there = cache.RunCache(tmp_path / "cache")
     assert there.find(PLAN, PRINT) is None
     assert not there.folder.exists()
@@ -94,7 +94,7 @@ def test_a_draft_left_by_a_killed_process_does_no_harm(kept):
     assert_same(there.find(PLAN, PRINT), made_sweeps())
 
 
-def test_a_shelf_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     there = cache.RunCache(tmp_path / "cache")
     with pytest.raises(errors.FileError, match=r"cache cannot be made"):
@@ -310,7 +310,7 @@ def test_odd_names_make_safe_files_inside_the_folder(tmp_path, name):
         assert_same(there.find(plan, PRINT), made_sweeps())
 
 
-def test_names_that_look_alike_as_files_do_not_collide(tmp_path):
+def test_names_with_equal_file_names_do_not_collide(tmp_path):
     there = cache.RunCache(tmp_path)
     names = ["my:task", "my/task", "my_task", "my task", "x" * 200 + "1", "x" * 200 + "2"]
     for i, name in enumerate(names):

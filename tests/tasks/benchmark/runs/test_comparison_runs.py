@@ -74,7 +74,7 @@ STEPS = protocol.NUM_CHECKS
 
 
 class Watcher:
-    """Remembers what it was told; presses Ctrl-C once `stop_after` jobs are done."""
+    """A watcher that remembers its calls; presses Ctrl-C once `stop_after` jobs are done."""
 
     def __init__(self, stop_after=None):
         self.phases = []
@@ -119,7 +119,7 @@ def plan(candidate, task=PLAIN, *, num_steps=STEPS, seeds=(0, 1), schedules=("co
 
 
 def run(folder, plans, watcher=None, *, prints=PRINTS, num_workers=1):
-    """One sitting: the sweeps of all plans, and the watcher."""
+    """Run one session; return the sweeps of all plans, and the watcher."""
     watcher = Watcher() if watcher is None else watcher
     config = pool_config.PoolConfig(backend="inline", num_workers=num_workers)
     with comparison_runs.Runner(config, cache.RunCache(folder), watcher) as runner:
