@@ -1,8 +1,8 @@
-"""What the shipped baselines score, with each schedule: the yardstick of every other table.
+"""The scores of the shipped baselines, with each schedule: the yardstick of every other table.
 
     python benchmarks/baselines.py [SUITE]
 
-The runs are those of the archive (`make archive SUITE=...` made it); nothing of them is trained
+The runs are those of the archive (`make archive SUITE=...` made it); none of them is trained
 again. A comparison needs a candidate, so plain SGD at one learning rate is trained beside them and
 left out. Writes `results/baselines.json`.
 """

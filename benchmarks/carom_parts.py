@@ -1,11 +1,11 @@
-"""What each term of the shipped rule carom is worth, and what a decay of its learning rate is.
+"""The value of each term of the shipped rule carom, and of a decay of its learning rate.
 
     python benchmarks/carom_parts.py
 
 The rule without either of its two terms, on the suite `small`, at the learning rates that the rule
-itself is tried at; and the rule with warm-up and linear decay. All of it was looked at after the
-rule was chosen and scored, so that it explains and selects nothing. What was trained is kept in
-`runs/carom_parts`, and a second call goes on there.
+itself is tried at; and the rule with warm-up and linear decay. All of it was measured after the
+rule was chosen and scored, so that it explains and selects nothing. Finished trainings are kept in
+`runs/carom_parts`, and a second call continues there.
 """
 
 import json
@@ -36,7 +36,7 @@ def part(name: str, update: str, b1: float) -> Program:
 
 
 def score(candidates: list[ProgramCandidate], schedule: str) -> dict[str, Row]:
-    """Train what is not trained yet; return the rows by name."""
+    """Do the trainings that are missing; return the rows by name."""
     results = veldt.evaluate(candidates, SUITE, out=OUT, step_times=False, schedules=(schedule,))
     return {row.name: row for row in results.rows if row.source == "run"}
 

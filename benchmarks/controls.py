@@ -2,13 +2,13 @@
 
     python benchmarks/controls.py [--seeds 3] [--evaluations 2000] [--folder runs/controls]
 
-Lion's paper (arXiv 2302.06675, section 2.1) holds its search against random programs and against
+Lion's paper (arXiv 2302.06675, section 2.1) compares its search with random programs and with
 AdamW with its constants tuned. Here all three train as many distinct programs, on the quickstart's
-tasks, from AdamW: the configs `quickstart`, `control_random` and `control_constants`. What counts
+tasks, from AdamW: the configs `quickstart`, `control_random` and `control_constants`. The measure
 is the winner of each run, chosen on selection seeds, on the finals' seeds, less AdamW at the best
 learning rate of the grid in the same finals (mean log loss; -0.1 is about 10% less loss). The gap
 between evolution and a control is the difference of means over seeds, with a 95% interval by
-Welch's t. Curves say how good the incumbent was after how many programs, on fresh seeds.
+Welch's t. Curves show how good the incumbent was after how many programs, on fresh seeds.
 
 Runs are kept and resumed, so the script can be stopped. Writes `results/controls.json`.
 """
@@ -38,7 +38,7 @@ _T: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.2
 
 
 def search(config: str, seed: int, evaluations: int, folder: Path) -> dict[str, Any]:
-    """Run one search to its end and read what came out."""
+    """Run one search to its end and return its results."""
     run_dir = folder / f"{config}_{seed}"
     command = [sys.executable, "-m", "veldt", "search", config, "--seed", str(seed)]
     command += ["--max-evaluations", str(evaluations), "--time-limit-s", "null"]

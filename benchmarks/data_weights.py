@@ -1,4 +1,4 @@
-"""Learned example weights against wrong labels: how much of the lost accuracy comes back?
+"""Learned example weights against wrong labels: share of the lost accuracy that comes back.
 
     python benchmarks/data_weights.py [--trials 5] [--updates 30] [--seeds 8]
 
@@ -9,8 +9,8 @@ many of the wrong labels by heart.
 
 Learned weights: one number for each training row, through a sigmoid, moved by `veldt.tune`: Adam
 along the metagradient of the validation loss through the whole training, new seeds of training at
-each update. The validation rows are never trained on; the test rows enter nowhere but in the score.
-What is scored is trained from scratch on seeds of its own, the mean of 4. "Recovered" is
+each update. The validation rows are never trained on; the test rows enter only the score.
+The scored models are trained from scratch on seeds of their own, the mean of 4. "Recovered" is
 (accuracy - that of all rows as they are) / (that with clean labels - that of all rows as they are).
 
     clean             the true labels
@@ -23,7 +23,7 @@ What is scored is trained from scratch on seeds of its own, the mean of 4. "Reco
     validation        the 200 clean rows alone
     with_validation   all rows as they are and the 200 clean ones
     learned           all rows, weighted
-    learned_selection without the 30% of least weight: told the share, as `loss` is
+    learned_selection without the 30% of least weight; the share is given, as for `loss`
 
 Processor time on two cores: about two minutes a trial, most of it metagradients.
 """
@@ -57,7 +57,7 @@ from veldt.tasks.shipped import image_models, supervised
 RESULTS: Final = Path(__file__).parent / "results" / "data_weights.json"
 SHARE_WRONG: Final = 0.3
 NUM_SCORING: Final = 4
-STOPS: Final = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # Of the run.
+STOPS: Final = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # Shares of the run.
 EARLY: Final = 1 / 8
 TRUSTED: Final = 5.0  # The logit of a row whose label is known to be right: a weight of 0.993.
 NUM_DRAWS: Final = 4000
@@ -73,15 +73,15 @@ class Setting:
     """A data set and how it is learned.
 
     Attributes:
-      load: Returns its splits, which are pooled and drawn anew.
-      num_classes: Of it.
-      num_train: Rows for training, some with wrong labels.
-      num_valid: Clean rows.
-      num_test: Rows, at most.
-      num_steps: Of training.
-      horizon: Steps of the shorter training that metagradients go through.
-      batch_size: Rows of a step.
-      rate: Adam's learning rate.
+      load: Function that returns the splits, which are pooled and drawn anew.
+      num_classes: Number of classes.
+      num_train: Number of rows for training, some with wrong labels.
+      num_valid: Number of clean rows.
+      num_test: Number of test rows, at most.
+      num_steps: Number of steps of training.
+      horizon: Number of steps of the shorter training that metagradients go through.
+      batch_size: Number of rows of a step.
+      rate: Learning rate of Adam.
     """
 
     load: Callable[[], dataset.Splits]
@@ -127,10 +127,10 @@ def draw(setting: Setting, trial: int) -> tuple[Rows, Rows, Rows, np.ndarray, np
 
 @final
 class Lab:
-    """A setting's trainings.
+    """The trainings of a setting.
 
     Attributes:
-      setting: What they are of.
+      setting: Data set and training.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -162,7 +162,7 @@ class Lab:
     def train(
         self, task: base.Task, logits: np.ndarray, keys: jax.Array, share: float = 1.0
     ) -> types.Params:
-        """Return what is trained on each key in a share of the steps, leaves [S, ...]."""
+        """Return the parameters trained on each key in a share of the steps, leaves [S, ...]."""
         num_steps = round(share * self.setting.num_steps)
         return self._train(task, jnp.asarray(logits, jnp.float32), keys, num_steps)
 
@@ -217,7 +217,7 @@ def _logits(task: supervised.SupervisedTask, params: types.Params, inputs: jax.A
 
 
 def accuracy(task: supervised.SupervisedTask, params: types.Params, split: types.Split) -> float:
-    """Return the share of rows told right, the mean over seeds."""
+    """Return the share of rows that are classified right, the mean over seeds."""
     rows = task.splits[split]
     found = np.argmax(_logits(task, params, rows.inputs), axis=-1)  # [S, rows]
     return float(np.mean(found == np.asarray(rows.targets)))
@@ -344,7 +344,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5)
     parser.add_argument("--updates", type=int, default=30, help="metagradients of a trial")
     parser.add_argument("--seeds", type=int, default=8, help="runs side by side of a metagradient")
-    parser.add_argument("--rate", type=float, default=0.6, help="of the outer Adam")
+    parser.add_argument("--rate", type=float, default=0.6, help="learning rate of the outer Adam")
     parser.add_argument("--folder", type=Path, default=Path("runs/data_weights"))
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()

@@ -1,15 +1,15 @@
-"""Scores a search's winner once, beside the baselines tuned as it was, and ships it.
+"""Score a search's winner once, beside the baselines tuned in the same way, and ship it.
 
     veldt search discover --run-dir runs/discover
     python benchmarks/discovered.py runs/discover NAME [--suite small] [--ship]
 
 The candidates are entries of the run's finals: the winner, which meta-validation chose, and every
 baseline, each with all its constants tuned on the same proxies and seeds by the same budget
-(`finals.tuning`). Each gets seven learning rates around the one that it came with, three seeds, and
-no schedule. What was trained is kept in `runs/evaluate_NAME`, and a second call goes on there.
+(`finals.tuning`). Each gets seven learning rates around its own, three seeds, and
+no schedule. Finished trainings are kept in `runs/evaluate_NAME`, and a second call continues there.
 
 With `--ship` the winner becomes a shipped rule of that name, with a record of its config, seed,
-lineage, store and table beside it (`search/rules/discovered`), whatever the table says.
+lineage, store and table beside it (`search/rules/discovered`), whatever the table shows.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def row_of(results: Results, name: str) -> Row:
 
 
 def table_row(row: Row) -> dict[str, Any]:
-    """Return what the record says of a row."""
+    """Return a row for the record."""
     return {
         "speedup": dataclasses.asdict(row.speedup),
         "test_ratio": dataclasses.asdict(row.test_ratio),
@@ -69,7 +69,7 @@ def finals_row(entry: Entry) -> dict[str, Any]:
 
 
 def steps_of(data: report_data.SearchData) -> list[dict[str, Any]]:
-    """Return the winner's lineage: what each mutation changed, and what it gained."""
+    """Return the winner's lineage: the change and the gain of each mutation."""
     start = data.reigns[0].fitness
     found = lineage.steps(data.initial_program, data.initial_learning_rate, data.lineage, start)
     return [
@@ -90,7 +90,7 @@ def steps_of(data: report_data.SearchData) -> list[dict[str, Any]]:
 def record(
     data: report_data.SearchData, found: best_rule.Best, rows: dict[str, dict[str, Any]], suite: str
 ) -> dict[str, Any]:
-    """Return all that is kept of where a rule comes from."""
+    """Return the record of a rule's origin."""
     counts = data.counts
     return {
         "learning_rate": found.learning_rate,
@@ -114,7 +114,7 @@ def record(
 
 
 def main() -> None:
-    """Score, print, write, and ship where asked."""
+    """Score, print, write, and ship if `--ship` is given."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

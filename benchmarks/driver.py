@@ -1,4 +1,4 @@
-"""What the search's driver costs: how many results per second one process can ask and tell.
+"""The cost of the search's driver: results per second that one process can ask and tell.
 
     python benchmarks/driver.py [--proposals 3000] [--repeats 5]
 
@@ -12,9 +12,9 @@ A search with hundreds of workers goes no faster than its driver. Results per se
 told per second, the stand-in's time taken off; most proposals need no worker, so workers get one
 job per `us_per_trained`. The parts are timed by wrapping the functions named in `install`; what
 runs inside a part counts to it. `pickle` is no part of that: it is what a back end with other
-processes adds for each job and its outcome, at the least. `us_per_ask` is what proposing a child
-takes: mutating, lowering, probing, looking it up and pruning it, but not storing what became of
-it; and `cpu_us_per_ask` is the same in processor time, which a busy machine blurs less.
+processes adds for each job and its outcome, at the least. `us_per_ask` is the time of proposing
+a child: mutating, lowering, probing, searching the caches and pruning, but not storing the
+result; and `cpu_us_per_ask` is the same in processor time, which a busy machine affects less.
 """
 
 import argparse
@@ -55,7 +55,7 @@ MIN_STATEMENTS = 12
 
 
 class Worker:
-    """Scores a candidate by a hash of its text; keeps the last jobs and outcomes for `pickle`."""
+    """A worker that scores by a hash of the text; keeps recent jobs and outcomes for `pickle`."""
 
     def __init__(self) -> None:
         self.done: list[tuple[EvalJob, Outcome]] = []
@@ -110,7 +110,7 @@ class Stopwatch:
 
 
 def install(watch: Stopwatch, undo: contextlib.ExitStack) -> None:
-    """Wraps the driver's parts for as long as `undo` is open."""
+    """Wrap the driver's parts for as long as `undo` is open."""
     for name, owner, function in (
         ("mutate", mutation, "mutate"),
         ("lower and hash", dataflow, "lower"),
@@ -141,7 +141,7 @@ def install(watch: Stopwatch, undo: contextlib.ExitStack) -> None:
 
 
 def measure(num_proposals: int, seed: int, *, parts: bool) -> dict[str, Any]:
-    """One search of `num_proposals` proposals; with `parts`, where its time went."""
+    """Time one search of `num_proposals` proposals; with `parts`, where the time went."""
     settings = dataclasses.replace(
         config.load_config(SearchConfig, "quickstart"),
         seed=seed,
@@ -154,7 +154,7 @@ def measure(num_proposals: int, seed: int, *, parts: bool) -> dict[str, Any]:
         folder = undo.enter_context(tempfile.TemporaryDirectory())
         store = undo.enter_context(Store.create(Path(folder)))
         pool = undo.enter_context(InlinePool(lambda: worker))
-        # The stand-in is always timed, to be taken off; the rest only when asked for.
+        # The stand-in is always timed, to be subtracted; the rest only when needed.
         if parts:
             install(watch, undo)
         else:
@@ -164,7 +164,7 @@ def measure(num_proposals: int, seed: int, *, parts: bool) -> dict[str, Any]:
         evolution = Evolution.start(settings, store, engine.run_now)
         watch.seconds.clear()
 
-        asking = [0.0, 0.0]  # seconds by the clock and of processor time
+        asking = [0.0, 0.0]  # Seconds by the clock and of processor time.
 
         def ask(index: int) -> driver.Proposal:
             if index >= num_proposals:
@@ -208,7 +208,7 @@ def measure(num_proposals: int, seed: int, *, parts: bool) -> dict[str, Any]:
 
 
 def pickled(done: list[tuple[EvalJob, Outcome]]) -> dict[str, float]:
-    """Pickling a job and unpickling its outcome, as a back end with other processes must."""
+    """Time pickling a job and unpickling its outcome, as a back end with other processes must."""
     sent = [pickle.dumps(outcome) for _, outcome in done]
     began = time.perf_counter()
     jobs = [pickle.dumps(job) for job, _ in done]
@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
-    measure(200, args.repeats, parts=False)  # imports and first calls
+    measure(200, args.repeats, parts=False)  # Imports and first calls.
     runs, split = [], []
     for seed in range(args.repeats):
         runs.append(measure(args.proposals, seed, parts=False))

@@ -5,8 +5,8 @@
 Meta-training had runs of at most 1,000 steps and layers of at most 64 units. Here are perceptrons
 on embedded digits: one of 32 hidden units for 10,000 steps, one of 1,920 units for 1,500. The
 comparison is that of `veldt evaluate`: Adam's envelope over 15 learning rates, three seeds,
-nothing of the learned optimizers tuned. Keeps its runs in `runs/generalisation` and goes on there;
-writes `results/generalisation.json`.
+nothing of the learned optimizers tuned. Runs are kept in `runs/generalisation`, where a second call
+continues; writes `results/generalisation.json`.
 """
 
 import dataclasses

@@ -2,19 +2,19 @@
 
     python benchmarks/hollow.py honest|rules|cost|searches|cheats|configs [--write]
 
-* `honest`: what the last-bits test sees of honest runs. Hypothesis: at every task and every sane
+* `honest`: what the last-bits test finds on honest runs. Hypothesis: at every task and every sane
   rate the log of the loss moves by less than a tenth of `TOLERANCE`, also at 16 times `JITTER`.
 * `rules`: `veldt evaluate` of six hollow rules on three classification tasks. Hypothesis: all of
   their runs that would have a low loss are hollow; no speed-up is credited.
-* `cost`: what whole runs take with the guard over what they take without, by processor seconds,
+* `cost`: the time of whole runs with the guard over that without, by processor seconds,
   rounds interleaved. Hypothesis: under 1% more; programs that are stopped early pay less.
 * `searches`: five searches on classification alone (two of them tasks of a user's), 5 seeds each,
-  1,000 programs. Measure: what the winner's accuracy is, beside its loss. Hypothesis: every winner
+  1,000 programs. Measure: the winner's accuracy, beside its loss. Hypothesis: every winner
   learns, none is hollow.
 * `cheats`: a search of 150 programs on each of the 20 tasks of `tempting_tasks.py`. Measure: how
-  many candidates are hollow, by which test; and the winner, to be looked at.
+  many candidates are hollow, by which test; and the winner, to be examined.
 * `configs`: the shipped configs, 5 seeds each; `small_search` and `discover` with their budgets cut
-  (said in the table).
+  (stated in the table).
 
 Searches are run with `--resume`, so that the script can be stopped and run again.
 """
@@ -78,7 +78,7 @@ CONFIGS: dict[str, list[str]] = {
     "discover": ["--max-evaluations", "400", "--finals.stages", "[]", "--finals.tuning.budget", "0",
                  "--finals.meta-rate-factors", "[1.0]", *_FEW_RATES],
 }  # fmt: skip
-# The guard's parts, for nothing: what runs cost without it.
+# Replacements of the guard's parts that do nothing: the cost of runs without it.
 UNGUARDED: dict[str, Any] = {
     "recheck": lambda *_: hollow.Recheck(*[jnp.float32(0)] * 3),
     "size": lambda params: jnp.float32(0),
@@ -188,7 +188,7 @@ def _prepared(name: str, flow: dataflow.Dataflow) -> Any:
 
 
 def accuracy(task: base.Task, params: Any) -> float | None:
-    """Return the share of validation rows that are named right; None where there are no classes."""
+    """Return the share of validation rows classified right; None where there are no classes."""
     rows = task.eval_batch("valid")
     outputs: Any
     if isinstance(task, supervised.SupervisedTask):
@@ -210,7 +210,7 @@ def accuracy(task: base.Task, params: Any) -> float | None:
 
 
 def search(folder: Path, config: str, options: list[str], seed: int) -> dict[str, Any]:
-    """Search, and read what came of it."""
+    """Search, and return the results."""
     command = [sys.executable, "-m", "veldt", "search", config, "--seed", str(seed)]
     command += ["--run-dir", str(folder), "--time-limit-s", "null", *options, "--resume"]
     shown = _call(command)
@@ -235,7 +235,7 @@ def search(folder: Path, config: str, options: list[str], seed: int) -> dict[str
 
 
 def scored(row: dict[str, Any], name: str) -> dict[str, Any]:
-    """A search's row with its winner's loss and accuracy over three fresh seeds, and AdamW's."""
+    """Return a search's row with losses and accuracies of winner and AdamW on three fresh seeds."""
     task = registry.load_task(name)
     for label, program, rate in (
         ("winner", row["winner"], row["learning_rate"]),
@@ -268,7 +268,7 @@ def searches(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def cheats(folder: Path) -> dict[str, dict[str, Any]]:
-    """Search where the loss can be had for nothing."""
+    """Search on tasks with a low loss that needs no training."""
     found = {}
     for name in tempting_tasks.TASKS:
         task = f"tempting_tasks:{name}"

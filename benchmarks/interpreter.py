@@ -1,13 +1,13 @@
-"""What it costs to evaluate a new candidate: interpreting against compiling, and against plain SGD.
+"""The cost of evaluating a new candidate: interpreting against compiling, and against plain SGD.
 
     python benchmarks/interpreter.py [--steps 500] [--candidates 24] [--memory-candidates 5000]
 
 One run, one machine, `digits_mlp`. Candidates of exactly 16 live instructions are drawn by the
-search's own mutations from AdamW. For each: the time from having a program to having its result,
-with everything that a candidate costs (lowering, encoding, transfer, training, the checks on
+search's own mutations from AdamW. For each: the time from a program to its result,
+with all costs of a candidate (lowering, encoding, transfer, training, the checks on
 validation data). `sgd` is the same loop under `optax.sgd`, compiled once. `jit` compiles a training
 loop for the candidate, as native JAX. The three are timed in turns, so that a slower moment of the
-machine meets all of them. Ratios are of medians.
+machine affects all of them. Ratios are of medians.
 
 The memory test evaluates thousands of different candidates and records the process's resident
 memory on the way.
@@ -62,14 +62,14 @@ def candidates(count: int, seed: int, length: int = LENGTH) -> list[Genotype]:
 
 
 def timed(function: Callable[[], Any]) -> float:
-    """Seconds that `function` takes, results waited for."""
+    """Return the seconds that `function` takes, results waited for."""
     began = time.perf_counter()
     jax.block_until_ready(function())
     return time.perf_counter() - began
 
 
 def resident_mib() -> float:
-    """Resident memory of this process now, MiB."""
+    """Return the resident memory of this process now, MiB."""
     if Path("/proc/self/statm").exists():
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 2**20
@@ -78,12 +78,12 @@ def resident_mib() -> float:
 
 
 def measure_speed(num_steps: int, count: int, seed: int) -> dict[str, Any]:
-    """Times the three ways in turns."""
+    """Time the three ways in turns."""
     chunks = 5
     task = registry.load_task("digits_mlp")
 
     def make_native(tx: optax.GradientTransformation) -> Callable[[], Any]:
-        """One chunk compiled, driven like the evaluator's."""
+        """Return one chunk compiled, driven like the evaluator's."""
         start = jax.jit(lambda task, key: unroll.init(task, tx, key))
 
         def advance(task: Any, state: Any) -> Any:
@@ -168,7 +168,7 @@ def measure_speed(num_steps: int, count: int, seed: int) -> dict[str, Any]:
 
 
 def program_of_length(length: int) -> Program:
-    """AdamW with a clipped update: a program as a person might write it."""
+    """Return AdamW with a clipped update: a program as a person might write it."""
     program = Program.parse(
         """
 def adamw16(w, g, m, v, *, b1=0.9, b2=0.999, eps=1e-8, wd=1e-4):
@@ -184,7 +184,7 @@ def adamw16(w, g, m, v, *, b1=0.9, b2=0.999, eps=1e-8, wd=1e-4):
 
 
 def measure_memory(count: int, seed: int) -> dict[str, Any]:
-    """Evaluates `count` different candidates for 100 steps each; resident memory on the way."""
+    """Evaluate `count` different candidates for 100 steps each; record resident memory."""
     worker = evaluator.EvaluatorFactory(
         proxy_config.EvaluatorConfig((proxy_config.ProxyConfig("digits_mlp", 100),))
     )()

@@ -4,9 +4,9 @@
 
 One search is left alone. The same search is then run again and again in another directory, each
 time killed at a random moment of its life (while compiling, searching, challenging or in the
-finals) and resumed, until it has been killed `--kills` times; whenever it gets to its end the
-stores are compared row by row, all columns but times and all tables but those that tell of
-machines, and it starts anew. Prints what was compared; exit code 1 on a difference.
+finals) and resumed, until it has been killed `--kills` times; at each end the stores are compared
+row by row, all columns but times and all tables but those about machines, and it starts anew.
+Prints what was compared; exit code 1 on a difference.
 """
 
 import argparse
@@ -36,7 +36,7 @@ finals: {num_rates: 5, final_seeds: 3}
 
 
 def run(config: Path, directory: Path, *, resume: bool, lifetime_s: float | None = None) -> int:
-    """Run the search in a process of its own; kill it after `lifetime_s`. Returns its exit code."""
+    """Run the search in a process of its own; kill it after `lifetime_s`; return the exit code."""
     command = [sys.executable, "-m", "veldt", "search", str(config), "--run-dir", str(directory)]
     process = subprocess.Popen(
         [*command, *(["--resume"] if resume else [])],
@@ -55,11 +55,11 @@ def run(config: Path, directory: Path, *, resume: bool, lifetime_s: float | None
 
 
 def contents(directory: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Every table of what was searched, without the columns that hold times."""
+    """Return every table of the search, without the columns that hold times."""
     connection = sqlite3.connect(directory / "store.sqlite")
-    verdict = connection.execute("PRAGMA integrity_check").fetchone()[0]
-    if verdict != "ok":
-        raise SystemExit(f"{directory}: integrity check: {verdict}")
+    answer = connection.execute("PRAGMA integrity_check").fetchone()[0]
+    if answer != "ok":
+        raise SystemExit(f"{directory}: integrity check: {answer}")
     found = {}
     query = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1"
     tables = {table for (table,) in connection.execute(query)}

@@ -7,15 +7,15 @@ For each task and number of lanes a pool of threads trains candidates as a searc
 from its program to its fitness, lowered, encoded and trained for one run in five chunks. Candidates
 are drawn by the search's own mutations from AdamW, 16 live instructions each, and are the same for
 all. One lane is the plain path, with a thread for each core; lanes have a thread each, or
-`--threads-per-lane` of them. Compiling is timed by itself; no hurdle stops anybody. `agree` is the
+`--threads-per-lane` of them. Compiling is timed by itself; there is no hurdle. `agree` is the
 share of candidates whose status is the plain path's, and `difference` the median distance of their
 fitnesses, in log loss.
 
-After `--seconds` no further candidate is begun, and what has ended is counted up to then: with many
-lanes few may have, so that the time should be several times what a full batch takes.
+After `--seconds` no further candidate is begun, and candidates that have ended by then are counted:
+with many lanes they may be few, so the time should be several times that of a full batch.
 
 Results go to results/lanes.json only with `--write`: numbers from a CPU say nothing about lanes,
-which are for accelerators (`search/runtime/lane_interpreter.py` says why).
+which are for accelerators (`search/runtime/lane_interpreter.py` explains why).
 """
 
 import argparse
@@ -46,7 +46,7 @@ CHUNKS: Final = 5
 def measure(
     proxy: ProxyConfig, lanes: int, num_threads: int, genotypes: Sequence[Genotype], limit_s: float
 ) -> tuple[dict[str, Any], dict[int, Outcome]]:
-    """Trains candidates in lanes until time is up; how fast, and what became of them by number."""
+    """Train candidates in lanes until time is up; return the speed, and the results by number."""
     factory = EvaluatorFactory(EvaluatorConfig((proxy,), lanes=lanes))
     began = time.perf_counter()
     factory().warm_up()
@@ -77,7 +77,7 @@ def measure(
 
 
 def agreement(plain: dict[int, Outcome], other: dict[int, Outcome]) -> dict[str, float | None]:
-    """How far the outcomes of the same candidates are those of the plain path."""
+    """Return how far the outcomes of the same candidates are those of the plain path."""
     both = sorted(plain.keys() & other.keys())
     same = [plain[i].status is other[i].status for i in both]
     differences = [
@@ -94,7 +94,7 @@ def agreement(plain: dict[int, Outcome], other: dict[int, Outcome]) -> dict[str,
 
 
 def main() -> None:
-    """Measure, print, and write where told to."""
+    """Measure, print, and write if `--write` is given."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

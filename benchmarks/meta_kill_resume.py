@@ -4,12 +4,12 @@
 
 One meta-training of two phases (imitation, then PES with stale gradients on two threads) is left
 alone. The same one is then run again and again in another directory, each time killed at a random
-moment of its life (while importing, compiling, training, looking at meta-validation or writing a
-checkpoint) and resumed, until it has been killed `--kills` times and has got to its end. Whenever
-it does, every array of `weights.npz` and `last.npz` is compared bit by bit and `metrics.jsonl` line
-by line, all but times, and it starts anew. What is compiled is kept on disk by JAX's own cache, so
-that kills fall into training rather than into compiling. Prints a line for each kill; exit code 1
-on a difference.
+moment of its life (while importing, compiling, training, in meta-validation or writing a
+checkpoint) and resumed, until it has been killed `--kills` times and has reached its end. At each
+end, every array of `weights.npz` and `last.npz` is compared bit by bit and `metrics.jsonl` line
+by line, all but times, and it starts anew. Compiled programs are kept on disk by JAX's own cache,
+so that kills fall into training rather than into compiling. Prints a line for each kill; exit code
+1 on a difference.
 """
 
 import argparse
@@ -61,7 +61,7 @@ TIMES = ("worker_s", "wall_s")
 
 
 def run(config: Path, directory: Path, *, resume: bool, lifetime_s: float | None = None) -> int:
-    """Run it in a process of its own; kill it after `lifetime_s`. Returns its exit code."""
+    """Run it in a process of its own; kill it after `lifetime_s`; return the exit code."""
     command = [sys.executable, "-m", "veldt", "meta-train", str(config)]
     process = subprocess.Popen(
         [*command, "--run-dir", str(directory), *(["--resume"] if resume else [])],
@@ -86,7 +86,7 @@ def run(config: Path, directory: Path, *, resume: bool, lifetime_s: float | None
 
 
 def contents(directory: Path) -> dict[str, Any]:
-    """What a run made: arrays as their bytes, and the log without times."""
+    """Return the files of a run: arrays as their bytes, and the log without times."""
     found: dict[str, Any] = {}
     for name in ("weights.npz", "last.npz"):
         with np.load(directory / name) as archive:
@@ -100,7 +100,7 @@ def contents(directory: Path) -> dict[str, Any]:
 
 
 def reached(directory: Path) -> int:
-    """The last update that a checkpoint was taken after; 0 before any."""
+    """Return the last update that a checkpoint was taken after; 0 before any."""
     folder = directory / "checkpoints"
     steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
     return max(steps, default=0)

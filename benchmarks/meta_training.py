@@ -2,8 +2,8 @@
 
 PES on a perceptron of digits (8x8 images, width 32, batch 64), as the published recipes have it:
 `adafac_mlp` against Adam, whose one meta-parameter is its learning rate, with the same particles,
-windows and noise, in the same run. Also what compiling an estimate costs, and that estimators which
-differ in arrays alone share one program.
+windows and noise, in the same run. Also measured is the time of compiling an estimate: estimators
+that differ in arrays alone share one program.
 
     python benchmarks/meta_training.py
 """
@@ -35,14 +35,14 @@ ROUNDS = 10
 @final
 @dataclasses.dataclass
 class Measured:
-    """One optimizer's estimates.
+    """The estimates of one optimizer.
 
     Attributes:
-      name: "adam" or an architecture's.
-      compile_s: wall seconds of the first estimate, beginning its runs included.
-      again_s: likewise of a second estimator, whose task has other data.
-      window_s: wall seconds of each further estimate.
-      cpu_s: CPU seconds of each.
+      name: Name "adam", or that of an architecture.
+      compile_s: Wall seconds of the first estimate, with the beginning of its runs.
+      again_s: Wall seconds of the first estimate of a second estimator, whose task has other data.
+      window_s: Wall seconds of each further estimate.
+      cpu_s: CPU seconds of each further estimate.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Measured:
 
 @final
 class Subject:
-    """An estimator that goes on window by window."""
+    """An estimator that continues window by window."""
 
     def __init__(
         self, name: str, make_tx: Any, meta_params: Any, task: base.Task, other: base.Task
@@ -135,7 +135,7 @@ def main() -> None:
 
 
 def _with_other_data(task: base.Task) -> base.Task:
-    """The same shapes, other numbers: what another task of a family is."""
+    """Return the same shapes with other numbers, as another task of a family has."""
     return jax.tree.map(lambda x: x[::-1] if getattr(x, "ndim", 0) else x, task)
 
 

@@ -1,4 +1,4 @@
-"""What a metagradient costs under every plan: time in forward runs, and memory in states.
+"""The cost of a metagradient under every plan: time in forward runs, and memory in states.
 
     python benchmarks/metagradient.py [--steps 1000 10000] [--repeats 3] [--long]
 
@@ -7,9 +7,9 @@ One run, one machine. The training is a multilayer perceptron on fixed random da
 meta-parameters. A state is parameters and both moments.
 
 Time is that of a whole metagradient, forward pass included, over that of a plain forward run in one
-compiled loop, both the median of `--repeats`, compiled before, in processor seconds. Memory is what
-was counted: the most bytes that the storage held, and the leaf's buffer, in states. Beside both is
-theory: the states that the plan says, and the forward steps it says, to which the reverse adds two
+compiled loop, both the median of `--repeats`, compiled before, in processor seconds. Memory is
+counted: the most bytes that the storage held, and the leaf's buffer, in states. Beside both is
+theory: the states and the forward steps of the plan, to which the reverse adds two
 to four per step.
 Runs of 100,000 steps are measured once: compiling is a part of their time. `--long` is one of the
 large network under 64 MB of states, by the plan that `veldt` would choose.
@@ -48,9 +48,9 @@ class Perceptron(task_training.Training):
 
     Attributes:
       num_steps: Length of the run.
-      inputs: float [N, 64].
-      targets: float [N, 4].
-      width: Of the hidden layers.
+      inputs: Inputs, float [N, 64].
+      targets: Targets, float [N, 4].
+      width: Width of the hidden layers.
     """
 
     num_steps: int
@@ -127,7 +127,7 @@ def measure(run: Perceptron, plan: plans.Plan, repeats: int, run_s: float) -> di
 
     if repeats > 1:
         seconds = median_s(take, repeats)
-    else:  # Compiling is a small part of what takes so long that it is measured once.
+    else:  # Compiling is a small part of a measurement that is long enough to be made once.
         began = time.process_time()
         take()
         seconds = time.process_time() - began
@@ -162,8 +162,8 @@ def plans_for(num_steps: int, state_bytes: int) -> list[plans.Plan]:
 def rerun_shares(num_steps: int) -> dict[str, float]:
     """Return the steps that binomial schedules re-run over REPLAY's, in as many states.
 
-    Counted. `binomial` has leaves of one step, `chosen` is the plan with the least work, in which
-    a leaf's call costs as much as a few steps.
+    These are counts. `binomial` has leaves of one step, `chosen` is the plan with the least work,
+    in which a leaf's call costs as much as a few steps.
     """
     shares = {}
     for arity in (4, 8):

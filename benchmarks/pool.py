@@ -1,13 +1,13 @@
-"""What Ray adds to a job, and how busy it keeps workers: one machine, a local Ray.
+"""Ray's overhead per job, and the share of time that workers are busy: one machine, a local Ray.
 
     python benchmarks/pool.py [--quick]
 
 *Overhead.* Jobs that sleep, and real evaluations of the quickstart's proxies, on the same number of
-workers: threads of this process (`inline`), Ray actors (`ray`), and Ray actors that are handed one
-job at a time (`ray, one by one`: the dispatcher is told that handing out costs nothing, so it makes
-no batches). The three take turns within each repeat, so that a slower moment of the machine meets
+workers: threads of this process (`inline`), Ray actors (`ray`), and Ray actors that get one
+job at a time (`ray, one by one`: the dispatcher assumes that handing out costs nothing, so it makes
+no batches). The three take turns within each repeat, so that a slower moment of the machine affects
 all of them. `overhead_ms` is worker-milliseconds per job beyond the job's own time at its worker;
-`driver_cpu_ms` is what the driver's process computes per job, Ray's threads in it included. As many
+`driver_cpu_ms` is the processor time of the driver's process per job, with Ray's threads. As many
 jobs are kept in flight as `window` says; a batch is never more than a worker's fair share of them.
 
 *Utilisation.* Jobs of log-normal length on fractional actors, several times as many as there are
@@ -71,7 +71,7 @@ def evaluations(count: int) -> list[EvalJob]:
 
 
 def feed(pool: Pool, payloads: Iterable[object], window: int) -> float:
-    """Run jobs with `window` of them in flight. Returns when the last was submitted."""
+    """Run jobs with `window` of them in flight; return when the last is submitted."""
     for index, payload in enumerate(payloads):
         while pool.in_flight >= window:
             assert pool.next_result().status is JobStatus.OK
@@ -82,7 +82,7 @@ def feed(pool: Pool, payloads: Iterable[object], window: int) -> float:
 
 
 def wait_for_workers(pool: Pool) -> float:
-    """Run jobs until all workers are ready. Returns the seconds it took."""
+    """Run jobs until all workers are ready; return the seconds that it took."""
     began = time.perf_counter()
     while pool.stats().num_ready < pool.num_workers:
         if time.perf_counter() - began > LONGEST_START_S:
@@ -92,7 +92,7 @@ def wait_for_workers(pool: Pool) -> float:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and most."""
+    """Return median, least and most."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
@@ -103,7 +103,7 @@ def measure_overhead(
     window: int,
     repeats: int,
 ) -> list[dict[str, Any]]:
-    """The three back ends in turns, on the same jobs."""
+    """Measure the three back ends in turns, on the same jobs, and return their rows."""
     with (
         inline_pool.InlinePool(factory, NUM_WORKERS) as inline,
         ray_pool.RayPool(factory, config.PoolConfig("ray", NUM_WORKERS)) as batched,
@@ -160,7 +160,7 @@ def measure_overhead(
 
 
 def print_overhead(row: dict[str, Any]) -> None:
-    """One line of the table."""
+    """Print one line of the table."""
     job, over, cpu = (row[name] for name in ("job_ms", "overhead_ms", "driver_cpu_ms"))
     print(
         f"{row['jobs']:12} window {row['window']:3} {row['backend']:16} "
@@ -174,7 +174,7 @@ def print_overhead(row: dict[str, Any]) -> None:
 def measure_utilisation(
     num_workers: int, mean_s: float, work_s: float, repeats: int, seed: int
 ) -> dict[str, Any]:
-    """Jobs of log-normal length (sigma 0.6), `work_s` of them per worker, `repeats` times."""
+    """Measure jobs of log-normal length (sigma 0.6), `work_s` per worker, `repeats` times."""
     cores = config.num_usable_cores()
     ray_config = config.RayConfig(num_cpus=cores / num_workers)
     window = 4 * num_workers
@@ -231,7 +231,7 @@ def measure_utilisation(
 
 
 def resident_mib(pid: int) -> float:
-    """Resident memory of a process now, MiB; what it shares with others included."""
+    """Return the resident memory of a process, MiB, with what it shares with others."""
     pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGESIZE") / 2**20
 
@@ -241,7 +241,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a look in a minute; nothing written")
+    parser.add_argument("--quick", action="store_true", help="a trial of a minute; nothing written")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()

@@ -1,11 +1,11 @@
-"""The race, replayed over searches that were trained without one: what it saves, what it loses.
+"""The race, replayed over searches that were trained without one: its savings and its losses.
 
     python benchmarks/racing.py [--evaluations 1500] [--seeds 3] [--lots 20] [--hurdle 0.5]
 
 Runs the quickstart's search once per seed with a hurdle, its own by default, and every candidate in
 the control group, so that no one is dropped and all curves are stored, in `--folder` (the script
 can be stopped and run again). Then the race is run over the stored curves in the order of the
-search: roles drawn as a search draws them, levels from what a proposal may know of. That is done
+search: roles drawn as a search draws them, levels from what a proposal may know of. This is done
 for each chance and for several draws of the roles (*lots*), which one search would have had in its
 place.
 
@@ -24,7 +24,7 @@ over the searches,
   did.
 
 Where no level was met, the control group was too small for so small a chance. It is a replay:
-candidates that the race drops go on being parents as they were in the search.
+candidates that the race drops remain parents as they were in the search.
 """
 
 import argparse
@@ -69,14 +69,14 @@ class Trained:
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Replayed:
-    """What the race would have done in one search with one draw of the roles.
+    """The effect of the race in one search with one draw of the roles.
 
     Attributes:
-      steps_saved: share of all training steps.
-      num_good: good raced candidates that met a level.
-      num_good_dropped: of them.
-      best_kept: rank of the fittest that was not dropped.
-      first_level: candidates trained before one met a level; None where none did.
+      steps_saved: Share of all training steps that the race saves.
+      num_good: Number of good raced candidates that met a level.
+      num_good_dropped: Number of good raced candidates that met a level and were dropped.
+      best_kept: Rank of the fittest that was not dropped.
+      first_level: Number of candidates trained before one met a level; None if none did.
     """
 
     steps_saved: float
@@ -89,7 +89,7 @@ class Replayed:
 def search(
     seed: int, evaluations: int, hurdle: float, folder: Path
 ) -> tuple[SearchConfig, list[Trained]]:
-    """Run one search without a race, or find it run, and read all its curves."""
+    """Run one search without a race, unless its run exists, and return all its curves."""
     config = dataclasses.replace(
         config_lib.load_config(SearchConfig, "quickstart"),
         seed=seed,
@@ -97,7 +97,7 @@ def search(
         max_evaluations=evaluations,
         time_limit_s=None,
         racing=RacingConfig(chance=0.5, control=1.0),
-        # They are of no interest here.
+        # They are not needed here.
         finals=FinalsConfig(
             ("adamw",), max_entries=1, lowest_rate=1e-2, num_rates=1, select_seeds=1, final_seeds=2
         ),
@@ -156,7 +156,7 @@ def replay(config: SearchConfig, race: RacingConfig, trained: list[Trained], lot
 
 
 def summarise(searches: Sequence[Sequence[Replayed]]) -> dict[str, Any]:
-    """One row of the table, from the lots of each search."""
+    """Return one row of the table, from the lots of each search."""
     firsts = [lots[0] for lots in searches]
     num_good = sum(one.num_good for one in firsts)
     num_dropped = sum(one.num_good_dropped for one in firsts)
@@ -189,7 +189,7 @@ def summarise(searches: Sequence[Sequence[Replayed]]) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """A mean over searches and its standard error; null where there are too few."""
+    """Return a mean over searches and its standard error; null where there are too few."""
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
     return {
         "mean": round(statistics.mean(values), 4) if values else None,
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lots", type=int, default=20)
-    parser.add_argument("--hurdle", type=float, default=0.5, help="as SearchConfig's; inf for none")
+    parser.add_argument("--hurdle", type=float, default=0.5, help="as SearchConfig's; inf: none")
     parser.add_argument("--folder", type=Path, default=Path("runs/racing"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()

@@ -1,9 +1,9 @@
-"""A search on up to 1,000 simulated workers: how fast, how busy, and with how much memory.
+"""A search on up to 1,000 simulated workers: speed, utilisation and memory.
 
     python benchmarks/scaling.py [--quick]
 
 The real engine, store on disk, ordered driver and dispatcher, one process, with the quickstart's
-settings; only the workers are simulated (`tasks.simulated_pool`). How long evaluations take is
+settings; only the workers are simulated (`tasks.simulated_pool`). The durations of evaluations are
 drawn from a distribution measured here first, on a real small search: `scale` 1 is the quickstart's
 own, `scale` 100 stands for proxies a hundred times as long. Scores are a hash of the program.
 
@@ -11,8 +11,8 @@ Most challenges of the incumbent are lost, as in the quickstart, and there are a
 candidate; `challenges` 0 has none, since each holds the search up until it is decided.
 
 The driver's own seconds pass on the simulated clock. So do `submit_s` for each job, which stand for
-what Ray's calls cost the driver (`driver_cpu_ms` in `results/pool.json`). What the dispatcher
-takes is measured (`pool_us_per_job`, the simulation's own bookkeeping included) and not on that
+the cost of Ray's calls to the driver (`driver_cpu_ms` in `results/pool.json`). The dispatcher's
+time is measured (`pool_us_per_job`, the simulation's own bookkeeping included) and not on that
 clock. The window is 4 proposals per worker: about half are duplicates and need no job.
 
 Utilisation is busy over alive worker-seconds while the second half of the proposals was asked, so
@@ -65,7 +65,7 @@ WINDOW: Final = 4  # Proposals in flight per worker; about half of them need no 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """A worker's answers: functions of the program's text and the seed.
+    """The answers of a worker: functions of the program's text and the seed.
 
     `challenges` is the share of candidates that do better than the incumbent on the search's seeds.
     """
@@ -94,7 +94,7 @@ class Scores:
             elif payload.candidate == 0:
                 log_loss = 0.0
             elif luck > 1 - self.challenges:
-                log_loss = luck - 2.0  # Better than any before only now and then.
+                log_loss = luck - 2.0  # Better than all before only rarely.
             diverged = status is Status.DIVERGED
             loss, losses = (None, ()) if diverged else (math.exp(log_loss), (log_loss,))
             results.append(RunResult(run, status, loss, losses, 200, 0.1))
@@ -127,7 +127,7 @@ class Durations:
 
 
 def settings(seed: int, num_evaluations: int, window: int) -> SearchConfig:
-    """The quickstart's, without its time limit."""
+    """Return the quickstart's settings, without its time limit."""
     return dataclasses.replace(
         config.load_config(SearchConfig, "quickstart"),
         seed=seed,
@@ -146,16 +146,16 @@ def search(
     asked: Callable[[int, bool], None] = lambda index, is_job: None,
     around: Callable[[job_records.RunNow], job_records.RunNow] = lambda run_now: run_now,
 ) -> Evolution:
-    """A search without its finals.
+    """Run a search without its finals.
 
     Args:
-        pool: Where it runs.
-        search_config: The search's.
-        folder: Where its store is made.
-        num_proposals: When it ends.
-        told: Hears of each proposal told.
-        asked: Hears of each proposal asked, and whether it has a job.
-        around: Wraps what challenges are run by.
+      pool: Pool that does the work.
+      search_config: Config of the search.
+      folder: Folder of the store.
+      num_proposals: Number of proposals after which the search ends.
+      told: Function that is called for each proposal told.
+      asked: Function that is called for each proposal asked, and whether it has a job.
+      around: Wrapper of the function that runs challenges.
     """
     with Store.create(folder) as store:
         engine = driver.OrderedDriver(pool, window=search_config.window)
@@ -175,7 +175,7 @@ def search(
 
 
 def measure_durations(num_evaluations: int) -> tuple[Durations, dict[str, Any]]:
-    """A real small search on one worker; how long its evaluations took."""
+    """Run a real small search on one worker; return the durations of its evaluations."""
     search_config = settings(0, num_evaluations, window=16)
     with tempfile.TemporaryDirectory() as folder:
         with InlinePool(EvaluatorFactory(search_config.evaluator)) as pool:
@@ -222,7 +222,7 @@ def simulate(
     challenges: float,
     submit_s: float,
 ) -> dict[str, Any]:
-    """One search on simulated workers."""
+    """Run one search on simulated workers."""
     search_config = settings(seed, num_proposals, window=WINDOW * num_workers)
     marks: list[tuple[int, float, PoolStats, float]] = []
     in_pool_s = in_challenges_s = 0.0
@@ -285,13 +285,13 @@ def simulate(
 
 
 def resident_mib() -> float:
-    """Resident memory of this process now, MiB."""
+    """Return the resident memory of this process now, MiB."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
 def follow_memory(durations: Durations, num_proposals: int, num_workers: int) -> None:
-    """A long search; prints proposals told and resident MiB, a line of JSON each."""
+    """Run a long search; print proposals told and resident MiB, a line of JSON each."""
     with tempfile.TemporaryDirectory() as folder:
         cluster = Cluster(num_workers, life_s=3600.0)  # Workers come and go, as they do.
         pool = SimulatedPool(Scores(CHALLENGES), cluster, durations.fate(100.0))
@@ -306,7 +306,7 @@ def follow_memory(durations: Durations, num_proposals: int, num_workers: int) ->
 
 
 def measure_memory(durations: Durations, num_proposals: int, num_workers: int) -> dict[str, Any]:
-    """The same in a process of its own."""
+    """Run the same in a process of its own, and return its figures."""
     given = json.dumps([num_proposals, num_workers, dataclasses.asdict(durations)])
     child = subprocess.run(
         [sys.executable, __file__, "--follow-memory"],
@@ -330,12 +330,12 @@ def measure_memory(durations: Durations, num_proposals: int, num_workers: int) -
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and most."""
+    """Return median, least and most."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def print_row(row: dict[str, Any]) -> None:
-    """One line of the table."""
+    """Print one line of the table."""
     middle = {name: value["median"] for name, value in row.items() if isinstance(value, dict)}
     busy = row["utilisation"]
     print(
@@ -355,10 +355,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a look in a minute; nothing written")
+    parser.add_argument("--quick", action="store_true", help="a trial of a minute; nothing written")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--submit-ms", type=float, default=0.5, help="see `submit_s` above")
-    parser.add_argument("--proposals", type=int, default=60_000, help="of the memory test")
+    parser.add_argument("--submit-ms", type=float, default=0.5, help="`submit_s` above, in ms")
+    parser.add_argument("--proposals", type=int, default=60_000, help="those of the memory test")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--follow-memory", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

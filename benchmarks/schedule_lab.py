@@ -1,7 +1,7 @@
-"""What the methods of `schedules.py` work with: a task's training as a program, and screening.
+"""The tools of the methods of `schedules.py`: a task's training as a program, and screening.
 
-Runs that choose and runs that report have seeds of their own, and the two losses of a run never
-meet: `valid` is for methods, `test` for what they chose.
+Runs that choose and runs that report have seeds of their own, and the two losses of a run are
+kept separate: `valid` is for methods, `test` for their choices.
 """
 
 import dataclasses
@@ -23,25 +23,25 @@ from veldt.tasks.inner_loop import unroll
 # Shapes: N runs, T steps, C candidates.
 
 CHUNK: Final = 16  # Runs of one call; one compiled program serves any number of runs.
-RANGE: Final = 100.0  # Of rates, from `start` on.
+RANGE: Final = 100.0  # Factor of the range of rates, which begins at `start`.
 CHOOSING: Final = 500_000_000  # Seeds of runs that choose; metagradients' are of `problem`.
 REPORTING: Final = 900_000_000  # Seeds of runs that report.
 
 Losses: TypeAlias = Callable[[Any, jax.Array], np.ndarray]
-"""`(settings of each run, leaves [N, ...]; keys [N]) -> losses [N]`."""
+"""Function `(settings of each run, leaves [N, ...]; keys [N]) -> losses [N]`."""
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a search chose.
+    """The choice of a search.
 
     Attributes:
-      test: Test losses of its choice, by the runs' keys.
-      rates: The schedule, float [T]; None where the choice is no schedule.
-      settings: What it chose, for the record.
-      forward_runs: What it took, in plain training runs; what a run costs more is counted.
-      states: The most training states that one run holds at once.
+      test: Test losses of the choice, by the runs' keys.
+      rates: Schedule, float [T]; None if the choice is no schedule.
+      settings: Settings chosen, for the record.
+      forward_runs: Cost in plain training runs; extra costs of a run are counted.
+      states: Largest number of training states that one run holds at once.
     """
 
     test: Callable[[jax.Array], np.ndarray]
@@ -61,9 +61,9 @@ class Lab:
     """A task and the programs that train it.
 
     Attributes:
-      name: Of the task.
-      entry: How it is trained.
-      task: The task.
+      name: Name of the task.
+      entry: Task with its training settings.
+      task: Task that is trained.
     """
 
     def __init__(self, name: str) -> None:
@@ -133,11 +133,11 @@ def screen(losses: Losses, candidates: Any, num_runs: int, first_seed: int) -> t
     """Return the number of the best candidate and its mean loss.
 
     Args:
-      losses: Of runs.
-      candidates: Leaves [C, ...].
-      num_runs: In all; half for all candidates, half for the best sixteenth, four at
-        the least.
-      first_seed: Of the runs; all candidates meet the same seeds.
+      losses: Function that returns losses of runs.
+      candidates: Candidates, leaves [C, ...].
+      num_runs: Number of runs in all; half for all candidates, half for the best sixteenth, four
+        at the least.
+      first_seed: First seed of the runs; all candidates have the same seeds.
     """
     count = len(jax.tree.leaves(candidates)[0])
     each = max(num_runs // 2 // count, 1)

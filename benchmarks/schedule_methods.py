@@ -1,10 +1,10 @@
 """The methods of `schedules.py`: each chooses a learning-rate schedule by validation loss alone.
 
-A method is given a `Lab` (a task and how it is trained), a budget in forward runs and the number of
+A method gets a `Lab` (a task and how it is trained), a budget in forward runs and the number of
 the search, and returns a `Found`. All train with the same differentiable Adam on the same task.
-Methods that are told a range of rates (grids, random search, hypergradient descent, one-pass) are
-told `start` to 100 times `start`, which has the best constant rate in about its middle. Those that
-are told a point (metagradients, forward mode, CMA-ES) are told `start`, a tenth of the best.
+Methods that need a range of rates (grids, random search, hypergradient descent, one-pass) get
+`start` to 100 times `start`, which has the best constant rate in about its middle. Those that
+need a point (metagradients, forward mode, CMA-ES) get `start`, a tenth of the best.
 
 Where candidates are compared on noisy losses, half of the budget goes to all of them evenly, and
 the other half to the best sixteenth (`screen`): at equal cost a better choice than an even spread.
@@ -53,18 +53,18 @@ def _grid(lab: Lab, grid: grids.ScheduleGrid, num_runs: int, search: int) -> Fou
 
 
 def constant(lab: Lab, num_runs: int, search: int) -> Found:
-    """A sweep of 24 constant rates."""
+    """Sweep 24 constant rates."""
     return _grid(lab, grids.constant(lab.range_of(24), num_steps=lab.num_steps), num_runs, search)
 
 
 def linear(lab: Lab, num_runs: int, search: int) -> Found:
-    """A grid of 20 peaks and 3 ends, linear between."""
+    """Search a grid of 20 peaks and 3 ends, linear between."""
     grid = grids.linear(lab.range_of(20), (0.0, 0.1, 0.3), num_steps=lab.num_steps)
     return _grid(lab, grid, num_runs, search)
 
 
 def cosine(lab: Lab, num_runs: int, search: int) -> Found:
-    """A grid of 20 peaks and 3 ends, a half cosine between."""
+    """Search a grid of 20 peaks and 3 ends, a half cosine between."""
     grid = grids.cosine(lab.range_of(20), (0.0, 0.1, 0.3), num_steps=lab.num_steps)
     return _grid(lab, grid, num_runs, search)
 
@@ -75,20 +75,20 @@ def _thousand(lab: Lab) -> grids.ScheduleGrid:
 
 
 def one_cycle(lab: Lab, num_runs: int, search: int) -> Found:
-    """As many of the 1,000 one-cycle schedules, drawn, as half the budget has runs."""
+    """Try as many of the 1,000 one-cycle schedules, drawn, as half the budget has runs."""
     grid = _thousand(lab)
     rows = np.random.default_rng(search).choice(1000, min(num_runs // 2, 1000), replace=False)
     return _grid(lab, jax.tree.map(lambda x: x[rows], grid), num_runs, search)
 
 
 def one_cycle_1000(lab: Lab, num_runs: int, search: int) -> Found:
-    """All 1,000 one-cycle schedules and the best 62 four times more: the bar, at its own cost."""
+    """Try all 1,000 one-cycle schedules and the best 62 four times more: the bar, at its cost."""
     del num_runs
     return _grid(lab, _thousand(lab), 1250, search)
 
 
 def random_search(lab: Lab, num_runs: int, search: int) -> Found:
-    """Knots drawn independently in the range."""
+    """Try knots drawn independently in the range."""
     start = lab.entry.start
     method = black_box.RandomSearch(num_runs // 2, math.log(RANGE) / 2)
     centre = jnp.full(KNOTS, math.log(start) + math.log(RANGE) / 2)
@@ -100,7 +100,7 @@ def random_search(lab: Lab, num_runs: int, search: int) -> Found:
 
 
 def cma_es(lab: Lab, num_runs: int, search: int) -> Found:
-    """CMA-ES on knots; a generation shares a seed of training, and the last mean is the choice."""
+    """Search knots by CMA-ES; a generation shares a seed of training; the last mean is chosen."""
     method = black_box.CmaEs(population_size=12)
     key = jax.random.key(search)
     state = method.init(jnp.full(KNOTS, math.log(lab.entry.start)), key)
@@ -117,7 +117,7 @@ def cma_es(lab: Lab, num_runs: int, search: int) -> Found:
 
 
 def refined(lab: Lab, num_runs: int, search: int) -> Found:
-    """Linear decays swept, the gradient norms of the best refined, the new shape swept."""
+    """Sweep linear decays, refine by the gradient norms of the best, and sweep the new shape."""
     seed, norm_runs = schedule_lab.choosing_seed(search), 4
     half = (num_runs - norm_runs) // 2
     grid = grids.linear(lab.range_of(20), (0.0,), num_steps=lab.num_steps)
@@ -162,7 +162,7 @@ def _adaptive(
     cost: float,
     states: int,
 ) -> Found:
-    """Choose the settings of a way to train that has a rate of its own at each step."""
+    """Choose the settings of a training that has a rate of its own at each step."""
     candidates, losses = _rated(lab, runs, axes)
     affordable = int(num_runs / cost)
     best, loss = schedule_lab.screen(
@@ -198,7 +198,7 @@ _hypergradient = compiling.jit(_hypergradient_runs, static_argnums=1)
 
 
 def hypergradient(lab: Lab, num_runs: int, search: int, cost: float) -> Found:
-    """Adam-HD, multiplicative, over first rates and rates of change."""
+    """Search first rates and rates of change of Adam-HD, multiplicative."""
     axes = {"rate": lab.range_of(6), "beta": [0.003, 0.01, 0.03, 0.1, 0.3]}
     return _adaptive(lab, _hypergradient, axes, num_runs, search, cost=cost, states=2)
 
@@ -209,9 +209,9 @@ class BatchProblem(bilevel.BilevelProblem):
     """A task on one training batch, judged on its validation split.
 
     Attributes:
-      task: The task.
-      batch: For training.
-      key: Of the losses.
+      task: Task that is trained.
+      batch: Batch for training.
+      key: Key of the losses.
     """
 
     task: base.Task
@@ -269,7 +269,7 @@ _one_pass = compiling.jit(_one_pass_runs, static_argnums=1)
 
 
 def one_pass_descent(lab: Lab, num_runs: int, search: int, cost: float) -> Found:
-    """Clarke et al.'s one-pass tuning, a hypergradient every 10 steps, look-back 5."""
+    """Tune by Clarke et al.'s one-pass tuning, a hypergradient every 10 steps, look-back 5."""
     axes = {"rate": lab.range_of(5), "step": [0.05, 0.1, 0.2]}
     return _adaptive(lab, _one_pass, axes, num_runs, search, cost=cost, states=3)
 
@@ -284,7 +284,7 @@ _forward = compiling.jit(_forward_gradient, static_argnums=3)
 
 
 def forward_mode(lab: Lab, num_runs: int, search: int, cost: float) -> Found:
-    """FDS: rates of 6 segments from the flat start, at most 10% a run, as in the paper."""
+    """Tune by FDS: rates of 6 segments from the flat start, at most 10% a run, as in the paper."""
     start = lab.entry.start
     values = jnp.full(SEGMENTS, start)
     tx = forward_sharing.bounded_descent(min_change=0.1 * start)
@@ -336,7 +336,7 @@ def step_law_rate(lab: Lab) -> float:
 
 
 def step_law(lab: Lab, num_runs: int, search: int) -> Found:
-    """Step Law's peak under a cosine down to 1e-5: no search at all."""
+    """Return Step Law's peak under a cosine down to 1e-5, without a search."""
     del num_runs, search
     peak = step_law_rate(lab)
     grid = grids.cosine([peak], [1e-5 / peak], num_steps=lab.num_steps)
@@ -346,7 +346,7 @@ def step_law(lab: Lab, num_runs: int, search: int) -> Found:
 def tune_config(
     lab: Lab, search: int, *, start: float, num_updates: int, seeds: int
 ) -> config.TuneConfig:
-    """Return the tuning, as `veldt tune` would have it from a file."""
+    """Return the config of the tuning, as `veldt tune` would have it from a file."""
     return config.TuneConfig(
         task=f"schedule_tasks:{lab.name}",
         num_steps=lab.num_steps,
@@ -362,18 +362,18 @@ def tune_config(
 
 
 def tune_runs(settings: config.TuneConfig, cost: float) -> float:
-    """Return what a tuning takes, in forward runs, a metagradient of one seed taking `cost`."""
-    looks = settings.num_updates // settings.check_every + 1
+    """Return the forward runs of a tuning, if a metagradient of one seed takes `cost`."""
+    checks = settings.num_updates // settings.check_every + 1
     verified = -(-settings.num_updates // settings.check_every)
     return (
         settings.num_updates * settings.seeds * cost
         + verified * 5 * settings.seeds
-        + looks * settings.check_seeds
+        + checks * settings.check_seeds
     )
 
 
 def metagradient(lab: Lab, settings: config.TuneConfig, cost: float) -> Found:
-    """`veldt tune` from a flat schedule; fast verdicts where it takes looks."""
+    """Tune by `veldt tune` from a flat schedule; fast trust checks at its checks."""
     watcher = _Watcher()
     subject = problem.Problem(settings)
     progress = loop.TuningProgress(0, subject.meta_params)
@@ -386,8 +386,8 @@ def metagradient(lab: Lab, settings: config.TuneConfig, cost: float) -> Found:
         "updates": settings.num_updates,
         "seeds": settings.seeds,
         "start": spec.start,
-        "looks": watcher.looks,
-        "verdicts": watcher.verdicts,
+        "looks": watcher.outcomes,
+        "verdicts": watcher.distrusted,
         "fallbacks": progress.num_fallbacks,
         "untried": watcher.num_untried,
         "skipped": progress.num_skipped,
@@ -401,11 +401,11 @@ def metagradient(lab: Lab, settings: config.TuneConfig, cost: float) -> Found:
 
 @final
 class _Watcher:
-    """Keeps what the record says of a tuning."""
+    """A watcher that keeps figures of a tuning for the record."""
 
     def __init__(self) -> None:
-        self.looks: list[float] = []
-        self.verdicts: list[str] = []
+        self.outcomes: list[float] = []
+        self.distrusted: list[str] = []
         self.num_untried = 0  # Estimates without a metagradient, since the last one had failed.
         self.peak_bytes, self.plan = 0, ""
 
@@ -415,7 +415,7 @@ class _Watcher:
     def updated(self, progress: loop.TuningProgress, figures: Mapping[str, Any]) -> None:
         del progress
         if "off the differences" in figures["verdict"]:
-            self.verdicts.append(figures["verdict"])
+            self.distrusted.append(figures["verdict"])
         if figures["peak_bytes"] is None:
             self.num_untried += 1
         else:
@@ -423,4 +423,4 @@ class _Watcher:
 
     def checked(self, progress: loop.TuningProgress, figures: Mapping[str, Any]) -> None:
         del progress
-        self.looks.append(figures["outcome"])
+        self.outcomes.append(figures["outcome"])

@@ -25,10 +25,10 @@ class Entry:
     """A task and how it is trained.
 
     Attributes:
-      factory: Of the task.
-      num_steps: T.
-      start: The flat schedule's learning rate that searches begin at: about a tenth of what is the
-        best constant rate on a coarse sweep, so that there is way to go.
+      factory: Function that makes the task.
+      num_steps: Number of steps T.
+      start: Learning rate of the flat schedule that searches begin at: about a tenth of the best
+        constant rate on a coarse sweep, so that there is something to gain.
     """
 
     factory: Callable[[], supervised.SupervisedTask]
@@ -92,42 +92,42 @@ def _digits(module: nn.Module, batch_size: int) -> supervised.SupervisedTask:
 
 
 def mlp_gelu() -> supervised.SupervisedTask:
-    """`mlp` with GELU."""
+    """Return `mlp` with GELU."""
     return mlp(nn.gelu)
 
 
 def mlp_relu() -> supervised.SupervisedTask:
-    """`mlp` with ReLU."""
+    """Return `mlp` with ReLU."""
     return mlp(nn.relu)
 
 
 def conv_gelu() -> supervised.SupervisedTask:
-    """`conv` with GELU."""
+    """Return `conv` with GELU."""
     return conv(nn.gelu)
 
 
 def conv_relu() -> supervised.SupervisedTask:
-    """`conv` with ReLU."""
+    """Return `conv` with ReLU."""
     return conv(nn.relu)
 
 
 def autoencoder_gelu() -> supervised.SupervisedTask:
-    """`autoencoder` with GELU."""
+    """Return `autoencoder` with GELU."""
     return autoencoder(nn.gelu)
 
 
 def autoencoder_relu() -> supervised.SupervisedTask:
-    """`autoencoder` with ReLU."""
+    """Return `autoencoder` with ReLU."""
     return autoencoder(nn.relu)
 
 
 def transformer_gelu() -> supervised.SupervisedTask:
-    """`transformer` with GELU."""
+    """Return `transformer` with GELU."""
     return transformer(nn.gelu)
 
 
 def transformer_relu() -> supervised.SupervisedTask:
-    """`transformer` with ReLU."""
+    """Return `transformer` with ReLU."""
     return transformer(nn.relu)
 
 
@@ -141,4 +141,4 @@ TASKS: Final[Mapping[str, Entry]] = {
     "conv_gelu": Entry(conv_gelu, 60, 3e-3),
     "transformer_relu": Entry(transformer_relu, 60, 2e-3),
 }
-"""By name; the first four, one of each kind, first."""
+"""Tasks by name; the first four, one of each kind, first."""

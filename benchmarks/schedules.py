@@ -1,4 +1,4 @@
-r"""Learning-rate schedules by metagradients, against their rivals at equal compute.
+r"""Learning-rate schedules by metagradients, against baselines at equal compute.
 
     XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" \
         python benchmarks/schedules.py [--tasks mlp_gelu ...] [--searches 5] [--methods ...]
@@ -9,15 +9,15 @@ independent searches as `--searches` says; each choice is then trained anew on 1
 search has had, and its mean *test* loss is what is reported.
 
 The unit of cost is a plain training run. A metagradient's cost in it is measured, in processor
-seconds, as are those of forward mode, of hypergradient descent and of one-pass tuning; what
-`--updates` metagradients took in the median, looks, verdicts and the estimates in place of those
-that failed their verdict included, is the budget of every rival: they are run first. Two
-entries have another one: the grid of 1,000 one-cycle schedules, which is the bar (1,250 runs), and
-Step Law, which takes none. Memory is in training states (parameters and both moments of Adam) that
+seconds, as are those of forward mode, of hypergradient descent and of one-pass tuning. The median
+cost of `--updates` metagradients, with validations, trust checks and the estimates in place of
+those that failed the check, is the budget of every baseline: they are run first. Two entries have
+another one: the grid of 1,000 one-cycle schedules, which is the bar (1,250 runs), and Step Law,
+which takes none. Memory is in training states (parameters and both moments of Adam) that
 one run holds at once; activations come on top, alike for all.
 
-Everything found is kept in `--folder`, one line for each task, method and search, and a second call
-goes on where the first was stopped. Timings are honest only where nothing else runs: processor
+All results are kept in `--folder`, one line for each task, method and search, and a second call
+continues where the first was stopped. Timings are valid only where nothing else runs: processor
 seconds of one thread suffer less than wall-clock seconds. About 100 processor minutes.
 """
 
@@ -72,7 +72,7 @@ METHODS: Final = (OURS, *PLAIN, *COSTLY, FROM_LAW)
 
 
 class Records:
-    """What has been found, one JSON line each."""
+    """The results so far, one JSON line each."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ class Records:
         return [r for r in self.all if all(r[key] == value for key, value in wanted.items())]
 
     def add(self, record: Record) -> None:
-        """Keep one."""
+        """Keep a record."""
         self.all.append(record)
         with self._path.open("a") as file:
             file.write(json.dumps(record) + "\n")
@@ -103,7 +103,7 @@ def cpu_s(function: Callable[[], Any], repeats: int = 4) -> float:
 
 
 def measure_costs(lab: schedule_lab.Lab, settings: config.TuneConfig) -> Record:
-    """Return what one run of each method costs, in plain runs."""
+    """Return the cost of one run of each method, in plain runs."""
     keys = schedule_lab.seed_keys(schedule_lab.CHOOSING - 1000, schedule_lab.CHUNK)
     rates = jnp.full((schedule_lab.CHUNK, lab.num_steps), lab.entry.start)
     plain_s = cpu_s(lambda: lab.valid(rates, keys)) / schedule_lab.CHUNK
@@ -173,7 +173,7 @@ def tuning(
 
 
 def run_task(name: str, records: Records, args: Any) -> None:
-    """Run what has not been run of a task."""
+    """Run the searches of a task that are missing."""
     lab = schedule_lab.Lab(name)
     found = records.find(task=name, method="costs")
     if not found:
@@ -183,7 +183,7 @@ def run_task(name: str, records: Records, args: Any) -> None:
     costs = found[0]
 
     def budget() -> int:
-        """Return what the metagradients' searches have taken."""
+        """Return the cost of the metagradients' searches."""
         ours = records.find(task=name, method=OURS)
         return int(statistics.median(r["forward_runs"] for r in ours)) if ours else 0
 

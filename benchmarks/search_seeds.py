@@ -1,4 +1,4 @@
-"""What the quickstart's search finds, over several search seeds.
+"""The results of the quickstart's search, over several search seeds.
 
     python benchmarks/search_seeds.py [--seeds 3] [--folder runs/seeds]
 
@@ -24,7 +24,7 @@ RESULTS = Path(__file__).parent / "results" / "search_seeds.json"
 
 
 def search(seed: int, folder: Path) -> dict[str, Any]:
-    """Run one search to its end and read what came out."""
+    """Run one search to its end and return its results."""
     run_dir = folder / f"seed_{seed}"
     command = [sys.executable, "-m", "veldt", "search", "quickstart", "--seed", str(seed)]
     command += ["--run-dir", str(run_dir), "--time-limit-s", "null", "--resume"]

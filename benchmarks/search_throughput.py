@@ -1,25 +1,25 @@
-"""What a search's throughput is made of: training steps, children, and answers from cache.
+"""The parts of a search's throughput: training steps, children, and answers from cache.
 
     python benchmarks/search_throughput.py [--rounds 9] [--children 20000] [--parts steps ...]
 
 One run, one machine, one core: XLA is held to one, as a worker of a full machine has it. Times
 are processor times, which other work on the machine hardly changes; wall times stand beside them.
-Ratios are made within a round, in which everything is timed in turn; the median over rounds is
-told, and its quartiles.
+Ratios are made within a round, in which everything is timed in turn; reported are the median over
+rounds and the quartiles.
 
 `steps`: microseconds for a training step of the evaluator's own loop, for programs of 12 live
 statements on tasks of 2,410 to 301,066 parameters, as ratios to the same loop under plain SGD on
-the task's own tree of parameters. `sgd_flat` is plain SGD on the flat vector that the interpreter
-works on, `empty` the interpreter with no statement; `adam` is a rule as a person would write it,
+the task's own tree of parameters. `sgd_flat` is plain SGD on the flat vector of the interpreter,
+`empty` the interpreter with no statement; `adam` is a rule as a person would write it,
 the other programs are drawn by the search's own mutations.
 
-`paths`: what compiling a program saved per instruction, parameter and step, and from how many steps
-on that is more than compiling took, as measured and by the constants of `paths.py`.
+`paths`: the time that compiling a program saved per instruction, parameter and step, and the number
+of steps above which it saves more than it took, as measured and by the constants of `paths.py`.
 
-`children`: what a child costs the search before it is trained: `driver.py`'s measurement.
+`children`: the cost of a child before it is trained: `driver.py`'s measurement.
 
 `cache`: a whole search of that many children, trained for real on two quadratic bowls of 20 steps,
-which stand in for proxy tasks: what is trained is tiny, while mutation, look-ups, hurdle,
+which stand in for proxy tasks: the trainings are tiny, while mutation, cache, hurdle,
 selection and the store are the quickstart's. Lion's paper reports 89% after 300,000 children
 (arXiv 2302.06675, section 2.2), whose mutations have no learning rate and no odds of their own for
 constants. `stores` has the shares of real searches, where there are any.
@@ -107,7 +107,7 @@ class Sgd(training_paths.AbstractPath):
 
 
 def programs() -> dict[str, dataflow.Dataflow]:
-    """Programs of `LIVE` live statements, by name."""
+    """Return programs of `LIVE` live statements, by name."""
     drawn = interpreter_benchmark.candidates(NUM_RANDOM, seed=0, length=LIVE)
     named = {f"random_{i}": genotype.program for i, genotype in enumerate(drawn)}
     flows = {
@@ -119,7 +119,7 @@ def programs() -> dict[str, dataflow.Dataflow]:
 
 
 def evaluator_loop(proxy: evaluator.ProxyLoop, path: training_paths.AbstractPath) -> Loop:
-    """A chunk of the evaluator's own loop under a path that is given."""
+    """Return a chunk of the evaluator's own loop with a given path."""
     flow = dataflow.lower(Program.parse("def rule(w, g):\n    return g\n"), fold=True)
     with mock.patch.object(training_paths, "choose", lambda *_, **__: path):
         run = proxy.prepare(flow, RATE, 0)
@@ -133,7 +133,7 @@ def evaluator_loop(proxy: evaluator.ProxyLoop, path: training_paths.AbstractPath
 
 
 def tree_loop(name: str, num_steps: int) -> Loop:
-    """The same loop under plain SGD on the task's own tree of parameters."""
+    """Return the same loop under plain SGD on the task's own tree of parameters."""
     task = registry.load_task(name)
     tx = optax.sgd(RATE)
 
@@ -155,9 +155,9 @@ def tree_loop(name: str, num_steps: int) -> Loop:
 
 
 def timed(loops: Mapping[str, Loop], rounds: int) -> dict[str, tuple[list[float], list[float]]]:
-    """Seconds of processor and of wall time, by loop and round; loops take turns."""
+    """Return seconds of processor and of wall time, by loop and round; loops take turns."""
     seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in loops}
-    for number in range(rounds + 1):  # the first is not counted
+    for number in range(rounds + 1):  # The first is not counted.
         for name, prepared in loops.items():
             go = prepared()
             cpu, wall = time.process_time(), time.perf_counter()
@@ -170,13 +170,13 @@ def timed(loops: Mapping[str, Loop], rounds: int) -> dict[str, tuple[list[float]
 
 
 def quartiles(values: Sequence[float]) -> dict[str, float]:
-    """The median and the quartiles."""
+    """Return the median and the quartiles."""
     low, middle, high = statistics.quantiles(values, n=4)
     return {"median": middle, "q25": low, "q75": high}
 
 
 def measure_steps(rounds: int) -> dict[str, Any]:
-    """Times training steps on all tasks."""
+    """Time training steps on all tasks."""
     flows = programs()
     return {name: measure_task(name, steps, flows, rounds) for name, steps in TASKS.items()}
 
@@ -184,7 +184,7 @@ def measure_steps(rounds: int) -> dict[str, Any]:
 def measure_task(
     name: str, num_steps: int, flows: Mapping[str, dataflow.Dataflow], rounds: int
 ) -> dict[str, Any]:
-    """Times training steps on one task."""
+    """Time training steps on one task."""
     factory = EvaluatorFactory(EvaluatorConfig((ProxyConfig(name, num_steps, 1),)))
     proxy = factory()._loops[0]
     layout, capacity = proxy.task.layout, proxy.capacity
@@ -233,7 +233,7 @@ def measure_task(
 
 
 def measure_paths(step_results: Mapping[str, Any]) -> dict[str, Any]:
-    """What compiling saved over interpreting, and what `paths.choose` makes of it."""
+    """Return the savings of compiling over interpreting, and the choice of `paths.choose`."""
     result: dict[str, Any] = {
         "COMPILE_S": training_paths.COMPILE_S,
         "SAVED_NS": training_paths.SAVED_NS,
@@ -258,7 +258,7 @@ def measure_paths(step_results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure_floor(step_results: Mapping[str, Any]) -> dict[str, Any]:
-    """The cost of a statement that does next to nothing, and that of memory traffic."""
+    """Return the cost of a statement that does next to nothing, and that of memory traffic."""
     result: dict[str, Any] = {"dispatch_us": dispatch_us()}
     for task in step_results.values():
         size = task["num_params"]
@@ -274,7 +274,7 @@ def measure_floor(step_results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dispatch_us() -> float:
-    """Microseconds for a statement on 64 parameters."""
+    """Return the microseconds for a statement on 64 parameters."""
     capacity, num_steps, length = encode.Capacity(), 2000, 40
     layout = Layout.of([jax.ShapeDtypeStruct((64,), np.float32)])
     lines = "".join(f"    u = u + {i}.5 * g\n" for i in range(length // 2))
@@ -306,7 +306,7 @@ def dispatch_us() -> float:
 
 
 def copy_speed(size: int) -> float:
-    """Bytes per nanosecond at which a vector of `size` floats is read and written back."""
+    """Return the bytes per nanosecond of reading and writing back a vector of `size` floats."""
     repeats = max(20_000_000 // size, 20)
 
     def scale(x: Any) -> Any:
@@ -319,8 +319,8 @@ def copy_speed(size: int) -> float:
 
 
 def measure_children(num_children: int) -> dict[str, Any]:
-    """What a child costs before it is trained."""
-    driver_benchmark.measure(200, 99, parts=False)  # imports and first calls
+    """Return the cost of a child before it is trained."""
+    driver_benchmark.measure(200, 99, parts=False)  # Imports and first calls.
     runs = [driver_benchmark.measure(num_children, seed, parts=False) for seed in range(3)]
     parts = driver_benchmark.measure(num_children, 0, parts=True)["parts_us_per_proposal"]
     ask = statistics.median(run["cpu_us_per_ask"] for run in runs)
@@ -336,7 +336,7 @@ def measure_children(num_children: int) -> dict[str, Any]:
 
 
 def measure_cache(num_children: int) -> dict[str, Any]:
-    """A search of that many children on tiny tasks: where their scores came from."""
+    """Search with that many children on tiny tasks; return the origins of their scores."""
     proxies = (ProxyConfig("quadratic", 20, 2), ProxyConfig("quadratic_noisy", 20, 2))
     settings = dataclasses.replace(
         config.load_config(SearchConfig, "quickstart"),
@@ -361,7 +361,7 @@ def measure_cache(num_children: int) -> dict[str, Any]:
 
 
 def shares(store: Store) -> dict[str, Any]:
-    """Which part of a search's children a cache answered: in all, by mutation, by thousands."""
+    """Return the share of children that a cache answered: in all, by mutation, by thousands."""
     cached = "source IN ('structure', 'behaviour')"
     sources = {
         row["source"]: row["n"]
@@ -385,7 +385,7 @@ def shares(store: Store) -> dict[str, Any]:
 
 
 def stored_shares() -> dict[str, Any]:
-    """The shares of real searches whose runs are there."""
+    """Return the shares of real searches with runs in `runs/`."""
     found = {}
     for path in sorted(STORES.glob("*/store.sqlite")):
         with Store.open(path.parent, read_only=True) as store:

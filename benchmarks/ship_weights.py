@@ -1,4 +1,4 @@
-"""Ships a meta-training's weights: copies them into the package, with how they did.
+"""Ship a meta-training's weights: copy them into the package, with their record.
 
     veldt evaluate runs/celo2 --suite small --out runs/evaluate_celo2
     python benchmarks/ship_weights.py runs/celo2 runs/evaluate_celo2/results.json
@@ -17,7 +17,7 @@ from veldt.learned_opt import shipped, weight_files
 
 
 def benchmark(results: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return what a record says of the benchmark: the row of one candidate."""
+    """Return the benchmark in a record: the row of one candidate."""
     (row,) = (row for row in results["rows"] if row["name"] == name and row["source"] == "run")
     if row["num_rates"] != 1:
         raise SystemExit(f"{name} was tuned over {row['num_rates']} rates: evaluate it untuned")

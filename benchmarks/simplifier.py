@@ -3,21 +3,21 @@
     python benchmarks/simplifier.py [--versions N] [--only PART ...]
 
 `raw_lion` is program 4 of the Lion paper without clip and arcsin. `lion_distance` is the largest
-difference between what it comes out as and `optax.lion`, over 300 float64 steps.
+difference between its simplified form and `optax.lion`, over 300 float64 steps.
 
-`cluttered`: every shipped rule gets 10 changes that are none (`search.simplify.clutter`: dead
+`cluttered`: every shipped rule gets 10 changes without effect (`search.simplify.clutter`: dead
 statements, swapped arguments, split averages, -(-x), x * 3 / 3, sign(x) |x|, ...), `versions`
-times, from seeds that are written down. A version is recovered if it comes out with no more
+times, from seeds that are written down. A version is recovered if its simplified form has no more
 statements than the rule as shipped has. `evolved`: 12 mutations of the search on a shipped rule;
-there is no known shortest form, and so the share that gets shorter than pruning makes it.
+there is no known shortest form, so the share that gets shorter than by pruning is reported.
 
-`knocked_out`: the paper's program 4 with its clip and arcsin, simplified, and then without the
-instructions that training on three small tasks does not miss: mean log loss over tasks and seeds
-at one learning rate, no more than `tolerance` worse than the program given. `held_out` is the
-change on seeds that were not used for that.
+`knocked_out`: an ablation of the paper's program 4 with its clip and arcsin: simplified, and then
+without the instructions that training on three small tasks does not need: mean log loss over tasks
+and seeds at one learning rate, no more than `tolerance` worse than the program given. `held_out` is
+the change on seeds that were not used for that.
 
 `deviation` is the largest difference between the updates before and after, on 50 float64 steps of
-numbers that the simplifier has not seen, relative to the tensor's largest update at that step.
+numbers that are new to the simplifier, relative to the tensor's largest update at that step.
 `seconds` are of processor time, for one call.
 """
 
@@ -74,7 +74,7 @@ def full(w, g, m, v):
 
 
 def deviation(before: Program, after: Program) -> float:
-    """How far two programs' updates are apart, relative to the tensor's largest at each step."""
+    """Return the distance of two programs' updates, relative to the largest at each step."""
     traces = [verification.trace(p.lower(), seed=UNSEEN).updates for p in (before, after)]
     largest = 0.0
     for x, y in zip(*traces, strict=True):
@@ -90,7 +90,7 @@ def deviation(before: Program, after: Program) -> float:
 
 
 def simplified(program: Program) -> tuple[Program, dict[str, Any]]:
-    """A program simplified, and the row that says what that came to."""
+    """Return a simplified program, and the row of its simplification."""
     began = time.process_time()
     simple = simplify(program)
     seconds = time.process_time() - began
@@ -103,7 +103,7 @@ def simplified(program: Program) -> tuple[Program, dict[str, Any]]:
 
 
 def lion_distance(program: Program) -> float:
-    """The largest difference in parameters between a program and Lion, over 300 steps."""
+    """Return the largest difference in parameters between a program and Lion, over 300 steps."""
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         start = jnp.asarray(rng.normal(size=50))
@@ -123,13 +123,13 @@ def lion_distance(program: Program) -> float:
 
 
 def raw_lion() -> dict[str, Any]:
-    """The paper's program, and what it comes out as."""
+    """Return the row of the paper's program, simplified."""
     simple, row = simplified(rule_sources.load_rule(RAW_LION))
     return {**row, "program": str(simple), "lion_distance": lion_distance(simple)}
 
 
 def cluttered(name: str, versions: int) -> dict[str, Any]:
-    """One shipped rule, as it is and with clutter put in."""
+    """Return the row of a shipped rule, as it is and with clutter put in."""
     rule = rule_sources.load_rule(name)
     shipped, own = simplified(rule)
     rows = [
@@ -147,7 +147,7 @@ def cluttered(name: str, versions: int) -> dict[str, Any]:
 
 
 def evolved(versions: int) -> dict[str, Any]:
-    """Programs as a search's mutations make them."""
+    """Return the row of programs as a search's mutations make them."""
     config = evolution_config.MutationConfig(ops=INTERPRETED)
     rows = []
     for seed in range(versions):
@@ -166,8 +166,8 @@ def evolved(versions: int) -> dict[str, Any]:
     }
 
 
-def knocked_out() -> dict[str, Any]:
-    """The full program of the paper after knock-out."""
+def ablated() -> dict[str, Any]:
+    """Return the row of the paper's full program after an ablation."""
     make = evaluator.EvaluatorFactory(proxy_config.EvaluatorConfig(PROXIES))
     runs, fresh = (
         [jobs.ProxyRun(p, s) for s in seeds for p in range(len(PROXIES))]
@@ -194,7 +194,7 @@ def knocked_out() -> dict[str, Any]:
 
 
 def worst(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The largest deviation and the times of some rows."""
+    """Return the largest deviation and the times of some rows."""
     seconds = [row["seconds"] for row in rows]
     return {
         "max_deviation": max(row["deviation"] for row in rows),
@@ -204,7 +204,7 @@ def worst(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def all_cluttered(versions: int) -> dict[str, Any]:
-    """All shipped rules, and their sums."""
+    """Return the rows of all shipped rules, and their sums."""
     by_rule = {}
     for name in rule_sources.RULE_NAMES:
         by_rule[name] = cluttered(name, versions)
@@ -223,7 +223,7 @@ def all_cluttered(versions: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs the benchmark and writes its results; parts that are not run stay as they were."""
+    """Run the benchmark and write its results; parts that are not run stay as they were."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--versions", type=int, default=3, help="cluttered versions of each rule")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -233,7 +233,7 @@ def main() -> None:
         "raw_lion": raw_lion,
         "cluttered": lambda: all_cluttered(args.versions),
         "evolved": lambda: {"mutations": MUTATIONS, **evolved(10 * args.versions)},
-        "knocked_out": knocked_out,
+        "knocked_out": ablated,
     }
     result = json.loads(args.results.read_text()) if args.results.exists() else {}
     result["machine"] = {"processor": platform.processor() or platform.machine()}

@@ -18,7 +18,7 @@ Whenever the search has come to its end, its store is compared, row by row, with
 search run undisturbed in one process, and another search begins, until the faults are used up.
 Equal stores mean that every candidate was told exactly once, with the right result, in the right
 order. The store's integrity is checked after every death of the driver too. Work is a short sleep
-and a score by formula: the subject is what happens to jobs, not what they compute.
+and a score by formula: the subject is the fate of jobs, not their results.
 
 Exit code 1, and no result file, if anything differs.
 """
@@ -73,7 +73,7 @@ NODES: Final = 2
 @final
 @dataclass(frozen=True)
 class Factory:
-    """Makes the workers. A file in `orders` is a fault for whichever worker takes it first."""
+    """A factory of workers. A file in `orders` is a fault for the worker that takes it first."""
 
     orders: str
     sleep_s: float
@@ -101,7 +101,7 @@ class Factory:
         return Outcome(Status.OK, fitness, tuple(results))
 
     def _luck(self, job: EvalJob, what: str) -> float:
-        """A number from 0 to 1 that follows from the candidate's behaviour."""
+        """Return a number from 0 to 1 that follows from the candidate's behaviour."""
         flow = dataflow.lower(job.genotype.program, fold=True)
         text = f"{flow.structural_hash}/{job.genotype.learning_rate!r}/{what}"
         return int(hashlib.sha1(text.encode()).hexdigest()[:8], 16) / 16**8
@@ -119,7 +119,7 @@ class Make:
 
 
 def commit(order: str) -> None:
-    """Do to this process what was ordered."""
+    """Commit the ordered fault on this process."""
     if order == "crash":
         ctypes.string_at(0)
     held = []
@@ -129,7 +129,7 @@ def commit(order: str) -> None:
 
 
 def search_config(seed: int, evaluations: int, pool: config.PoolConfig) -> Any:
-    """A search whose tasks are names only."""
+    """Return a search whose tasks are names only."""
     return search_config_lib.SearchConfig(
         tasks=(proxy_config.ProxyConfig("digits_mlp", 10, 1),),
         meta_validation=(proxy_config.ProxyConfig("quadratic", 10, 1),),
@@ -146,12 +146,12 @@ def search_config(seed: int, evaluations: int, pool: config.PoolConfig) -> Any:
 
 
 def drive(args: argparse.Namespace) -> None:
-    """The search's own process."""
+    """Run the search in this process."""
     pool = config.PoolConfig(
         backend="ray",
         num_workers=3,
         timeout_s=5.0,
-        max_tries=8,  # Bad luck may strike one job several times here; poison it is not.
+        max_tries=8,  # One job may be hit several times here by chance, without being at fault.
         ray=config.RayConfig(address=args.drive, memory_limit_gib=1.0),
     )
     settings = search_config(args.seed, args.evaluations, pool)
@@ -174,11 +174,11 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        """The head's."""
+        """The address of the head."""
         return str(self.cluster.address)
 
     def replace_node(self, rng: random.Random) -> None:
-        """Kill one, as a power cut would; add another."""
+        """Kill one node, as a power cut would; add another."""
         victim = self.nodes.pop(rng.randrange(len(self.nodes)))
         self.cluster.remove_node(victim, allow_graceful=False)
         time.sleep(rng.uniform(0.0, 3.0))
@@ -195,7 +195,7 @@ class Cluster:
 
 
 def workers(mark: str) -> list[int]:
-    """The processes of veldt's workers on this soak's nodes."""
+    """Return the processes of veldt's workers on this soak's nodes."""
     found = []
     for process in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -209,7 +209,7 @@ def workers(mark: str) -> list[int]:
 
 @contextlib.contextmanager
 def started(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    """A process that does not outlive the block."""
+    """Start a process that does not outlive the block."""
     with open(log, "a", encoding="utf-8") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
@@ -220,7 +220,7 @@ def started(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
 
 
 class Soak:
-    """The faults, the searches that they strike, and what came of it."""
+    """The faults, the searches that they hit, and the results."""
 
     def __init__(self, args: argparse.Namespace, folder: Path, kinds: list[str]):
         self.rng = random.Random(args.seed)
@@ -235,13 +235,13 @@ class Soak:
         self.cluster = Cluster()
 
     def run(self) -> None:
-        """Search after search, until the faults are used up."""
+        """Run search after search, until the faults are used up."""
         while self.todo:
             self.search(len(self.searches))
         self.cluster.close()
 
     def search(self, number: int) -> None:
-        """One search, struck until it ends, and compared with an undisturbed one."""
+        """Run one search with faults until it ends, and compare it with an undisturbed one."""
         run_dir, orders = self.folder / f"run-{number}", self.folder / f"orders-{number}"
         run_dir.mkdir()
         orders.mkdir()
@@ -263,12 +263,12 @@ class Soak:
         settings = search_config(seed, self.args.evaluations, inline)
         run.run_search(settings, plain, factory=Make(Factory(str(self.folder / "none"), 0.0)))
         self.compare(run_dir, plain)
-        found = tallies(run_dir)
+        found = counts(run_dir)
         self.searches.append({"faults": sum(self.done.values()) - struck, **found})
         print(f"search {number}: same store as undisturbed; {json.dumps(found)}", flush=True)
 
     def strike(self, driver: subprocess.Popen, run_dir: Path, orders: Path) -> bool:
-        """Let faults happen until the driver is gone. Returns whether the search has ended."""
+        """Commit faults until the driver is gone; return whether the search has ended."""
         while True:
             if self.rest(driver, self.rng.uniform(0.2, 2.0) * self.args.pause):
                 if driver.returncode:
@@ -279,7 +279,7 @@ class Soak:
                 continue
             kind = self.todo[-1]
             if not self.commit(kind, driver, orders):
-                continue  # Nobody was there to be struck; again after the pause.
+                continue  # There was nothing to hit; again after the pause.
             self.todo.pop()
             self.done[kind] += 1
             print(f"{sum(self.done.values()):4d} {kind}", flush=True)
@@ -287,7 +287,7 @@ class Soak:
                 return False
 
     def rest(self, driver: subprocess.Popen, seconds: float) -> bool:
-        """Wait. Returns whether the driver has ended."""
+        """Wait; return whether the driver has ended."""
         try:
             driver.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -295,8 +295,8 @@ class Soak:
         return True
 
     def commit(self, kind: str, driver: subprocess.Popen, orders: Path) -> bool:
-        """One fault. Returns whether it struck."""
-        # Most strike a search at work, some while it starts.
+        """Commit one fault; return whether it hit."""
+        # Most hit a search at work, some while it starts.
         if not workers(self.mark) and self.rng.random() < 0.8:
             return False
         if kind in ("worker killed", "worker hung"):
@@ -329,20 +329,20 @@ class Soak:
             self.cluster.close(gracefully=False)
             code = driver.wait(timeout=120)
             self.cluster.close()
-            if code not in (0, 1):  # Ended just then, or stopped in words; not ended by Ray.
+            if code not in (0, 1):  # It ended or stopped with a message; not by Ray.
                 raise SystemExit(f"without its head, the search ended with {code}")
             self.cluster = Cluster()
         return True
 
     def check(self, run_dir: Path) -> None:
-        """The store, as it was left."""
+        """Check the store, as it was left."""
         if (run_dir / "store.sqlite").exists():
             with Store.open(run_dir, read_only=True) as store:
                 integrity.check(store)
             self.num_checks += 1
 
     def compare(self, run_dir: Path, plain: Path) -> None:
-        """Every row but times and machines."""
+        """Compare every row except for times and machines."""
         with (
             Store.open(run_dir, read_only=True) as struck,
             Store.open(plain, read_only=True) as left_alone,
@@ -357,14 +357,14 @@ class Soak:
 
 
 def meta(store: Store) -> dict[str, Any]:
-    """The named texts of a run, but for where the work was done."""
+    """Return the named texts of a run, except for where the work was done."""
     found: dict[str, Any] = dict(store.meta())
     found["config"] = {**json.loads(found["config"]), "pool": None}
     return found
 
 
-def tallies(run_dir: Path) -> dict[str, Any]:
-    """What the run's sittings say of it."""
+def counts(run_dir: Path) -> dict[str, Any]:
+    """Return the sums of the run's sessions."""
     with Store.open(run_dir, read_only=True) as store:
         told = store.rows("SELECT COUNT(*) AS n FROM proposal")[0]["n"]
         sums = store.rows(
@@ -378,16 +378,16 @@ def tallies(run_dir: Path) -> dict[str, Any]:
 def main() -> None:
     """Soak, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--faults", type=int, default=60, help="how many, of all kinds")
+    parser.add_argument("--faults", type=int, default=60, help="number of faults, of all kinds")
     parser.add_argument("--each", action="store_true", help="one of each kind instead")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause", type=float, default=3.0, help="mean seconds between faults")
-    parser.add_argument("--evaluations", type=int, default=1500, help="of one search")
+    parser.add_argument("--evaluations", type=int, default=1500, help="evaluations of one search")
     parser.add_argument("--drive", metavar="ADDRESS", help=argparse.SUPPRESS)
     parser.add_argument("--run-dir", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--orders", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    # As veldt's own Ray: nobody else on this machine's network gets at the soak's clusters.
+    # As veldt's own Ray: nobody else on this machine's network can reach the soak's clusters.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -1,15 +1,15 @@
-"""What a step of each learned optimizer costs: time beside Adam's, memory, compile time.
+"""The cost of a step of each learned optimizer: time beside Adam's, memory, compile time.
 
     python benchmarks/step_time.py [--rounds 15] [--turn 0.2] [--only celo2 velo]
 
 One run, one machine. A step is the update alone, from gradients to new parameters; in training the
 gradient comes on top. Two trees: `wide`, a network of a million parameters in a few matrices of 512
-columns and their vectors, and `leaves`, many small ones, where what counts is the number of
-tensors. Weights are untrained: the time does not depend on them.
+columns and their vectors, and `leaves`, many small ones, where the number of
+tensors matters. Weights are untrained: the time does not depend on them.
 
 In each round every optimizer has a turn of about `--turn` seconds, one after the other, so that a
-slower moment of the machine meets all of them. A ratio is of one round's times, to Adam's; its
-median over rounds is what counts, and that of the fastest turns is beside it. Memory is the
+slower moment of the machine affects all of them. A ratio is of one round's times, to Adam's; its
+median over rounds is the result, and that of the fastest turns is beside it. Memory is the
 optimizer's state, in bytes per parameter and relative to the parameters themselves. Compile time
 includes tracing, and is measured once.
 """
@@ -39,7 +39,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def wide() -> Shapes:
-    """A perceptron with an embedding: 985,000 parameters, 9 tensors."""
+    """Return a perceptron with an embedding: 985,000 parameters, 9 tensors."""
     shapes: Shapes = {"embed": (256, 512), "head": (512, 128), "head_bias": (128,)}
     for i in range(3):
         shapes |= {f"w{i}": (512, 512), f"b{i}": (512,)}
@@ -47,7 +47,7 @@ def wide() -> Shapes:
 
 
 def leaves() -> Shapes:
-    """24 small layers: 76,000 parameters, 96 tensors of 4 shapes."""
+    """Return 24 small layers: 76,000 parameters, 96 tensors of 4 shapes."""
     shapes: Shapes = {}
     for i in range(24):
         shapes |= {f"in{i}": (32, 64), f"in_bias{i}": (64,)}
@@ -67,16 +67,16 @@ def make_tx(name: str) -> optax.GradientTransformationExtraArgs:
 
 
 def num_bytes(tree: Any) -> int:
-    """Bytes of all arrays of a tree."""
+    """Return the bytes of all arrays of a tree."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 class Stepper:
-    """One optimizer on one tree: compiled, and stepped on from where it stands.
+    """One optimizer on one tree: compiled, and stepped from its present state.
 
     Attributes:
       compile_s: Seconds of tracing and compiling a step.
-      state_bytes: Of the optimizer's state.
+      state_bytes: Bytes of the optimizer's state.
     """
 
     def __init__(self, name: str, shapes: Shapes, seed: int) -> None:
@@ -98,7 +98,7 @@ class Stepper:
         self.compile_s = time.perf_counter() - began
 
     def run(self, repeats: int) -> float:
-        """Take `repeats` steps; returns the seconds of one."""
+        """Take `repeats` steps; return the seconds of one."""
         began = time.perf_counter()
         for _ in range(repeats):
             self._params, self._state = self._step(self._params, self._state, self._grads)
@@ -141,7 +141,7 @@ def measure(
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Smallest, quartiles, largest."""
+    """Return smallest, quartiles and largest."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"min": min(values), "q25": low, "median": middle, "q75": high, "max": max(values)}
 

@@ -1,4 +1,4 @@
-"""Twenty small tasks whose loss can be had without training: where `hollow.py` lets searches loose.
+"""Twenty small tasks whose loss can be low without training, for the searches of `hollow.py`.
 
 Each is written as users write theirs, with the weakness that such code has: a cross-entropy that
 float32 rounds to nothing, a learned variance, a sum in place of a mean, a mean over what is left
@@ -27,13 +27,13 @@ class Tempting(veldt.Task):
     """A small model on small data.
 
     Attributes:
-      name: Of the task.
-      start: `key -> params`.
-      objective: `(params, arrays) -> loss`, float [].
-      splits: The data: arrays with equal numbers of rows.
-      scale: The loss of who knows nothing.
-      batch: Rows of a training batch.
-      bounded: Whether the normalizer cuts off; users forget it.
+      name: Name of the task.
+      start: Function `key -> params`.
+      objective: Function `(params, arrays) -> loss`, float [].
+      splits: Data: arrays with equal numbers of rows.
+      scale: Loss of a model that knows nothing.
+      batch: Number of rows of a training batch.
+      bounded: Whether the normalizer has an upper limit; users forget it.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Tempting(veldt.Task):
         return self.splits[split]
 
     def normalizer(self, loss: jax.Array) -> jax.Array:
-        """Return the loss over that of who knows nothing."""
+        """Return the loss over that of a model that knows nothing."""
         return base.clip_normalized(loss / self.scale) if self.bounded else loss / self.scale
 
 
@@ -120,7 +120,7 @@ def _mlp(inputs: int, outputs: int, width: int = 16, dtype: Any = jnp.float32) -
 
 
 def outputs(params: Any, x: jax.Array, nonlinear: Callable[[Any], Any] = jax.nn.gelu) -> jax.Array:
-    """Return what a network with one hidden layer makes of rows."""
+    """Return the outputs of a network with one hidden layer."""
     return (
         nonlinear(x.astype(params["a"].dtype) @ params["a"] + params["b"]) @ params["c"]
         + params["d"]
@@ -134,19 +134,19 @@ def _cross_entropy(params: Any, arrays: Arrays) -> jax.Array:
 
 
 def spiral() -> Tempting:
-    """Two arms, Optax's cross-entropy: the README's task."""
+    """Return two arms with Optax's cross-entropy: the task of docs/how-to/own_task.md."""
     return Tempting("spiral", _mlp(2, 2, 32), lambda p, a: _cross_entropy(p, a).mean(),
                     _parts(*_spiral()), float(np.log(2)), 64)  # fmt: skip
 
 
 def blobs() -> Tempting:
-    """Ten overlapping clouds, a cross-entropy."""
+    """Return ten overlapping clouds with a cross-entropy."""
     return Tempting("blobs", _mlp(4, 10), lambda p, a: _cross_entropy(p, a).mean(),
                     _parts(*_blobs(10)), float(np.log(10)))  # fmt: skip
 
 
 def linear_blobs() -> Tempting:
-    """The clouds by logistic regression: one layer, so that nothing multiplies."""
+    """Return the clouds by logistic regression: one layer, so that nothing multiplies."""
 
     def loss(params: Any, arrays: Arrays) -> jax.Array:
         x, y = arrays
@@ -159,7 +159,7 @@ def linear_blobs() -> Tempting:
 
 
 def handmade_softmax() -> Tempting:
-    """A cross-entropy by hand, with a guard in the logarithm: `-log(p + eps)`."""
+    """Return a cross-entropy by hand, with a guard in the logarithm: `-log(p + eps)`."""
 
     def loss(params: Any, arrays: Arrays) -> jax.Array:
         x, y = arrays
@@ -171,7 +171,7 @@ def handmade_softmax() -> Tempting:
 
 
 def one_class_valid() -> Tempting:
-    """The clouds, but all validation rows are of one class."""
+    """Return the clouds, but all validation rows are of one class."""
     x, y = _blobs(4)
     splits = _parts(x, y)
     of_one = np.flatnonzero(y == 0)[:100]
@@ -181,7 +181,7 @@ def one_class_valid() -> Tempting:
 
 
 def hinge() -> Tempting:
-    """A hinge: no loss beyond a margin, however it came about."""
+    """Return a hinge: no loss beyond a margin, however it came about."""
 
     def loss(params: Any, arrays: Arrays) -> jax.Array:
         x, y = arrays
@@ -192,7 +192,7 @@ def hinge() -> Tempting:
 
 
 def learned_variance() -> Tempting:
-    """A regression with one learned variance: its likelihood has no bound."""
+    """Return a regression with one learned variance: its likelihood has no bound."""
 
     def start(key: jax.Array) -> Any:
         return {**_mlp(1, 1)(key), "log_scale": jnp.zeros(())}
@@ -206,7 +206,7 @@ def learned_variance() -> Tempting:
 
 
 def variance_by_row() -> Tempting:
-    """A regression whose variance is an output: it can shrink where targets are met exactly."""
+    """Return a regression whose variance is an output: it can shrink where a target is met."""
     x, _ = _curve()
     y = np.where(x[:, 0] > 0, 1.0, 0.0).astype(np.float32)
 
@@ -219,7 +219,7 @@ def variance_by_row() -> Tempting:
 
 
 def sum_loss() -> Tempting:
-    """A sum of squares over a batch, scaled as if it were a mean."""
+    """Return a sum of squares over a batch, scaled as if it were a mean."""
 
     def loss(params: Any, arrays: Arrays) -> jax.Array:
         x, y = arrays
@@ -229,7 +229,7 @@ def sum_loss() -> Tempting:
 
 
 def masked_mean() -> Tempting:
-    """A cross-entropy by hand whose infinite rows are left out of the mean."""
+    """Return a cross-entropy by hand whose infinite rows are left out of the mean."""
 
     def loss(params: Any, arrays: Arrays) -> jax.Array:
         x, y = arrays
@@ -243,7 +243,7 @@ def masked_mean() -> Tempting:
 
 
 def half_precision() -> Tempting:
-    """A regression whose loss is taken in float16, where 300 squared overflows."""
+    """Return a regression whose loss is taken in float16, where 300 squared overflows."""
 
     def loss(params: Any, arrays: Arrays) -> jax.Array:
         x, y = arrays
@@ -254,14 +254,14 @@ def half_precision() -> Tempting:
 
 
 def bfloat16() -> Tempting:
-    """The clouds, with everything in bfloat16."""
+    """Return the clouds, with everything in bfloat16."""
     return Tempting("bfloat16", _mlp(4, 10, dtype=jnp.bfloat16),
                     lambda p, a: _cross_entropy(p, a).astype(jnp.float32).mean(),
                     _parts(*_blobs(10)), float(np.log(10)))  # fmt: skip
 
 
 def cosine() -> Tempting:
-    """Match directions: one less the cosine, with a small number below."""
+    """Return directions to match: one less the cosine, with a small number below."""
     rng = np.random.default_rng(3)
     x = rng.normal(size=(800, 4)).astype(np.float32)
     y = np.tanh(x @ rng.normal(size=(4, 3))).astype(np.float32)
@@ -276,7 +276,7 @@ def cosine() -> Tempting:
 
 
 def triplet() -> Tempting:
-    """Embeddings with a margin between classes: rows of the other class farther by one."""
+    """Return embeddings with a margin between classes: rows of the other class farther by one."""
 
     def loss(params: Any, arrays: Arrays) -> jax.Array:
         x, y = arrays
@@ -291,7 +291,7 @@ def triplet() -> Tempting:
 
 
 def explained_share() -> Tempting:
-    """One less the share of the variance that the outputs explain by correlation."""
+    """Return one less the share of the variance that the outputs explain by correlation."""
 
     def loss(params: Any, arrays: Arrays) -> jax.Array:
         x, y = arrays
@@ -303,7 +303,7 @@ def explained_share() -> Tempting:
 
 
 def density() -> Tempting:
-    """A mixture of eight bells for data that has doubles: a bell on one can shrink to nothing."""
+    """Return a mixture of eight bells for data with twins: a bell on one can shrink to nothing."""
     rng = np.random.default_rng(4)
     x = np.repeat(rng.normal(size=(100, 1)), 8, axis=0).astype(np.float32)[rng.permutation(800)]
 
@@ -319,7 +319,7 @@ def density() -> Tempting:
 
 
 def perplexity() -> Tempting:
-    """A bigram model scored by its perplexity, which overflows early."""
+    """Return a bigram model scored by its perplexity, which overflows early."""
     rng = np.random.default_rng(5)
     rows = np.cumsum(rng.integers(0, 3, 801)) % 12
     x, y = rows[:-1].astype(np.int32), rows[1:].astype(np.int32)
@@ -335,7 +335,7 @@ def perplexity() -> Tempting:
 
 
 def bandit() -> Tempting:
-    """A policy over ten arms by the expected regret, with a bonus for entropy that has no bound."""
+    """Return a policy over ten arms by expected regret, with a bonus for entropy without bound."""
     gains = np.random.default_rng(6).uniform(size=10).astype(np.float32)
 
     def loss(params: Any, arrays: Arrays) -> jax.Array:
@@ -350,7 +350,7 @@ def bandit() -> Tempting:
 
 
 def saturated() -> Tempting:
-    """A network of sigmoids with a clipped cross-entropy: beyond the clip nothing changes."""
+    """Return a network of sigmoids with a clipped cross-entropy; it is flat beyond the clip."""
 
     def loss(params: Any, arrays: Arrays) -> jax.Array:
         x, y = arrays
@@ -362,7 +362,7 @@ def saturated() -> Tempting:
 
 
 def two_views() -> Tempting:
-    """Two views of one row should agree, and differ from a constant only by a weak penalty."""
+    """Return two views of one row that should agree; only a weak penalty forbids constants."""
 
     def loss(params: Any, arrays: Arrays) -> jax.Array:
         x, y = arrays
@@ -381,4 +381,4 @@ TASKS: Final[dict[str, Callable[[], Tempting]]] = {
         explained_share, density, perplexity, bandit, saturated, two_views,
     )
 }  # fmt: skip
-"""All of them, by name."""
+"""All tasks, by name."""

@@ -1,4 +1,4 @@
-"""What meta-training starts from, as weights to compare with: what did training add?
+"""The weights that meta-training starts from, to compare with trained ones.
 
 python benchmarks/untrained.py celo2 runs/celo2_start.npz
 veldt evaluate celo2 runs/celo2_start.npz --suite small

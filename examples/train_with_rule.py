@@ -3,7 +3,7 @@
     veldt export runs/quickstart --to optax -o rule.py
     python examples/train_with_rule.py rule.py
 
-Nothing of veldt is used but the task, which gives the model, the loss and the batches: the exported
+Of veldt only the task is used, which gives the model, the loss and the batches: the exported
 file stands alone. The rule goes into an `optax.chain` as any transform does. AdamW is trained
 beside it, at a learning rate near its best here.
 """
@@ -35,7 +35,7 @@ def load_module(path: Path) -> ModuleType:
 
 
 def train(task: veldt.Task, tx: optax.GradientTransformation) -> list[float]:
-    """Train from each seed; returns the losses on held-out test data."""
+    """Train from each seed; return the losses on held-out test data."""
 
     @jax.jit
     def step(task: veldt.Task, params: Any, opt_state: Any, key: jax.Array) -> tuple[Any, Any]:

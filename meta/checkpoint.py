@@ -1,9 +1,9 @@
-"""Checkpoints of a meta-training, by Orbax: whole or not there, whenever the process is killed.
+"""Checkpoints of a meta-training, by Orbax: complete or absent, whenever the process is killed.
 
 Orbax writes a step beside its place and moves it there when all of it is on disk. A checkpoint is
 a tree of arrays and text; the last two are kept, so that a damaged disk block costs a minute.
-A digest of all of it is kept beside it: what was not written is never gone on from. Checkpoints of
-older versions have none, and are checked by what Orbax checks alone.
+A digest of all of it is kept beside it, so that a run never continues from a damaged checkpoint.
+Checkpoints of older versions have none, and only Orbax checks them.
 """
 
 import dataclasses
@@ -21,23 +21,23 @@ from veldt.meta import errors
 
 FOLDER = "checkpoints"
 _KEPT = 2
-# How things lie in the arrays: 3 as a tree; 2 by names with dots, `stream.3.1.0`; 1, which
+# Forms of the arrays: 3 as a tree; 2 by names with dots, `stream.3.1.0`; 1, which
 # checkpoints without a form have, as 2, and states of learned optimizers as trees of
 # `accumulators.Moments` and not as `Moments` of trees.
 FORM = 3
-_GROUPED = ("stream", "version")  # Whose names in form 1 and 2 have more parts than two.
+_GROUPED = ("stream", "version")  # Their names in form 1 and 2 have more parts than two.
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
-      arrays: A tree of mappings and lists.
+      arrays: Tree of mappings and lists.
       facts: Plain JSON values, by name.
-      form: How states lie in the arrays; `FORM` unless an older version wrote them.
-      config: The run's, as JSON has it; None where an older version wrote the checkpoint.
+      form: Form of the states in the arrays; `FORM` unless an older version wrote them.
+      config: Config of the run, as JSON has it; None in checkpoints of older versions.
     """
 
     arrays: Mapping[str, Any]
@@ -51,7 +51,7 @@ class Checkpoints:
     """The checkpoints of a run directory; a context manager."""
 
     def __init__(self, run_dir: Path):
-        # Orbax takes half a second to import, and says on its logger what it does.
+        # Orbax takes half a second to import, and reports on its logger what it does.
         import orbax.checkpoint as ocp
 
         self._ocp: Any = ocp
@@ -81,7 +81,7 @@ class Checkpoints:
         return step
 
     def save(self, update: int, stored: Stored) -> None:
-        """Keep the state after an update; what is kept of the same update stays as it is."""
+        """Keep the state after an update, unless one of this update is kept already."""
         if update == self.latest:
             return
         args = self._ocp.args
@@ -122,7 +122,7 @@ class Checkpoints:
             arrays: dict[str, Any] = jax.tree.map(np.asarray, found["arrays"])
             wanted = plain.pop("digest", None)
             if wanted is not None and wanted != _digest(arrays, plain):
-                raise ValueError("what it holds is not what was written (its digest is wrong)")
+                raise ValueError("its content is not what was written (its digest is wrong)")
             form, config = int(plain.get("form", 1)), plain.get("config")
             if form > FORM:
                 raise ValueError(f"a newer veldt wrote it (form {form}; this one reads {FORM})")
@@ -154,7 +154,7 @@ def _by_name(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _as_tree(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return the tree of what a checkpoint of form 1 or 2 has by names with dots."""
+    """Return the tree of arrays that a checkpoint of form 1 or 2 has by names with dots."""
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         group, _, rest = name.partition(".")
@@ -178,7 +178,7 @@ def _with_lists(node: Any) -> Any:
 
 
 def _digest(arrays: Mapping[str, Any], beside: Mapping[str, Any]) -> str:
-    """Return a digest of what a checkpoint holds."""
+    """Return a digest of a checkpoint's content."""
     found = hashlib.blake2b(json.dumps(beside, sort_keys=True).encode(), digest_size=16)
     named = _by_name(arrays)
     for name in sorted(named):

@@ -1,1 +1,1 @@
-"""What is trained: tasks, their data, and the inner loop that trains them."""
+"""Tasks to train: models with losses and data, and the inner loop that trains them."""

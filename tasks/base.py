@@ -1,4 +1,4 @@
-"""What is trained: the abstract `Task`, the abstract `TaskFamily`, and the comparable scale.
+"""Objects to train: the abstract `Task`, the abstract `TaskFamily`, and the comparable scale.
 
 A task is a model, its loss and its data, without an optimizer. The split into `Task` and
 `TaskFamily` (`sample(key) -> cfg`, `task(cfg) -> Task`) follows google/learned_optimization;
@@ -50,14 +50,14 @@ import optax
 from veldt.tasks.common import array_tree, errors, types
 
 MAX_NORMALIZED_LOSS = 1.5
-"""Where every normalizer is cut off: half as bad again as knowing nothing; NaN counts as this."""
+"""Upper limit of every normalizer: half as bad again as knowing nothing; NaN counts as this."""
 
 
 class Task(array_tree.ArrayTree, abc.ABC):
     """One training problem. Subclasses are final, and pytrees (see the module's docstring).
 
     Attributes:
-      name: What tables and errors call it.
+      name: Name in tables and errors.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Task(array_tree.ArrayTree, abc.ABC):
 
     @abc.abstractmethod
     def eval_batch(self, split: types.Split) -> types.Batch:
-        """Return the one fixed evaluation batch of a split, the same for everyone.
+        """Return the one fixed evaluation batch of a split, the same in every run.
 
         "train" gives a fixed sample of the training data. The three share no rows.
         """
@@ -95,7 +95,7 @@ class Task(array_tree.ArrayTree, abc.ABC):
         """
 
     def sample(self, key: types.Key) -> types.Selection:
-        """Draw what names a training batch; by default the key itself.
+        """Draw the selection that names a training batch; by default the key itself.
 
         The inner loop calls `gather(sample(key))` and draws the selections of all its steps at
         once, outside the loop, where random numbers cost a fraction. A task with its data in
@@ -105,7 +105,7 @@ class Task(array_tree.ArrayTree, abc.ABC):
         return key
 
     def gather(self, selection: types.Selection) -> types.Batch:
-        """Return the training batch that `sample` named."""
+        """Return the training batch that a selection of `sample` names."""
         return self.train_batch(selection)
 
 
@@ -117,7 +117,7 @@ class TaskFamily(array_tree.ArrayTree, abc.ABC):
     family's, and not of the configuration, of which there is one per member.
 
     Attributes:
-      name: What tables and errors call it.
+      name: Name in tables and errors.
     """
 
     name: str
@@ -131,9 +131,9 @@ class TaskFamily(array_tree.ArrayTree, abc.ABC):
         """Make the member; `cfg` may be traced."""
 
     def wrap(self, tx: optax.GradientTransformation) -> optax.GradientTransformation:
-        """Return the transform that stands between a member's gradients and `tx`; here `tx`.
+        """Return the transform between a member's gradients and `tx`; by default `tx` itself.
 
-        For what a family does to gradients and a task, having no state, cannot: delay them.
+        This is for changes of gradients that need a state, which a task does not have: a delay.
         """
         return tx
 
@@ -145,10 +145,10 @@ def clip_normalized(normalized: types.Scalar) -> types.Scalar:
 
 
 def check_task(task: object) -> Task:
-    """Return `task` if it keeps the contract of `Task`, by shapes alone (nothing is computed).
+    """Return `task` if it keeps the contract of `Task`; only shapes are computed.
 
     Raises:
-      TaskError: It is no `Task`, cannot go through `jax.jit`, or a method returns the wrong thing.
+      TaskError: It is not a `Task`, cannot go through `jax.jit`, or a method returns a wrong type.
     """
     if not isinstance(task, Task):
         raise errors.TaskError(f"{task!r} is no veldt.Task (it is a {type(task).__name__}).")
@@ -188,7 +188,7 @@ def check_task(task: object) -> Task:
 
 
 def _call(label: str, method: Callable[..., Any], *args: Any) -> Any:
-    """Return what a stranger's method returns; what it raises instead names the method."""
+    """Return the result of a method of a user's task; an error that it raises names the method."""
     try:
         return method(*args)
     except (errors.TaskError, KeyboardInterrupt):
@@ -212,7 +212,7 @@ def _loss_of(
 
 
 def _trace(label: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Return the shapes of what a stranger's code makes of `args`; its errors say whose it was."""
+    """Return the shapes that a user's code makes of `args`; its errors name the task."""
     try:
         return jax.eval_shape(function, *args)
     except (errors.TaskError, KeyboardInterrupt):

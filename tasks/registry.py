@@ -1,4 +1,4 @@
-"""Which tasks there are, by name, and how a task of the user's own is found."""
+"""The shipped tasks by name, and the import of a task of the user's own."""
 
 import dataclasses
 import math
@@ -80,7 +80,7 @@ KINDS: dict[str, tuple[Callable[[], base.Task], ...]] = {
         optimizer_training.learned_optimizer_long,
     ),
 }
-"""The shipped tasks by what they have in common, each under its function's name."""
+"""The shipped tasks by kind, each under its function's name."""
 
 TASKS: dict[str, Callable[[], base.Task]] = {
     factory.__name__: factory for factories in KINDS.values() for factory in factories
@@ -113,11 +113,11 @@ def load_task(name: str) -> base.Task:
 
 
 def check_name(name: str) -> None:
-    """See that a task has this name; nothing is built.
+    """Check that a task has this name; nothing is built.
 
     Raises:
-      UnknownNameError: None has.
-      TaskError: The module of the user's own cannot be imported.
+      UnknownNameError: No task has it.
+      TaskError: The module of a user's own task cannot be imported.
     """
     if ":" in name:
         imports.load_object("task", name)
@@ -131,12 +131,12 @@ class TaskInfo:
     """A row of `list_tasks`.
 
     Attributes:
-      name: For `load_task`.
-      kind: What it has in common with some others, a key of `KINDS`.
-      description: One line.
+      name: Name that `load_task` takes.
+      kind: Kind of the task, a key of `KINDS`.
+      description: Description, one line.
       num_params: Number of parameters; None if the data are missing.
       batch_shape: Shape of the training batch's first array; None if the data are missing.
-      missing: Why the task cannot be loaded here and the cure; empty if it can.
+      missing: Reason why the task cannot be loaded here, and the cure; empty if it can be loaded.
     """
 
     name: str
@@ -148,7 +148,7 @@ class TaskInfo:
 
 
 def list_tasks() -> list[TaskInfo]:
-    """Describe every shipped task; computes nothing but shapes."""
+    """Return a row for every shipped task; only shapes are computed."""
     return [_describe(kind, factory) for kind, row in KINDS.items() for factory in row]
 
 
@@ -167,7 +167,7 @@ def _describe(kind: str, factory: Callable[[], base.Task]) -> TaskInfo:
 
 
 def _load_own(name: str) -> base.Task:
-    """Import "module:factory", call the factory and check what it returns."""
+    """Return the task of "module:factory", called and checked."""
     factory_name = name.partition(":")[2]
     factory = imports.load_object("task", name)
     task = imports.call("task", name, factory)

@@ -1,4 +1,4 @@
-"""Suites: named lists of tasks that are scored together, each with how long it is trained."""
+"""Suites: named lists of tasks that are scored together, with the number of steps of each."""
 
 from dataclasses import dataclass
 from typing import final
@@ -9,11 +9,11 @@ from veldt.tasks.common import errors, spelling
 @final
 @dataclass(frozen=True, slots=True)
 class SuiteTask:
-    """A task of a suite.
+    """A task of a suite and the length of its training.
 
     Attributes:
-      task: a shipped task's name, or "module:factory".
-      num_steps: training steps.
+      task: Name of a shipped task, or "module:factory".
+      num_steps: Number of training steps.
     """
 
     task: str
@@ -26,9 +26,9 @@ class Suite:
     """Tasks scored together.
 
     Attributes:
-      name: what commands and configs call it.
-      description: one line.
-      tasks: the tasks, each once.
+      name: Name in commands and configs.
+      description: Description, one line.
+      tasks: Tasks, each once.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Fingerprints of tasks: short texts by which a stored result knows what it was measured on.
+"""Fingerprints of tasks: short texts that say which task a stored result was measured on.
 
 A fingerprint is a hash of what is exact (shapes, number types, whole numbers such as labels and
 bytes of text) and a few numbers: losses at the start and after one step, in training and in
@@ -22,10 +22,10 @@ from veldt.tasks import base
 from veldt.tasks.common import types
 
 RELATIVE_TOLERANCE = 1e-4
-"""By how much two numbers of one task may differ between machines. A rounding error of single
+"""Largest relative difference of a task's numbers between machines. A rounding error of single
 precision is 1e-7, and sums and one step of training multiply it a little."""
 
-_STEP_NORM = 0.1  # length of the one step, whatever the gradient's
+_STEP_NORM = 0.1  # Length of the one step, whatever the length of the gradient.
 _NUM_DIGITS = 6
 
 
@@ -43,7 +43,7 @@ def fingerprint(task: base.Task) -> str:
     for leaf in jax.tree.leaves(task):
         if jnp.issubdtype(leaf.dtype, jnp.integer):
             exact.update(np.ascontiguousarray(leaf).tobytes())
-    # On some accelerators matrix products lose digits unless told otherwise.
+    # On some accelerators matrix products lose digits by default.
     with jax.default_matmul_precision("highest"):
         numbers = jax.device_get(_numbers(task, key))
     text = ",".join(f"{float(number):+.{_NUM_DIGITS - 1}e}" for number in numbers)
@@ -53,7 +53,7 @@ def fingerprint(task: base.Task) -> str:
 def matches(first: str, second: str) -> bool:
     """Return whether two fingerprints are of the same task, up to rounding.
 
-    Anything that is no fingerprint matches nothing.
+    A text that is not a fingerprint matches nothing.
     """
     (exact, numbers), (other_exact, other_numbers) = _parse(first), _parse(second)
     return (

@@ -5,10 +5,10 @@ from veldt.tasks.common import types
 
 
 class TaskWrapper(base.Task):
-    """Another task's data and normalizer; subclasses say what parameters and loss are.
+    """A task with the data and normalizer of another; subclasses define parameters and loss.
 
     Attributes:
-      task: The task as it was.
+      task: Wrapped task.
     """
 
     task: base.Task

@@ -1,16 +1,16 @@
-"""Files as bad disks and broken copies leave them: one byte is another, or the end is missing."""
+"""Files as bad disks and broken copies leave them: one byte is changed, or the end is missing."""
 
 import random
 from collections.abc import Iterator
 
 
 def damaged(content: bytes, num_flips: int, *, num_cuts: int | None = None) -> Iterator[bytes]:
-    """Yields versions of a file, the same ones every time.
+    """Yield versions of a file, the same ones every time.
 
     Args:
-      content: the file's.
-      num_flips: how many with one byte that is another.
-      num_cuts: how many that end too early; a tenth of the flips unless told.
+      content: Content of the file.
+      num_flips: Number of copies with one changed byte.
+      num_cuts: Number of copies that end too early; by default a tenth of the flips.
     """
     rng = random.Random(0)
     for _ in range(num_flips):

@@ -89,7 +89,7 @@ def test_an_archive_of_runs(tmp_path: Path):
 
 def test_finished_sweeps_and_costs(tmp_path: Path):
     """What an evaluation finds damaged it makes again: here that is an error."""
-    kept = cache.Shelf(tmp_path)
+    kept = cache.RunCache(tmp_path)
     kept.write_sweeps(tmp_path / "a--0.npz", [a_sweep()])
     kept.write_cost(tmp_path / "a--0.json", Cost(1.25, 8.0))
 
@@ -109,7 +109,7 @@ class Anyone:
 
 
 def test_measured_costs(tmp_path: Path):
-    kept, who = cache.Shelf(tmp_path), Anyone()
+    kept, who = cache.RunCache(tmp_path), Anyone()
     kept.keep_cost("task", who, "f", Cost(1.25, 8.0))  # type: ignore[arg-type]
     path = kept.cost_path("task", who, "f")  # type: ignore[arg-type]
 

@@ -7,7 +7,7 @@
     curve = veldt.train(veldt.load_task("digits_mlp"), tx, num_steps=500, seed=0)
     results = veldt.evaluate(["lion", program], suite="smoke")
 
-The names below are loaded when first used, so that `import veldt` costs little; the rooms
+The names below are loaded when first used, so that `import veldt` costs little; the packages
 (`veldt.tasks`, `veldt.search`, ...) hold the rest.
 """
 
@@ -73,7 +73,7 @@ def __getattr__(name: str) -> Any:
             f"module 'veldt' has no attribute {name!r}; it has {', '.join(__all__)}"
         )
     value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value  # The next look-up does not come here.
+    globals()[name] = value  # The next access does not come here.
     return value
 
 

@@ -1,7 +1,7 @@
-"""What there is: the names of `veldt list`, and the fields of `--help`.
+"""The catalogue: the names of `veldt list`, and the fields of `--help`.
 
-To ask the rooms takes seconds: they import JAX and build things. So what they say is written down
-in `catalogue.json` (`make catalogue`), and a test holds that file to them.
+To collect them takes seconds, since JAX is imported and things are built. So they are stored
+in `catalogue.json` (`make catalogue`), and a test checks that the file is up to date.
 """
 
 import dataclasses
@@ -60,10 +60,10 @@ def fields(command: str) -> tuple[FieldInfo, ...]:
 
 
 def make(config_classes: Mapping[str, type]) -> dict[str, Any]:
-    """Return the catalogue as the rooms have it now.
+    """Return the present catalogue.
 
     Args:
-        config_classes: The class of each command's config.
+      config_classes: Classes of the commands' configs, by command.
     """
     from veldt.learned_opt import shipped
     from veldt.search import rule_sources
@@ -84,7 +84,7 @@ def make(config_classes: Mapping[str, type]) -> dict[str, Any]:
 
 
 def _weights(found: "weight_files.Weights") -> str:
-    """What a shipped weight file says of itself, on one line."""
+    """Return the description of a shipped weight file, on one line."""
     import jax
 
     num_weights = sum(leaf.size for leaf in jax.tree.leaves(found.meta_params))
@@ -109,7 +109,7 @@ def _read() -> Mapping[str, Any]:
 
 
 def _plain(listed: Iterable[FieldInfo]) -> list[dict[str, Any]]:
-    """Fields for JSON, without what is empty."""
+    """Return fields for JSON, without empty entries."""
     return [
         {
             **{key: value for key, value in dataclasses.asdict(row).items() if value},

@@ -2,7 +2,7 @@
 
 Each command is one handler that imports what it needs, so that `veldt --help` and `veldt list` do
 not wait for JAX. Exit codes: 0 success, 1 failure, 2 a command line or a config that cannot be
-used (a name that nothing has, for one), 130 Ctrl-C, 143 SIGTERM. An expected failure is one line on
+used (an unknown name, for example), 130 Ctrl-C, 143 SIGTERM. An expected failure is one line on
 stderr; VELDT_DEBUG=1 shows its traceback.
 """
 
@@ -33,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: The words after `veldt`; None takes the process's own.
+      argv: Words after `veldt`; None takes the process's own.
 
     Returns:
-        The exit code.
+      Exit code.
     """
     with stopping.Stopper() as stopper:
         try:
@@ -77,7 +77,7 @@ def _run(words: list[str], stopper: stopping.Stopper) -> int:
 
 
 def _exit_code(error: Exception) -> int | None:
-    """The code of an expected error; None for a defect, whose traceback is wanted."""
+    """Return the code of an expected error; None for a defect, whose traceback is wanted."""
     if isinstance(error, errors.VeldtError):
         return error.exit_code
     return FAILURE if isinstance(error, OSError) else None
@@ -93,7 +93,7 @@ def _dispatch(words: list[str], stopper: stopping.Stopper) -> None:
     parser = words_lib.Parser(
         prog="veldt",
         description="Discover training algorithms.",
-        epilog="`veldt COMMAND --help` says more. CONFIG is a YAML path or a name in `veldt list "
+        epilog="`veldt COMMAND --help` shows more. CONFIG is a YAML path or a name in `veldt list "
         "configs`; any of its fields is set by --field value.",
         allow_abbrev=False,
     )
@@ -143,7 +143,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="where the run is kept (runs/CONFIG, with the name of the tasks where they are given)",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the run kept there")
+    parser.add_argument("--resume", action="store_true", help="continue the run kept there")
 
 
 def _search_config() -> type:
@@ -164,13 +164,13 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     display = choose.make_display()
     view = search_view.SearchView(display)
     again = _again("search", args, run_dir, overrides)
-    with args.stopper.showing(display, f"all that was told is stored. To go on: {again}"):
+    with args.stopper.showing(display, f"all reported results are stored. To go on: {again}"):
         result = run.run_search(settings, run_dir, resume=args.resume, view=view)
     results_table.print_results(result.entries, run_dir, config=settings)
 
 
 def _place(command: str, settings: Any, args: argparse.Namespace, overrides: Sequence[str]) -> Path:
-    """Where a run is kept. Says what a changed field leaves standing, and where that is kept."""
+    """Return where a run is kept. Print notes on linked fields, and on where the run is kept."""
     for line in linked.notes(command, settings, args.config, overrides):
         print(line, file=sys.stderr)
     if args.run_dir is not None:
@@ -182,7 +182,7 @@ def _place(command: str, settings: Any, args: argparse.Namespace, overrides: Seq
 
 
 def _leave_accelerators_to_workers(settings: "pool_config.PoolConfig") -> None:
-    """Where workers are other processes, keep this one, which trains nothing, on the CPU.
+    """Keep this process, which trains nothing, on the CPU if workers are other processes.
 
     JAX would take most of a GPU's memory here for a few small arrays.
     """
@@ -213,7 +213,7 @@ def _meta_train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     display = choose.make_display()
     view = training_view.TrainingView(display)
     again = _again("meta-train", args, run_dir, overrides)
-    with args.stopper.showing(display, f"what was reached is stored. To go on: {again}"):
+    with args.stopper.showing(display, f"the progress so far is stored. To go on: {again}"):
         result = run.run_meta_training(settings, run_dir, resume=args.resume, view=view)
     training_view.print_result(result.progress, run_dir)
 
@@ -236,13 +236,13 @@ def _tune(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     display = choose.make_display()
     view = tuning_view.TuningView(display)
     again = _again("tune", args, run_dir, overrides)
-    with args.stopper.showing(display, f"what was reached is stored. To go on: {again}"):
+    with args.stopper.showing(display, f"the progress so far is stored. To go on: {again}"):
         result = run.run_tuning(settings, run_dir, resume=args.resume, view=view)
     tuning_view.print_result(settings, result.progress, result.numbers, run_dir, result.compared)
 
 
 def _again(command: str, args: argparse.Namespace, run_dir: Path, overrides: Sequence[str]) -> str:
-    """The command line that goes on with a run."""
+    """Return the command line that resumes a run."""
     words = ["veldt", command, args.config, "--run-dir", str(run_dir), *overrides, "--resume"]
     return shlex.join(words)
 
@@ -340,7 +340,7 @@ def _report(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _report_writer(run_dir: Path) -> Callable[[Path], Path]:
-    """What draws the report of the kind of run that a directory holds."""
+    """Return the function that draws the report of the kind of run in a directory."""
     from veldt.tasks.common.disk import run_directory
 
     match run_directory.kind_of(run_dir):
@@ -356,7 +356,7 @@ def _report_writer(run_dir: Path) -> Callable[[Path], Path]:
             from veldt.meta.tune import report as tune_report
 
             return tune_report.write_report
-        case _:  # What says that there is none, where there is none.
+        case _:  # This one reports that there is no run, if there is none.
             from veldt.search.report import search_report
 
             return search_report.write_report
@@ -383,12 +383,12 @@ class _Command:
     """One command.
 
     Attributes:
-        summary: One line for `veldt --help`.
-        add_arguments: Declares its words to argparse.
-        run: Does it. Takes the parsed words and the overrides of the config.
-        config_class: Imports and returns the class of its CONFIG; None if it takes none.
-        own_options: Where it takes a config: the options that are none of its fields, each with
-            how many words follow.
+      summary: One line for `veldt --help`.
+      add_arguments: Function that declares the command's words to argparse.
+      run: Function that gets the parsed words and the overrides of the config.
+      config_class: Function that imports and returns the class of CONFIG; None if it takes none.
+      own_options: Options of a command with a config that are not fields of it, each with the
+        number of words that follow.
     """
 
     summary: str

@@ -31,17 +31,17 @@ def load_config(cls: type[ConfigT], source: str | Path, overrides: Sequence[str]
     """Load a config.
 
     Args:
-        cls: The frozen dataclass to make.
-        source: A YAML file's path, or the name of a file in `configs/`.
-        overrides: Command-line words, `--field value` or `--field=value`; the value is YAML, a
-            nested field is named with dots, and dashes stand for underscores.
+      cls: Frozen dataclass to make.
+      source: Path of a YAML file, or the name of a file in `configs/`.
+      overrides: Command-line words, `--field value` or `--field=value`; the value is YAML, a
+          nested field is named with dots, and dashes stand for underscores.
 
     Raises:
-        ConfigError: No such file, not YAML, an unknown or missing key, a value of the wrong type,
-            or one that the dataclass refuses; the message names key, place and what is allowed.
+      ConfigError: No such file, not YAML, an unknown or missing key, a value of the wrong type,
+          or one that the dataclass refuses; the message names key, place and what is allowed.
     """
     path = find_config(source)
-    # A shipped file is named as people see it in the checkout.
+    # A shipped file is named by its path in the checkout.
     name = f"configs/{path.name}" if path.parent == CONFIG_DIR else str(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def make_config(cls: type[ConfigT], overrides: Sequence[str] = ()) -> ConfigT:
     """Make a config from its defaults and command-line words alone.
 
     Raises:
-        ConfigError: As `load_config`.
+      ConfigError: As `load_config`.
     """
     return _build(cls, codec.empty_mapping("command line"), overrides)
 
@@ -73,10 +73,10 @@ def dump_config(config: object) -> str:
 
 
 def find_config(source: str | Path) -> Path:
-    """Return the file that a config's path or name stands for.
+    """Return the file of a config's path or name.
 
     Raises:
-        ConfigError: There is none; the message lists the names there are.
+      ConfigError: There is none; the message lists the names that exist.
     """
     path = Path(source)
     if path.is_file():
@@ -96,7 +96,7 @@ def find_config(source: str | Path) -> Path:
 @final
 @dataclasses.dataclass(frozen=True)
 class ConfigInfo:
-    """One shipped config: its name, and its file's first comment line."""
+    """One shipped config: its name, and the first comment line of the file."""
 
     name: str
     description: str
@@ -115,7 +115,7 @@ def parse_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
     """Split command-line words into pairs of a dotted field name and its value's text.
 
     Raises:
-        ConfigError: A word that is no option, or an option without a value.
+      ConfigError: A word that is no option, or an option without a value.
     """
     pairs = []
     rest = iter(words)
@@ -148,13 +148,13 @@ class _Override:
         """Return the tree with one value replaced; the tree itself is left as it is.
 
         Args:
-            annotation: What the tree is to become.
-            node: The tree; None where the file does not have it.
-            base: The default that stands there if the file does not have it.
-            keys: The way down to the value.
+          annotation: Type of the tree.
+          node: Tree; None if the file does not have it.
+          base: Default at this place if the file does not have it.
+          keys: Path to the value.
         """
         if not keys:
-            # A string needs no quotes on the command line, whatever YAML would make of it.
+            # A string needs no quotes on the command line, even if YAML would read it otherwise.
             read = codec.string if annotation is str else codec.read
             return read(self.text, self._source)
         if typing.get_origin(annotation) in (typing.Union, types.UnionType):  # `Part | None`

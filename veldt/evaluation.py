@@ -1,4 +1,4 @@
-"""Which candidates and suites a user's words stand for, and `veldt.evaluate`.
+"""Candidates and suites from the names that a user gives, and `veldt.evaluate`.
 
 A candidate may be named by anything that makes an optimizer: a baseline (`muon`), a shipped rule
 (`adabelief`) or learned optimizer, a rule file or an export of one, a weight file (`.npz`), the run
@@ -49,21 +49,21 @@ def evaluate(
     """Compare optimizers with tuned Adam over a suite of tasks: `veldt.evaluate`.
 
     Args:
-        candidates: What to compare: the name of a baseline, a shipped rule or a shipped learned
-            optimizer, a rule or weight file, a run directory, "module:function", a `Program`, an
-            Optax factory (`optax.adabelief`), or a `Candidate`; one or several. In a mapping, the
-            keys are the names in the results.
-        suite: A shipped suite's name, a YAML file, "module:factory", or a `Suite`.
-        out: Where finished runs and the report are kept: the same call goes on there. Nothing is
-            kept if None.
-        watcher: Is told of progress; nothing is shown if None.
-        **settings: Fields of `EvaluateConfig`: schedules, seed, rates, step_times, baselines, pool.
+      candidates: Candidates to compare: the name of a baseline, a shipped rule or a shipped learned
+          optimizer, a rule or weight file, a run directory, "module:function", a `Program`, an
+          Optax factory (`optax.adabelief`), or a `Candidate`; one or several. In a mapping, the
+          keys are the names in the results.
+      suite: Name of a shipped suite, a YAML file, "module:factory", or a `Suite`.
+      out: Folder of finished runs and of the report: the same call continues there. Nothing is
+          kept if None.
+      watcher: Display of the progress; None for none.
+      **settings: Fields of `EvaluateConfig`: schedules, seed, rates, step_times, baselines, pool.
 
     Raises:
-        TaskError: A candidate or task cannot be used.
-        SearchError: A rule file or run directory cannot be used.
-        UsageError: A name that nothing has.
-        ConfigError: A suite file that cannot be used.
+      TaskError: A candidate or task cannot be used.
+      SearchError: A rule file or run directory cannot be used.
+      UsageError: A name is unknown.
+      ConfigError: A suite file cannot be used.
     """
     if isinstance(candidates, Mapping):
         found = [as_candidate(value, name) for name, value in candidates.items()]
@@ -82,7 +82,7 @@ def evaluate(
 
 
 def as_candidate(given: AnyCandidate, name: str | None = None) -> Candidate:
-    """Return the candidate that something stands for, under a name of its own if one is given."""
+    """Return the candidate of a name or an object, renamed if a name is given."""
     match given:
         case Candidate():
             found = given
@@ -96,11 +96,11 @@ def as_candidate(given: AnyCandidate, name: str | None = None) -> Candidate:
 
 
 def load_candidate(source: str | Path) -> Candidate:
-    """Return the candidate that a name, a path or "module:function" stands for.
+    """Return the candidate of a name, a path or "module:function".
 
     Raises:
-        UsageError: Nothing has this name.
-        TaskError, SearchError: It cannot be used.
+      UsageError: Nothing has this name.
+      TaskError, SearchError: It cannot be used.
     """
     text, path = str(source), Path(source)
     if path.suffix == shipped.SUFFIX or run_directory.kind_of(path) == "meta-train":
@@ -130,11 +130,11 @@ def load_candidate(source: str | Path) -> Candidate:
 
 
 def load_suite(source: str | Path) -> suites.Suite:
-    """Return the suite that a name, a YAML file or "module:factory" stands for.
+    """Return the suite of a name, a YAML file or "module:factory".
 
     Raises:
-        TaskError: There is none of this name, or it cannot be used.
-        ConfigError: The file cannot be used.
+      TaskError: There is none of this name, or it cannot be used.
+      ConfigError: The file cannot be used.
     """
     text, path = str(source), Path(source)
     if path.suffix in (".yaml", ".yml"):
@@ -153,7 +153,7 @@ def load_suite(source: str | Path) -> suites.Suite:
 
 
 def write_results(results: Results, folder: Path) -> Sequence[Path]:
-    """Write what is kept of a comparison: data, one page, figures. Returns the files."""
+    """Write the files of a comparison, data, one page and figures, and return them."""
     atomic_files.make_folder(folder)
     data, html = folder / RESULTS_FILE, folder / PAGE_FILE
     atomic_files.write_bytes(data, results.to_json().encode())
@@ -162,10 +162,10 @@ def write_results(results: Results, folder: Path) -> Sequence[Path]:
 
 
 def write_report(folder: Path) -> Path:
-    """Draw an evaluation's page and figures again from what it stored. Returns the page.
+    """Draw the page and figures of a stored evaluation again, and return the page.
 
     Raises:
-      TaskError: What is stored is damaged, or of another version.
+      TaskError: The stored results are damaged, or of another version.
     """
     _draw(stored_results.read(folder / RESULTS_FILE), folder)
     return folder / PAGE_FILE
@@ -177,13 +177,13 @@ def _draw(results: Results, folder: Path) -> None:
 
 
 def _found_candidate(name: str, found: best_rule.Best) -> Candidate:
-    """Return what a search found, with rates around its own, and without the tasks it has seen."""
+    """Return the rule of a search, with rates around its own, and without the tasks it has seen."""
     rates = rate_grid(found.learning_rate)
     return program_candidate.ProgramCandidate(name, found.program, rates, found.proxies)
 
 
 def _of_function(function: Callable[..., Any]) -> Candidate:
-    """Return the candidate of a factory that is there as a function."""
+    """Return the candidate of a factory that is given as a function."""
     module = getattr(function, "__module__", None)
     name = getattr(function, "__qualname__", "")
     reference = f"{module}:{name}"

@@ -1,4 +1,4 @@
-"""The fields of a config for people: what `--help` says of each, drawn from the dataclasses."""
+"""The fields of a config for people: the text of `--help`, drawn from the dataclasses."""
 
 import dataclasses
 import inspect
@@ -19,11 +19,11 @@ class FieldInfo:
     """One field of a config.
 
     Attributes:
-        option: How it is overridden (`--pool.num-workers`), or its key inside an item of a list.
-        kind: What it takes, in words.
-        default: Its default as YAML on one line, "required", or nothing where its keys have theirs.
-        description: What the dataclass's docstring says of it under `Attributes:`.
-        keys: Of each item of a list or a mapping of mappings, or of a mapping inside one.
+      option: Option that overrides the field (`--pool.num-workers`), or key in an item of a list.
+      kind: Accepted values, in words.
+      default: Default as YAML on one line, "required", or empty if the keys have defaults.
+      description: Description from the dataclass's docstring, under `Attributes:`.
+      keys: Keys of each item of a list or a mapping of mappings, or of a mapping inside one.
     """
 
     option: str
@@ -46,7 +46,7 @@ def list_fields(cls: type, prefix: str = "--") -> tuple[FieldInfo, ...]:
 
 
 def list_keys(cls: type) -> tuple[FieldInfo, ...]:
-    """Return the keys of a mapping that stands for a dataclass, as a YAML file has them."""
+    """Return the keys of a mapping for a dataclass, as a YAML file has them."""
     return tuple(_field(cls, name, kind, name) for name, kind in codec.hints(cls).items())
 
 
@@ -86,7 +86,7 @@ def _field(cls: type, name: str, annotation: Any, option: str) -> FieldInfo:
 
 
 def _inner(annotation: Any) -> type | None:
-    """The dataclass that is annotated, or that the items of a list or mapping are."""
+    """Return the dataclass that is annotated, or that of the items of a list or mapping."""
     if dataclasses.is_dataclass(annotation):
         return typing.cast(type, annotation)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
@@ -99,7 +99,7 @@ def _inner(annotation: Any) -> type | None:
 
 
 def _attributes(cls: type) -> Mapping[str, str]:
-    """The `Attributes:` of a Google-style docstring, each joined to one line."""
+    """Return the `Attributes:` of a Google-style docstring, each joined to one line."""
     _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
     indent = re.match(r" *", section)
     entry = re.compile(rf"{indent[0] if indent else ''}(\w+): (.*)")

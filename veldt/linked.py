@@ -1,7 +1,7 @@
-"""What a changed field of a named config leaves standing, and where such a run is kept.
+"""Fields that belong to a changed field of a named config, and where such a run is kept.
 
 `veldt search quickstart --tasks ...` is the quickstart on other tasks: its meta-validation tasks,
-chosen for the quickstart's own, stay. That may be meant, and is said.
+chosen for the quickstart's own, stay. That may be intended, so a note says it.
 """
 
 import re
@@ -20,26 +20,26 @@ LINKED: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "meta-train": {"architecture": ("fields", "start"), "tasks": ("meta_validation",)},
     "tune": {"task": ("num_steps", "tune"), "optimizer": ("tune", "fixed")},
 }
-"""By command: a field, and those that were chosen for the value that it had in the config."""
+"""Linked fields by command: a field, and those chosen for the value that it had in the config."""
 
 SUBJECTS: Final[Mapping[str, str]] = {
     "search": "tasks",
     "meta-train": "architecture",
     "tune": "task",
 }
-"""By command: the field that says what a run is of."""
+"""The field with the subject of a run, by command."""
 
 _MAX_NAMES: Final = 3  # In a directory's name.
 
 
 def notes(command: str, settings: Any, source: str, overrides: Sequence[str]) -> list[str]:
-    """Return what to tell a user whose command line changes a field and leaves linked ones.
+    """Return notes for a command line that changes a field and leaves linked ones as they were.
 
     Args:
-        command: The command's name.
-        settings: Its config, overrides in place.
-        source: The config's name or path, as given.
-        overrides: The command line's.
+      command: Name of the command.
+      settings: Config of the command, with overrides.
+      source: Name or path of the config, as given.
+      overrides: Overrides of the command line.
     """
     given = _given(overrides)
     lines = []
@@ -59,20 +59,20 @@ def notes(command: str, settings: Any, source: str, overrides: Sequence[str]) ->
 
 
 def run_dir(command: str, settings: Any, source: str, overrides: Sequence[str]) -> Path:
-    """Return where a run is kept if the user does not say: `runs/CONFIG`.
+    """Return where a run is kept by default: `runs/CONFIG`.
 
-    Where the command line says what the run is of, the name says it too, so that it is no longer
-    that of the config's own run: `runs/quickstart_Spiral`.
+    Where the command line changes the subject of the run, the name contains it too, so that it is
+    not that of the config's own run: `runs/quickstart_Spiral`.
 
     Args:
-        command: The command's name.
-        settings: Its config, overrides in place.
-        source: The config's name or path, as given.
-        overrides: The command line's.
+      command: Name of the command.
+      settings: Config of the command, with overrides.
+      source: Name or path of the config, as given.
+      overrides: Overrides of the command line.
     """
     stem = Path(source).stem
     subject = SUBJECTS.get(command, "")
-    # `--tasks`, `--tasks.0.task`; the number of steps, say, leaves the name.
+    # `--tasks`, `--tasks.0.task`; the number of steps, for example, leaves the name.
     if not any(
         re.fullmatch(rf"{subject}(\.[0-9]+\.task)?", option) for option in _given(overrides)
     ):
@@ -86,7 +86,7 @@ def run_dir(command: str, settings: Any, source: str, overrides: Sequence[str]) 
 
 
 def _given(overrides: Sequence[str]) -> list[str]:
-    """The fields that the command line sets, as the dataclasses spell them."""
+    """Return the fields that the command line sets, as the dataclasses spell them."""
     return [option.replace("-", "_") for option, _ in config_lib.parse_overrides(overrides)]
 
 

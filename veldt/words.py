@@ -1,4 +1,4 @@
-"""A command line's words: which are the command's own, which its config's; usage errors; help."""
+"""The words of a command line: the command's own and its config's; usage errors; help."""
 
 import argparse
 import dataclasses
@@ -12,14 +12,14 @@ from veldt.tasks.common import spelling
 def split_overrides(
     words: Sequence[str], own_options: Mapping[str, int]
 ) -> tuple[list[str], list[str]]:
-    """Part a command's own words from its config's overrides, in whatever order they come.
+    """Separate a command's own words from its config's overrides, in any order.
 
     Args:
-        words: All after the command's name, and the name.
-        own_options: The command's options, each with how many words follow it.
+      words: Words from the command's name on.
+      own_options: Options of the command, each with the number of words that follow.
 
     Returns:
-        The command's own words, and the overrides.
+      Own words of the command, and the overrides.
     """
     own: list[str] = []
     overrides: list[str] = []
@@ -39,10 +39,10 @@ def split_overrides(
 def check_overrides(
     config_class: type, overrides: Iterable[str], own_options: Mapping[str, int]
 ) -> None:
-    """Refuse what is a misspelt option of the command rather than a field of the config.
+    """Raise an error for a misspelt option of the command that is no field of the config.
 
     Raises:
-        UsageError: There is one; the message names the option that was meant.
+      UsageError: There is one; the message names the option that was meant.
     """
     known_fields = {field.name for field in dataclasses.fields(config_class)}
     for word in overrides:
@@ -58,10 +58,10 @@ def check_overrides(
 
 @final
 class Parser(argparse.ArgumentParser):
-    """Raises what argparse would print, so that all errors leave by one door."""
+    """A parser that raises what argparse would print, so that all errors end in one place."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise a usage error that says how the command is used."""
+        """Raise a usage error that shows how the command is used."""
         usage = " ".join(self.format_usage().split()).removeprefix("usage: ")
         raise errors.UsageError(f"{message}\nusage: {usage}")
 

@@ -1,7 +1,7 @@
-"""What a meta-training writes down as it goes: one JSON object a line, and TensorBoard's events.
+"""The logs of a meta-training: JSON objects, one a line, and TensorBoard's events.
 
 `metrics.jsonl` in the run directory has a line for each update and one for each meta-
-validation. A run that was killed and goes on from its last checkpoint drops the lines
+validation. A run that was killed and continues from its last checkpoint drops the lines
 written after that checkpoint, so that each update has one line.
 """
 
@@ -24,7 +24,7 @@ class Log(Protocol):
     """A log of a meta-training."""
 
     def write(self, kind: str, update: int, figures: Mapping[str, Any]) -> None:
-        """Take in figures of one kind ("update", "check") after an update."""
+        """Write the figures of one kind ("update", "check") after an update."""
         ...
 
     def flush(self) -> None:
@@ -38,14 +38,14 @@ class Log(Protocol):
 
 @final
 class JsonLog:
-    """Lines of JSON; numbers that are not finite become null."""
+    """A log of JSON lines; numbers that are not finite become null."""
 
     def __init__(self, run_dir: Path, last: Mapping[str, int]):
-        """Go on; lines of what is not known to be done are dropped.
+        """Continue a log; lines after the last checkpoint are dropped.
 
         Args:
-          run_dir: Where the file is.
-          last: The last update that is kept, by kind.
+          run_dir: Folder of the file.
+          last: Last update that is kept, by kind.
         """
         self._path = run_dir / FILE_NAME
         kept = [line for line in read(run_dir) if line["update"] <= last.get(line["kind"], -1)]
@@ -66,10 +66,10 @@ class JsonLog:
 
 @final
 class TensorBoardLog:
-    """TensorBoard's event files; needs `tensorboardX`, the extra `veldt[tensorboard]`."""
+    """A log of TensorBoard's event files; needs `tensorboardX`, the extra `veldt[tensorboard]`."""
 
     def __init__(self, run_dir: Path, update: int):
-        """Go on after an update; TensorBoard itself drops what an earlier session wrote after it.
+        """Continue after an update; TensorBoard drops what an earlier session wrote after it.
 
         Raises:
           MetaTrainError: The package is missing.
@@ -111,7 +111,7 @@ def summary_writer() -> Any:
 def read(run_dir: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a run's `metrics.jsonl`; nothing if there is none.
 
-    A last line that a killed process left half written is passed over.
+    A last line that a killed process left half written is skipped.
 
     Raises:
       MetaTrainError: Another line is no JSON object with a kind and an update.
@@ -137,11 +137,11 @@ def parse(
     """Return the lines of a run's log by kind, each as a value of its own class.
 
     Args:
-      run_dir: The run's directory.
-      kinds: What makes a value of a line, by the line's kind; lines of other kinds are left out.
+      run_dir: Directory of the run.
+      kinds: Functions that make a value of a line, by the line's kind; other kinds are left out.
 
     Raises:
-      MetaTrainError: A line lacks a figure, or has one that is none; or as `read`.
+      MetaTrainError: A line lacks a figure, or has one that is not a number; or as `read`.
     """
     found: dict[str, list[Line]] = {kind: [] for kind in kinds}
     for line in read(run_dir):

@@ -1,8 +1,8 @@
-"""A meta-training's report: one HTML page that holds all it shows and runs nothing.
+"""A meta-training's report: one HTML page without scripts and links to outside.
 
 It is written from `config.yaml`, `metrics.jsonl` and `weights.npz` alone, read-only, so it can be
-made of a finished run, an interrupted one, or one that is still going on. What the files hold is
-shown as text, whoever wrote it.
+made of a finished run, an interrupted one, or one that is still going on. The content of the files
+is shown as text, since it may come from a stranger.
 """
 
 import itertools
@@ -29,16 +29,16 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
     """Write the report of a meta-training.
 
     Args:
-      run_dir: The run's directory.
-      output: The file; `report.html` in the run directory if None.
+      run_dir: Directory of the run.
+      output: File to write; None for `report.html` in the run directory.
 
     Returns:
-      The file written.
+      File that was written.
 
     Raises:
-      MetaTrainError: There is no run, it has written nothing down yet, or its log is damaged.
-      ConfigError: Its config is damaged.
-      WeightsError: Its weight file is damaged.
+      MetaTrainError: There is no run, it has no update yet, or its log is damaged.
+      ConfigError: The config is damaged.
+      WeightsError: The weight file is damaged.
       FileError: The report cannot be written.
     """
     return page_lib.write(render(run_dir), run_dir, output)
@@ -97,26 +97,26 @@ def _size(data: TrainingData) -> str:
 def _outcome(data: TrainingData) -> str:
     begun = "" if data.finished else "This meta-training has not ended. "
     if not data.checks:
-        return f"{begun}There were no looks at meta-validation: the last weights are kept."
+        return f"{begun}There were no meta-validations: the last weights are kept."
     scores = [line.score for line in data.checks]
     where = lowest(scores)
     if where is None:
-        return f"{begun}No look at meta-validation was finite: the last weights are kept."
+        return f"{begun}No meta-validation was finite: the last weights are kept."
     first, best = data.checks[0], data.checks[where]
     if best is first:
         return (
-            f"{begun}On meta-validation nothing has beaten the first look, after update "
+            f"{begun}On meta-validation nothing has beaten the first check, after update "
             f"{first.update:,}: {first.score:+.3f} mean log loss."
         )
     return (
         f"{begun}Mean log loss on meta-validation came down from {scores[0]:+.3f} to "
         f"{best.score:+.3f}, after update {best.update:,}. The weights were chosen by it, so "
-        "it flatters them; it says nothing of how they compare with a tuned baseline."
+        "it flatters them; it does not show how they compare with a tuned baseline."
     )
 
 
 def _panels(data: TrainingData) -> list[tuple[str, list[Stretch]]]:
-    """Return what was counted as the meta-loss, and the phases in a row that count it."""
+    """Return pairs of a meta-loss and the consecutive phases that are trained by it."""
 
     def label(phase: PhaseConfig) -> str:
         how = phase.estimator

@@ -1,8 +1,8 @@
 """Running a meta-training: the run directory, the pool, the loop and its records, put together.
 
 A run directory holds all of a run: `run.json`, `config.yaml`, `checkpoints/`, `metrics.jsonl`,
-`weights.npz` (the best by meta-validation, or the last where there is none), and `last.npz`. Where
-it was killed, `resume=True` goes on, and on the CPU ends with the same weights, bit for bit.
+`weights.npz` (the best by meta-validation, or the last without one), and `last.npz`. A run that was
+killed is continued with `resume=True`, and on the CPU ends with the same weights, bit for bit.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from veldt.tasks.common.disk.run_directory import RunDirectory, Terms
 from veldt.tasks.pool import pools
 
 LAST_FILE: Final = "last.npz"
-# What may differ when a run is resumed: where it runs and how it is kept, not what it computes.
+# Fields that may differ when a run is resumed: they change where and how it runs, not its result.
 TERMS: Final = Terms(
     "meta-train",
     config.MetaTrainConfig,
@@ -49,7 +49,7 @@ class MetaTrainResult:
 
     Attributes:
       weights: Weights that were written to `weights.npz`.
-      progress: Where it ended.
+      progress: State at the end.
     """
 
     weights: weights.Weights
@@ -66,19 +66,19 @@ def run_meta_training(
     """Run a meta-training to its end.
 
     Args:
-      settings: What to train.
-      run_dir: Where the run is kept; made if it does not exist.
-      resume: Whether to resume the run that is there; `settings` must be the stored config but for
-        what `TERMS` let change.
-      view: What shows it; None shows nothing.
+      settings: Config of the meta-training.
+      run_dir: Directory of the run; made if it does not exist.
+      resume: Whether to resume the run in the directory; `settings` must be the stored config
+        except for what `TERMS` let change.
+      view: Display of the run; None shows nothing.
 
     Raises:
       FileError: The run directory cannot be used.
       MetaTrainError: A gradient cannot be computed.
       TaskError, LearnedOptError: A task, an architecture or weights cannot be used.
-      KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` continues from it.
+      KeyboardInterrupt: Ctrl-C; the progress is kept, and `resume` continues it.
     """
-    # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
+    # Everything named is loaded before anything is written: a misspelt name leaves no run behind.
     view = training_view.TrainingView() if view is None else view
     view.doing("loading tasks and drawing task families")
     factory = gradient_worker.GradientWorkerFactory(settings)
@@ -137,7 +137,7 @@ def in_present_form(
     progress: meta_training.MetaTrainProgress,
     families: tuple[base.TaskFamily, ...],
 ) -> meta_training.MetaTrainProgress:
-    """Return the progress that a checkpoint of form 1 holds (`checkpoint.FORM`)."""
+    """Return the progress of a checkpoint of form 1 (`checkpoint.FORM`)."""
     if not progress.streams:
         return progress
     index, _ = settings.phase_at(progress.update)
@@ -158,8 +158,8 @@ def write_weights(
     families: tuple[base.TaskFamily, ...],
     start: weights.Weights | None,
 ) -> None:
-    """Write what a run has found so far: `weights.npz` and `last.npz`."""
-    # What the weights at the start were selected on, these are too.
+    """Write the weights of a run so far: `weights.npz` and `last.npz`."""
+    # The tasks that the weights at the start were selected on count for these too.
     seen = {check.task for check in settings.meta_validation}
     seen |= start.tasks if start is not None else set()
     record = {
@@ -191,7 +191,7 @@ def write_weights(
 
 
 def _start(settings: config.MetaTrainConfig) -> weights.Weights | None:
-    """Return the weights that a run starts from, if the config names any.
+    """Return the weights that a run starts from, if there are any.
 
     Raises:
       MetaTrainError: They do not fit the architecture.
@@ -230,7 +230,7 @@ def _size(meta_params: Mapping[str, MetaParams]) -> int:
 
 @final
 class _ViewAndLogs:
-    """The watcher that shows what happens and writes it to the logs."""
+    """The watcher that shows events and writes them to the logs."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a meta-training has written down, read for its report."""
+"""The files of a meta-training, read for its report."""
 
 import dataclasses
 import math
@@ -20,13 +20,13 @@ from veldt.tasks.common.disk import run_directory
 @final
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """An update's line of the log.
+    """The log line of an update.
 
     Attributes:
-      meta_loss: The meta-loss of each family; NaN where it was not finite.
-      meta_grad_norm: The norm of the gradient that was applied.
-      num_nonfinite: Estimates that were not finite and counted for nothing.
-      num_inner_steps: Training steps made.
+      meta_loss: Meta-loss of each family; NaN where it was not finite.
+      meta_grad_norm: Norm of the gradient that was applied.
+      num_nonfinite: Number of estimates that were not finite and were left out.
+      num_inner_steps: Number of training steps.
       worker_s: Seconds of workers.
       wall_s: Seconds since the beginning, of all sessions.
     """
@@ -40,7 +40,7 @@ class Update:
 
     @classmethod
     def of(cls, line: Mapping[str, Any]) -> Self:
-        """Return what a line says."""
+        """Return the update of a line."""
         return cls(
             meta_loss=tuple(map(log.number, line["meta_loss"])),
             meta_grad_norm=log.number(line["meta_grad_norm"]),
@@ -54,12 +54,12 @@ class Update:
 @final
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """A meta-validation's line of the log.
+    """The log line of a meta-validation.
 
     Attributes:
-      update: Updates done before it.
-      score: The mean over the tasks; NaN where it was not finite.
-      tasks: The score of each task; NaN where it was not finite.
+      update: Number of updates done before it.
+      score: Mean over the tasks; NaN where it was not finite.
+      tasks: Score of each task; NaN where it was not finite.
     """
 
     update: int
@@ -68,7 +68,7 @@ class Check:
 
     @classmethod
     def of(cls, line: Mapping[str, Any]) -> Self:
-        """Return what a line says."""
+        """Return the check of a line."""
         tasks = {str(name): log.number(value) for name, value in line["tasks"].items()}
         return cls(int(line["update"]), log.number(line["score"]), tasks)
 
@@ -76,14 +76,14 @@ class Check:
 @final
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """What a run has written down.
+    """The contents of a run's files.
 
     Attributes:
-      config: The run's config.
-      updates: Lines of the log, one for each update, in order.
-      checks: Lines of the log, one for each meta-validation.
-      weights: The best so far; None before the first checkpoint.
-      phases: The phases begun, with their settings.
+      config: Config of the run.
+      updates: Log lines of the updates, in order.
+      checks: Log lines of the meta-validations.
+      weights: Best weights so far; None before the first checkpoint.
+      phases: Phases begun, with their settings.
     """
 
     config: MetaTrainConfig
@@ -109,19 +109,19 @@ class TrainingData:
 
     @property
     def families(self) -> list[str]:
-        """The families' names, or numbers where no weights name them yet."""
+        """The names of the families, or numbers before the first weights."""
         count = len(self.updates[0].meta_loss)
         known = [] if self.weights is None else self.weights.record.get("families", [])
         return list(known) if len(known) == count else [f"family {i}" for i in range(count)]
 
 
 def read(run_dir: Path) -> TrainingData:
-    """Return what a run has written down.
+    """Return the contents of a run's files.
 
     Raises:
-      MetaTrainError: There is no run, it has written nothing down yet, or its log is damaged.
-      ConfigError: Its config is damaged.
-      WeightsError: Its weight file is damaged.
+      MetaTrainError: There is no run, it has no update yet, or its log is damaged.
+      ConfigError: The config is damaged.
+      WeightsError: The weight file is damaged.
     """
     if run_directory.kind_of(run_dir) != "meta-train":
         raise errors.MetaTrainError(f"there is no meta-training in {run_dir}")

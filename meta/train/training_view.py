@@ -1,4 +1,4 @@
-"""What a meta-training tells a display, and what it prints at its end.
+"""Lines of a meta-training for its display, and the text that it prints at the end.
 
 The display only reads: a run with another display, or none, is the same run.
 """
@@ -18,7 +18,7 @@ from veldt.tasks.common.progress.display import Display, Silent, Status
 if TYPE_CHECKING:
     pass
 
-_SMOOTHED: Final = 50  # updates that a figure is averaged over
+_SMOOTHED: Final = 50  # Updates that a figure is averaged over.
 
 
 @final
@@ -36,7 +36,7 @@ class Recent:
         self._bad = 0
 
     def add(self, progress: meta_training.MetaTrainProgress, figures: Mapping[str, Any]) -> None:
-        """Take in an update."""
+        """Add an update."""
         if figures["phase"] != self._phase:
             self._clear()
             self._phase = figures["phase"]
@@ -54,7 +54,7 @@ class Recent:
         return (n1 - n0) / (s1 - s0) if s1 > s0 else math.nan
 
     def seconds_left(self, num_updates: int) -> float:
-        """Seconds until so many more updates are done."""
+        """Return the seconds until so many more updates are done."""
         if len(self._steps) < 2:
             return math.inf
         each = (self._steps[-1][1] - self._steps[0][1]) / (len(self._steps) - 1)
@@ -90,7 +90,7 @@ def check_line(progress: meta_training.MetaTrainProgress, figures: Mapping[str, 
 
 
 def print_result(progress: meta_training.MetaTrainProgress, run_dir: Path) -> None:
-    """Say what a finished run made, and how to use it."""
+    """Print the result of a finished run, and how to use it."""
     print(
         f"{progress.update:,} updates, {progress.num_inner_steps:,} inner steps, "
         f"{progress.worker_s / 3600:.2f} worker-hours in {duration(progress.wall_s)}"
@@ -118,7 +118,7 @@ class TrainingView:
         progress: meta_training.MetaTrainProgress,
         figures: Mapping[str, Any],
     ) -> None:
-        """Tell that an update was done."""
+        """Show an update."""
         self._recent.add(progress, figures)
         line = self._recent.line(settings, progress)
         self._display.update(
@@ -135,12 +135,12 @@ class TrainingView:
     def checked(
         self, progress: meta_training.MetaTrainProgress, figures: Mapping[str, Any]
     ) -> None:
-        """Tell the outcome of a meta-validation."""
+        """Show a meta-validation."""
         self._check = check_line(progress, figures)
         self._display.log(self._check)
 
     def doing(self, text: str) -> None:
-        """Tell what is waited for until something new comes."""
+        """Show what is waited for until something new comes."""
         self._display.doing(text)
 
     def note(self, text: str) -> None:

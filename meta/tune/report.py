@@ -1,8 +1,8 @@
 """A tuning's report: one HTML page with the outcome and the schedules as they evolved.
 
 It is written from `config.yaml` and `metrics.jsonl` alone, read-only, so it can be made of a
-finished run, an interrupted one, or one that is still going on. What the files hold is shown as
-text, whoever wrote it.
+finished run, an interrupted one, or one that is still going on. The content of the files is shown
+as text, since it may come from a stranger.
 """
 
 import math
@@ -20,7 +20,7 @@ from veldt.tasks.common.html.page import section
 from veldt.tasks.common.html.plot import Axis, LinearAxis, LogAxis, Plot, Point
 from veldt.tasks.common.nan_last import finite
 
-_SHOWN: Final = 12  # schedules between the first and the last
+_SHOWN: Final = 12  # Schedules between the first and the last.
 _STYLE: Final = """
 .line.between { stroke: var(--dot); stroke-width: 1; }
 .line.start { stroke: var(--grey); stroke-dasharray: 6 4; }
@@ -35,15 +35,15 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
     """Write the report of a tuning.
 
     Args:
-      run_dir: The run's directory.
-      output: The file; `report.html` in the run directory if None.
+      run_dir: Directory of the run.
+      output: File to write; None for `report.html` in the run directory.
 
     Returns:
-      The file written.
+      File that was written.
 
     Raises:
-      MetaTrainError: There is no tuning, it has written nothing down yet, or its log is damaged.
-      ConfigError: Its config is damaged.
+      MetaTrainError: There is no tuning, it has no update yet, or its log is damaged.
+      ConfigError: The config is damaged.
       FileError: The report cannot be written.
     """
     return page_lib.write(render(run_dir), run_dir, output)
@@ -102,7 +102,7 @@ def _outcomes(data: TuningData) -> Html:
         *([plot.marker(at, "best", "diamond")] if math.isfinite(at[1]) else []),
     )
     items = [
-        (plot_lib.swatch("line outcome"), "runs that the gradient was of, before the update"),
+        (plot_lib.swatch("line outcome"), "runs of the gradient, before the update"),
         (plot_lib.swatch("line check"), "runs with seeds that no update had"),
         (plot_lib.swatch("marker best", "diamond"), "the best, which was kept"),
     ]
@@ -110,7 +110,7 @@ def _outcomes(data: TuningData) -> Html:
 
 
 def _worth(run_dir: Path) -> Html:
-    """Whether it was better than a constant rate and a cosine."""
+    """Return the section on whether it was better than a constant rate and a cosine."""
     said = comparison.lines(comparison.read(run_dir))
     if not said:
         return Html()
@@ -122,7 +122,7 @@ def _is_shown(data: TuningData, name: str) -> bool:
 
 
 def _evolution(data: TuningData, name: str) -> Html:
-    """A schedule at several updates, or a number by update."""
+    """Return the figure of a schedule at several updates, or of a number by update."""
     spec = data.config.tune[name]
     values = [u.hyperparameters[name] for u in data.updates]
     start = [spec.start] * len(values[0])
@@ -160,13 +160,13 @@ def _evolution(data: TuningData, name: str) -> Html:
 
 def _trust(data: TuningData) -> Html:
     rows = [
-        ("", (u.update, u.method, _shown(u.metasmoothness), u.verdict))
+        ("", (u.update, u.method, _shown(u.metasmoothness), u.conclusion))
         for u in data.updates
         if u.metasmoothness is not None or u.method != "replay"
     ]
     if not rows:
         return section("Trust", tag("p", "Metagradients were examined for being finite only."))
-    return section("Trust", table(("update", "method", "metasmoothness", "verdict"), rows))
+    return section("Trust", table(("update", "method", "metasmoothness", "conclusion"), rows))
 
 
 def _axis(values: Sequence[float], label: str, logarithmic: bool = False) -> Axis:

@@ -1,9 +1,9 @@
 """Running a tuning: the run directory, the loop and its records, put together.
 
 A run directory holds all of a run: `run.json`, `config.yaml`, `checkpoints/`, `metrics.jsonl`,
-and the best found: `schedules.py` and `tuned.npz`. Where it was killed, `resume=True`
-goes on, and on the CPU ends with the same numbers, bit for bit. `comparison.json` says whether it
-was worth it.
+and the best result: `schedules.py` and `tuned.npz`. A run that was killed is continued with
+`resume=True`, and on the CPU ends with the same numbers, bit for bit. `comparison.json` shows
+whether it was worth it.
 """
 
 import contextlib
@@ -39,10 +39,10 @@ class TuneResult:
     """The result of a tuning in a run directory.
 
     Attributes:
-      numbers: The best hyperparameters, at their knots if they have any.
-      progress: The last state of the tuning.
-      compared: Outcomes of what was learned and of what it is compared with; empty where nothing
-        is compared.
+      numbers: Best hyperparameters, at their knots if they have any.
+      progress: Last state of the tuning.
+      compared: Outcomes of the learned hyperparameters and of those that they are compared with;
+        empty if nothing is compared.
     """
 
     numbers: Mapping[str, np.ndarray]
@@ -60,19 +60,19 @@ def run_tuning(
     """Run a tuning to its end.
 
     Args:
-      settings: What to tune.
-      run_dir: Where the run is kept; made if it does not exist.
-      resume: Whether to resume the run that is there; `settings` must be the stored config.
+      settings: Config of the tuning.
+      run_dir: Directory of the run; made if it does not exist.
+      resume: Whether to resume the run in the directory; `settings` must be the stored config.
       view: View that shows the run; None shows nothing.
 
     Raises:
       FileError: The run directory cannot be used.
-      MetaTrainError: The config names what is not there.
+      MetaTrainError: The config names something that does not exist.
       ReplayError: A metagradient could not be computed.
       TaskError: The task cannot be used.
-      KeyboardInterrupt: Ctrl-C; what was reached is kept, and `resume` continues from it.
+      KeyboardInterrupt: Ctrl-C; the progress is kept, and `resume` continues it.
     """
-    # All that is named is loaded before anything is written: a misspelt name leaves no run behind.
+    # Everything named is loaded before anything is written: a misspelt name leaves no run behind.
     schedule_file.check_names(settings)
     view = tuning_view.TuningView() if view is None else view
     view.doing(f"loading {settings.task}")
@@ -137,7 +137,7 @@ def _write_found(
 
 @final
 class _ViewAndLog:
-    """The watcher that shows what happens and writes it to the log."""
+    """The watcher that shows events and writes them to the log."""
 
     def __init__(
         self, settings: config.TuneConfig, view: tuning_view.TuningView, lines: log.JsonLog

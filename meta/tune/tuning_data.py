@@ -1,4 +1,4 @@
-"""What a tuning has written down, read for its report."""
+"""The files of a tuning, read for its report."""
 
 import dataclasses
 import math
@@ -17,17 +17,17 @@ from veldt.tasks.common.nan_last import lowest
 @final
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """An update's line of the log.
+    """The log line of an update.
 
     Attributes:
-      update: Updates done with it.
-      outcome: The mean outcome of the runs that the gradient was of; infinite if not finite.
+      update: Number of updates done, with this one.
+      outcome: Mean outcome of the runs of the gradient; infinite if not finite.
       seconds: Seconds that the metagradient took.
-      plan: Which states were stored, in words.
-      hyperparameters: The values after the update: one for a number, K for a schedule.
-      method: How the gradient was had: "replay" or an estimator's name.
-      metasmoothness: The metasmoothness, where it was measured.
-      verdict: Whether the metagradient was trusted, in words.
+      plan: Plan of the stored states, in words.
+      hyperparameters: Values after the update: one for a number, K for a schedule.
+      method: Origin of the gradient: "replay" or an estimator's name.
+      metasmoothness: Metasmoothness, where it was measured.
+      conclusion: Whether the metagradient was trusted, in words.
     """
 
     update: int
@@ -37,11 +37,11 @@ class Update:
     hyperparameters: Mapping[str, tuple[float, ...]]
     method: str
     metasmoothness: float | None
-    verdict: str
+    conclusion: str
 
     @classmethod
     def of(cls, line: Mapping[str, Any]) -> Self:
-        """Return what a line says."""
+        """Return the update of a line."""
         smoothness = line["metasmoothness"]
         return cls(
             update=int(line["update"]),
@@ -54,18 +54,18 @@ class Update:
             },
             method=str(line["method"]),
             metasmoothness=None if smoothness is None else float(smoothness),
-            verdict=str(line["verdict"]),
+            conclusion=str(line["verdict"]),  # The name in logs of every version.
         )
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """A check's line of the log: runs on fixed seeds, by which the best is kept.
+    """The log line of a check: runs on fixed seeds, by which the best is kept.
 
     Attributes:
-      update: Updates done before it.
-      outcome: The mean outcome; infinite if not finite.
+      update: Number of updates done before it.
+      outcome: Mean outcome; infinite if not finite.
     """
 
     update: int
@@ -73,19 +73,19 @@ class Check:
 
     @classmethod
     def of(cls, line: Mapping[str, Any]) -> Self:
-        """Return what a line says."""
+        """Return the check of a line."""
         return cls(int(line["update"]), _outcome(line["outcome"]))
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class TuningData:
-    """What a run has written down.
+    """The contents of a run's files.
 
     Attributes:
-      config: The run's config.
-      updates: Lines of the log, one for each update, in order.
-      checks: Lines of the log, one for each check on the fixed seeds.
+      config: Config of the run.
+      updates: Log lines of the updates, in order.
+      checks: Log lines of the checks on the fixed seeds.
     """
 
     config: TuneConfig
@@ -99,11 +99,11 @@ class TuningData:
 
 
 def read(run_dir: Path) -> TuningData:
-    """Return what a run has written down.
+    """Return the contents of a run's files.
 
     Raises:
-      MetaTrainError: There is no tuning, it has written nothing down yet, or its log is damaged.
-      ConfigError: Its config is damaged.
+      MetaTrainError: There is no tuning, it has no update yet, or its log is damaged.
+      ConfigError: The config is damaged.
     """
     stored = older_config.fill(TuneConfig, run_directory.read_config(run_dir))
     config: TuneConfig = codec.from_plain(TuneConfig, stored, str(run_dir))

@@ -1,4 +1,4 @@
-"""What a tuning shows on a display, and what it prints at the end."""
+"""Lines of a tuning for its display, and the text that it prints at the end."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from veldt.tasks.common.progress.display import Display, Silent, Status
 def update_line(
     settings: config.TuneConfig, progress: loop.TuningProgress, figures: Mapping[str, Any]
 ) -> str:
-    """Return how an update went on one line."""
+    """Return a line on an update."""
     left_s = progress.wall_s / progress.update * (settings.num_updates - progress.update)
     method = "" if figures["method"] == "replay" else f"; by {figures['method']}"
     return (
@@ -38,7 +38,7 @@ def print_result(
     run_dir: Path,
     rows: Sequence[comparison.Row] = (),
 ) -> None:
-    """Say what a finished run found, whether it was worth it, and how to use it."""
+    """Print the result of a finished run, whether it was worth it, and how to use it."""
     print(
         f"outcome {progress.first_outcome:.5g} at the start, {progress.best_outcome:.5g} with what "
         f"was learned ({settings.check_seeds} runs each); {progress.update:,} metagradients in "
@@ -67,7 +67,7 @@ class TuningView:
     def updated(
         self, settings: config.TuneConfig, progress: loop.TuningProgress, figures: Mapping[str, Any]
     ) -> None:
-        """Tell that an update was done."""
+        """Show an update."""
         line = update_line(settings, progress, figures)
         status = Status("", progress.update, settings.num_updates, highlights=(line,))
         self._display.update(lambda: status)
@@ -76,11 +76,11 @@ class TuningView:
     def checked(
         self, settings: config.TuneConfig, progress: loop.TuningProgress, figures: Mapping[str, Any]
     ) -> None:
-        """Tell the outcome on the fixed seeds."""
+        """Show the outcome on the fixed seeds."""
         self._display.note(check_line(progress, figures))
 
     def doing(self, text: str) -> None:
-        """Tell what is done until something new comes."""
+        """Show what is done until something new comes."""
         self._display.doing(text)
 
     def note(self, text: str) -> None:

@@ -18,12 +18,12 @@ from veldt.tasks.common import types
 
 
 class DelayedState(NamedTuple):
-    """The gradients on their way.
+    """The gradients that have not arrived yet.
 
     Attributes:
-      num_updates: So far, int32 [].
-      waiting: The last K gradients, leaves [K, ...]; that of step t in place t modulo K.
-      inner: The state of the transform that gets them.
+      num_updates: Number of updates so far, int32 [].
+      waiting: Last K gradients, leaves [K, ...]; that of step t in place t modulo K.
+      inner: State of the transform that gets the gradients.
     """
 
     num_updates: types.Scalar
@@ -34,15 +34,15 @@ class DelayedState(NamedTuple):
 def delayed(
     tx: optax.GradientTransformation, num_steps: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Give `tx` at each step the gradient of `num_steps` (K) steps before.
+    """Return a transform that gives `tx` the gradient of `num_steps` (K) steps before.
 
     As with workers that all begin at the initial parameters, the first gradient is there at once:
     it stands for those before it, in the first K + 1 updates. Extra arguments, such as the loss as
     `value`, are not delayed.
 
     Args:
-      tx: Any transform.
-      num_steps: K, 0 or more, static.
+      tx: Transform that gets the late gradients.
+      num_steps: Number of steps of delay K, 0 or more, static.
 
     Raises:
       ValueError: `num_steps` is negative.
@@ -85,9 +85,9 @@ class Delayed(family_wrapper.FamilyWrapper):
     """Members of a family whose gradients come some steps late.
 
     Attributes:
-      name: What tables and errors call it.
-      family: The family as it was.
-      num_steps: How late.
+      name: Name in tables and errors.
+      family: Wrapped family.
+      num_steps: Number of steps of delay.
     """
 
     def __init__(self, family: base.TaskFamily, num_steps: int) -> None:

@@ -16,7 +16,7 @@ class EstimatedConfig:
     """One member and how its gradient is estimated.
 
     Attributes:
-      inner: The configuration of the family as it was.
+      inner: Configuration of the wrapped family.
       scale: Standard deviation of the perturbations of parameters, float [].
     """
 
@@ -29,9 +29,9 @@ class Estimated(family_wrapper.FamilyWrapper):
     """Members of a family with noisy, nearly unbiased gradients.
 
     Attributes:
-      name: What tables and errors call it.
-      family: The family as it was.
-      num_pairs: Antithetic pairs of each estimate; a step costs twice as many losses.
+      name: Name in tables and errors.
+      family: Wrapped family.
+      num_pairs: Number of antithetic pairs per estimate; a step costs twice as many losses.
       scales: Least and greatest `scale`, log-uniform in between; the default is VeLO's.
     """
 
@@ -54,7 +54,7 @@ class Estimated(family_wrapper.FamilyWrapper):
 
     def task(self, cfg: EstimatedConfig) -> es_gradient.EsGradientTask:
         task = self.family.task(cfg.inner)
-        # The scale may be traced, so it is an array of the task's.
+        # The scale may be traced, so it is an array of the task.
         return es_gradient.EsGradientTask(
             self.name, task, num_pairs=self.num_pairs, scale=cfg.scale
         )

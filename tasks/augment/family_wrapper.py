@@ -7,10 +7,10 @@ from veldt.tasks.common import types
 
 
 class FamilyWrapper(base.TaskFamily):
-    """Another family's configurations and transform; subclasses say what becomes of a member.
+    """A family with the configurations and transform of another; subclasses change the members.
 
     Attributes:
-      family: The family as it was.
+      family: Wrapped family.
     """
 
     family: base.TaskFamily

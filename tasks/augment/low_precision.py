@@ -21,7 +21,7 @@ class LowPrecisionTask(wrapper.TaskWrapper):
     """The same task in bfloat16, with float32 parameters.
 
     Attributes:
-      task: The task as it was.
+      task: Wrapped task.
     """
 
     def __init__(self, name: str, task: base.Task) -> None:
@@ -44,8 +44,8 @@ class LowPrecision(family_wrapper.FamilyWrapper):
     """Members of a family in bfloat16.
 
     Attributes:
-      name: What tables and errors call it.
-      family: The family as it was.
+      name: Name in tables and errors.
+      family: Wrapped family.
     """
 
     def __init__(self, family: base.TaskFamily) -> None:

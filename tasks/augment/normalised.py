@@ -1,4 +1,4 @@
-"""Members whose gradients all have norm 1: how steep the loss is, is not told.
+"""Members whose gradients all have norm 1, so that they do not show how steep the loss is.
 
 A second derivative through the gradient, as of metagradients, sees it as a constant.
 """
@@ -22,7 +22,7 @@ class NormalisedTask(wrapper.TaskWrapper):
     """The same task; its gradient is divided by its global norm.
 
     Attributes:
-      task: The task as it was.
+      task: Wrapped task.
     """
 
     def __init__(self, name: str, task: base.Task) -> None:
@@ -47,8 +47,8 @@ class Normalised(family_wrapper.FamilyWrapper):
     """Members of a family with gradients of norm 1.
 
     Attributes:
-      name: What tables and errors call it.
-      family: The family as it was.
+      name: Name in tables and errors.
+      family: Wrapped family.
     """
 
     def __init__(self, family: base.TaskFamily) -> None:

@@ -17,10 +17,10 @@ from veldt.tasks.augment import family_wrapper as family_wrapper
 from veldt.tasks.common import types
 
 Level: TypeAlias = Literal["global", "tensor", "parameter"]
-"""What has a scale of its own: all parameters together, each array, or each number."""
+"""Parts that have a scale of their own: all parameters together, each array, or each number."""
 
 SCALE_RANGES = ((1e-3, 1e3), (1e-2, 1e2), (1e-1, 1e1))
-"""VeLO's: a member takes one of these, and its scales are log-uniform within."""
+"""Ranges of VeLO: a member takes one of them, and its scales are log-uniform within."""
 
 
 @flax.struct.dataclass
@@ -28,8 +28,8 @@ class ReparameterisedConfig:
     """One member and how it is stretched.
 
     Attributes:
-      inner: The configuration of the family as it was.
-      scales: Shaped as the parameters or, but for the level "parameter", of scalars in their place.
+      inner: Configuration of the wrapped family.
+      scales: Scales in the shapes of the parameters; scalars for the levels "global" and "tensor".
     """
 
     inner: types.TaskConfig
@@ -41,8 +41,8 @@ class ReparameterisedTask(wrapper.TaskWrapper):
     """The same task, where the model's weights are `scales * params`.
 
     Attributes:
-      task: The task as it was.
-      scales: Of the parameters, a pytree of their structure; each broadcasts against its parameter.
+      task: Wrapped task.
+      scales: Scales, a pytree with the structure of the parameters; each broadcasts.
     """
 
     def __init__(self, name: str, task: base.Task, scales: types.Params) -> None:
@@ -65,10 +65,10 @@ class Reparameterised(family_wrapper.FamilyWrapper):
     """Members of a family, stretched by random scales.
 
     Attributes:
-      name: What tables and errors call it.
-      family: The family as it was.
-      level: What has a scale of its own.
-      ranges: Each member draws one of these, and its scales log-uniformly within.
+      name: Name in tables and errors.
+      family: Wrapped family.
+      level: Parts that have a scale of their own.
+      ranges: Ranges of scales; each member draws one, and its scales log-uniformly within.
     """
 
     def __init__(

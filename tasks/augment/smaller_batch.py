@@ -14,8 +14,8 @@ class SmallerBatchTask(wrapper.TaskWrapper):
     """The same task on the first rows of each training batch.
 
     Attributes:
-      task: The task as it was; the arrays of its batches have the examples along the first axis.
-      num_rows: Of a training batch.
+      task: Wrapped task; the arrays of its batches have the examples along the first axis.
+      num_rows: Number of rows of a training batch.
     """
 
     def __init__(self, name: str, task: base.Task, num_rows: int) -> None:
@@ -46,9 +46,9 @@ class SmallerBatch(family_wrapper.FamilyWrapper):
     """Members of a family with a fixed number of rows of their batches.
 
     Attributes:
-      name: What tables and errors call it.
-      family: The family as it was.
-      num_rows: Of a training batch.
+      name: Name in tables and errors.
+      family: Wrapped family.
+      num_rows: Number of rows of a training batch.
     """
 
     def __init__(self, family: base.TaskFamily, num_rows: int) -> None:

@@ -1,9 +1,9 @@
 """The shipped archive: baselines' runs on a suite, so that no user has to repeat them.
 
-One `.npz` file per suite, made by `benchmarks/archive.py`: a header in JSON (which task, with which
-fingerprint, which optimizer, which schedule, what it was made with) and the losses of every run.
-Arrays and text only, nothing in it can run. A task's runs count only where its fingerprint is still
-the same (`fingerprint.matches`): an archive of a task that has changed is no archive.
+One `.npz` file per suite, made by `benchmarks/archive.py`: a header in JSON (task, fingerprint,
+optimizer, schedule, versions) and the losses of every run. There are only arrays and text, which
+cannot run anything. A task's runs count only if its fingerprint is still
+the same (`fingerprint.matches`): runs of a task that has changed are not used.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from veldt.tasks.benchmark.protocol.candidates import Candidate
 from veldt.tasks.benchmark.protocol.schedules import SCHEDULES
 from veldt.tasks.benchmark.runs import comparison_runs as runs
 from veldt.tasks.benchmark.runs import provenance
-from veldt.tasks.benchmark.runs.cache import Shelf
+from veldt.tasks.benchmark.runs.cache import RunCache
 from veldt.tasks.benchmark.runs.costs import Cost
 from veldt.tasks.benchmark.runs.sweep import SPLITS, Sweep
 from veldt.tasks.common import errors
@@ -42,15 +42,15 @@ class Record:
     """The archived runs of one optimizer on one task with one schedule.
 
     Attributes:
-      role: "reference" (Adam's long, fine sweep) or "contest" (a candidate's budget).
-      task: the task's name.
-      fingerprint: the task's, when it was run.
-      num_steps: length of each run.
-      name: the optimizer's.
+      role: Role, "reference" (Adam's long, fine sweep) or "contest" (a candidate's budget).
+      task: Name of the task.
+      fingerprint: Fingerprint of the task when it was run.
+      num_steps: Length of each run.
+      name: Name of the optimizer.
       identity: `Candidate.identity` when it was run.
-      schedule: of its learning rate.
-      sweep: the runs.
-      cost: of a step, on the machine that made the archive.
+      schedule: Schedule of the learning rate.
+      sweep: Runs.
+      cost: Cost of a step, on the machine that made the archive.
     """
 
     role: str
@@ -70,8 +70,8 @@ class Archive:
     """Archived runs.
 
     Attributes:
-      made: what it was made with: versions, machine, date.
-      records: the runs.
+      made: Versions, machine and date.
+      records: Runs.
     """
 
     made: Mapping[str, str]
@@ -79,28 +79,28 @@ class Archive:
 
     @property
     def tasks(self) -> frozenset[str]:
-        """Names of the tasks that anything was run on."""
+        """Names of the tasks with runs."""
         return frozenset(record.task for record in self.records)
 
     def reference(self, entry: suites.SuiteTask, task_fingerprint: str) -> Sweep | None:
-        """Adam's long sweep on a task of a suite; None if there is none of the task as it is now.
+        """Return Adam's long sweep on a task of a suite; None if there is none of the present task.
 
         Args:
-          entry: the task and a candidate's number of steps.
-          task_fingerprint: the task's, now.
+          entry: Task and a candidate's number of steps.
+          task_fingerprint: Present fingerprint of the task.
         """
         num_steps = protocol.reference(entry).num_steps
         found = self._of(REFERENCE, entry.task, num_steps, task_fingerprint)
         return found[0].sweep if found else None
 
     def contests(self, entry: suites.SuiteTask, task_fingerprint: str) -> list[Record]:
-        """The baselines' runs on a task of a suite, as contestants."""
+        """Return the baselines' runs on a task of a suite, as contestants."""
         return self._of(CONTEST, entry.task, entry.num_steps, task_fingerprint)
 
     def runs(
         self, role: str, plan: protocol.SweepPlan, task_fingerprint: str
     ) -> list[Record] | None:
-        """A plan's records, one per schedule; None unless all are here."""
+        """Return a plan's records, one per schedule; None unless all are here."""
         found = {
             record.schedule: record
             for record in self._of(role, plan.task, plan.num_steps, task_fingerprint)
@@ -127,20 +127,20 @@ NOTHING: Final = Archive({}, ())
 
 
 def shipped(folder: Path = FOLDER) -> Archive:
-    """All shipped archives as one: a suite of one's own may have tasks of several.
+    """Return all shipped archives as one: a suite of one's own may have tasks of several.
 
     Raises:
-      TaskError: a file is damaged.
+      TaskError: A file is damaged.
     """
     archives = [read_archive(path) for path in sorted(folder.glob("*.npz"))]
     return Archive({}, tuple(record for archive in archives for record in archive.records))
 
 
 def read_archive(path: Path) -> Archive:
-    """Reads an archive.
+    """Return the archive in a file.
 
     Raises:
-      TaskError: it cannot be read, or is no archive.
+      TaskError: It cannot be read, or is not an archive.
     """
     try:
         arrays = npz.read(path.read_bytes())
@@ -156,10 +156,10 @@ def read_archive(path: Path) -> Archive:
 
 
 def write_archive(path: Path, archive: Archive) -> None:
-    """Writes an archive, whole or not at all.
+    """Write an archive, whole or not at all.
 
     Raises:
-      TaskError: it cannot be written.
+      TaskError: It cannot be written.
     """
     rows: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
@@ -199,53 +199,53 @@ def run_baselines(
     suite: suites.Suite,
     candidates: Sequence[Candidate],
     pool: config.PoolConfig,
-    shelf: Shelf,
+    cache: RunCache,
     watcher: runs.Watcher,
     known: Archive = NOTHING,
 ) -> Archive:
-    """Runs Adam's reference and candidates on a suite, under every schedule, and gathers it.
+    """Run Adam's reference and candidates on a suite with every schedule; return the archive.
 
     Args:
-      suite: the tasks.
-      candidates: the baselines.
-      pool: where the work is done.
-      shelf: where finished runs are kept; called again with it, this goes on where it was.
-      watcher: what is told of progress.
-      known: an archive whose runs need not be run again.
+      suite: Tasks.
+      candidates: Baselines.
+      pool: Config of the pool that does the work.
+      cache: Finished runs; called again with the same cache, this continues.
+      watcher: Display of the progress.
+      known: Archive of runs that need not be repeated.
     """
     names = [entry.task for entry in suite.tasks]
-    with runs.Runner(pool, shelf, watcher) as runner:
+    with runs.Runner(pool, cache, watcher) as runner:
         fingerprints = runner.fingerprints(names)
-        _unpack(known, suite, candidates, shelf, fingerprints)
-        # One optimizer after the other: each that is whole can be compared with.
+        _unpack(known, suite, candidates, cache, fingerprints)
+        # One optimizer after the other: each that is complete can be compared with.
         runner.sweeps([protocol.reference(entry) for entry in suite.tasks], fingerprints)
         for candidate in candidates:
             runner.sweeps([_contest(candidate, entry) for entry in suite.tasks], fingerprints)
         runner.costs([(name, c) for name in names for c in candidates], fingerprints)
-    return gather(suite, candidates, shelf, fingerprints)
+    return gather(suite, candidates, cache, fingerprints)
 
 
 def gather(
     suite: suites.Suite,
     candidates: Sequence[Candidate],
-    shelf: Shelf,
+    cache: RunCache,
     fingerprints: Mapping[str, str],
 ) -> Archive:
-    """What a shelf has of a suite, finished or not.
+    """Return the runs of a suite that a cache has, finished or not.
 
     Args:
-      suite: the tasks.
-      candidates: the baselines.
-      shelf: the finished runs.
-      fingerprints: of the tasks.
+      suite: Tasks.
+      candidates: Baselines.
+      cache: Finished runs.
+      fingerprints: Fingerprints of the tasks.
     """
     records: list[Record] = []
     for role, plan in _plans(suite, candidates):
         known_as = fingerprints[plan.task]
-        sweeps = shelf.find(plan, known_as)
+        sweeps = cache.find(plan, known_as)
         if sweeps is not None:
             is_contest = role == CONTEST
-            cost = shelf.find_cost(plan.task, plan.candidate, known_as) if is_contest else None
+            cost = cache.find_cost(plan.task, plan.candidate, known_as) if is_contest else None
             records += _records(role, plan, known_as, sweeps, cost)
     return Archive(provenance.versions(), tuple(records))
 
@@ -254,26 +254,26 @@ def _unpack(
     archive: Archive,
     suite: suites.Suite,
     candidates: Sequence[Candidate],
-    shelf: Shelf,
+    cache: RunCache,
     fingerprints: Mapping[str, str],
 ) -> None:
-    """Put on the shelf what it lacks and an archive has: the reverse of `gather`."""
+    """Copy into the cache what it lacks and an archive has: the reverse of `gather`."""
     for role, plan in _plans(suite, candidates):
         known_as = fingerprints[plan.task]
         records = archive.runs(role, plan, known_as)
         if records is None:
             continue
-        if shelf.find(plan, known_as) is None:
-            shelf.keep(plan, known_as, [record.sweep for record in records])
+        if cache.find(plan, known_as) is None:
+            cache.keep(plan, known_as, [record.sweep for record in records])
         cost = records[0].cost
-        if cost is not None and shelf.find_cost(plan.task, plan.candidate, known_as) is None:
-            shelf.keep_cost(plan.task, plan.candidate, known_as, cost)
+        if cost is not None and cache.find_cost(plan.task, plan.candidate, known_as) is None:
+            cache.keep_cost(plan.task, plan.candidate, known_as, cost)
 
 
 def _plans(
     suite: suites.Suite, candidates: Sequence[Candidate]
 ) -> list[tuple[str, protocol.SweepPlan]]:
-    """All that an archive holds, each with its role."""
+    """Return all plans of an archive, each with its role."""
     references = [(REFERENCE, protocol.reference(entry)) for entry in suite.tasks]
     contests = [
         (CONTEST, _contest(candidate, entry)) for candidate in candidates for entry in suite.tasks
@@ -292,7 +292,7 @@ def _records(
     sweeps: Sequence[Sweep],
     cost: Cost | None,
 ) -> list[Record]:
-    """A plan's sweeps as records."""
+    """Return a plan's sweeps as records."""
     name, identity = plan.candidate.name, plan.candidate.identity
     return [
         Record(

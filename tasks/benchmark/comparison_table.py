@@ -1,4 +1,4 @@
-"""The table that a comparison prints at its end, and how to read it."""
+"""The table that a comparison prints at the end, and how to read it."""
 
 import math
 import sys
@@ -15,7 +15,7 @@ PLAIN_WIDTH: Final = 132
 
 
 def print_results(results: Results, stream: TextIO | None = None) -> None:
-    """Prints the table of a comparison and how to read it."""
+    """Print the table of a comparison and how to read it."""
     from rich.console import Console
 
     stream = sys.stdout if stream is None else stream
@@ -28,7 +28,7 @@ def print_results(results: Results, stream: TextIO | None = None) -> None:
 
 
 def results_table(results: Results) -> "Table":
-    """Candidates, then baselines, each by speed-up."""
+    """Return the table of candidates, then baselines, each by speed-up."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -55,13 +55,13 @@ def results_table(results: Results) -> "Table":
 
 
 def shown(results: Results) -> list[Row]:
-    """What fits a terminal: of the archive's rows, those with the schedules of what ran here."""
+    """Return the rows that fit a terminal: of the archive, those with the candidates' schedules."""
     schedules = {row.schedule for row in results.rows if row.source == "run"}
     return [row for row in results.rows if row.source == "run" or row.schedule in schedules]
 
 
 def sections(results: Results) -> list[tuple[str, list[Row]]]:
-    """Rows as they are shown: what ran here, then the archive's, each by speed-up, with titles."""
+    """Return rows in groups with titles: what ran here, then the archive's, each by speed-up."""
     rows = shown(results)
     here = [row for row in rows if row.source == "run"]
     stored = [row for row in rows if row.source != "run"]
@@ -70,7 +70,7 @@ def sections(results: Results) -> list[tuple[str, list[Row]]]:
 
 
 def explanation(results: Results) -> list[str]:
-    """What the table's numbers mean, and what limits them."""
+    """Return the lines that explain the table's numbers and their limits."""
     num_seeds = len(results.seeds)
     lines = [
         "speed-up: steps that Adam's best curve needs for the same training loss, over the "
@@ -84,7 +84,7 @@ def explanation(results: Results) -> list[str]:
         (f"where the speed-up is cut off at {results.horizon:g}", lambda row: row.num_capped),
         ("where the best rate is the lowest or highest tried", lambda row: row.num_at_edge),
         (
-            "with a loss at the floor, below which none can be told apart",
+            "with a loss at the floor, below which losses are not distinguished",
             lambda row: row.num_at_floor,
         ),
         ("where an exception ended it, which counts as diverged", lambda row: row.num_failed),
@@ -98,7 +98,7 @@ def explanation(results: Results) -> list[str]:
     hollow = [f"{row.label} {row.hollow:.0%}" for row in results.rows if row.hollow]
     if hollow:
         lines.append(
-            "hollow runs, whose low loss is the arithmetic's doing and not training's, count as "
+            "hollow runs, whose low loss comes from the arithmetic and not from training, count as "
             f"diverged ones do: {', '.join(hollow)}."
         )
     untuned = [row.label for row in here if row.num_rates == 1]
@@ -116,7 +116,7 @@ def explanation(results: Results) -> list[str]:
 
 
 def interval(value: Interval) -> str:
-    """An estimate with its interval."""
+    """Return an estimate with its interval."""
     return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 

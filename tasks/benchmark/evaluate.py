@@ -1,8 +1,8 @@
-"""Compares optimizers over a suite: `veldt evaluate` without its command line.
+"""Comparison of optimizers over a suite: `veldt evaluate` without the command line.
 
-Each candidate is trained on every task at every one of its learning rates; Adam's curves, which its
-speed is measured by, and the other baselines' come from the archive (`archive`), so that adding a
-candidate costs that candidate's runs and nothing else. Where the archive has no curves of a task (a
+Each candidate is trained on every task at every one of its learning rates. Adam's curves, which
+speed is measured by, and those of the other baselines come from the archive (`archive`), so that a
+new candidate costs only its own runs. Where the archive has no curves of a task (a
 suite of one's own, a task that has changed since), Adam is trained here first.
 """
 
@@ -24,7 +24,7 @@ from veldt.tasks.benchmark.protocol.candidates import Candidate
 from veldt.tasks.benchmark.protocol.schedules import CONSTANT, SCHEDULES
 from veldt.tasks.benchmark.runs import comparison_runs, provenance
 from veldt.tasks.benchmark.runs import costs as costs_lib
-from veldt.tasks.benchmark.runs.cache import Shelf
+from veldt.tasks.benchmark.runs.cache import RunCache
 from veldt.tasks.benchmark.runs.costs import Cost
 from veldt.tasks.benchmark.runs.sweep import Sweep
 from veldt.tasks.benchmark.scores import scoring, speedup
@@ -37,22 +37,22 @@ from veldt.tasks.pool import config as pool_config
 RUN: Final = "run"
 ARCHIVE: Final = "archive"
 SWEEPS_FOLDER: Final = "sweeps"
-"""In the evaluation's folder."""
+"""Folder of finished runs within the evaluation's folder."""
 
 
 @final
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How candidates are compared.
+    """The settings of a comparison.
 
     Attributes:
-        schedules: Of the learning rate: constant, warmup_cosine, warmup_linear. Each makes a row,
-            tuned by itself; one compiled program trains them all.
-        seed: The first of the three seeds of every run.
-        rates: Learning rates for every candidate in place of its own; null leaves those.
-        step_times: Whether to measure a training step's time against Adam's, task by task.
-        baselines: Whether the archive's baselines are shown beside the candidates.
-        pool: Where the work is done.
+      schedules: Schedules of the learning rate: constant, warmup_cosine, warmup_linear. Each makes
+        a row, tuned by itself; one compiled program trains them all.
+      seed: First of the three seeds of every run.
+      rates: Learning rates of all candidates; null leaves each candidate's own.
+      step_times: Whether to measure a training step's time against Adam's, task by task.
+      baselines: Whether the archive's baselines are shown beside the candidates.
+      pool: Pool that does the work.
     """
 
     schedules: tuple[str, ...] = (CONSTANT,)
@@ -83,13 +83,13 @@ class EvaluateConfig:
 @final
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation is, for the directory that keeps it.
+    """An evaluation, as the record in its directory has it.
 
     Attributes:
-        suite: The suite's name.
-        tasks: What is trained, and for how long.
-        candidates: The candidates' names.
-        settings: How they are compared.
+      suite: Name of the suite.
+      tasks: Tasks and lengths of training.
+      candidates: Names of the candidates.
+      settings: Settings of the comparison.
     """
 
     suite: str
@@ -98,7 +98,7 @@ class Evaluation:
     settings: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
-# Finished runs are found by all that decides them, so that they serve other evaluations too.
+# Finished runs are found by everything that decides them, so that they serve other evaluations too.
 TERMS: Final = Terms(
     "evaluate",
     Evaluation,
@@ -116,19 +116,19 @@ def evaluate(
     watcher: comparison_runs.Watcher | None = None,
     archive: archive_lib.Archive | None = None,
 ) -> Results:
-    """Compares candidates over a suite.
+    """Compare candidates over a suite, and return the results.
 
     Args:
-      suite: the tasks.
-      candidates: at least one, with different names.
-      config: how.
-      folder: where finished runs are kept; an evaluation of the same suite goes on there.
-      watcher: what is told of progress; nothing if None.
-      archive: of the baselines; what is shipped if None.
+      suite: Tasks.
+      candidates: Candidates, at least one, with different names.
+      config: Settings of the comparison.
+      folder: Folder of finished runs; an evaluation of the same suite continues there.
+      watcher: Display of the progress; None for none.
+      archive: Archive of the baselines; None for the shipped one.
 
     Raises:
-      FileError: the folder cannot be used, or is another evaluation's.
-      TaskError: a task cannot be loaded, a candidate makes no transform, two have one name, or
+      FileError: The folder cannot be used, or is another evaluation's.
+      TaskError: A task cannot be loaded, a candidate makes no transform, two have one name, or
         all failed on every task. (One that fails on some counts as diverged there.)
     """
     began = time.perf_counter()
@@ -179,14 +179,14 @@ def evaluate(
 @final
 @dataclass(frozen=True, eq=False)
 class _Trained:
-    """What has been run, or was there.
+    """Trained sweeps, new or from the archive.
 
     Attributes:
-      fingerprints: of the tasks, by name.
-      adams: Adam's reference, by task.
-      run_here: tasks whose reference the archive did not have.
-      sweeps: by candidate's name and task, one per schedule; what failed is missing.
-      costs: by task and candidate's name.
+      fingerprints: Fingerprints of the tasks, by name.
+      adams: Adam's reference sweeps, by task.
+      run_here: Tasks whose reference the archive did not have.
+      sweeps: Sweeps by candidate's name and task, one per schedule; failed ones are missing.
+      costs: Costs by task and candidate's name.
     """
 
     fingerprints: Mapping[str, str]
@@ -204,9 +204,9 @@ def _train(
     watcher: comparison_runs.Watcher,
     archive: archive_lib.Archive,
 ) -> _Trained:
-    """Runs what neither the archive nor the folder has."""
+    """Run what neither the archive nor the folder has, and return all sweeps."""
     names = [entry.task for entry in suite.tasks]
-    with comparison_runs.Runner(config.pool, Shelf(folder / SWEEPS_FOLDER), watcher) as runner:
+    with comparison_runs.Runner(config.pool, RunCache(folder / SWEEPS_FOLDER), watcher) as runner:
         fingerprints = runner.fingerprints(names)
         archived = {e.task: archive.reference(e, fingerprints[e.task]) for e in suite.tasks}
         missing = [entry for entry in suite.tasks if archived[entry.task] is None]
@@ -240,7 +240,7 @@ def _check(suite: suites.Suite, candidates: Sequence[Candidate]) -> None:
         if candidate.selected_on >= {entry.task for entry in suite.tasks}:
             raise errors.TaskError(
                 f"{candidate.name} was selected on every task of {suite.name!r}, so that nothing "
-                "there says how good it is; choose a suite with other tasks"
+                "there shows how good it is; choose a suite with other tasks"
             )
     names = [candidate.name for candidate in candidates]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -288,7 +288,7 @@ def _normalizer(task: base.Task) -> scoring.Normalizer:
 def _entries(
     candidates: Sequence[Candidate], schedules: Sequence[str], trained: _Trained
 ) -> list[scoring.Entry]:
-    """Each candidate with each schedule."""
+    """Return an entry for each candidate with each schedule."""
     return [
         scoring.Entry(
             candidate.name,
@@ -313,7 +313,7 @@ def _adam_entry(
     seeds: Sequence[int],
     source: str,
 ) -> tuple[str, scoring.Entry]:
-    """Adam as its reference shows it, with its identity."""
+    """Return the entry of Adam from its reference sweeps, with its identity."""
     adam = baselines.BASELINES[baselines.ADAM]
     sweeps = {r.task: _as_contestant(r, seeds) for r in references}
     costs = {name: Cost(1.0, costs_lib.state_bytes(task, adam)) for name, task in tasks.items()}
@@ -323,7 +323,7 @@ def _adam_entry(
 def _archived_entries(
     suite: suites.Suite, archive: archive_lib.Archive, fingerprints: Mapping[str, str]
 ) -> list[tuple[str, scoring.Entry]]:
-    """The archived runs that cover the whole suite, Adam's own aside, each with its identity."""
+    """Return the archived runs that cover the whole suite, without Adam's, with identities."""
     groups: dict[tuple[str, str, str], dict[str, archive_lib.Record]] = {}
     for entry in suite.tasks:
         for record in archive.contests(entry, fingerprints[entry.task]):
@@ -339,7 +339,7 @@ def _archived_entries(
 
 
 def _as_contestant(reference: scoring.Reference, seeds: Sequence[int]) -> Sweep:
-    """Adam with a contestant's budget of rates, steps and seeds: these, or others as many."""
+    """Return Adam with a contestant's budget: its own rates, steps and seeds, or as many others."""
     sweep = scoring.contestant(reference.adam, reference.num_steps)
     known = sweep.seeds.tolist()
     where = [known.index(seed) for seed in seeds if seed in known]
@@ -351,7 +351,7 @@ def _as_contestant(reference: scoring.Reference, seeds: Sequence[int]) -> Sweep:
 def _is_run_again(
     identity: str, entry: scoring.Entry, candidates: Sequence[Candidate], schedules: Sequence[str]
 ) -> bool:
-    """Whether a candidate is this very baseline: its own row is enough."""
+    """Return whether a candidate is an archived baseline, of which one row is enough."""
     rates = next(iter(entry.sweeps.values())).rates
     return entry.schedule in schedules and any(
         candidate.identity == identity

@@ -1,1 +1,1 @@
-"""The ground floor: what every engine uses, whatever it trains."""
+"""Code that every engine uses, whatever it trains."""

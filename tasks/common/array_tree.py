@@ -1,7 +1,7 @@
 """Classes whose instances are pytrees: their arrays are leaves, all else is static.
 
-`tasks.base` says why tasks are. The difference from `flax.struct.dataclass` is that no field needs
-a mark: an attribute is a leaf if it is an array (or holds some), so a plain class will do.
+`tasks.base` explains why tasks are. The difference from `flax.struct.dataclass` is that no field
+needs a mark: an attribute is a leaf if it is an array (or holds some), so a plain class will do.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ class ArrayTree:
 
 
 _STRUCTURE = "_array_structure"
-"""Where an object rebuilt from leaves keeps its structure: JAX rebuilds with placeholders too (axes
-for vmap, None), whose type no longer tells an array from the rest."""
+"""Attribute of an object rebuilt from leaves for its structure: JAX also rebuilds with placeholders
+(axes for vmap, None), whose type no longer distinguishes an array from the rest."""
 
 
 def _flatten(tree: ArrayTree) -> tuple[list[Any], Any]:
-    """Part an object's attributes into array leaves and hashable static structure."""
+    """Split an object's attributes into array leaves and hashable static structure."""
     attributes = dict(vars(tree))
     if _STRUCTURE in attributes:
         treedef, is_array = attributes.pop(_STRUCTURE)
@@ -45,7 +45,7 @@ _ARRAY_TYPES = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 
 
 def _rebuild(cls: type[ArrayTree], structure: Any, arrays: Sequence[Any]) -> ArrayTree:
-    """Inverse of `_flatten`; does not run `__init__`, as JAX asks of pytree nodes."""
+    """Rebuild an object from `_flatten`'s parts; as JAX requires, `__init__` is not run."""
     treedef, is_array, static = structure
     arrays_left, static_left = iter(arrays), iter(static)
     leaves = [next(arrays_left if dynamic else static_left) for dynamic in is_array]

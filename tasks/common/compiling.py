@@ -1,4 +1,4 @@
-"""How training loops are compiled: XLA's options for the device at hand.
+"""Options of XLA for compiling training loops on the device at hand.
 
 On the CPU, LLVM's level 1 compiles a loop in a third to two thirds of the time of its default
 level, and the loops run as fast or faster, to the same bits (measured; level 0 runs four times
@@ -19,19 +19,19 @@ _MAX_BYTES = 1 << 30
 
 
 def options() -> dict[str, Any]:
-    """Return `compiler_options` for a training loop; asks JAX which device it has."""
+    """Return `compiler_options` for a training loop; JAX is asked for its device."""
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
 
 
 def jit(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
-    """`jax.jit` with these options, which may be used before JAX has looked for devices.
+    """Return `jax.jit` with the options, which may be used before JAX has found its devices.
 
     Called with tracers, it is a part of the program around it, whose options hold: JAX takes none
     for a part.
 
     Args:
-      function: What is compiled.
-      **kwargs: Of `jax.jit`.
+      function: Function to compile.
+      **kwargs: Arguments of `jax.jit`.
     """
 
     @functools.cache
@@ -50,14 +50,14 @@ def jit(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
 
 
 def keep_compiled() -> None:
-    """Let JAX keep what this process compiles, so that the next one need not: for commands.
+    """Make JAX keep what this process compiles, so that the next one need not: for commands.
 
     In the user's cache (`$XDG_CACHE_HOME/veldt` or `~/.cache/veldt`, at most 1 GiB) and never in a
-    run's directory: what is kept is machine code, and a run may come from a stranger. Where JAX
-    has been told of a cache already, that one is used; where none can be written, none is kept.
+    run's directory: the files are machine code, and a run may come from a stranger. If JAX has a
+    cache already, that one is used; if none can be written, nothing is kept.
 
     Raises:
-      TaskError: Someone else could change what is in it.
+      TaskError: Someone else could change the files in it.
     """
     if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
@@ -72,18 +72,18 @@ def keep_compiled() -> None:
 
 
 def keep_compiled_for(session: str) -> None:
-    """Let a worker keep what it compiles for those that replace it, while a cluster lives.
+    """Make a worker keep what it compiles for later ones, while the cluster's session lasts.
 
     Args:
-      session: The name of the cluster's present life.
+      session: Name of the cluster's session.
 
     Raises:
-      TaskError: Someone else could change what is in the folder.
+      TaskError: Someone else could change the files in the folder.
     """
     if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
     if not session.replace("_", "").replace("-", "").isalnum():
-        return  # No name of a folder.
+        return  # Not a name of a folder.
     path = private_folder.temporary() / "compiled" / session
     try:
         private_folder.make(path, "set TMPDIR to a folder of yours")

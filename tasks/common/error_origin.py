@@ -1,8 +1,8 @@
-"""Whose code an error comes from: the user's file and line, where it is not veldt's own.
+"""The origin of an error: file and line in the user's code, where it is not veldt's own.
 
 A task, an optimizer or an objective of the user's may raise anywhere: traced by JAX deep inside a
-training loop, or called back from compiled code, where all that is left is a text. What the user
-needs is the place in their file; a traceback through veldt and JAX hides it.
+training loop, or called back from compiled code, where only a text is left. The user needs
+the place in their file; a traceback through veldt and JAX hides it.
 """
 
 import re
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Final
 
 _VELDT: Final = Path(__file__).resolve().parents[2]
-_ROOMS: Final = ("veldt", "tasks", "learned_opt", "meta", "search")
+_PACKAGES: Final = ("veldt", "tasks", "learned_opt", "meta", "search")
 _FRAME: Final = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 
 
 def describe(error: BaseException) -> str | None:
-    """Return one line with what was raised and where; None if no frame is of a user's file."""
-    told = _told(error)
-    if told is not None:
-        return told
+    """Return one line with the error and its place; None if no frame is of a user's file."""
+    line = _from_text(error)
+    if line is not None:
+        return line
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if is_theirs(frame.filename)]
     if not theirs:
@@ -30,24 +30,24 @@ def describe(error: BaseException) -> str | None:
     return f"{what} ({last.filename}, line {last.lineno}, in {last.name})"
 
 
-def _told(error: BaseException) -> str | None:
-    """The same of an error whose text holds a traceback, as those of JAX's callbacks do."""
+def _from_text(error: BaseException) -> str | None:
+    """Return that line for an error whose text holds a traceback, as those of JAX's callbacks."""
     text = str(error)
     theirs = [frame for frame in _FRAME.findall(text) if is_theirs(frame[0])]
     if "Traceback" not in text or not theirs:
         return None
     path, line, function = theirs[-1]
-    # What was raised stands alone at the margin, after the frames.
+    # The error itself is the line without indentation, after the frames.
     said = [each for each in text[text.rindex(f'"{path}"') :].split("\n") if each[:1].strip()]
     what = said[1] if len(said) > 1 else type(error).__name__
     return f"{what} ({path}, line {line}, in {function})"
 
 
 def is_theirs(filename: str) -> bool:
-    """Whether a source file is the user's: not veldt's, Python's or an installed package's."""
+    """Return whether a source file is the user's: not veldt's, Python's or a package's."""
     if filename.startswith("<"):
         return False
     path = Path(filename).resolve()
-    ours = [_VELDT / room for room in _ROOMS]
+    ours = [_VELDT / package for package in _PACKAGES]
     ours += [Path(place).resolve() for place in sysconfig.get_paths().values()]
     return not any(folder in path.parents for folder in ours)

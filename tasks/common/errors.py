@@ -1,6 +1,6 @@
-"""The root of all errors that veldt raises on purpose, and those of the tasks room.
+"""The root of all errors that veldt raises on purpose, and those of the package `tasks`.
 
-Each error is one that a user can put right, and its message says how; the command line prints it on
+Each error is one that a user can correct, and its message says how; the command line prints it on
 one line and ends with its exit code. Messages are put together by `of`, not by `__init__`: an
 exception is unpickled by calling its class with its message, and these cross process boundaries.
 """
@@ -16,10 +16,10 @@ USAGE: Final = 2
 
 
 class VeldtError(Exception):
-    """Root of the errors of all rooms.
+    """Root of the errors of all packages.
 
     Attributes:
-      exit_code: What the command line ends with: 1, or 2 where what was typed cannot be used.
+      exit_code: Exit code of the command line: 1, or 2 if the input cannot be used.
     """
 
     exit_code: ClassVar[int] = FAILURE
@@ -36,11 +36,11 @@ class FileError(VeldtError):
 
 
 class TaskError(VeldtError):
-    """Root of the tasks room's errors: a task is unknown, broken, or its data are missing."""
+    """Root of the errors of `tasks`: a task is unknown, broken, or its data are missing."""
 
 
 class UnknownNameError(TaskError):
-    """Raised for a name that nothing has: a module, a function, a candidate."""
+    """Raised for a name that does not exist: of a module, a function, a candidate."""
 
     exit_code = USAGE
 
@@ -50,7 +50,7 @@ class UnknownTaskError(UnknownNameError):
 
     @classmethod
     def of(cls, name: str, known: Iterable[str]) -> "UnknownTaskError":
-        """Say which name was given, the nearest known one, and all known ones."""
+        """Return an error with the given name, the nearest known one, and all known ones."""
         known = sorted(known)
         return cls(
             f"unknown task {name!r}{spelling.did_you_mean(name, known)}. "
@@ -68,6 +68,6 @@ class MissingDataError(TaskError):
 
     @classmethod
     def of(cls, data_set: str, looked_in: Sequence[Path], cure: str) -> "MissingDataError":
-        """Say what is missing, where it was looked for, and how to get it."""
+        """Return an error that says what is missing, where it was searched, and how to get it."""
         places = ", ".join(str(path) for path in looked_in)
         return cls(f"{data_set} was not found (looked in {places}). {cure}")

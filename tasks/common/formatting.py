@@ -1,16 +1,16 @@
 """Figures as text, for displays and reports alike.
 
-A spread is never written as a zero that reads like certainty.
+A spread is never written as a zero, which would look like certainty.
 """
 
 import math
 
 
 def plus_minus(error: float | None, decimals: int = 3, sign: str = "±") -> str:
-    """Return a standard error as it follows its figure; empty where there is none.
+    """Return a standard error as it follows a figure; empty if there is none.
 
-    One that would round to zero keeps a digit; one that is zero is no evidence of anything (all
-    seeds gave the same number, as at a floor or a ceiling), and is told in words.
+    An error that would round to zero keeps a digit; an error of zero is no evidence of anything
+    (all seeds gave the same number, as at a floor or a ceiling), and is written in words.
     """
     if error is None:
         return ""

@@ -1,4 +1,4 @@
-"""Loading what a user names as "module:name", from the current directory or installed packages."""
+"""Import of a user's object, named as "module:name", from here or from installed packages."""
 
 import contextlib
 import importlib
@@ -18,12 +18,12 @@ def load_object(kind: str, name: str) -> Callable[..., Any]:
     """Import "module:name" and return the function or class of that name.
 
     Args:
-      kind: What it is to be, for messages: "task".
+      kind: Kind of object, for messages: "task".
       name: Module as in an import statement, colon, name.
 
     Raises:
-      UnknownNameError: There is no such module, or nothing of this name in it.
-      TaskError: Importing fails, or what is found cannot be called.
+      UnknownNameError: There is no such module, or no such name in it.
+      TaskError: The import fails, or the object cannot be called.
     """
     module_name, _, object_name = older_names.present(name).partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), object_name]):
@@ -37,7 +37,7 @@ def load_object(kind: str, name: str) -> Callable[..., Any]:
             with no_exit():
                 module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
-            # Where the user's module is there, and one that it imports is not, that is a failure.
+            # A missing module that the user's module imports is a failure of that module.
             missing = f"{module_name}.".startswith(f"{error.name}.")
             raise (errors.UnknownNameError if missing else errors.TaskError)(
                 f"{kind} {name!r}: {error}{_near(module_name) if missing else ''}; looked in the "
@@ -60,17 +60,17 @@ def load_object(kind: str, name: str) -> Callable[..., Any]:
 
 
 def call(kind: str, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Return what a user's function returns; whatever it raises instead is an error that names it.
+    """Return the result of a user's function; any exception becomes an error that names it.
 
     Args:
-      kind: What was named, for messages: "task".
-      name: As it was named.
-      function: Theirs.
-      *args: Its arguments.
-      **kwargs: Likewise.
+      kind: Kind of object, for messages: "task".
+      name: Name that the user gave.
+      function: Function of the user.
+      *args: Positional arguments.
+      **kwargs: Keyword arguments.
 
     Raises:
-      TaskError: It raised, or tried to end the process.
+      TaskError: The function raised, or tried to end the process.
     """
     try:
         with no_exit(), current_directory_importable():
@@ -86,14 +86,14 @@ def call(kind: str, name: str, function: Callable[..., Any], *args: Any, **kwarg
 
 @contextlib.contextmanager
 def no_exit() -> Iterator[None]:
-    """Let a stranger's `os._exit` raise `SystemExit`, as `sys.exit` does, while the block runs.
+    """Make `os._exit` raise `SystemExit` in a user's code, as `sys.exit` does, during the block.
 
-    Else the process would be gone without a word. Its own `os._exit` a process takes from before.
+    Otherwise the process would end without a message. veldt's own `os._exit` is taken before.
     """
     here = os.getpid()
 
     def refuse(status: int) -> NoReturn:
-        if os.getpid() != here:  # A child that was forked meanwhile has to end so.
+        if os.getpid() != here:  # A forked child process has to end this way.
             _END_PROCESS(status)
         raise SystemExit(f"os._exit({status})")
 
@@ -117,7 +117,7 @@ def current_directory_importable() -> Iterator[None]:
 
 
 def _near(module_name: str) -> str:
-    """Return the hint of a module in the current directory with nearly this name."""
+    """Return a hint of a module in the current directory with nearly this name."""
     folder = Path.cwd().joinpath(*module_name.split(".")[:-1])
     prefix = module_name.rpartition(".")[0]
     found = {path.stem for path in folder.glob("*.py")} if folder.is_dir() else set()
@@ -126,7 +126,7 @@ def _near(module_name: str) -> str:
 
 
 def _forbid_second_copy(kind: str, name: str, module_name: str) -> None:
-    """Refuse `tasks.x:y` from veldt's own checkout: it would make a second copy of every class."""
+    """Raise an error for `tasks.x:y` from veldt's checkout: it would copy every class."""
     top = module_name.partition(".")[0]
     if top == "veldt" or top in sys.modules:
         return

@@ -1,7 +1,7 @@
-"""The lowest of numbers some of which may be no numbers.
+"""The lowest of some numbers, with NaN never the lowest.
 
 `min`, `sorted` and `argmin` compare, and NaN compares as not smaller with everything: in the first
-place it stays the lowest for ever, elsewhere what comes out depends on the order.
+place it stays the lowest for ever, elsewhere the result depends on the order.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 def lowest(values: Iterable[float | None]) -> int | None:
-    """Return the place of the first of the lowest finite values; None where there is none."""
+    """Return the position of the first of the lowest finite values; None if there is none."""
     best, where = math.inf, None
     for place, value in enumerate(values):
         if value is not None and math.isfinite(value) and (where is None or value < best):

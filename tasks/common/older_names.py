@@ -1,4 +1,4 @@
-"""Where modules of veldt lie that a config may name and that older versions had elsewhere.
+"""Present names of veldt's modules that configs of older versions name elsewhere.
 
 A config names a task, an expert or an objective of veldt's own as `module:name`. Configs that users
 wrote, and the runs that they stored, stay valid when such a module moves.
@@ -22,7 +22,7 @@ MOVED: Final[Mapping[str, str]] = {
     "veldt.meta.experts": "veldt.meta.problems.experts",
     **{f"veldt.tasks.{name}": f"veldt.tasks.shipped.{name}" for name in _SHIPPED},
 }
-"""By the module's older name: the present one."""
+"""Present names by older names of modules."""
 
 
 def present(name: str) -> str:

@@ -1,8 +1,8 @@
 """Folders that no one else on this machine can change, for what is loaded as code.
 
-Compiled programs are machine code, and whoever can write to a worker's socket can have anything
-run. In a folder under `/tmp` that others may write to, or have made before us, such files could be
-theirs. So veldt keeps them in folders of its own, and looks each time whose they are.
+Compiled programs are machine code, and whoever can write to a worker's socket can run any
+code. In a folder under `/tmp` that others can write to, or have made before, such files could be
+theirs. So veldt keeps them in folders of its own, and checks each time who owns them.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Final
 from veldt.tasks.common import errors
 
 _ROOT: Final = 0
-_UNMAPPED: Final = 65534  # Who owns the system's folders, as a container without privileges sees.
+_UNMAPPED: Final = 65534  # Owner of the system's folders as seen in an unprivileged container.
 
 
 def temporary() -> Path:
@@ -23,7 +23,7 @@ def temporary() -> Path:
     A short path, since sockets lie in it: `veldt-1000`; RAY_TMPDIR or TMPDIR move it.
 
     Raises:
-      TaskError: Someone else could change what is in it.
+      TaskError: Someone else could change the files in it.
     """
     base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     return make(Path(base) / f"veldt-{os.getuid()}", "set TMPDIR to a folder of yours")
@@ -34,10 +34,10 @@ def make(path: Path, remedy: str) -> Path:
 
     Args:
       path: The folder.
-      remedy: What the user can do if it is refused, besides removing it.
+      remedy: Advice to the user if the folder is refused, besides removing it.
 
     Raises:
-      TaskError: It is another user's, or a link; or others may write to it or move it away.
+      TaskError: It is another user's, or a link; or others can write to it or move it away.
       OSError: It cannot be made.
     """
     path = Path(os.path.abspath(path))
@@ -55,13 +55,13 @@ def make(path: Path, remedy: str) -> Path:
 
 
 def is_safe_file(path: Path) -> bool:
-    """Whether what a file says was written by this user or by root."""
+    """Return whether a file was written by this user or by root."""
     found = path.lstat()
     return stat.S_ISREG(found.st_mode) and found.st_uid in (os.getuid(), _ROOT)
 
 
 def _fault(path: Path) -> str:
-    """What is wrong with a folder; empty if it is this user's alone."""
+    """Return what is wrong with a folder; empty if it is this user's alone."""
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode):
         return f"{path} is a link or a file, not a folder"

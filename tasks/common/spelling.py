@@ -1,4 +1,4 @@
-"""The nearest known spelling of a name that nothing has: "Did you mean 'adamw'?"."""
+"""The nearest known spelling of an unknown name: "Did you mean 'adamw'?"."""
 
 import difflib
 from collections.abc import Iterable

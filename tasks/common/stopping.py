@@ -1,9 +1,9 @@
-"""Ctrl-C, SIGTERM and a closed terminal, all alike: answered at once, and nothing told is lost.
+"""Ctrl-C, SIGTERM and a closed terminal, all alike: answered at once, without loss of results.
 
 Python runs a signal's handler between two steps of the main thread, which may be a minute away
-while that thread compiles. So a thread of its own hears of the signal too, says that it was heard,
-and, where the main thread does not come back in time, ends the process: what was told is stored by
-then, since whoever tells stores it at once.
+while that thread compiles. So a separate thread receives the signal too, reports it, and, if the
+main thread does not react in time, ends the process: by then all reported results are stored,
+since whoever reports a result stores it at once.
 
 A signal becomes a `KeyboardInterrupt` of the main thread. Another one shortly after it is the same
 request (terminals, wrappers and schedulers send two); a later one asks to stop at once.
@@ -22,12 +22,12 @@ from typing import Any, Final, Protocol, Self, final
 
 EXIT_CODES: Final = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 NAMES: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
-AGAIN_S: Final = 0.5  # From when on a signal after another is another request.
-# Schedulers kill 30 s after SIGTERM, which no one would see the line of.
+AGAIN_S: Final = 0.5  # Time after which another signal counts as another request.
+# Schedulers kill 30 s after SIGTERM, without a line.
 TERM_S: Final = 20.0
-end_process: Final = os._exit  # While a stranger's code runs it is another (`imports.no_exit`).
-STUCK_S: Final = 1.0  # After a second request, where the main thread has not even seen the first.
-ENDING_S: Final = 10.0  # After a second request, where it is ending.
+end_process: Final = os._exit  # It is replaced while a user's code runs (`imports.no_exit`).
+STUCK_S: Final = 1.0  # After a second request, if the main thread has not even seen the first.
+ENDING_S: Final = 10.0  # After a second request, if the main thread is ending.
 
 
 @final
@@ -36,30 +36,30 @@ class Terminated(KeyboardInterrupt):
 
 
 class View(Protocol):
-    """What shows a command's progress."""
+    """A display of a command's progress."""
 
     def note(self, text: str) -> None:
-        """A line that must be seen."""
+        """Show a line that must be seen."""
         ...
 
     def close(self) -> None:
-        """Nothing more will be shown."""
+        """Show nothing more."""
         ...
 
 
 @final
 class Stopper:
-    """Hears the signals in `EXIT_CODES` while the block runs; for a command's main thread.
+    """A receiver of the signals in `EXIT_CODES` while the block runs; for a command's main thread.
 
     Signals that the process was started to ignore (by `nohup`, by a shell's `&`) stay ignored. On
     another thread than the main one it does nothing.
     """
 
     def __init__(self) -> None:
-        self.signum: signal.Signals | None = None  # The first that was heard.
-        self.remark = ""  # What is kept, and how to go on.
+        self.signum: signal.Signals | None = None  # The first signal received.
+        self.remark = ""  # What is kept, and how to resume.
         self._say: Callable[[str], None] = _say_plainly
-        self._acted: float | None = None  # When the main thread was last interrupted.
+        self._acted: float | None = None  # Time of the last interrupt of the main thread.
         self._seen = False  # Whether the main thread knows, though it may hold the signal back.
         self._answered = threading.Event()
         self._settled = False
@@ -68,21 +68,21 @@ class Stopper:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of a process that was stopped so."""
+        """The exit code of a process that was stopped by this signal."""
         return EXIT_CODES[self.signum or signal.SIGINT]
 
     def line(self, how: str = "stopped") -> str:
-        """Say that it has stopped, by what, and how to go on."""
+        """Return the line that the command has stopped, by what, and how to resume."""
         by = NAMES[self.signum or signal.SIGINT]
         return f"{how} by {by}" + (f"; {self.remark}" if self.remark else "")
 
     @contextlib.contextmanager
     def showing(self, view: View, remark: str) -> Iterator[None]:
-        """Let `view` say that a signal was heard, and close it at the block's end.
+        """Make `view` report a signal, and close it at the block's end.
 
         Args:
-            view: Shows what the block does.
-            remark: What is kept if the block is stopped, and how to go on.
+          view: Display of the block's progress.
+          remark: Text on what is kept if the block is stopped, and how to resume.
         """
         self._say, self.remark = view.note, remark
         try:
@@ -93,13 +93,13 @@ class Stopper:
                 view.close()
 
     def settle(self) -> None:
-        """Ignore what comes from now on: the process is about to end."""
+        """Ignore further signals: the process is about to end."""
         self._settled = True
         if self.signum is not None and self._previous:
             self._answered.wait(STUCK_S)  # The answer comes before the last line.
 
     def note_held(self) -> None:
-        """The main thread holds a signal back."""
+        """Record that the main thread holds a signal back."""
         self._seen = True
 
     def __enter__(self) -> Self:
@@ -124,7 +124,7 @@ class Stopper:
                 signal.signal(signum, previous)
             signal.set_wakeup_fd(before)
             sys.unraisablehook = hook
-            os.close(writer)  # The listener reads the end and ends.
+            os.close(writer)  # The listener reads the end of the file and ends.
             listener.join(STUCK_S)
             os.close(reader)
 
@@ -149,7 +149,7 @@ class Stopper:
         raise KeyboardInterrupt if self.signum == signal.SIGINT else Terminated
 
     def _listen(self, reader: int) -> None:
-        """Answer signals as the system reports them, whatever the main thread is at."""
+        """Answer signals as the system reports them, whatever the main thread is doing."""
         first: float | None = None
         deadline: float | None = None
         while True:
@@ -173,7 +173,7 @@ class Stopper:
                 deadline = min(deadline or now + limit_s, now + limit_s)
 
     def _end_process(self) -> None:
-        """End at once: the main thread has not come back, and what was told is stored."""
+        """End at once: the main thread has not come back, and reported results are stored."""
         with contextlib.suppress(Exception):
             if sys.stderr.isatty():
                 sys.stderr.write("\r\x1b[J\x1b[?25h")  # A live view leaves no cursor.
@@ -185,7 +185,7 @@ class Stopper:
             self._say(text)
 
     def _unraisable(self, unraisable: "sys.UnraisableHookArgs") -> None:
-        """See that an interrupt is not lost where Python drops exceptions, such as a `__del__`."""
+        """Keep an interrupt that Python would drop with other exceptions, as in a `__del__`."""
         if issubclass(unraisable.exc_type, KeyboardInterrupt) and self.signum is not None:
             main = threading.main_thread().ident
             again = threading.Timer(1.1 * AGAIN_S, signal.pthread_kill, (main, self.signum))
@@ -200,8 +200,8 @@ def hold(*, firmly: bool = False) -> Iterator[None]:
     """Hold signals back until the block has ended.
 
     Args:
-        firmly: Whether also those after the first are; else one that is another request is let
-            through at once.
+      firmly: Whether later signals are held back too; else one that is another request passes
+          through at once.
     """
     # Python runs signal handlers on the main thread only. A handler that is no function (ignored,
     # or the system's own) would interrupt nothing here.
@@ -237,7 +237,7 @@ def hold(*, firmly: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Put back the handlers of signals that the block, such as another library's start, changes."""
+    """Restore the handlers of signals that the block, such as another library's start, changes."""
     before = {signum: signal.getsignal(signum) for signum in EXIT_CODES}
     try:
         yield

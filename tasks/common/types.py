@@ -1,4 +1,4 @@
-"""The types that every room shares: aliases that name what would otherwise be `Any`.
+"""The types that every package shares: aliases that name what would otherwise be `Any`.
 
 A pytree has no useful static type in JAX, so these names carry the meaning: a signature says
 `params: Params, grads: Grads`, never `Any`.
@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import jax
 
 Params: TypeAlias = Any
-"""Pytree of float arrays: what training moves."""
+"""Pytree of float arrays: the parameters in training."""
 
 Grads: TypeAlias = Any
 """Pytree shaped as the params: the gradient of the loss."""
@@ -34,7 +34,7 @@ Scalar: TypeAlias = jax.Array
 """Array of shape []."""
 
 Aux: TypeAlias = Mapping[str, jax.Array]
-"""What a loss reports beside its value, by name."""
+"""Named extras of a loss, besides its value."""
 
 Split: TypeAlias = Literal["train", "valid", "test"]
-"""Which part of a task's data: trained on, selected on, reported on."""
+"""Part of a task's data: trained on, selected on, reported on."""

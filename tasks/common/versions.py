@@ -1,4 +1,4 @@
-"""The versions of what a run's figures may depend on."""
+"""The versions of software that a run's figures may depend on."""
 
 import importlib.metadata
 import platform
@@ -7,8 +7,8 @@ import sys
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, veldt, JAX and Optax, by name."""
-    # What runs, and not what was installed: a checkout moves on without being installed again. The
-    # package is loaded, or this module would not be.
+    # The running code, not the installed package: a checkout changes without being installed again.
+    # The package is loaded, or this module would not be.
     running = str(vars(sys.modules["veldt"])["__version__"])
     packages = ("jax", "jaxlib", "optax")
     return {

@@ -1,4 +1,4 @@
-"""Data sets as splits of examples: the embedded ones, and Fashion-MNIST where it is on disk.
+"""Data sets as splits of examples: the embedded ones, and Fashion-MNIST if it is on disk.
 
 A loader is a pure function of its files, returns NumPy arrays and reads them once per process.
 Nothing is read at import and nothing is downloaded. Rows are shuffled once with a fixed seed and
@@ -25,15 +25,15 @@ Array: TypeAlias = jax.Array | np.ndarray
 DATA_VARIABLE = "VELDT_DATA"
 """Environment variable that names the folder of the user's data sets."""
 
-_DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # where dataset-fashion-mnist installs
+_DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # Of package dataset-fashion-mnist.
 
 
 class Examples(NamedTuple):
     """N examples, or a batch of them.
 
     Attributes:
-      inputs: What the model reads, [N, ...].
-      targets: What it should say: class numbers, int32 [N] or [N, T], or values, float [N, ...].
+      inputs: Inputs of the model, [N, ...].
+      targets: Desired outputs: class numbers, int32 [N] or [N, T], or values, float [N, ...].
     """
 
     inputs: Array
@@ -72,7 +72,7 @@ def _standardized(splits: Splits) -> Splits:
 
 
 def take(examples: Examples, rows: np.ndarray) -> Examples:
-    """Return the named rows."""
+    """Return the rows with the given numbers."""
     return Examples(examples.inputs[rows], examples.targets[rows])
 
 
@@ -113,7 +113,7 @@ def load_fashion_mnist() -> Splits:
     The published test part is the test part; a sixth of the training part is for validation.
 
     Raises:
-      MissingDataError: The files are in none of the folders looked in.
+      MissingDataError: The files are in none of the folders searched.
       TaskError: A file is damaged.
     """
     user_folder = os.environ.get(DATA_VARIABLE)

@@ -41,7 +41,7 @@ STANDARD_LIBRARY_MODULES = (
     "typing",
 )
 
-_MIN_WINDOWS = 16  # in the smallest part; less is no measurement
+_MIN_WINDOWS = 16  # In the smallest part; fewer give no useful measurement.
 
 
 @final
@@ -50,8 +50,8 @@ class Corpus:
     """A text cut into windows of symbols.
 
     Attributes:
-      splits: inputs uint8 [N, T] and targets uint8 [N, T], each target the symbol that follows.
-      num_symbols: V, the symbols that occur in training and one for the rest.
+      splits: Inputs uint8 [N, T] and targets uint8 [N, T], each target the symbol that follows.
+      num_symbols: Number of symbols V: those that occur in training and one for the rest.
     """
 
     splits: dataset.Splits
@@ -66,7 +66,7 @@ def load_jargon(window: int) -> Corpus:
 
 
 def load_own(window: int, text_file: Path | None = None) -> Corpus:
-    """Load the text that the argument, else `VELDT_TEXT` names; without them, Python's own source.
+    """Load the text that the argument or `VELDT_TEXT` names; by default, Python's own source.
 
     That is a fixed list of modules of the running Python's standard library, whose text differs a
     little between Python versions: compare losses within one version.
@@ -104,7 +104,7 @@ def _cut(content: bytes, window: int, source: str) -> Corpus:
             f"{10 * (_MIN_WINDOWS * window + 1)}."
         )
     known = np.unique(train)
-    symbol_of = np.full(256, len(known), np.uint8)  # the last symbol stands for all other bytes
+    symbol_of = np.full(256, len(known), np.uint8)  # The last symbol stands for all other bytes.
     symbol_of[known] = np.arange(len(known))
     splits: dataset.Splits = {
         "train": _windows(symbol_of[train], window),

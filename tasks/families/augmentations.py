@@ -1,4 +1,4 @@
-"""Which augmentations a family gets: their odds, and the draw."""
+"""The augmentations of a family: odds and draw."""
 
 import dataclasses
 from typing import Literal, cast, final, get_args
@@ -24,18 +24,18 @@ _LONGEST_DELAY = 8
 @final
 @dataclasses.dataclass(frozen=True)
 class AugmentationConfig:
-    """How often families are made harder; the defaults are VeLO's (arXiv 2211.09760).
+    """The odds of making families harder; the defaults are VeLO's (arXiv 2211.09760).
 
     Attributes:
-      stretch: relative odds that parameters are stretched at each level: none, global, tensor,
+      stretch: Relative odds that parameters are stretched at each level: none, global, tensor,
         parameter.
-      stretch_ranges: least and greatest scale; each member draws one of these ranges.
-      estimated: probability of gradients by evolution strategies, of 1 to 16 pairs; such a family
+      stretch_ranges: Ranges of scales, least and greatest; each member draws one range.
+      estimated: Probability of gradients by evolution strategies, of 1 to 16 pairs; such a family
         is not in bfloat16, which would drown the differences of losses.
-      smaller_batch: probability of a part of the batch, 1% to 100% of it.
-      bfloat16: probability of models in bfloat16.
-      normalised: probability of gradients of norm 1.
-      delayed: probability of gradients that come 1 to 8 steps late.
+      smaller_batch: Probability of a part of the batch, 1% to 100% of it.
+      bfloat16: Probability of models in bfloat16.
+      normalised: Probability of gradients of norm 1.
+      delayed: Probability of gradients that come 1 to 8 steps late.
     """
 
     stretch: dict[str, float] = dataclasses.field(
@@ -51,7 +51,7 @@ class AugmentationConfig:
     def __post_init__(self) -> None:
         odds.check_odds("stretch", self.stretch, ("none", *get_args(reparameterised.Level)))
         if not self.stretch_ranges:
-            raise ValueError("stretch_ranges is empty; at least one is asked")
+            raise ValueError("stretch_ranges is empty; it must have at least one")
         for bounds in self.stretch_ranges:
             odds.check_range("stretch_ranges", bounds)
         for name in ("estimated", "smaller_batch", "bfloat16", "normalised", "delayed"):
@@ -67,7 +67,7 @@ NO_AUGMENTATIONS = AugmentationConfig(
     normalised=0.0,
     delayed=0.0,
 )
-"""Families as they are."""
+"""Odds that leave families as they are."""
 
 
 def augmented(
@@ -76,16 +76,16 @@ def augmented(
     config: AugmentationConfig,
     random: np.random.RandomState,
 ) -> base.TaskFamily:
-    """Draw what becomes of a family, from the inside out.
+    """Return a family with the augmentations that are drawn, from the inside out.
 
-    Perturbations of evolution strategies are of the model's weights, not of stretched parameters;
-    what is normalised and delayed is the gradient that the optimizer gets.
+    Evolution strategies perturb the model's weights, not stretched parameters; normalisation and
+    delay apply to the gradient that the optimizer gets.
 
     Args:
-      family: As it is; the arrays of its batches have `batch_size` rows.
-      batch_size: B.
-      config: The odds.
-      random: Advanced by the draws.
+      family: Family without augmentations; the arrays of its batches have `batch_size` rows.
+      batch_size: Number of rows of a batch, B.
+      config: Odds of the augmentations.
+      random: Generator, which the draws advance.
     """
     if random.uniform() < config.smaller_batch:
         num_rows = max(1, round(_SMALLEST_FRACTION ** random.uniform() * batch_size))
@@ -96,7 +96,7 @@ def augmented(
     elif random.uniform() < config.bfloat16:
         family = low_precision.LowPrecision(family)
     drawn = odds.weighted(config.stretch, random)
-    level = cast(reparameterised.Level | Literal["none"], drawn)  # checked by the config
+    level = cast(reparameterised.Level | Literal["none"], drawn)  # Checked by the config.
     if level != "none":
         family = reparameterised.Reparameterised(family, level, config.stretch_ranges)
     if random.uniform() < config.normalised:

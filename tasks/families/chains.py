@@ -1,7 +1,7 @@
-"""Texts that no file holds: random Markov chains whose tables are a hash.
+"""Synthetic texts: random Markov chains whose tables are a hash.
 
 A member is a chain over a small alphabet. The next symbol depends on the last one, on the last two,
-or on none, which of these is drawn anew for each symbol; the context has four likely successors,
+or on none; which, is drawn anew for each symbol. The context has four likely successors,
 with odds 4:2:1:1, that a hash of the context and the member's seed names. So what is to be learned
 comes in layers: how frequent symbols are, then pairs, then triples.
 """
@@ -27,9 +27,9 @@ class ChainConfig:
     """One language.
 
     Attributes:
-      seed: Names the successors of each context, uint32 [].
-      free: Chance that a symbol depends on nothing, float [].
-      pairs: Chance that it depends on the last symbol alone, float []; else on the last two.
+      seed: Seed that names the successors of each context, uint32 [].
+      free: Probability that a symbol depends on nothing, float [].
+      pairs: Probability that a symbol depends on the last one alone, float []; else on two.
     """
 
     seed: types.Scalar
@@ -43,10 +43,10 @@ class Chains(sources.ProceduralSource):
     """Random languages of one alphabet.
 
     Attributes:
-      window: T.
-      num_outputs: V.
-      frees: Least and greatest `free`, uniform in between: a member's difficulty.
-      name: In the names of families.
+      window: Length of a window T.
+      num_outputs: Number of symbols V.
+      frees: Least and greatest `free`, uniform in between: the difficulty of a member.
+      name: Name within the names of families.
     """
 
     window: int = 16
@@ -70,7 +70,7 @@ class Chains(sources.ProceduralSource):
         num_windows = selection.shape[0]
         numbers = hashing.words(selection, 0, _WORDS_PER_SYMBOL * (self.window + 3))
         numbers = numbers.reshape(num_windows, self.window + 3, _WORDS_PER_SYMBOL)
-        start = numbers[:, :2, 0] % self.num_outputs  # two symbols before the window
+        start = numbers[:, :2, 0] % self.num_outputs  # Two symbols before the window.
 
         def step(
             last: tuple[jax.Array, jax.Array], words: jax.Array

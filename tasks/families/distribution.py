@@ -16,7 +16,7 @@ from veldt.tasks import base
 from veldt.tasks.families import augmentations as drawn
 from veldt.tasks.families import models, odds, supervised_family
 
-_MAX_TRIES = 100  # draws of one family until it is unlike all others
+_MAX_TRIES = 100  # Draws of one family until it differs from all others.
 _SIZES = (
     "widths",
     "bottlenecks",
@@ -32,30 +32,32 @@ _SIZES = (
 @final
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """What families are drawn from; of each list, one entry per family or layer, with equal odds.
+    """The choices that families are drawn from.
+
+    The entries of a list, one per family or layer, are equally likely.
 
     Attributes:
-      num_families: drawn.
-      kinds: relative odds of perceptron, convolution, autoencoder, transformer (of image patches),
+      num_families: Number of families to draw.
+      kinds: Relative odds of perceptron, convolution, autoencoder, transformer (of image patches),
         language (a transformer of text) and recurrent (a GRU of text).
-      images: relative odds of the sources of images: patterns, textures, clusters, clutter (all
+      images: Relative odds of the sources of images: patterns, textures, clusters, clutter (all
         procedural), digits.
-      texts: relative odds of the sources of texts: chains (procedural), jargon.
-      widths: of each hidden layer of a perceptron or an autoencoder.
-      bottlenecks: narrowest width of an autoencoder.
-      channels: of each convolution.
-      model_widths: of a transformer's blocks or a recurrent model, even.
-      depths: hidden layers, or blocks.
-      activations: between layers.
-      initialisers: distribution of initial weights.
-      batch_sizes: of images.
-      text_batch_sizes: of texts.
-      windows: symbols in a text's example.
-      init_scales: least and greatest factor on initial weights; members draw it log-uniformly.
-      contrasts: least and greatest standard deviation of pixels; log-uniform, too.
-      brightnesses: least and greatest mean of pixels of images to classify; uniform.
-      data_sizes: least and greatest number of training examples, log-uniform; null: without end.
-      augmentations: what makes families harder.
+      texts: Relative odds of the sources of texts: chains (procedural), jargon.
+      widths: Widths of each hidden layer of a perceptron or an autoencoder.
+      bottlenecks: Narrowest widths of an autoencoder.
+      channels: Numbers of channels of each convolution.
+      model_widths: Widths of a transformer's blocks or a recurrent model, even.
+      depths: Numbers of hidden layers, or of blocks.
+      activations: Activations between layers.
+      initialisers: Distributions of initial weights.
+      batch_sizes: Batch sizes of images.
+      text_batch_sizes: Batch sizes of texts.
+      windows: Numbers of symbols in a text's example.
+      init_scales: Least and greatest factor on initial weights; members draw it log-uniformly.
+      contrasts: Least and greatest standard deviation of pixels; log-uniform, too.
+      brightnesses: Least and greatest mean of pixels of images to classify; uniform.
+      data_sizes: Least and greatest number of training examples, log-uniform; null for no limit.
+      augmentations: Odds of the augmentations that make families harder.
     """
 
     num_families: int = 16
@@ -110,7 +112,7 @@ class Distribution:
             raise ValueError(f"model_widths is {list(self.model_widths)}; two heads need even ones")
         for name in ("activations", "initialisers"):
             if not getattr(self, name):
-                raise ValueError(f"{name} is empty; at least one is asked")
+                raise ValueError(f"{name} is empty; it must have at least one entry")
         odds.check_range("init_scales", self.init_scales)
         odds.check_range("contrasts", self.contrasts)
         if self.data_sizes is not None:
@@ -144,19 +146,19 @@ CELO = Distribution(
         drawn.NO_AUGMENTATIONS, stretch={"global": 1.0}, stretch_ranges=((1e-3, 1e3),)
     ),
 )
-"""The diet of Celo: one perceptron on four sources, stretched. There they are real images."""
+"""The tasks of Celo: one perceptron on four sources, stretched. There they are real images."""
 
 
 def draw(distribution: Distribution, seed: int) -> tuple[base.TaskFamily, ...]:
-    """Draw the families, the same for the same seed.
+    """Return the families, the same for the same seed.
 
-    No two are alike as long as there are enough different ones; what is drawn twice all the same
-    gets a number in its name.
+    No two are alike as long as there are enough different ones; a family that is drawn twice
+    nevertheless gets a number in its name.
 
     Raises:
       MissingDataError: A source's data are not on this machine.
     """
-    # RandomState's streams are frozen for good.
+    # RandomState's streams never change.
     random = np.random.RandomState(seed)
     families: dict[str, base.TaskFamily] = {}
     for _ in range(distribution.num_families):
@@ -183,7 +185,7 @@ def draw(distribution: Distribution, seed: int) -> tuple[base.TaskFamily, ...]:
 
 
 def _draw_structure(distribution: Distribution, random: np.random.RandomState) -> models.Structure:
-    kind = cast(models.Kind, odds.weighted(distribution.kinds, random))  # checked by the class
+    kind = cast(models.Kind, odds.weighted(distribution.kinds, random))  # Checked by the class.
     is_text = kind in models.TEXT_KINDS
     depth = odds.one(distribution.depths, random)
     if kind in ("perceptron", "convolution"):

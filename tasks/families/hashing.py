@@ -12,7 +12,7 @@ from veldt.tasks.common import types
 
 # Shapes: B examples, N numbers of each.
 
-_GOLDEN = 0x9E3779B9  # 2^32 over the golden ratio: spreads whole numbers over all words
+_GOLDEN = 0x9E3779B9  # 2^32 over the golden ratio: spreads whole numbers over all words.
 _TRIANGULAR_SCALE = 6.0**0.5 / 2**16
 
 
@@ -44,11 +44,11 @@ def words(names: jax.Array, start: int, num_words: int) -> jax.Array:
 
     Args:
       names: Two random words for each example, uint32 [B, 2].
-      start: Static; streams of different purposes take different stretches.
-      num_words: N, static.
+      start: First word, static; streams of different purposes take different stretches.
+      num_words: Number of words N, static.
 
     Returns:
-      uint32 [B, N]. The counter's stride is an example's own too, so that all 63 bits count.
+      Words, uint32 [B, N]. Each example has a stride of its own, so that all 63 bits count.
     """
     counter = jnp.arange(start, start + num_words, dtype=jnp.uint32)
     return mix(names[:, :1] + counter * (names[:, 1:] | 1))

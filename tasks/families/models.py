@@ -1,4 +1,4 @@
-"""From a few words and numbers to a family: which model for which goal, and what it is called.
+"""Structures of families: which model for which goal, and the family that they make.
 
 A `Structure` is all that is static about a family. Its text is the family's name.
 """
@@ -47,18 +47,18 @@ _NUM_HEADS = 2
 @final
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """What all members of a family have in common.
+    """The static properties that all members of a family share.
 
     Attributes:
-      kind: Of the model.
-      widths: Of hidden layers; of an autoencoder's down to the narrowest; channels of
+      kind: Kind of the model.
+      widths: Widths of hidden layers; of an autoencoder, down to the narrowest; channels of
         convolutions. A transformer or a recurrent model has the same width in each block, and it is
         even.
-      activation: Between layers; a recurrent model has its own.
-      batch_size: Examples of a training batch.
-      source: A name of `IMAGE_SOURCES` or `TEXT_SOURCES`, as the kind asks.
-      window: Symbols of an example; only texts have it.
-      initialiser: How weights are distributed at the start.
+      activation: Activation between layers; a recurrent model has its own.
+      batch_size: Number of examples of a training batch.
+      source: Name in `IMAGE_SOURCES` or `TEXT_SOURCES`, as the kind requires.
+      window: Number of symbols of an example, for texts.
+      initialiser: Distribution of the initial weights.
     """
 
     kind: Kind
@@ -70,7 +70,7 @@ class Structure:
     initialiser: supervised_family.Initialiser = "normal"
 
     def __str__(self) -> str:
-        """Say what it is: `perceptron 64-32-10 relu batch 64 on patterns`."""
+        """Return a short description: `perceptron 64-32-10 relu batch 64 on patterns`."""
         words = [self.kind, self._shape()]
         words += [self.activation] if self.kind != "recurrent" else []
         words += [self.initialiser] if self.initialiser != "normal" else []
@@ -86,7 +86,7 @@ class Structure:
         data_sizes: tuple[int, int] | None = None,
         name: str | None = None,
     ) -> supervised_family.SupervisedFamily:
-        """Make the family; `name` is by default what `str` gives."""
+        """Make the family; its name is by default the description by `str`."""
         source = self._source()
         return supervised_family.SupervisedFamily(
             name=name or str(self),

@@ -1,6 +1,6 @@
-"""The families that have a name of their own: one of each kind, on procedural data, cheap to train.
+"""Families with names of their own: one of each kind, on procedural data, cheap to train.
 
-What `veldt meta-train` trains on is drawn (see `distribution`); these are for trying things out.
+`veldt meta-train` trains on families that are drawn (see `distribution`); these are for trials.
 """
 
 from veldt.tasks.families import models, supervised_family

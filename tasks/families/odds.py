@@ -1,4 +1,4 @@
-"""Relative odds and ranges in configs: what they may be, and drawing from them."""
+"""Relative odds and ranges in configs: checks and draws."""
 
 from collections.abc import Collection, Mapping
 from typing import TypeVar
@@ -19,14 +19,14 @@ def check_odds(name: str, odds: Mapping[str, float], known: Collection[str]) -> 
         if not 0 <= weight < float("inf"):
             raise ValueError(f"{name}.{key} is {weight}; odds are numbers of 0 or more")
     if not sum(odds.values()) > 0:
-        raise ValueError(f"{name} has no entry above 0; at least one is asked")
+        raise ValueError(f"{name} has no entry above 0; it must have at least one")
 
 
 def check_range(name: str, bounds: tuple[float, float]) -> None:
     """Raise a ValueError that names the field, unless 0 < least <= greatest."""
     low, high = bounds
     if not 0 < low <= high < float("inf"):
-        raise ValueError(f"{name} has [{low}, {high}]; 0 < least <= greatest is asked")
+        raise ValueError(f"{name} has [{low}, {high}]; it must be 0 < least <= greatest")
 
 
 def one(choices: tuple[_ChoiceT, ...], random: np.random.RandomState) -> _ChoiceT:
@@ -35,6 +35,6 @@ def one(choices: tuple[_ChoiceT, ...], random: np.random.RandomState) -> _Choice
 
 
 def weighted(odds: Mapping[str, float], random: np.random.RandomState) -> str:
-    """Draw a key with the odds that are its value."""
+    """Draw a key with the odds that are the values."""
     total = np.cumsum(list(odds.values()))
     return list(odds)[int(np.searchsorted(total, random.uniform() * total[-1], side="right"))]

@@ -1,11 +1,11 @@
-"""Images to classify that no file holds: smooth random patterns, moved, mixed and noised.
+"""Synthetic images to classify: smooth random patterns, moved, mixed and noised.
 
 A member has a prototype image or several for each class, a sum of a few plane waves with random
 coefficients. An example is a prototype that is moved by a random part of a pixel or more (each wave
 turns by its own phase), made stronger or weaker and deformed (noise on the coefficients), perhaps
-with another prototype laid over it, and with noise on each pixel. What a member's difficulty
-depends on is in its configuration. Nothing of it is learned from data, so an optimizer that is
-trained on these has seen no task of the benchmark.
+with another prototype laid over it, and with noise on each pixel. All that makes a member difficult
+is in its configuration. Nothing is learned from data, so an optimizer that is trained on these has
+seen no task of the benchmark.
 
 Making a batch costs a few hashes per number, a product with the waves and no call of a generator.
 """
@@ -33,7 +33,7 @@ _SINE = tuple(
 )
 """Taylor coefficients of sin(2 pi x) / x in powers of x squared."""
 
-_AMPLITUDE_SPREAD = 0.3  # relative standard deviation of an example's strength
+_AMPLITUDE_SPREAD = 0.3  # Relative standard deviation of an example's strength.
 
 
 @flax.struct.dataclass
@@ -64,13 +64,14 @@ class Patterns(sources.ProceduralSource):
     """Random pattern classification problems of one shape.
 
     Attributes:
-      name: In the names of families.
+      name: Name within the names of families.
       shifts: Least and greatest `shift`, uniform in between; H / 2 is anywhere.
       clutters: Least and greatest `clutter`, uniform in between.
       noises: Least and greatest of `noise` and `deformation`, each log-uniform in between.
-      prototypes_per_class: More than one makes classes that no linear model tells apart well.
-      num_outputs: C, the number of classes.
-      side: H, even.
+      prototypes_per_class: Number of prototypes; more than one make classes that no linear model
+        distinguishes well.
+      num_outputs: Number of classes C.
+      side: Side of an image H, even.
     """
 
     name: str = "patterns"
@@ -112,7 +113,7 @@ class Patterns(sources.ProceduralSource):
         amplitude = 1 + _AMPLITUDE_SPREAD * hashing.centred(numbers[:, 1:2])
         cosines, sines = (amplitude * part for part in _take(cfg.prototypes, prototype))
         if self.clutters[1] > 0:
-            # Over or under zero by the first bit: on average the two have nothing in common.
+            # Above or below zero by the first bit: on average the two have nothing in common.
             signed = jnp.where(numbers[:, 4:] >> 31 == 0, cfg.clutter, -cfg.clutter)
             other = _take(cfg.prototypes, _row(numbers[:, 4], len(cfg.prototypes)))
             cosines, sines = cosines + signed * other[0], sines + signed * other[1]

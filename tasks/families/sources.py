@@ -1,6 +1,6 @@
-"""Where examples come from: the abstract `Source`, and data sets that are stored.
+"""Sources of examples: the abstract `Source`, and data sets that are stored.
 
-A source is a distribution over data sets of one shape. What tells one data set from another is its
+A source is a distribution over data sets of one shape. Data sets of a source differ in their
 configuration, arrays that may be traced; what all share (the rows of a stored data set) are arrays
 of the source.
 """
@@ -30,8 +30,8 @@ class Source(array_tree.ArrayTree, abc.ABC):
     symbols that follow [B, T].
 
     Attributes:
-      name: In the names of families.
-      num_outputs: Classes, or symbols.
+      name: Name within the names of families.
+      num_outputs: Number of classes, or of symbols.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Source(array_tree.ArrayTree, abc.ABC):
 
     @abc.abstractmethod
     def select(self, key: types.Key, num_examples: int) -> types.Selection:
-        """Draw what names so many training examples (B). The key is consumed."""
+        """Draw the selection of so many training examples (B). The key is consumed."""
 
     @abc.abstractmethod
     def select_of(
         self, key: types.Key, num_examples: int, data_size: types.Scalar
     ) -> types.Selection:
-        """Likewise from the first `data_size` examples (uint32 []) alone. The key is consumed."""
+        """Draw a selection from the first `data_size` examples (uint32 []). The key is consumed."""
 
     @abc.abstractmethod
     def examples(self, cfg: types.TaskConfig, selection: types.Selection) -> Examples:
@@ -61,7 +61,7 @@ class Source(array_tree.ArrayTree, abc.ABC):
 
 
 class ProceduralSource(Source):
-    """Examples without end, made when they are asked for: two words name each one."""
+    """Examples without end, made when they are needed: two words name each one."""
 
     def select(self, key: types.Key, num_examples: int) -> types.Selection:
         return hashing.names(key, num_examples)
@@ -80,10 +80,10 @@ class ProceduralSource(Source):
 
 @final
 class StoredSource(Source):
-    """A data set that is there; the only member of its distribution.
+    """A stored data set; the only member of its distribution.
 
     Attributes:
-      splits: The examples, arrays on the device.
+      splits: Examples, arrays on the device.
     """
 
     def __init__(self, name: str, splits: dataset.Splits, num_outputs: int) -> None:

@@ -25,10 +25,10 @@ from veldt.tasks.shipped import supervised
 # Shapes: B examples, N pixels.
 
 Goal: TypeAlias = Literal["classify", "reconstruct", "predict"]
-"""Tell images' classes, give images back, or predict the next symbols."""
+"""Classify images, reconstruct images, or predict the next symbols."""
 
 Initialiser: TypeAlias = Literal["normal", "uniform"]
-"""How weights are distributed at the start: as Flax has it (truncated normal), or uniformly."""
+"""Distribution of initial weights: as Flax has it (truncated normal), or uniform."""
 
 _Criterion: TypeAlias = Callable[[Any, jax.Array], types.Scalar]
 _CRITERIA: dict[Goal, _Criterion] = {
@@ -43,11 +43,11 @@ class MemberConfig:
     """One member.
 
     Attributes:
-      data: The source's configuration.
-      init_scale: What initial weights (not biases) are multiplied by, float [].
+      data: Configuration of the source.
+      init_scale: Factor on initial weights (not biases), float [].
       contrast: Standard deviation of the images' pixels, float [].
-      brightness: Their mean, float [].
-      num_examples: In its training set, uint32 []; 0 for examples without end.
+      brightness: Mean of the images' pixels, float [].
+      num_examples: Number of examples of the training set, uint32 []; 0 for no limit.
     """
 
     data: types.TaskConfig
@@ -63,9 +63,9 @@ class MemberTask(base.Task):
     """Train the family's model on one data set.
 
     Attributes:
-      family: Where all but the configuration is.
-      cfg: Which member.
-      name: What tables and errors call it.
+      family: Family of the task, with all but the configuration.
+      cfg: Configuration of the member.
+      name: Name in tables and errors.
     """
 
     family: "SupervisedFamily"
@@ -131,19 +131,19 @@ class SupervisedFamily(base.TaskFamily):
     """Members that train one model on data sets of one source.
 
     Attributes:
-      name: What tables and errors call it.
-      source: Where examples come from.
-      module: The model.
-      goal: What is learned from the examples.
-      batch_size: B.
-      eval_size: At most so many examples in an evaluation batch.
-      initialiser: How weights are distributed at the start.
+      name: Name in tables and errors.
+      source: Source of the examples.
+      module: Model that is trained.
+      goal: Goal of learning.
+      batch_size: Number of examples of a training batch, B.
+      eval_size: Largest number of examples in an evaluation batch.
+      initialiser: Distribution of the initial weights.
       init_scales: Least and greatest `init_scale`, log-uniform in between.
       contrasts: Least and greatest `contrast`, log-uniform in between.
-      brightnesses: Least and greatest `brightness`, uniform in between; images that are given back
-        have mean 0.
+      brightnesses: Least and greatest `brightness`, uniform in between; images that are
+        reconstructed have mean 0.
       data_sizes: Least and greatest number of training examples of a member, log-uniform; None for
-        all that the source has, which if it is procedural never repeats one.
+        all that the source has; a procedural source never repeats one.
     """
 
     name: str

@@ -25,12 +25,12 @@ from veldt.tasks.common import types
 @final
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where each leaf of a parameter tree lies in the flat vector; hashable, static under jit.
+    """The place of each leaf of a parameter tree in the flat vector; hashable, static under jit.
 
     Attributes:
-      treedef: The tree's structure.
-      shapes: Each leaf's shape, in the tree's order.
-      dtypes: Each leaf's dtype.
+      treedef: Structure of the tree.
+      shapes: Shapes of the leaves, in the tree's order.
+      dtypes: Dtypes of the leaves.
     """
 
     treedef: Any
@@ -54,7 +54,7 @@ class Layout:
 
     @functools.cached_property
     def offsets(self) -> tuple[int, ...]:
-        """Where each leaf begins in the vector."""
+        """Position in the vector at which each leaf begins."""
         return tuple(itertools.accumulate(self.sizes, initial=0))[:-1]
 
     @property
@@ -84,11 +84,11 @@ class Layout:
 
 @final
 class FlatTask(wrapper.TaskWrapper):
-    """The same task, its parameters one float32 vector [D].
+    """The same task with its parameters as one float32 vector [D].
 
     Attributes:
-      task: The task as it was.
-      layout: Where its parameters lie in the vector.
+      task: Wrapped task.
+      layout: Places of the parameters in the vector.
     """
 
     def __init__(self, task: base.Task) -> None:

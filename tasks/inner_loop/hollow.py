@@ -1,31 +1,31 @@
-"""Tell a loss that training earned from one that the arithmetic gave away: hollow runs.
+"""Hollow runs: losses that come from the limits of the arithmetic and not from training.
 
 Parameters of 1e8 make all logits of a classifier equal at a size where float32 swallows log(n), and
 `logsumexp(x) - x_label` is exactly 0: the loss of a perfect classifier, at the accuracy of a guess.
 A learned variance that shrinks to nothing, a validation set with one class in it, and a mean over
 what is left after infinities are masked do the same in other ways. A search that selects by the
-loss finds all of these. So whatever is scored is checked again at its end, and a run is *hollow*
-where one of these tests says so:
+loss finds all of these. So every scored run is checked again at its end, and a run is *hollow*
+if one of these tests finds it:
 
 1. *Range.* The norm of the parameters is beyond `MAX_GROWTH` times what it was at the start (or 1,
    if that is more): float32 has no fractions there.
-2. *Floor.* The loss is at `MIN_NORMALIZED`, the floor of what is told apart, and the norm has grown
-   by more than `MAX_GROWTH_AT_FLOOR`.
+2. *Floor.* The loss is at `MIN_NORMALIZED`, the floor below which losses are not distinguished, and
+   the norm has grown by more than `MAX_GROWTH_AT_FLOOR`.
 3. *Last bits.* With every parameter moved by a relative `JITTER` up or down, the logarithm of the
    normalised loss on the next training batch (the cheapest data there is) is worse by more than
    `TOLERANCE`. Honest runs move by less than 0.001, also with 16 times the jitter
    (`benchmarks/hollow.py`).
 4. *Unearned.* The loss on training batches ended where it began or higher, at "knows nothing" or
    worse, and yet the validation loss is below half of that.
-5. *Jump.* The loss is at the floor, and no step of training had one between the floor and
-   `JUMP`, a tenth of knowing nothing: it was not reached but met with. (So that even an infinity
-   that a task masks to 0 is seen. One step of Newton's method on a bowl looks the same, and such a
-   task tells nothing of optimizers. A loss below 0 has no floor there, and is not asked.)
-6. *Swing.* On the way the norm was beyond `MAX_GROWTH_AT_FLOOR` times what it was at
+5. *Jump.* The loss is at the floor, and no training step had a loss between the floor and
+   `JUMP`, a tenth of knowing nothing: training did not lead to it. (This finds even an infinity
+   that a task masks to 0. One step of Newton's method on a bowl is found too; such a task says
+   nothing about optimizers. A loss below 0 has no floor there, and is not tested.)
+6. *Swing.* In between, the norm was beyond `MAX_GROWTH_AT_FLOOR` times what it was at
    both ends. Measured only where training losses are scored, since only there a run could profit.
 
-A run at the floor that passes is honest. But two losses at the floor cannot be told apart, and
-whoever compares says so.
+A run at the floor that passes is honest. But two losses at the floor cannot be distinguished, and
+every comparison of them reports that.
 """
 
 from typing import Final, NamedTuple
@@ -41,7 +41,7 @@ from veldt.tasks.common import types
 from veldt.tasks.inner_loop import unroll
 
 MIN_NORMALIZED: Final = 1e-6
-"""Below this a normalised loss counts as perfect: its logarithm must not decide by itself."""
+"""Below this a normalised loss counts as perfect, so that its logarithm alone decides nothing."""
 
 MAX_GROWTH: Final = 2.0**24
 MAX_GROWTH_AT_FLOOR: Final = 2.0**10
@@ -61,16 +61,16 @@ REASONS: Final = (
     "its loss is at the floor, and no step had one on the way there",
     "its parameters were a thousand times as large on the way as at both ends",
 )
-"""What each code of `judge` means, for people; the first is for an honest run."""
+"""Meanings of the codes of `judge`, in words; the first is for an honest run."""
 
 
 class Recheck(NamedTuple):
-    """What is measured at the end of a run, beside its losses; all of shape [].
+    """Measurements at the end of a run, besides the losses; all of shape [].
 
     Attributes:
-      before: The normalised loss on the next training batch.
-      after: The same at jittered parameters.
-      size: The norm of the parameters (`size`).
+      before: Normalised loss on the next training batch.
+      after: Normalised loss on the same batch at jittered parameters.
+      size: Norm of the parameters (`size`).
     """
 
     before: jax.Array
@@ -81,7 +81,7 @@ class Recheck(NamedTuple):
 def size(params: types.Params) -> jax.Array:
     """Return the Euclidean norm of all parameters, float32 []; infinite for NaN and beyond 1e19.
 
-    A dot product rather than the largest entry, since it is taken at every step where training
+    This is a dot product and not the largest entry, since it is taken at every step where training
     losses are scored, and XLA has a fast one.
     """
     leaves = [jnp.ravel(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(params)]
@@ -92,8 +92,8 @@ def size(params: types.Params) -> jax.Array:
 def jitter(params: types.Params) -> types.Params:
     """Return the parameters, each a relative `JITTER` larger or smaller.
 
-    Which way is a fixed hash of its position: no random numbers, so this costs one pass. Of a type
-    coarser than `JITTER` it is by two units in the last place.
+    The direction is a fixed hash of the position: no random numbers, so this costs one pass. A type
+    coarser than `JITTER` moves by two units in the last place.
     """
     return jax.tree.map(_jitter_leaf, params)
 
@@ -110,13 +110,13 @@ def _jitter_leaf(leaf: jax.Array) -> jax.Array:
 
 
 def recheck(task: base.Task, params: types.Params, key: types.Key, step: types.Scalar) -> Recheck:
-    """Measure a run's end again: two losses of one batch and one pass over the parameters.
+    """Return measurements of a run's end: two losses of one batch and one pass over parameters.
 
     Args:
-      task: What was trained.
-      params: The parameters that the run is scored by.
-      key: The run's (`UnrollState.key`).
-      step: The number of steps done (`UnrollState.step`).
+      task: Task that was trained.
+      params: Parameters that the run is scored by.
+      key: Key of the run (`UnrollState.key`).
+      step: Number of steps done (`UnrollState.step`).
     """
     loss = unroll.batch_loss(task, key, step)
     before, after = (task.normalizer(loss(each)) for each in (params, jitter(params)))
@@ -134,17 +134,17 @@ def judge(
     train: tuple[ArrayLike, ArrayLike] | None = None,
     lowest: ArrayLike | None = None,
 ) -> NDArray[np.int8]:
-    """Judge runs that ended with finite losses; all arguments broadcast.
+    """Return codes for runs that ended with finite losses; all arguments broadcast.
 
     Args:
-      loss: Normalised, on the split scored.
-      before: Normalised, on one batch (`Recheck`).
-      after: Likewise, at jittered parameters.
-      start_size: The norm of the parameters before the first step.
-      end_size: After the last.
-      peak_size: On the way, where it was measured.
-      train: Normalised training loss early and at the end, where both were taken.
-      lowest: The lowest normalised training loss of any step that was above the floor, by
+      loss: Normalised loss on the scored split.
+      before: Normalised loss on one batch (`Recheck`).
+      after: Normalised loss on that batch at jittered parameters.
+      start_size: Norm of the parameters before the first step.
+      end_size: Norm of the parameters after the last step.
+      peak_size: Largest norm in between, where it was measured.
+      train: Normalised training losses early and at the end, where both were taken.
+      lowest: Lowest normalised training loss of any step that was above the floor, by
         `lowest_above_floor`, where it was taken.
 
     Returns:
@@ -171,23 +171,23 @@ def judge(
 
 
 def lowest_above_floor(task: base.Task, losses: jax.Array) -> jax.Array:
-    """Return the lowest of some steps' normalised losses above the floor; infinite if none is.
+    """Return the lowest of the normalised losses above the floor; infinity if there is none.
 
     Args:
-      task: What is trained.
-      losses: In the task's own units, [K].
+      task: Task that is trained.
+      losses: Losses of some steps in the task's own units, [K].
     """
     normalized = jax.vmap(task.normalizer)(losses)
     return jnp.min(jnp.where(normalized > MIN_NORMALIZED, normalized, jnp.inf))
 
 
 def at_floor(log_loss: float) -> bool:
-    """Return whether a score is as low as a score can be, where nothing can be told apart."""
+    """Return whether a score is at the floor, below which scores are not distinguished."""
     return log_loss <= np.log(MIN_NORMALIZED) + 1e-9
 
 
 def _floored(loss: ArrayLike) -> NDArray[np.float64]:
-    """The loss as it is scored; what is not finite is as bad as can be."""
+    """Return the loss as it is scored; one that is not finite gets the worst value."""
     values = np.asarray(loss, np.float64)
     return np.maximum(np.where(np.isfinite(values), values, np.inf), MIN_NORMALIZED)
 
@@ -209,14 +209,14 @@ class PeakState(NamedTuple):
     """The state of `track_peak`.
 
     Attributes:
-      peak: The largest norm met so far, float32 [].
+      peak: Largest norm so far, float32 [].
     """
 
     peak: jax.Array
 
 
 def track_peak() -> optax.GradientTransformation:
-    """Return a transform that changes nothing and remembers how large the parameters were."""
+    """Return a transform that changes nothing and records the largest norm of the parameters."""
 
     def init_fn(params: optax.Params) -> PeakState:
         return PeakState(size(params))
@@ -231,7 +231,7 @@ def track_peak() -> optax.GradientTransformation:
 
 
 def peak_of(opt_state: types.OptState) -> jax.Array:
-    """Return the peak that a `track_peak` anywhere in a state remembers; 0 where there is none."""
+    """Return the peak that a `track_peak` anywhere in a state has recorded; 0 without one."""
     found = [
         node.peak
         for node in jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, PeakState))

@@ -1,4 +1,4 @@
-"""Train one task with one transform and look at the curve: `veldt.train`."""
+"""Training of one task with one transform, for its curve: `veldt.train`."""
 
 import dataclasses
 import functools
@@ -17,15 +17,15 @@ from veldt.tasks.inner_loop import hollow, unroll
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class Curve:
-    """What a training run showed.
+    """The curve of a training run.
 
     Attributes:
       steps: Number of steps done at each validation, int [E]: 0, every `eval_every`, the last.
-      valid_losses: Loss on the validation batch there, float [E].
-      train_losses: Loss on each step's training batch before its update, float [T].
-      params: The parameters after the last step.
-      hollow: Why the last loss is the arithmetic's doing and not training's (`inner_loop.hollow`);
-        empty where it is honest, or not finite.
+      valid_losses: Losses on the validation batch at those steps, float [E].
+      train_losses: Losses on each step's training batch before the update, float [T].
+      params: Parameters after the last step.
+      hollow: Reason why the last loss comes from the arithmetic and not from training
+        (`inner_loop.hollow`); empty if the run is honest, or not finite.
     """
 
     steps: np.ndarray
@@ -53,14 +53,14 @@ def train(
     Training again with the same task, transform and number of steps does not compile again.
 
     Args:
-      task: What is trained.
-      tx: The transform, its learning rate included.
+      task: Task that is trained.
+      tx: Transform, with its learning rate.
       num_steps: Length T of the run.
-      seed: All randomness of the run: start, batches and loss.
+      seed: Seed of all randomness of the run: start, batches and loss.
       eval_every: Steps between validations; by default only before the first step and at the end.
 
     Raises:
-      TaskError: The task is none, or breaks `Task`'s contract.
+      TaskError: The task is not a task, or breaks the contract of `Task`.
       ValueError: `num_steps` or `eval_every` is below 1.
     """
     base.check_task(task)
@@ -93,8 +93,8 @@ def train(
     )
 
 
-# The task is an argument, its arrays no constants of the program; the transform, made of functions,
-# is static, so that a second seed finds the compiled loop.
+# The task is an argument, so that its arrays are no constants of the program; the transform, made
+# of functions, is static, so that a second seed finds the compiled loop.
 
 
 @functools.partial(jax.jit, static_argnames="tx")

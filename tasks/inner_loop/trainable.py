@@ -1,4 +1,4 @@
-"""Which leaves of a parameter tree a transform moves: real numbers, and at least one of them.
+"""The leaves of a parameter tree that a transform moves: real numbers, and at least one of them.
 
 Models hold other leaves too: counters and old-style random keys (integers, for which
 `jax.grad(..., allow_int=True)` gives gradients of dtype float0), and arrays without elements. For a
@@ -20,12 +20,12 @@ def is_trainable(leaf: Any) -> bool:
 
 
 def skip_untrainable(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Return the transform, told only of the leaves that can be trained.
+    """Return the transform restricted to the leaves that can be trained.
 
     Trees without other leaves go through as they are, and so does the state.
 
     Args:
-      tx: Any transform; extra arguments of `update` reach it if it takes them.
+      tx: Transform; extra arguments of `update` reach it if it takes them.
     """
     inner = optax.with_extra_args_support(tx)
 
@@ -44,7 +44,7 @@ def skip_untrainable(tx: optax.GradientTransformation) -> optax.GradientTransfor
 
 
 def _pruned(tree: Any, likes: Any) -> Any:
-    """Return a tree with None wherever the other, shaped as it, has a leaf that is not trained."""
+    """Return a tree with None at each leaf that is not trained in `likes`, of one structure."""
     return jax.tree.map(lambda leaf, like: leaf if is_trainable(like) else None, tree, likes)
 
 
@@ -54,7 +54,7 @@ def _restored(moved: Any, updates: Any, likes: Any) -> Any:
     def restore(_: Any, like: Any, update: Any) -> Any:
         if update is not None:
             return update
-        # Where the parameters are not given, all that is known may be float0, which nothing takes.
+        # Without the parameters, only updates are known. They may be float0, which nothing takes.
         dtype = jnp.result_type(like)
         return jnp.zeros(jnp.shape(like), dtype if jnp.issubdtype(dtype, jnp.number) else bool)
 

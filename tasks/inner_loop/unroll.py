@@ -30,7 +30,7 @@ import optax
 from veldt.tasks import base
 from veldt.tasks.common import types
 
-# What the streams of a run's key are for. Numbers, not positions in a split: adding a stream
+# Numbers of the streams of a run's key. They are no positions in a split: adding a stream
 # changes no other.
 _PARAMS, _BATCH, _LOSS, _EVAL = range(4)
 
@@ -41,9 +41,9 @@ class UnrollState:
 
     Attributes:
       step: Number of steps done; int32, shape [].
-      params: The task's parameters before step `step`.
-      opt_state: The transform's state before step `step`.
-      key: The run's key, the same at every step.
+      params: Parameters before step `step`.
+      opt_state: State of the transform before step `step`.
+      key: Key of the run, the same at every step.
     """
 
     step: types.Scalar
@@ -53,7 +53,7 @@ class UnrollState:
 
 
 def init(task: base.Task, tx: optax.GradientTransformation, key: types.Key) -> UnrollState:
-    """Return the state before step 0. The key is consumed: it is the whole run's randomness."""
+    """Return the state before step 0. The key is consumed: all randomness comes from it."""
     params = task.init(jax.random.fold_in(key, _PARAMS))
     return UnrollState(
         step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params), key=key
@@ -63,13 +63,13 @@ def init(task: base.Task, tx: optax.GradientTransformation, key: types.Key) -> U
 def unroll(
     task: base.Task, tx: optax.GradientTransformation, state: UnrollState, *, num_steps: int
 ) -> tuple[UnrollState, jax.Array]:
-    """Train for `num_steps` (K) steps from `state`, wherever that stands.
+    """Train for `num_steps` (K) steps from `state`.
 
     Args:
-      task: What is trained.
-      tx: An Optax transform; one that takes extra arguments gets the batch's loss as `value`.
-      state: From `init` or an earlier `unroll`.
-      num_steps: K, static.
+      task: Task that is trained.
+      tx: Optax transform; one that takes extra arguments gets the batch's loss as `value`.
+      state: State from `init` or an earlier `unroll`.
+      num_steps: Number of steps K, static.
 
     Returns:
       The state K steps later, and the training loss of each step before its update, float, [K].
@@ -89,7 +89,7 @@ def unroll(
 def step_fn(
     task: base.Task, tx: optax.GradientTransformation, state: UnrollState
 ) -> tuple[UnrollState, types.Scalar]:
-    """Do one step: what `unroll` does K times. Returns the new state and the loss before it."""
+    """Take one step, as `unroll` does K times; return the new state and the loss before it."""
     key_batch, key_loss = _step_keys(state.key, state.step)
     return _step(task, tx, state, task.sample(key_batch), key_loss)
 
@@ -108,12 +108,12 @@ def evaluate(
 def batch_loss(
     task: base.Task, key: types.Key, step: types.Scalar
 ) -> Callable[[types.Params], types.Scalar]:
-    """Return the loss of the batch that a run's step meets, as a function of the parameters.
+    """Return the loss of the batch of a run's step, as a function of the parameters.
 
     Args:
-      task: What is trained.
-      key: The run's.
-      step: From 0; that of a state is the step to come.
+      task: Task that is trained.
+      key: Key of the run.
+      step: Number of the step, from 0; that of a state is the step to come.
     """
     key_batch, key_loss = _step_keys(key, step)
     batch = task.gather(task.sample(key_batch))

@@ -1,9 +1,10 @@
 """The task pool: the one interface through which every engine hands out work.
 
-Search, meta-training, tuning and the benchmark all do the same thing: many independent jobs, each a
-payload for a worker that keeps its compiled loops warm. `Pool` is that seam and knows nothing of
-programs. A back end decides where workers live: threads of this process (`inline_pool`), or actors
-of a Ray cluster on this machine or many (`ray_pool`). `pool_config` chooses between them.
+Search, meta-training, tuning and the benchmark all do the same: many independent jobs, each a
+payload for a worker that keeps its compiled loops. `Pool` is their common interface and knows
+nothing of programs. A back end decides where workers live: threads of this process
+(`inline_pool`), or actors of a Ray cluster on this machine or many (`ray_pool`). `pool_config`
+chooses between them.
 
 The shape follows `concurrent.futures` with one departure: a failing job is data (`JobStatus`) and
 never an exception in the driver, because a search meets thousands of programs that fail.
@@ -20,21 +21,21 @@ from typing import Protocol, Self, final, runtime_checkable
 
 from veldt.tasks.common import error_origin, errors
 
-POLL_S = 0.1  # How long a wait sleeps between looks at Ctrl-C and at dead workers.
+POLL_S = 0.1  # Time between two checks for Ctrl-C and dead workers during a wait.
 MAX_MESSAGE_CHARS = 2000
 
 
 class PoolError(errors.TaskError):
-    """The pool itself cannot go on: closed, misused, or unable to make a worker."""
+    """The pool cannot go on: closed, misused, or unable to make a worker."""
 
 
 class JobStatus(enum.StrEnum):
-    """How a job ended."""
+    """The ways in which a job ends."""
 
     OK = "ok"
     ERROR = "error"  # The worker raised; the message says what.
     TIMEOUT = "timeout"  # It took longer than the pool's `timeout_s`; its value is dropped.
-    KILLED = "killed"  # Its workers died under it, as often as the pool tries: quarantined.
+    KILLED = "killed"  # Its workers died of it, as often as the pool tries: quarantined.
 
 
 @final
@@ -43,9 +44,9 @@ class Job:
     """One piece of work.
 
     Attributes:
-        id: The submitter's name for it, unique among the jobs in flight.
-        payload: What the worker is called with. Plain and picklable, so that it can travel.
-        label: What it is, for people: logs and events name it.
+      id: Identifier by the submitter, unique among the jobs in flight.
+      payload: Argument of the worker, plain and picklable, so that it can travel.
+      label: Description for people, in logs and events.
     """
 
     id: int
@@ -56,16 +57,16 @@ class Job:
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class JobResult:
-    """What became of one job.
+    """The result of one job.
 
     Attributes:
-        id: The job's.
-        status: How it ended.
-        value: What the worker returned; None unless the status is ok.
-        message: Empty when ok; else one line that says what happened, then the traceback's tail.
-        wall_s: Seconds from the worker's start on it to its end.
-        worker: The name of the worker that ran it. For people: no result may depend on it.
-        label: The job's.
+      id: Identifier of the job.
+      status: Way in which the job ended.
+      value: Value that the worker returned; None unless the status is ok.
+      message: Empty when ok; else one line that says what happened, then the traceback's end.
+      wall_s: Seconds from the worker's start on the job to the end.
+      worker: Name of the worker that ran the job. For people: no result may depend on it.
+      label: Description of the job.
     """
 
     id: int
@@ -80,14 +81,14 @@ class JobResult:
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class WorkerStats:
-    """One live worker.
+    """Figures of one live worker.
 
     Attributes:
-        name: The pool's name for it, never used again for another.
-        place: Where it lives: host and process id.
-        num_jobs: Jobs that it ended.
-        busy_s: Seconds that it worked on them.
-        alive_s: Seconds since it was ready.
+      name: Name within the pool, never used again for another worker.
+      place: Host and process id.
+      num_jobs: Number of jobs that the worker ended.
+      busy_s: Seconds of work on them.
+      alive_s: Seconds since the worker was ready.
     """
 
     name: str
@@ -100,25 +101,25 @@ class WorkerStats:
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class PoolStats:
-    """What a pool did so far and is doing now. Seconds are worker-seconds.
+    """Figures of a pool, so far and at present. Seconds are worker-seconds.
 
     Attributes:
-        backend: "inline" or "ray".
-        num_workers: Workers wanted.
-        num_ready: Workers alive and able to work.
-        num_queued: Jobs that no worker has yet.
-        num_running: Jobs that a worker has.
-        num_done: Jobs that ended, whatever their status.
-        num_retries: Times that a job was handed out again because its worker went away.
-        num_reissued: Times that a straggler was handed to a second worker as well.
-        num_timeouts: Jobs ended by the time limit.
-        num_killed: Jobs quarantined.
-        num_lost_workers: Workers that died or were given up, by whatever cause.
-        busy_s: Spent on work whose result was used.
-        wasted_s: Spent on work whose result was not: lost, over the limit, done twice.
-        starting_s: Spent on making workers, compiling included where they warm up first.
-        alive_s: From ready to now or to their end; what is neither busy nor wasted was idle.
-        workers: The live ones.
+      backend: "inline" or "ray".
+      num_workers: Number of workers wanted.
+      num_ready: Number of workers alive and able to work.
+      num_queued: Number of jobs that no worker has yet.
+      num_running: Number of jobs that a worker has.
+      num_done: Number of jobs that ended, with any status.
+      num_retries: Number of times that a job was handed out again because its worker was lost.
+      num_reissued: Number of times that a straggler was handed to a second worker as well.
+      num_timeouts: Number of jobs ended by the time limit.
+      num_killed: Number of jobs quarantined.
+      num_lost_workers: Number of workers that died or were given up, for any cause.
+      busy_s: Seconds of work with a result that was used.
+      wasted_s: Seconds of work without: lost, over the limit, done twice.
+      starting_s: Seconds of making workers, with compiling where they warm up first.
+      alive_s: Seconds from ready to now or to the end; the time neither busy nor wasted was idle.
+      workers: Live workers.
     """
 
     backend: str
@@ -140,7 +141,7 @@ class PoolStats:
 
 
 class EventKind(enum.StrEnum):
-    """What can happen to workers and jobs apart from ordinary results."""
+    """The kinds of events of workers and jobs apart from ordinary results."""
 
     WORKER_READY = "worker-ready"
     WORKER_LOST = "worker-lost"
@@ -154,14 +155,14 @@ class EventKind(enum.StrEnum):
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class PoolEvent:
-    """One thing that happened, for logs and for the store.
+    """One event, for logs and for the store.
 
     Attributes:
-        time_s: When, in seconds since the epoch.
-        kind: What.
-        worker: Its name; empty where no worker is meant.
-        job: The job's label; empty where no job is meant.
-        message: One line more.
+      time_s: Time of the event, in seconds since the epoch.
+      kind: Kind of the event.
+      worker: Name of the worker; empty if the event is of none.
+      job: Label of the job; empty if the event is of none.
+      message: Further details on one line.
     """
 
     time_s: float
@@ -172,7 +173,7 @@ class PoolEvent:
 
 
 class Worker(Protocol):
-    """Runs jobs, one at a time, and may keep state (compiled loops, data) between them."""
+    """A worker runs jobs, one at a time, and may keep state (compiled loops, data) between them."""
 
     def __call__(self, payload: object, /) -> object:
         """Return the job's value: plain and picklable, a pure function of the payload."""
@@ -181,13 +182,13 @@ class Worker(Protocol):
 
 @runtime_checkable
 class WarmWorker(Worker, Protocol):
-    """A worker that has something to do before its first job, which no job's time should include.
+    """A worker with work to do before its first job, in the time of no job.
 
     Back ends that can enforce time limits call `warm_up` once, before the first job.
     """
 
     def warm_up(self) -> None:
-        """Compile, load; called once."""
+        """Compile and load; called once."""
         ...
 
 
@@ -215,24 +216,24 @@ class Pool(abc.ABC):
     @property
     @abc.abstractmethod
     def num_workers(self) -> int:
-        """How many jobs can run at the same time."""
+        """The number of jobs that can run at the same time."""
 
     @property
     @abc.abstractmethod
     def capacity(self) -> int:
-        """How many jobs to keep in flight so that no worker waits for the driver."""
+        """The number of jobs to keep in flight so that no worker waits for the driver."""
 
     @property
     @abc.abstractmethod
     def in_flight(self) -> int:
-        """How many submitted jobs have not been returned by `next_result` yet."""
+        """The number of submitted jobs that `next_result` has not returned yet."""
 
     @abc.abstractmethod
     def submit(self, job: Job) -> None:
         """Hand out a job; returns at once.
 
         Raises:
-            PoolError: The pool is closed, or a job of that id is in flight.
+          PoolError: The pool is closed, or a job of that id is in flight.
         """
 
     @abc.abstractmethod
@@ -240,27 +241,27 @@ class Pool(abc.ABC):
         """Wait for the next job that completes.
 
         Args:
-            timeout_s: How long to wait; None waits for as long as it takes.
+          timeout_s: Longest time to wait; None for no limit.
 
         Raises:
-            TimeoutError: Nothing completed in that time.
-            PoolError: Nothing is in flight, the pool is closed, or no worker can be made.
+          TimeoutError: Nothing completed in that time.
+          PoolError: Nothing is in flight, the pool is closed, or no worker can be made.
         """
 
     @abc.abstractmethod
     def stats(self) -> PoolStats:
-        """What the pool did and is doing; also after `close`."""
+        """Return the pool's figures so far and at present; also after `close`."""
 
     @abc.abstractmethod
     def take_events(self) -> list[PoolEvent]:
-        """What happened since the last call, oldest first; bounded: the most recent."""
+        """Return the events since the last call, oldest first; at most the most recent ones."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give the workers back. May be called twice."""
+        """Stop the workers. May be called twice."""
 
     def abandon(self) -> None:
-        """Give the workers back without waiting for jobs whose results no one will take."""
+        """Stop the workers without waiting for jobs whose results no one will take."""
         self.close()
 
     @final
@@ -287,15 +288,15 @@ class Pool(abc.ABC):
 
 
 def run_job(worker: Worker, job: Job, *, timeout_s: float | None, name: str) -> JobResult:
-    """Run one job to its end and say what became of it; what back ends share.
+    """Run one job to its end and return its result; all back ends use this.
 
     Ctrl-C is the only exception let through.
 
     Args:
-        worker: Called with the job's payload.
-        job: What to run.
-        timeout_s: A job that took longer is reported as `timeout`, without its value.
-        name: The worker's, for the result.
+      worker: Worker that gets the job's payload.
+      job: Job to run.
+      timeout_s: Time limit; a job that took longer has the status `timeout` and no value.
+      name: Name of the worker, for the result.
     """
     start_s = time.perf_counter()
     status, value, message = JobStatus.OK, None, ""
@@ -310,18 +311,18 @@ def run_job(worker: Worker, job: Job, *, timeout_s: float | None, name: str) -> 
 
 
 def over_limit(wall_s: float, timeout_s: float) -> str:
-    """The message of a time-out."""
+    """Return the message of a time-out."""
     return f"took {wall_s:.1f} s; the limit is {timeout_s:g} s"
 
 
 def describe_error(error: BaseException) -> str:
-    """One line that says what was raised, cut to a bounded length.
+    """Return one line about an error, cut to a bounded length, and where it was raised.
 
-    With the place in the user's file, where it was raised there; else followed by the last frames.
+    That is the place in the user's file, if it was raised there; else the last frames follow.
     """
     if (theirs := error_origin.describe(error)) is not None:
         return theirs[:MAX_MESSAGE_CHARS]
-    if isinstance(error, errors.TaskError):  # It says all.
+    if isinstance(error, errors.TaskError):  # The message is complete.
         return f"{type(error).__name__}: {error}"[:MAX_MESSAGE_CHARS]
     frames = "".join(traceback.format_tb(error.__traceback__, limit=-3))
     text = f"{type(error).__name__}: {error}"
@@ -329,5 +330,5 @@ def describe_error(error: BaseException) -> str:
 
 
 def cannot_make_worker(error: BaseException) -> PoolError:
-    """The error of a pool whose factory raised."""
+    """Return the error of a pool whose factory raised."""
     return PoolError(f"no worker can be made: {type(error).__name__}: {error}")

@@ -1,31 +1,31 @@
-"""Where work is done, as a config."""
+"""The config of where work is done."""
 
 import dataclasses
 import os
 from typing import Literal, final
 
-# Beyond this many workers, threads of one process wait for Python's lock and for each other.
+# With more workers, threads of one process wait for Python's lock and for each other.
 MAX_INLINE_WORKERS = 8
 
 
 @final
 @dataclasses.dataclass(frozen=True)
 class RayConfig:
-    """How the `ray` back end uses a cluster.
+    """The use of a cluster by the `ray` back end.
 
     Attributes:
-        address: The cluster's: "auto" (the one this machine belongs to), "HOST:PORT", or
-            "ray://HOST:10001" (from outside); null starts one on this machine alone, which listens
-            on loopback only and ends with the run.
-        num_cpus: CPU cores that each worker is given.
-        num_gpus: GPUs that each worker is given; a fraction shares one among several. Null gives
-            each worker one where every node that runs workers has GPUs, else none.
-        resources: Custom resources that each worker is given, such as {TPU: 4}.
-        memory_limit_gib: A worker that grows past this much memory is ended, and its job is
-            tried again; null sets no limit.
-        wheel: The veldt wheel that Ray puts on the nodes; null where veldt is installed there.
-        working_dir: A folder that Ray copies to the nodes, for tasks of your own; null copies none.
-        env_vars: Environment variables of the workers.
+      address: Address of the cluster: "auto" (the one this machine belongs to), "HOST:PORT", or
+        "ray://HOST:10001" (from outside); null starts one on this machine alone, which listens
+        on loopback only and ends with the run.
+      num_cpus: Number of CPU cores for each worker.
+      num_gpus: Number of GPUs for each worker; a fraction shares one among several. Null gives
+          each worker one where every node that runs workers has GPUs, else none.
+      resources: Custom resources for each worker, such as {TPU: 4}.
+      memory_limit_gib: Limit of a worker's memory; one that exceeds it is ended, and its job is
+          tried again; null sets no limit.
+      wheel: Wheel of veldt that Ray puts on the nodes; null where veldt is installed there.
+      working_dir: Folder that Ray copies to the nodes, for tasks of your own; null copies none.
+      env_vars: Environment variables of the workers.
     """
 
     address: str | None = None
@@ -52,20 +52,20 @@ class RayConfig:
 @final
 @dataclasses.dataclass(frozen=True)
 class PoolConfig:
-    """Where work is done.
+    """The place where work is done, and its limits.
 
     Attributes:
-        backend: "inline" runs workers as threads of this process, "ray" as actors of a Ray cluster;
-            "auto" takes Ray where an address is given (here or in RAY_ADDRESS) or more than 8
-            workers are wanted.
-        num_workers: How many jobs run at once; null takes the cores this process may use, or what
-            the cluster has room for.
-        timeout_s: A job's limit in seconds; null sets none. Ray replaces a worker that exceeds it;
-            inline it is noticed when the job has ended.
-        max_tries: How many workers a job may take down before it is given up as `killed`.
-        straggler_factor: With idle workers, a job that runs this many times longer than nearly all
-            others is also given to a second worker; null never does.
-        ray: How the `ray` back end uses a cluster.
+      backend: Kind of workers: "inline" for threads of this process, "ray" for actors of a
+        Ray cluster; "auto" takes Ray where an address is given (here or in RAY_ADDRESS) or
+        more than 8 workers are wanted.
+      num_workers: Number of jobs that run at once; null takes the cores this process may use,
+        or as many as fit on the cluster.
+      timeout_s: Time limit of a job in seconds; null sets none. Ray replaces a worker that
+        exceeds it; inline it is noticed when the job has ended.
+      max_tries: Number of workers that may die of a job before it is given up as `killed`.
+      straggler_factor: Factor on the time that nearly all jobs stay below; with idle workers, a
+        job that runs longer is also given to a second worker; null never does.
+      ray: Use of a cluster by the `ray` back end.
     """
 
     backend: Literal["auto", "inline", "ray"] = "auto"
@@ -87,7 +87,7 @@ class PoolConfig:
 
 
 def choose_backend(config: PoolConfig) -> Literal["inline", "ray"]:
-    """The back end that a config names or, by "auto", that suits this machine."""
+    """Return the back end that a config names or, by "auto", that suits this machine."""
     if config.backend != "auto":
         return config.backend
     if config.ray.address is not None or os.environ.get("RAY_ADDRESS"):
@@ -97,7 +97,7 @@ def choose_backend(config: PoolConfig) -> Literal["inline", "ray"]:
 
 
 def num_usable_cores() -> int:
-    """How many cores this process may use: its affinity where the system tells it."""
+    """Return the number of cores that this process may use, by its affinity if there is one."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

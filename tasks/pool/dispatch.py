@@ -1,15 +1,15 @@
-"""Who works on what: the part of a pool that decides, without any input or output of its own.
+"""The decisions of a pool, who works on what, without any input or output of their own.
 
-`Dispatcher` is told what happens (a job submitted, a worker ready, a batch back, a worker lost) and
-answers with what to do (send this batch there, ask that worker what it is at, forget that batch).
-A back end does it: `ray_pool` with actors, a test or a simulation with a virtual clock.
+`Dispatcher` gets events (a job submitted, a worker ready, a batch back, a worker lost) and
+returns actions (send this batch there, ask that worker what it is doing, forget that batch).
+A back end carries them out: `ray_pool` with actors, a test or a simulation with a virtual clock.
 
-What it keeps:
+Its rules:
 
 * **Exactly one result per job**, whatever dies, whatever is done twice. The first result counts.
-* **Blame is exact.** A batch or a worker that has more than one job gives no verdict: its jobs are
-  tried again, each alone. A job that is alone on a worker that dies has taken it down; after
-  `max_tries` of that it ends as `killed`. A lost machine or a pre-emption blames nobody (up to
+* **Blame is exact.** A batch or a worker with more than one job blames none of them: its jobs are
+  tried again, each alone. A job that is alone on a worker that dies is to blame; after
+  `max_tries` of these it ends as `killed`. A lost machine or a pre-emption blames no job (up to
   `MAX_LOSSES`, since some job may bring machines down).
 * **Batches** hold as many jobs as it takes for the cost of handing one out to fall below
   `overhead_share` of its work, by measured durations, and no more than a fair share of the queue.
@@ -18,9 +18,9 @@ What it keeps:
 * **Stragglers**: with nothing queued, a job that takes `straggler_factor` times as long as nearly
   all others is given to an idle worker as well.
 
-The retry rules follow what users of other systems ask for (pre-emption is no failure, a poisonous
-job ends): see `PoolConfig`. Exactly-once is kept here and not left to Ray, whose own retries of
-actor calls are at-most-once or at-least-once.
+The retry rules follow what users of other systems ask for (pre-emption is no failure, a job that
+kills workers ends): see `PoolConfig`. Exactly-once is kept here and not left to Ray, whose retries
+of actor calls are at-most-once or at-least-once.
 """
 
 import collections
@@ -35,7 +35,7 @@ from typing import Final, final
 from veldt.tasks.pool import ledger as ledger_lib
 from veldt.tasks.pool.base import Job, JobResult, JobStatus, PoolError, PoolStats, over_limit
 
-MAX_LOSSES: Final = 20  # Times that a job may lose its worker through no fault of its own.
+MAX_LOSSES: Final = 20  # Times that a job may lose its worker for other causes than itself.
 MAX_BATCH: Final = 64
 # A batch expected to take longer than this hides the driver's answer anyway: nothing waits behind.
 LONG_BATCH_S: Final = 1.0
@@ -45,7 +45,7 @@ MIN_STEAL_S: Final = 0.1
 
 @final
 class Cause(enum.Enum):
-    """Why a worker is no more."""
+    """The cause of a worker's loss."""
 
     DIED = "died"  # Its process ended: by memory, a crash, a signal.
     SILENT = "does not answer"  # Alive perhaps, but stuck as a whole; the back end has ended it.
@@ -54,7 +54,7 @@ class Cause(enum.Enum):
 
     @property
     def blames(self) -> bool:
-        """Whether the job it was at may be at fault."""
+        """Whether the job that the worker had may be at fault."""
         return self in (Cause.DIED, Cause.SILENT)
 
 
@@ -71,7 +71,7 @@ class Batch:
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Policy:
-    """When to try again, give up and hand out twice; see `PoolConfig` and the module."""
+    """The rules of retries, giving up and second copies; see `PoolConfig` and the module."""
 
     timeout_s: float | None = None
     max_tries: int = 3
@@ -112,17 +112,17 @@ class Dispatcher:
         """Start without workers.
 
         Args:
-            policy: The limits.
-            clock: Seconds from any start; a simulation passes its own.
+          policy: Rules and limits.
+          clock: Function that returns seconds from any start; a simulation passes its own.
         """
         self.ledger = ledger_lib.Ledger(clock)
-        self.overhead_s = 0.0  # What handing out one batch costs; the back end measures it.
+        self.overhead_s = 0.0  # The cost of handing out one batch; the back end measures it.
         self._policy = policy
         self._clock = clock
         self._entries: dict[int, _Entry] = {}
         self._queue: list[tuple[int, int]] = []  # A heap of (sequence, job): oldest first.
         self._workers: dict[str, _Worker] = {}
-        # Workers with nothing, and workers with room behind what they have; in turn.
+        # Idle workers, and workers that can take a second batch; in turn.
         self._idle: collections.OrderedDict[str, None] = collections.OrderedDict()
         self._roomy: collections.OrderedDict[str, None] = collections.OrderedDict()
         self._batches: dict[int, Batch] = {}
@@ -134,40 +134,40 @@ class Dispatcher:
 
     @property
     def num_workers(self) -> int:
-        """Workers that are ready."""
+        """The number of workers that are ready."""
         return len(self._workers)
 
     @property
     def in_flight(self) -> int:
-        """Jobs submitted whose results have not been taken."""
+        """The number of submitted jobs whose results have not been taken."""
         return len(self._entries) + len(self._results)
 
     @property
     def num_running(self) -> int:
-        """Jobs that a worker has."""
+        """The number of jobs that a worker has."""
         return sum(bool(entry.batches) for entry in self._entries.values())
 
     @property
     def num_queued(self) -> int:
-        """Jobs that no worker has."""
+        """The number of jobs that no worker has."""
         return len(self._queue)
 
     def stats(self, backend: str, num_workers: int) -> PoolStats:
-        """The accounts so far, of a pool that wants `num_workers`."""
+        """Return the figures so far, of a pool that wants `num_workers`."""
         return self.ledger.stats(backend, num_workers, self.num_queued, self.num_running)
 
     @property
     def capacity(self) -> int:
-        """Jobs in flight that keep all workers busy."""
+        """The number of jobs in flight that keep all workers busy."""
         return max(1, len(self._workers) * self._batch_size() * self._depth())
 
-    # ------------------------------------------------------------------ what happens
+    # ------------------------------------------------------------------ events
 
     def submit(self, job: Job) -> None:
-        """Take in a job.
+        """Record a submitted job.
 
         Raises:
-            PoolError: One with its id is in flight.
+          PoolError: A job with this id is in flight.
         """
         if job.id in self._entries or job.id in self._untaken:
             raise PoolError(f"a job with id {job.id} is already in flight")
@@ -176,13 +176,13 @@ class Dispatcher:
         self._enqueue(self._entries[job.id])
 
     def add_worker(self, name: str, place: str, starting_s: float = 0.0) -> None:
-        """A worker is ready, at `place`; making it took `starting_s`."""
+        """Record that a worker is ready, at `place`; making it took `starting_s`."""
         self._workers[name] = _Worker(name)
         self._idle[name] = None
         self.ledger.ready(name, place, starting_s)
 
     def returned(self, batch_id: int, results: Sequence[JobResult]) -> None:
-        """A batch is back, with the results of its jobs; jobs without one were not begun."""
+        """Record a batch's return, with its jobs' results; jobs without one were not begun."""
         batch = self._batches.get(batch_id)
         if batch is None:  # Its worker was given up meanwhile, and the work redone elsewhere.
             self.ledger.wasted(sum(result.wall_s for result in results))
@@ -199,11 +199,11 @@ class Dispatcher:
             self._enqueue(entry)
 
     def failed(self, batch_id: int, message: str) -> None:
-        """A batch could not be run or its results not be brought back: something in it is bad.
+        """Record that a batch could not be run or its results not be sent: part of it is bad.
 
         Args:
-            batch_id: Which.
-            message: What happened.
+          batch_id: Number of the batch.
+          message: Description of the failure.
         """
         batch = self._batches.get(batch_id)
         if batch is None:
@@ -218,13 +218,13 @@ class Dispatcher:
                 self._enqueue(entry)
 
     def lost(self, name: str, cause: Cause, reason: str = "", *, guilty: int | None = None) -> None:
-        """A worker is no more; what it had is handed out again, or ends.
+        """Record the loss of a worker; its jobs are handed out again, or end.
 
         Args:
-            name: The worker's.
-            cause: Why.
-            reason: One line more.
-            guilty: The job that ran over its limit, with `Cause.TIMEOUT`.
+          name: Name of the worker.
+          cause: Cause of the loss.
+          reason: Details on one line.
+          guilty: Job that ran over its limit, with `Cause.TIMEOUT`.
         """
         worker = self._workers.pop(name, None)
         if worker is None:
@@ -262,12 +262,12 @@ class Dispatcher:
             self._enqueue(entry)
 
     def excuse(self, name: str, left_s: float) -> None:
-        """A worker that was overdue is at a job that has `left_s` of its time left."""
+        """Record that an overdue worker has a job with `left_s` of its time left."""
         if name in self._workers:
             self._workers[name].excused_until = self._clock() + left_s
 
     def close(self) -> None:
-        """No worker is any more; what they were at was for nothing."""
+        """Record the end of all workers; the work that they had is wasted."""
         for worker in self._workers.values():
             if worker.batches and self._live(worker.batches[0]):
                 self.ledger.wasted(self._clock() - worker.head_since)
@@ -277,10 +277,10 @@ class Dispatcher:
         for waiting in (self._queue, self._outbox, self._results, self._untaken):
             waiting.clear()
 
-    # ------------------------------------------------------------------ what to do
+    # ------------------------------------------------------------------ actions
 
     def assign(self) -> list[Batch]:
-        """The batches to send now."""
+        """Return the batches to send now."""
         batches, self._outbox = self._outbox, []
         depth, size = self._depth(), self._batch_size()
         while self._queue and self._idle:
@@ -289,7 +289,7 @@ class Dispatcher:
             name, _ = self._roomy.popitem(last=False)
             held = self._workers[name].batches
             if len(held) >= depth or any(entry.alone for entry in self._live(held[0])):
-                continue  # It has room again when a batch is back.
+                continue  # It can take another when a batch is back.
             if not (jobs := self._take(size, idle=False)):
                 self._roomy[name] = None  # The oldest job must be alone: it waits for an idle one.
                 break
@@ -297,25 +297,25 @@ class Dispatcher:
         return batches
 
     def overdue(self) -> list[str]:
-        """Workers at work for longer than any job may take; the back end asks what they are at."""
+        """Return the workers that work longer than any job may take, to ask what they are doing."""
         now, found = self._clock(), []
         for worker in self._workers.values():
             if not worker.batches or now < worker.excused_until:
                 continue
             limit_s = self._policy.timeout_s or math.inf
             if not self._live(worker.batches[0]):
-                # On for nothing: its jobs ended elsewhere. It gets as long again, then goes.
+                # Its jobs ended elsewhere. It gets as long again, then it is replaced.
                 limit_s = min(limit_s, 2 * self._straggler_s())
             if now - worker.head_since > limit_s:
                 found.append(worker.name)
         return found
 
     def rebalance(self) -> list[Batch]:
-        """With nothing queued and workers idle: take back what waits, hand out stragglers twice.
+        """Use idle workers when nothing is queued: take back waiting batches, copy stragglers.
 
         Returns:
-            Batches that their workers should forget if they have not begun; `assign` says who gets
-            the work instead.
+          Batches that their workers should forget if they have not begun; `assign` says who gets
+          the work instead.
         """
         if self._queue or not self._idle:
             return []
@@ -346,7 +346,7 @@ class Dispatcher:
         return forgotten
 
     def pop_result(self) -> JobResult | None:
-        """The next result, None if there is none yet."""
+        """Return the next result, None if there is none yet."""
         if not self._results:
             return None
         result = self._results.popleft()
@@ -354,18 +354,18 @@ class Dispatcher:
         return result
 
     def running(self, name: str) -> Batch | None:
-        """What a worker is at."""
+        """Return the batches that a worker has."""
         worker = self._workers.get(name)
         return worker.batches[0] if worker is not None and worker.batches else None
 
-    # ------------------------------------------------------------------ within
+    # ------------------------------------------------------------------ internal
 
     def _enqueue(self, entry: _Entry) -> None:
         if not entry.batches:
             heapq.heappush(self._queue, (entry.sequence, entry.job.id))
 
     def _take(self, size: int, *, idle: bool) -> list[Job]:
-        """Jobs for one batch, oldest first; one that must be alone only for an idle worker."""
+        """Return a batch of jobs, oldest first; one that must be alone waits for an idle worker."""
         share = max(1, len(self._queue) // (2 * len(self._workers)))
         jobs: list[Job] = []
         while self._queue and len(jobs) < min(size, share):
@@ -393,7 +393,7 @@ class Dispatcher:
         return batch
 
     def _drop(self, batch: Batch) -> None:
-        """A live worker has a batch no more."""
+        """Take a batch away from a live worker."""
         for entry in self._live(batch):
             entry.batches.discard(batch.id)
         del self._batches[batch.id]
@@ -406,14 +406,14 @@ class Dispatcher:
         home[worker.name] = None
 
     def _end(self, entry: _Entry, result: JobResult) -> None:
-        """A job's first result is its result."""
+        """Record a job's result, unless it has one already."""
         del self._entries[result.id]
         self.ledger.ended(result, entry.name)
         self._results.append(result)
         self._untaken.add(result.id)
 
     def _live(self, batch: Batch) -> list[_Entry]:
-        """The jobs of a batch that still wait for its results."""
+        """Return the jobs of a batch that still wait for their results."""
         found = [self._entries.get(job.id) for job in batch.jobs]
         return [entry for entry in found if entry is not None and batch.id in entry.batches]
 
@@ -431,7 +431,7 @@ class Dispatcher:
         return 2 if mean_s is not None and mean_s * self._batch_size() < LONG_BATCH_S else 1
 
     def _straggler_s(self) -> float:
-        """From when on a job is one; infinity where too few are known or none may be."""
+        """Return the time after which a job is a straggler; infinity if none can be."""
         if self._policy.straggler_factor is None or self.ledger.usual_s is None:
             return math.inf
         return max(MIN_STRAGGLER_S, self._policy.straggler_factor * self.ledger.usual_s)

@@ -1,8 +1,7 @@
 """Waiting for a pool's results in an order that timing cannot change; ask/tell above that.
 
-`PoolJobs` is how results are waited for, everywhere: one by one as they are needed, or as they
-come. `OrderedDriver` is ask/tell on top of it: the same run whatever the timing and the number of
-workers.
+All engines wait for results by `PoolJobs`: one by one as they are needed, or as they come.
+`OrderedDriver` is ask/tell on top of it: the same run with any timing and number of workers.
 
 An engine proposes (`ask`) and learns (`tell`). With several workers, results come back in an order
 that depends on the machine, so an engine that learnt from them as they come could never repeat a
@@ -11,7 +10,7 @@ With a window of 3 the calls are, always,
 
     ask 0, ask 1, ask 2, tell 0, ask 3, tell 1, ask 4, tell 2, ...
 
-so proposal `i` knows of the results up to `i - window` and of no other, and a result that arrives
+so proposal `i` knows the results up to `i - window` and no other, and a result that arrives
 early waits for its turn. Workers stay busy while `window` is some multiple of their number: the
 window is part of an experiment's definition, the number of workers is not.
 """
@@ -23,17 +22,17 @@ from typing import Protocol, TypeAlias, final
 from veldt.tasks.common import stopping
 from veldt.tasks.pool import base
 
-WATCH_S = 0.5  # How long a wait for a result goes on before `watch` is called, and then again.
+WATCH_S = 0.5  # Seconds between calls of `watch` while a result is awaited.
 
 
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class NamedJob:
-    """Work for a worker: a proposal's, or an extra job's.
+    """Work for a worker: of a proposal, or an extra job.
 
     Attributes:
-        payload: What the worker is called with.
-        label: What it is, for people: logs and events name it.
+      payload: Argument of the worker.
+      label: Description for people, in logs and events.
     """
 
     payload: object
@@ -54,7 +53,7 @@ class Ready:
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stop:
-    """No proposal: nothing more is asked, and what is under way is told."""
+    """The end of proposals: no more are asked for, and the results of those in flight are told."""
 
 
 Proposal: TypeAlias = NamedJob | Ready | Stop
@@ -64,7 +63,7 @@ class AskFn(Protocol):
     """Proposes."""
 
     def __call__(self, index: int, /) -> Proposal:
-        """Return proposal `index`, knowing what has been told so far."""
+        """Return proposal `index`, knowing the results told so far."""
         ...
 
 
@@ -72,13 +71,13 @@ class TellFn(Protocol):
     """Learns."""
 
     def __call__(self, index: int, outcome: base.JobResult | Ready, /) -> None:
-        """Take in what became of proposal `index`: its job's result, or the `Ready` it was."""
+        """Learn the result of proposal `index`: that of its job, or the `Ready` it was."""
         ...
 
 
 @final
 class PoolJobs:
-    """Jobs given to one pool, and their results, waited for in whatever order they are needed.
+    """Jobs given to one pool, and their results, in whatever order they are needed.
 
     Jobs are numbered from 0 in the order in which they were submitted. A result that arrives before
     it is asked for is kept.
@@ -87,11 +86,11 @@ class PoolJobs:
     def __init__(
         self, pool: base.Pool, *, arrived: Callable[[base.JobResult], None] = lambda result: None
     ):
-        """Give jobs to `pool`, which no one else may use meanwhile.
+        """Submit jobs to `pool`, which no one else may use meanwhile.
 
         Args:
-            pool: Where jobs go.
-            arrived: Called with each result as it comes; what it raises comes through.
+          pool: Pool that runs the jobs.
+          arrived: Function that gets each result as it comes; an exception of it passes through.
         """
         self._pool = pool
         self._arrived = arrived
@@ -99,7 +98,7 @@ class PoolJobs:
         self._results: dict[int, base.JobResult] = {}  # By job, until they are taken.
 
     def submit(self, job: NamedJob) -> int:
-        """Hand out a job. Return its number."""
+        """Submit a job and return its number."""
         number = self._num_submitted
         self._num_submitted += 1
         self._pool.submit(base.Job(number, job.payload, job.label))
@@ -110,18 +109,18 @@ class PoolJobs:
         return job in self._results
 
     def take(self, job: int, watch: Callable[[], None] = lambda: None) -> base.JobResult:
-        """Wait for a job's result; it is forgotten here.
+        """Wait for a job's result and return it; it is then forgotten here.
 
         Args:
-            job: The job's number.
-            watch: Called now and then while the result is awaited.
+          job: Number of the job.
+          watch: Function that is called repeatedly while the result is awaited.
         """
         while job not in self._results:
             self.receive(watch)
         return self._results.pop(job)
 
     def receive(self, watch: Callable[[], None] = lambda: None) -> int:
-        """Wait for any job's result and keep it. Return the job's number."""
+        """Wait for any job's result, keep it, and return the job's number."""
         while True:
             try:
                 result = self._pool.next_result(WATCH_S)
@@ -140,12 +139,12 @@ class PoolJobs:
 
 @final
 class OrderedDriver:
-    """Drives one engine through one pool, in an order that timing cannot change.
+    """A driver of one engine through one pool, in an order that timing cannot change.
 
     Ctrl-C, or a signal like it (`stopping`), while a result is awaited raises `KeyboardInterrupt`
-    at once. During an `ask` or a `tell` it is held back until that call returns, so no proposal is
-    ever half told; a second request is not held back. Either way `num_asked` and `num_told` say how
-    far the engine got. The pool still belongs to the caller, who closes it.
+    at once. During an `ask` or a `tell` it is held back until that call returns, so no result is
+    ever half processed; a second request is not held back. Either way `num_asked` and `num_told`
+    say how far the engine got. The pool still belongs to the caller, who closes it.
     """
 
     def __init__(
@@ -159,11 +158,11 @@ class OrderedDriver:
         """Drive `pool`, which no one else may use meanwhile.
 
         Args:
-            pool: Where jobs go.
-            window: How many proposals may be asked and not yet told, at least 1.
-            start: The first proposal's number; a resumed run goes on counting.
-            watch: Called now and then while a result is awaited, so that someone can look at the
-                pool: show it, keep its record. It changes nothing of the run.
+          pool: Pool that runs the jobs.
+          window: Number of proposals that may be asked and not yet told, at least 1.
+          start: Number of the first proposal; a resumed run continues the numbers.
+          watch: Function that is called repeatedly while a result is awaited, to show the pool and
+            to keep a record of it. It changes nothing of the run.
         """
         if window < 1:
             raise ValueError(f"window is {window}; it must be at least 1")
@@ -173,8 +172,8 @@ class OrderedDriver:
         self._num_asked = start
         self._num_told = start
         self._jobs = PoolJobs(pool)
-        self._job_of: dict[int, int] = {}  # proposal -> its job, until it is told
-        self._ready: dict[int, Ready] = {}  # proposal -> what it was, until it is told
+        self._job_of: dict[int, int] = {}  # Proposal to its job, until it is told.
+        self._ready: dict[int, Ready] = {}  # Proposal to its result, until it is told.
 
     @property
     def num_asked(self) -> int:
@@ -187,15 +186,15 @@ class OrderedDriver:
         return self._num_told
 
     def run(self, ask: AskFn, tell: TellFn) -> None:
-        """Ask and tell until `ask` returns `Stop` and all that was asked has been told.
+        """Ask and tell until `ask` returns `Stop` and the results of all proposals are told.
 
         Args:
-            ask: Proposes; called with consecutive numbers.
-            tell: Learns; called with the same numbers in the same order. It may call `run_now`.
+          ask: Function that proposes; called with consecutive numbers.
+          tell: Function that learns; called with the same numbers in order. It may use `run_now`.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C; see the class for what then holds.
-            PoolError: The pool cannot go on.
+          KeyboardInterrupt: Ctrl-C; the class says what then holds.
+          PoolError: The pool cannot go on.
         """
         asking = True
         while asking or self._num_told < self._num_asked:
@@ -215,10 +214,10 @@ class OrderedDriver:
         arrive meanwhile are kept for their turn.
 
         Args:
-            jobs: What the workers are called with.
+          jobs: Jobs to run.
 
         Yields:
-            One result per job, in their order, each as soon as it and those before it are there.
+          One result per job, in their order, each as soon as it and those before it are there.
         """
         numbers: list[int] = []
         in_flight: set[int] = set()

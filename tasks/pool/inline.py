@@ -47,12 +47,12 @@ class InlinePool(Pool):
     def __init__(
         self, factory: WorkerFactory, num_workers: int = 1, *, timeout_s: float | None = None
     ):
-        """Start the workers; they are made by the first job.
+        """Start the workers; the first job makes them.
 
         Args:
-            factory: Called once per worker, in the worker's thread.
-            num_workers: At least 1.
-            timeout_s: A job's limit in seconds; None sets none.
+          factory: Function that makes a worker, called once per worker, in the worker's thread.
+          num_workers: Number of workers, at least 1.
+          timeout_s: Time limit of a job in seconds; None for none.
         """
         if num_workers < 1:
             raise ValueError(f"num_workers is {num_workers}; it must be at least 1")
@@ -85,7 +85,7 @@ class InlinePool(Pool):
 
     @property
     def capacity(self) -> int:
-        # One spare per thread: it starts on that while the driver digests its last result.
+        # One spare per thread: it starts on that while the driver processes its last result.
         return 2 * self._num_workers if self._threads else 1
 
     @property
@@ -129,7 +129,7 @@ class InlinePool(Pool):
 
     def abandon(self) -> None:
         self._drop()
-        # What can end by itself does so; a thread that compiles is left to it.
+        # Jobs that can end by themselves do so; a thread that compiles is left alone.
         deadline = time.monotonic() + ABANDON_S
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0.0))
@@ -177,7 +177,7 @@ class InlinePool(Pool):
             return item
 
     def _serve(self, name: str) -> None:
-        """A thread's life: make a worker, run jobs until told to stop."""
+        """Make a worker and run jobs until the pool closes: the life of one thread."""
         try:
             worker = self._factory()
             while (job := self._jobs.get()) is not None:

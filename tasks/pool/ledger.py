@@ -1,4 +1,4 @@
-"""What a pool's work cost: counts, worker-seconds, durations, events; for every back end alike.
+"""The cost of a pool's work: counts, worker-seconds, durations, events; for every back end.
 
 Seconds are split in four. *Busy* ones made a result that was used. *Wasted* ones did not: work lost
 with its worker, over the limit, or done twice. *Starting* ones made workers. What is left of a
@@ -13,14 +13,14 @@ from typing import Final, final
 
 from veldt.tasks.pool.base import EventKind, JobResult, JobStatus, PoolEvent, PoolStats, WorkerStats
 
-MAX_EVENTS: Final = 1000  # Of those not taken yet, the most recent are kept.
-NUM_DURATIONS: Final = 256  # How far back durations are remembered.
-MIN_DURATIONS: Final = 20  # How many it takes to say what is usual.
+MAX_EVENTS: Final = 1000  # Of the events not taken yet, the most recent are kept.
+NUM_DURATIONS: Final = 256  # Number of recent durations that are remembered.
+MIN_DURATIONS: Final = 20  # Number of durations needed to say what is usual.
 
 
 @dataclasses.dataclass(slots=True)
 class _Life:
-    """A live worker's."""
+    """The seconds of a live worker."""
 
     place: str
     since: float
@@ -30,7 +30,7 @@ class _Life:
 
 @final
 class Ledger:
-    """One pool's accounts. Not for several threads."""
+    """The accounts of one pool. Not for several threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         """Start with nothing; `clock` gives seconds from any start."""
@@ -43,25 +43,25 @@ class Ledger:
         self._events: collections.deque[PoolEvent] = collections.deque(maxlen=MAX_EVENTS)
 
     def ready(self, worker: str, place: str, starting_s: float = 0.0) -> None:
-        """A worker can work; making it took `starting_s`."""
+        """Record that a worker can work; making it took `starting_s`."""
         self._lives[worker] = _Life(place, self._clock())
         self._starting_s += starting_s
         self.note(EventKind.WORKER_READY, worker, message=f"{place}, after {starting_s:.1f} s")
 
     def gone(self, worker: str) -> None:
-        """A worker is no more."""
+        """Record the end of a worker."""
         life = self._lives.pop(worker)
         self._ended_s += self._clock() - life.since
 
     def lost(self, worker: str, spent_s: float, jobs: str, why: str) -> None:
-        """A worker is no more, and `spent_s` of work with it."""
+        """Record the loss of a worker, and of `spent_s` of work with it."""
         self.gone(worker)
         self._num["lost"] += 1
         self._wasted_s += spent_s
         self.note(EventKind.WORKER_LOST, worker, jobs, why)
 
     def ran(self, worker: str, wall_s: float) -> None:
-        """A worker ran a job to its end, whatever became of the result."""
+        """Record that a worker ran a job to its end, with any result."""
         life = self._lives[worker]
         life.num_jobs += 1
         life.busy_s += wall_s
@@ -69,7 +69,7 @@ class Ledger:
         self._mean_s = wall_s if self._mean_s is None else 0.9 * self._mean_s + 0.1 * wall_s
 
     def ended(self, result: JobResult, name: str) -> None:
-        """A job has its one result. `name`: the job's, for people."""
+        """Record the one result of a job. `name`: Name of the job, for people."""
         self._num["done"] += 1
         match result.status:
             case JobStatus.TIMEOUT:
@@ -81,20 +81,20 @@ class Ledger:
             case _:
                 self._busy_s += result.wall_s
                 return
-        if result.worker in self._lives:  # What was spent at a lost worker is counted already.
+        if result.worker in self._lives:  # The time of a lost worker is counted already.
             self._wasted_s += result.wall_s
 
     def wasted(self, wall_s: float) -> None:
-        """A result came that was not needed any more."""
+        """Record a result that was not needed any more."""
         self._wasted_s += wall_s
 
     def retried(self, worker: str, name: str, why: str) -> None:
-        """A job is handed out again, since its worker went away."""
+        """Record that a job is handed out again, since its worker was lost."""
         self._num["retries"] += 1
         self.note(EventKind.RETRY, worker, name, why)
 
     def reissued(self, worker: str, name: str, spent_s: float) -> None:
-        """A straggler is given to a second worker."""
+        """Record that a straggler is given to a second worker."""
         self._num["reissued"] += 1
         self.note(EventKind.REISSUE, worker, name, f"{spent_s:.1f} s at its first worker")
 
@@ -103,25 +103,25 @@ class Ledger:
         self._events.append(PoolEvent(time.time(), kind, worker, job, message))
 
     def take_events(self) -> list[PoolEvent]:
-        """The events since the last call, oldest first."""
+        """Return the events since the last call, oldest first."""
         events = list(self._events)
         self._events.clear()
         return events
 
     @property
     def mean_s(self) -> float | None:
-        """A job's recent mean duration; None before the first."""
+        """The recent mean duration of a job; None before the first."""
         return self._mean_s
 
     @property
     def usual_s(self) -> float | None:
-        """What 95% of recent jobs stay below; None while too few are known."""
+        """The duration that 95% of recent jobs stay below; None while too few are known."""
         if len(self._durations) < MIN_DURATIONS:
             return None
         return sorted(self._durations)[int(0.95 * len(self._durations))]
 
     def stats(self, backend: str, num_workers: int, num_queued: int, num_running: int) -> PoolStats:
-        """The accounts so far."""
+        """Return the figures so far."""
         now = self._clock()
         workers = tuple(
             WorkerStats(name, life.place, life.num_jobs, life.busy_s, now - life.since)

@@ -8,11 +8,11 @@ def make_pool(config: config_lib.PoolConfig, factory: base.WorkerFactory) -> bas
     """Make the pool that a config names; use it as a context manager.
 
     Args:
-        config: Back end, number of workers, limits.
-        factory: Makes one worker, where that worker lives.
+      config: Back end, number of workers, limits.
+      factory: Function that makes one worker, called where that worker lives.
 
     Raises:
-        PoolError: The cluster cannot be reached, or has no room for a single worker.
+      PoolError: The cluster cannot be reached, or cannot run a single worker.
     """
     if config_lib.choose_backend(config) == "ray":
         from veldt.tasks.pool import ray_pool

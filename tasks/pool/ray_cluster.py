@@ -1,9 +1,9 @@
-"""A Ray cluster as the pool sees it: connect or start one, what it has, what is alive.
+"""A Ray cluster as the pool uses it: connect or start one, resources, live nodes.
 
 A cluster started here lives on this machine only and ends with this process. It listens on loopback
 alone, with a random token that only processes of this run know: whoever can reach a Ray cluster and
 has its token can run any code on it, so nothing is left open by default. A cluster that is there
-already is used as it is; its security is its owner's (README, "Cluster").
+already is used as it is; its owner is responsible for its security (docs/how-to/security.md).
 """
 
 import contextlib
@@ -26,9 +26,9 @@ from veldt.tasks.pool.config import PoolConfig, RayConfig, num_usable_cores
 
 HEAD_CHECK_S: Final = 2.0
 CONNECT_S: Final = 10.0
-ANSWER_S: Final = 3.0  # For the first bytes of whatever listens at an address.
+ANSWER_S: Final = 3.0  # Time limit for the first bytes from an address.
 _HTTP2_GREETING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
-_HTTP2_HEADER: Final = 9  # bytes of a frame's; the fourth says its kind
+_HTTP2_HEADER: Final = 9  # Bytes of a frame's header; the fourth gives its kind.
 _HTTP2_SETTINGS: Final = 4
 # Ray itself ends a process whose head has been away for a minute; a run stops before, cleanly.
 HEAD_TIMEOUT_S: Final = 30.0
@@ -44,10 +44,10 @@ class Cluster:
         """Wrap the connection that Ray keeps for this process.
 
         Args:
-            config: The pool's.
-            session_dir: Where Ray keeps what belongs to the cluster's present life, if known.
-            owned: Whether `close` ends the connection.
-            local: Whether the cluster was started for this pool.
+          config: Config of the pool.
+          session_dir: Folder of the cluster's files since it was started, if known.
+          owned: Whether `close` ends the connection.
+          local: Whether the cluster was started for this pool.
         """
         import ray
 
@@ -58,7 +58,7 @@ class Cluster:
         address = ray.get_runtime_context().gcs_address
         host, _, port = address.rpartition(":")
         self._head = (host.strip("[]"), int(port))
-        # Through `ray://` the head's own address means nothing here; Ray's client watches itself.
+        # Through `ray://` the head's own address means nothing here; Ray's client checks itself.
         self._watched = not ray.util.client.ray.is_connected()
         self._checked = time.monotonic()
         self._away_since: float | None = None
@@ -69,7 +69,7 @@ class Cluster:
         return f"{self._head[0]}:{self._head[1]}"
 
     def shape(self) -> dict[str, float]:
-        """What one worker is given, by Ray's names for resources."""
+        """Return the resources of one worker, by Ray's names."""
         settings = self._config.ray
         gpus = settings.num_gpus
         if gpus is None:
@@ -79,7 +79,7 @@ class Cluster:
         return {name: amount for name, amount in shape.items() if amount}
 
     def env_vars(self) -> dict[str, str]:
-        """Environment variables of the workers, beside those of the config."""
+        """Return the environment variables of the workers, besides those of the config."""
         variables = {}
         gpus = self.shape().get("GPU", 0)
         if 0 < gpus < 1:
@@ -91,8 +91,8 @@ class Cluster:
             if name not in {*os.environ, *self._config.ray.env_vars}
         }
 
-    def room(self) -> int:
-        """How many workers the nodes that are alive have room for, were they idle."""
+    def max_workers(self) -> int:
+        """Return the number of workers that fit on the nodes that are alive, if all were idle."""
         shape = self.shape()
         total = 0
         for node in _nodes():
@@ -106,13 +106,13 @@ class Cluster:
         return any(row["NodeID"] == node for row in _nodes())
 
     def check_head(self) -> str:
-        """Look from time to time whether the head answers.
+        """Check from time to time whether the head answers.
 
         Returns:
-            Empty, or one line of news: that it is away, that it is back.
+          Empty, or one line of news: that it is away, that it is back.
 
         Raises:
-            PoolError: It has been away for too long.
+          PoolError: It has been away for too long.
         """
         now = time.monotonic()
         if not self._watched or now - self._checked < HEAD_CHECK_S:
@@ -127,14 +127,15 @@ class Cluster:
             return f"the Ray head at {self.address} does not answer"
         if now - self._away_since > HEAD_TIMEOUT_S:
             raise PoolError(
-                f"the Ray head at {self.address} has not answered for {HEAD_TIMEOUT_S:.0f} s. What "
-                "was told is stored: when the cluster is back, or elsewhere, go on with --resume"
+                f"the Ray head at {self.address} has not answered for {HEAD_TIMEOUT_S:.0f} s. All "
+                "reported results are stored: continue with --resume when the cluster is back, or "
+                "elsewhere"
             )
         return ""
 
     @property
     def head_is_away(self) -> bool:
-        """Whether the head did not answer at the last look; then Ray's calls may block."""
+        """Whether the head did not answer at the last check; then Ray's calls may block."""
         return self._away_since is not None
 
     def close(self) -> None:
@@ -158,12 +159,12 @@ def connect(config: PoolConfig) -> Cluster:
     A connection that this process has already is used, and left open.
 
     Raises:
-        PoolError: The cluster cannot be reached or started.
+      PoolError: The cluster cannot be reached or started.
     """
     settings = config.ray
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     if "ray" not in sys.modules:
-        # What raylets say of dead workers would run through the live view; the pool has it as
+        # Messages of raylets about dead workers would break the live view; the pool has them as
         # events.
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
         if address == "local":
@@ -191,14 +192,14 @@ def _connect(config: PoolConfig, address: str) -> Cluster:
     elif address == "auto":
         _check_whose()
     try:
-        # Ray has a copy of what is in the folder when `init` returns.
+        # Ray has a copy of the folder's files when `init` returns.
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             # JAX warns of any fork; Ray's are followed at once by another program's start.
             warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
             context = ray.init(
                 address,
                 runtime_env=_runtime_env(settings, Path(folder)),
-                log_to_driver=False,  # It would run through the live view; events say what matters.
+                log_to_driver=False,  # It would break the live view; events say what matters.
                 logging_level=logging.ERROR,
                 **options,
             )
@@ -214,7 +215,7 @@ def _connect(config: PoolConfig, address: str) -> Cluster:
 
 
 def _private_folder() -> Path:
-    """Where a Ray started here keeps sockets, logs and what it unpacks: out of others' reach."""
+    """Return the folder for sockets, logs and unpacked files of a Ray started here; private."""
     try:
         return private_folder.temporary()
     except (errors.TaskError, OSError) as error:
@@ -222,7 +223,7 @@ def _private_folder() -> Path:
 
 
 def _check_whose() -> None:
-    """Refuse the cluster of another user, whom "auto" would have run code here.
+    """Raise an error if "auto" would take the cluster of another user, who could run code here.
 
     Ray notes the cluster of a machine in a folder that every user can write to.
     """
@@ -236,7 +237,7 @@ def _check_whose() -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray tries for minutes, then ends the whole process; so a look first, for seconds.
+    """Raise an error if no Ray answers for seconds: Ray tries for minutes, then ends the process.
 
     Ray speaks HTTP/2, where a server begins with a frame of settings whoever asks.
     """
@@ -249,7 +250,7 @@ def _check_reachable(address: str) -> None:
         raise PoolError(f"cannot connect to the Ray cluster at {address}: {error}") from error
     with connection:
         if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-            return  # What listens would answer a greeting of TLS alone.
+            return  # A server of TLS would not answer a plain greeting.
         answer = _greet(connection)
     if len(answer) < _HTTP2_HEADER or answer[3] != _HTTP2_SETTINGS:
         said = f"it answers {answer!r}" if answer else "it does not answer as Ray does"
@@ -261,7 +262,7 @@ def _check_reachable(address: str) -> None:
 
 
 def _greet(connection: socket.socket) -> bytes:
-    """Return the first bytes that a server says to a greeting of HTTP/2."""
+    """Return the first bytes that a server sends after a greeting of HTTP/2."""
     answer = b""
     deadline = time.monotonic() + ANSWER_S
     with contextlib.suppress(OSError):
@@ -293,7 +294,7 @@ def _keep_to_loopback() -> None:
 
 
 def _runtime_env(settings: RayConfig, folder: Path) -> dict[str, Any]:
-    """What Ray sets up on the nodes before it starts a worker; `folder` is for an unpacked wheel.
+    """Return what Ray sets up on the nodes before a worker; `folder` is for an unpacked wheel.
 
     Given the wheel itself, Ray would run `pip install` on each node, dependencies and another Ray
     included, and take a wheel of the same file name for the same wheel. A folder it copies as it

@@ -1,7 +1,7 @@
-"""What runs in a Ray worker process: one veldt worker, kept warm, that can be asked how it is.
+"""The code of a Ray worker process: one veldt worker, kept warm, that answers questions.
 
 An actor has threads beside the one that runs batches. One (`control`) answers questions meanwhile,
-so the driver can tell a slow job from a worker that is stuck as a whole, and name the slow job.
+so the driver can distinguish a slow job from a stuck worker, and name the slow job.
 One (`watch`) waits with the reason, should this process have to end itself.
 
 The one module that imports Ray at once: `ray_pool` imports it when a cluster is connected.
@@ -33,13 +33,13 @@ from veldt.tasks.pool.base import (
 
 LOGGER: Final = logging.getLogger("veldt.pool")
 MEMORY_CHECK_S: Final = 0.1
-_END_PROCESS: Final = os._exit  # While a stranger's code runs it is another (`imports.no_exit`).
+_END_PROCESS: Final = os._exit  # It is replaced while a user's code runs (`imports.no_exit`).
 MAX_FORGOTTEN: Final = 256
 LAST_WORDS_S: Final = 0.3  # For the reason to reach the driver, which ends this process at once.
 
 
 class Place(NamedTuple):
-    """Where a worker lives."""
+    """The host and process of a worker."""
 
     node: str
     host: str
@@ -50,7 +50,7 @@ class Place(NamedTuple):
 
 
 class Doing(NamedTuple):
-    """What a worker is at: a job and since how many seconds, or none."""
+    """The job that a worker is running and for how many seconds, or none."""
 
     job: int | None
     spent_s: float
@@ -58,18 +58,18 @@ class Doing(NamedTuple):
 
 @final
 class Host:
-    """The actor's class; `ray_pool` wraps it."""
+    """The class of the actor; `ray_pool` wraps it."""
 
     def __init__(
         self, name: str, timeout_s: float | None, memory_limit_gib: float | None, session: str
     ):
-        """Wait for `start`.
+        """Set up without a worker; `start` makes it.
 
         Args:
-            name: The pool's name for this worker.
-            timeout_s: A job's limit; the driver enforces it, this side reports it.
-            memory_limit_gib: This process ends itself when it grows past it; None: no limit.
-            session: The name of the cluster's present life; empty if it is not known.
+          name: Name of this worker in the pool.
+          timeout_s: Time limit of a job; the driver enforces it, this side reports it.
+          memory_limit_gib: Memory above which this process ends itself; None for no limit.
+          session: Name of the cluster's session; empty if it is not known.
         """
         self._session = session
         self._name = name
@@ -88,14 +88,14 @@ class Host:
         return self._name  # Ray puts this before every line that the process prints.
 
     def where(self) -> Place:
-        """Say where this process is."""
+        """Return the host and id of this process."""
         return Place(ray.get_runtime_context().get_node_id(), socket.gethostname(), os.getpid())
 
     def start(self, factory: WorkerFactory) -> float:
-        """Make the worker and warm it up. Returns the seconds that took."""
+        """Make the worker and warm it up; return the seconds that it took."""
         began = time.perf_counter()
         if self._session:
-            # A worker that replaces another need not compile again what one of its node has.
+            # A new worker need not compile again what an earlier one of its node has compiled.
             try:
                 compiling.keep_compiled_for(self._session)
             except errors.TaskError as error:
@@ -106,7 +106,7 @@ class Host:
         return time.perf_counter() - began
 
     def run(self, batch_id: int, jobs: Sequence[Job]) -> list[JobResult]:
-        """Run jobs in order; none of them if the batch was forgotten meanwhile."""
+        """Run jobs in order; none if the batch was forgotten meanwhile."""
         if self._forgotten.pop(batch_id, self) is None or self._worker is None:
             return []
         results = []
@@ -115,26 +115,26 @@ class Host:
             result = run_job(self._worker, job, timeout_s=self._timeout_s, name=self._name)
             self._job = None
             if result.status is not JobStatus.OK:
-                LOGGER.warning("%s: %s: %s: %s", self._name, job.label, *_told(result))
+                LOGGER.warning("%s: %s: %s: %s", self._name, job.label, *_failure(result))
             results.append(result)
         return results
 
     @ray.method(concurrency_group="control")
     def doing(self) -> Doing:
-        """Say what it is at; answered beside `run`."""
+        """Return the present job; answered beside `run`."""
         job, since = self._job, self._since
         return Doing(None, 0.0) if job is None else Doing(job.id, time.monotonic() - since)
 
     @ray.method(concurrency_group="control")
     def forget(self, batch_id: int) -> None:
-        """Do not begin a batch that is waiting here; answered beside `run`."""
+        """Cancel a batch that is waiting here; answered beside `run`."""
         self._forgotten[batch_id] = None
         while len(self._forgotten) > MAX_FORGOTTEN:  # Those that had begun already.
             del self._forgotten[next(iter(self._forgotten))]
 
     @ray.method(concurrency_group="watch")
     def last_words(self) -> str:
-        """Wait until this process has to end itself, then say why; answered beside `run`."""
+        """Return the reason when this process has to end itself; answered beside `run`."""
         self._ending.wait()
         return self._last_words
 
@@ -151,7 +151,7 @@ class Host:
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds; where the system does not tell, the most it ever held."""
+    """Return the memory that this process holds; if the system does not say, the most it held."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
@@ -160,5 +160,5 @@ def resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def _told(result: JobResult) -> tuple[str, str]:
+def _failure(result: JobResult) -> tuple[str, str]:
     return result.status.value, result.message.split("\n", 1)[0]

@@ -28,7 +28,7 @@ _COUNTERS: Final = {
 
 @final
 class Metrics:
-    """Sends a pool's figures to Ray; needs a connection."""
+    """A sender of a pool's figures to Ray; needs a connection."""
 
     def __init__(self) -> None:
         from ray.util import metrics
@@ -50,7 +50,7 @@ class Metrics:
         self._workers: set[str] = set()
 
     def update(self, stats: PoolStats) -> None:
-        """Send what changed."""
+        """Send the figures that changed."""
         for name, gauge in self._gauges.items():
             gauge.set(getattr(stats, name))
         for name, counter in self._counters.items():

@@ -1,9 +1,9 @@
 """The pool's back end on Ray: workers as actors, on this machine or on a cluster.
 
-Ray starts processes, carries payloads and says who died. What follows from that is decided by
-`dispatch.Dispatcher`: Ray's own retries are off, since they know neither time limits nor whose
-fault a death was. Each worker is an actor in a process of its own that keeps its compiled loops; it
-is never restarted but replaced by another, under a new name.
+Ray starts processes, carries payloads and reports deaths. `dispatch.Dispatcher` decides what
+follows: Ray's own retries are off, since they know neither time limits nor the causes of deaths.
+Each worker is an actor in a process of its own that keeps its compiled loops; it is never restarted
+but replaced by another, under a new name.
 
 Completed calls arrive by callback in a queue, so the cost of a result does not grow with the number
 of workers.
@@ -34,9 +34,9 @@ from veldt.tasks.pool.config import PoolConfig
 if TYPE_CHECKING:
     from veldt.tasks.pool import ray_host
 
-# How long a worker may take to say what it is at before it counts as stuck.
+# Time for a worker to say what it is doing; after that it counts as stuck.
 PROBE_S: Final = 5.0
-# How long a worker may take to be made and warmed up, from when its process runs.
+# Time for a worker to be made and warmed up, from the start of its process.
 START_S: Final = 900.0
 TEND_S: Final = 0.1
 METRICS_S: Final = 2.0
@@ -68,11 +68,11 @@ class RayPool(Pool):
         """Connect, and ask for the workers; the first jobs wait for them.
 
         Args:
-            factory: Called once in each worker's process. Picklable.
-            config: The pool's; `config.ray` says which cluster and what each worker is given.
+          factory: Function that makes a worker, called once in each worker's process. Picklable.
+          config: Config of the pool; `config.ray` gives the cluster and each worker's resources.
 
         Raises:
-            PoolError: The cluster cannot be reached, or can never run a single worker.
+          PoolError: The cluster cannot be reached, or can never run a single worker.
         """
         self._config = config
         self._cluster = ray_cluster.connect(config)
@@ -80,10 +80,10 @@ class RayPool(Pool):
             import ray
 
             self._shape = self._cluster.shape()
-            room = self._cluster.room()
-            if room < 1 and (self._cluster.local or config.num_workers is None):
+            fitting = self._cluster.max_workers()
+            if fitting < 1 and (self._cluster.local or config.num_workers is None):
                 raise PoolError(_no_room(self._shape))
-            self._num_workers = config.num_workers or room
+            self._num_workers = config.num_workers or fitting
             self._factory = ray.put(factory)
             self._actor_class = _actor_class(self._shape, self._cluster.env_vars())
         except BaseException:
@@ -94,7 +94,7 @@ class RayPool(Pool):
         )
         self._metrics = ray_metrics.Metrics()
         self._slots: dict[str, _Slot] = {}
-        # What happened elsewhere, as something to do here.
+        # Functions to call here for events elsewhere.
         self._news: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._num_started = 0
         self._failed_starts = 0
@@ -151,10 +151,10 @@ class RayPool(Pool):
         self._metrics.update(self.stats())
         self._cluster.close()
 
-    # ------------------------------------------------------------------ hearing
+    # ------------------------------------------------------------------ events
 
     def _hear(self, wait_s: float) -> None:
-        """Take in what happened, waiting a little for something; then act on it."""
+        """Process the events so far, after a short wait for one; then act on them."""
         try:
             self._news.get(timeout=wait_s)() if wait_s > 0 else self._news.get_nowait()()
             while True:
@@ -167,7 +167,7 @@ class RayPool(Pool):
         self._send()
 
     def _call(self, ref: Any, then: Callable[..., None], *args: object) -> None:
-        """Have `then(*args, value, error)` run by `_hear` once a call is done."""
+        """Make `_hear` run `then(*args, value, error)` once a call is done."""
 
         def done(future: Any) -> None:
             error = future.exception()
@@ -207,7 +207,7 @@ class RayPool(Pool):
             self._count_failed_start(reason)
 
     def _count_failed_start(self, reason: str) -> None:
-        """Take in that a worker came to nothing; give up where none comes to anything."""
+        """Record that a worker could not start; raise an error where none can."""
         self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS and not self._dispatcher.num_workers:
             raise PoolError(f"no worker can be made: {reason}{self._limit_remark(reason)}")
@@ -216,7 +216,7 @@ class RayPool(Pool):
         self._start_after = time.monotonic() + wait_s
 
     def _limit_remark(self, reason: str) -> str:
-        """Name the memory limit where a worker may have died of it without a word."""
+        """Return a hint at the memory limit, if a worker may have died of it without a message."""
         limit = self._config.ray.memory_limit_gib
         name = "pool.ray.memory_limit_gib"
         if limit is None or name in reason:
@@ -237,13 +237,13 @@ class RayPool(Pool):
             error, ray.exceptions.RayTaskError
         ):
             self._lose(name, *self._cause(self._slots.get(name), error))
-        else:  # What went there or came back cannot be pickled.
+        else:  # The payload or the result cannot be pickled.
             self._dispatcher.failed(batch_id, _one_line(error))
 
     def _answered(self, name: str, doing: "ray_host.Doing | None", error: Exception | None) -> None:
-        """A worker that was overdue said what it is at."""
+        """Record the answer of an overdue worker: the job that it is running."""
         slot = self._slots.get(name)
-        if slot is None or doing is None:  # If it died, its batch says so.
+        if slot is None or doing is None:  # If it died, the result of its batch shows it.
             return
         slot.probed = None
         batch, limit_s = self._dispatcher.running(name), self._config.timeout_s
@@ -258,7 +258,7 @@ class RayPool(Pool):
             self._dispatcher.excuse(name, PROBE_S)
 
     def _spoke(self, name: str, words: str | None, error: Exception | None) -> None:
-        """A worker is about to end, or has ended: seen at once, also where it had no work."""
+        """Record the end of a worker, at once, also where it had no work."""
         slot = self._slots.get(name)
         if slot is None:
             return
@@ -266,10 +266,10 @@ class RayPool(Pool):
             self._start_failed(name, MemoryError(words))
         elif words is not None:
             self._lose(name, dispatch.Cause.DIED, words)
-        elif slot.ready:  # Else its start says so.
+        elif slot.ready:  # Else the result of its start shows it.
             self._lose(name, *self._cause(slot, error))
 
-    # ------------------------------------------------------------------ acting
+    # ------------------------------------------------------------------ actions
 
     def _send(self) -> None:
         for batch in self._dispatcher.assign():
@@ -282,7 +282,7 @@ class RayPool(Pool):
                 self._call(ref, self._ran, batch.worker, batch.id)
 
     def _tend(self) -> None:
-        """Look at what needs it from time to time: limits, stragglers, the cluster, new workers."""
+        """Do what is needed from time to time: limits, stragglers, the cluster, new workers."""
         if news := self._cluster.check_head():
             self._note(EventKind.POOL, "", news)
         if self._cluster.head_is_away:
@@ -307,13 +307,13 @@ class RayPool(Pool):
             self._metrics.update(self.stats())
 
     def _grow(self, now: float) -> None:
-        """Follow the cluster's size, where that is what says how many workers there are."""
+        """Adjust the number of workers to the size of the cluster, where that decides it."""
         if now - self._grown < GROW_S:
             return
         self._grown = now
         if self._config.num_workers is None:
             placed = {name for name, slot in self._slots.items() if slot.place is not None}
-            self._num_workers = max(self._cluster.room(), len(placed), 1)
+            self._num_workers = max(self._cluster.max_workers(), len(placed), 1)
             for name in sorted(self._slots.keys() - placed)[self._num_workers - len(placed) :]:
                 self._end(name)
         if any(slot.place is not None for slot in self._slots.values()):
@@ -357,13 +357,13 @@ class RayPool(Pool):
             ray.kill(slot.actor)
 
     def _cause(self, slot: _Slot | None, error: Exception | None) -> tuple[dispatch.Cause, str]:
-        """Whose fault a death was, as far as Ray and the list of nodes say."""
+        """Return the cause of a death, as far as Ray and the list of nodes show it."""
         import ray
 
         reason = _one_line(error)
-        if isinstance(error, MemoryError):  # Its last words.
+        if isinstance(error, MemoryError):  # The reason that it gave.
             return dispatch.Cause.DIED, str(error)
-        if isinstance(error, ray.exceptions.RayTaskError | TimeoutError):  # What it ran raised.
+        if isinstance(error, ray.exceptions.RayTaskError | TimeoutError):  # The job's exception.
             return dispatch.Cause.DIED, reason
         if not isinstance(error, ray.exceptions.ActorDiedError):  # Out of reach, results lost.
             return dispatch.Cause.PLACE, reason
@@ -402,7 +402,7 @@ def _actor_class(shape: dict[str, float], env_vars: dict[str, str]) -> Any:
 
 
 def _round_trip_s(actor: Any) -> float:
-    """What a call costs, by calls that do nothing; the least, since others are starting."""
+    """Return the cost of a call, by calls that do nothing; the least, since others are starting."""
     import ray
 
     times = []
@@ -426,8 +426,8 @@ def _no_room(shape: dict[str, float]) -> str:
 
 
 def _one_line(error: BaseException | None) -> str:
-    """What happened, without the ids and addresses that Ray adds."""
-    error = getattr(error, "cause", error)  # What was raised there, without the way it came.
+    """Return an error on one line, without the ids and addresses that Ray adds."""
+    error = getattr(error, "cause", error)  # The original exception.
     text = str(error).strip()
     if (said := re.search(r"Worker exit detail: (.*?)( Some common|$)", text)) is not None:
         return said[1][:MAX_REASON_CHARS]

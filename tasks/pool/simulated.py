@@ -32,21 +32,21 @@ from veldt.tasks.pool.base import (
     run_job,
 )
 
-TEND_S: Final = 0.1  # As in `ray_pool`: how often limits and stragglers are looked at.
+TEND_S: Final = 0.1  # As in `ray_pool`: time between checks of limits and stragglers.
 
 
 @final
 class End(enum.Enum):
-    """How a job ends on a worker."""
+    """The ways in which a job ends on a worker."""
 
     RETURNS = "returns"
     DIES = "dies"  # With its worker.
-    HANGS = "hangs"  # It alone: its worker says that it is still at it.
+    HANGS = "hangs"  # The job alone: its worker answers that it is still running.
     STUCK = "stuck"  # With its worker, which does not answer any more.
 
 
 Fate = Callable[[Job, np.random.Generator], tuple[float, End]]
-"""Draws how long a job takes at one worker, in seconds, and how it ends."""
+"""Function that draws a job's seconds at one worker, and how it ends."""
 
 
 @final
@@ -55,10 +55,10 @@ class Cluster:
     """The simulated machines.
 
     Attributes:
-        num_workers: How many there are.
-        start_s: How long a worker takes until it is ready.
-        life_s: How long its machine lives, on average (exponential); infinity for ever.
-        overhead_s: How long a batch is under way to its worker and back.
+      num_workers: Number of workers.
+      start_s: Seconds until a worker is ready.
+      life_s: Mean lifetime of a machine in seconds (exponential); infinity for ever.
+      overhead_s: Seconds that a batch is under way to its worker and back.
     """
 
     num_workers: int
@@ -84,12 +84,12 @@ class SimulatedPool(Pool):
         """Start the simulated clock at 0.
 
         Args:
-            worker: Computes values; the time that it takes does not count.
-            cluster: The machines.
-            fate: Draws durations and ends.
-            policy: The dispatcher's; None takes its defaults.
-            seed: Of the draws.
-            driver_time: Whether the driver's real time passes on the simulated clock.
+          worker: Worker that computes values; its real time does not count.
+          cluster: Machines.
+          fate: Function that draws durations and ends.
+          policy: Rules of the dispatcher; None for the defaults.
+          seed: Seed of the draws.
+          driver_time: Whether the driver's real time passes on the simulated clock.
         """
         self.now = 0.0
         """Simulated seconds."""
@@ -102,11 +102,11 @@ class SimulatedPool(Pool):
         self._left = time.perf_counter()
         self._dispatcher = dispatch.Dispatcher(self._policy, lambda: self.now)
         self._dispatcher.overhead_s = cluster.overhead_s
-        # What will happen: (when, a number that breaks ties, what), the time passed to it.
+        # Future events: (time, a number that breaks ties, function), which gets the time.
         self._agenda: list[tuple[float, int, Callable[[float], None]]] = []
         self._num_planned = 0
         self._num_workers = 0
-        self._free_at: dict[str, float] = {}  # Of live workers: when all they were given is done.
+        self._free_at: dict[str, float] = {}  # By live worker: the time when all its jobs are done.
         self._stuck: dict[str, tuple[End, Job, float]] = {}
         self._forgotten: set[int] = set()
         self._closed = False
@@ -139,7 +139,7 @@ class SimulatedPool(Pool):
             raise PoolError("no job is in flight, so no result will come")
         self._enter()
         deadline = math.inf if timeout_s is None else self.now + timeout_s
-        while self._agenda[0][0] <= self.now:  # What happened while the driver was busy.
+        while self._agenda[0][0] <= self.now:  # Events while the driver was busy.
             self._step()
         while (result := self._dispatcher.pop_result()) is None:
             if self._agenda[0][0] > deadline:
@@ -163,7 +163,7 @@ class SimulatedPool(Pool):
     # ------------------------------------------------------------------ the simulated world
 
     def _enter(self) -> None:
-        """The driver is back; what it did meanwhile took time."""
+        """Add the real time of the driver since it left the pool to the simulated clock."""
         if self._driver_time:
             self.now += time.perf_counter() - self._left
 

@@ -16,9 +16,9 @@ class Block(nn.Module):
     GPT-2's form, but with a hidden layer of twice the width, not four times.
 
     Attributes:
-      num_heads: Attention heads; divides W.
+      num_heads: Number of attention heads; divides W.
       causal: Whether a position sees only itself and those before it.
-      activation: Of the hidden layer.
+      activation: Activation of the hidden layer.
     """
 
     num_heads: int

@@ -44,11 +44,11 @@ class ControlTask(base.Task):
     """Train a policy on episodes of one environment.
 
     Attributes:
-      environment: What the policy acts in.
-      policy: A module that maps observations [B, O] to logits or controls [B, A].
-      objective: The loss and its gradient.
-      batch_size: Episodes of a training batch.
-      reference_loss: The loss of a policy that knows nothing, float32, shape [].
+      environment: Environment that the policy acts in.
+      policy: Module that maps observations [B, O] to logits or controls [B, A].
+      objective: Loss and gradient.
+      batch_size: Number of episodes of a training batch.
+      reference_loss: Loss of a policy that knows nothing, float32, shape [].
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ControlTask(base.Task):
         return self.environment.start(key, self.batch_size)
 
     def sample(self, key: types.Key) -> types.Selection:
-        """Draw the start states themselves: small enough to draw for all steps at once."""
+        """Draw the start states themselves, which are few enough to draw for all steps at once."""
         return self.train_batch(key)
 
     def gather(self, selection: types.Selection) -> types.Batch:
@@ -167,7 +167,7 @@ def pendulum_pathwise() -> ControlTask:
         image_models.Mlp((32, 1), nn.tanh),
         pathwise,
         batch_size=16,
-        reference_loss=0.481,  # on average over a million starts
+        reference_loss=0.481,  # The average over a million starts.
     )
 
 
@@ -192,9 +192,9 @@ def _play(
     key: types.Key,
     start: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Draw actions from a policy: returns states [T, B, S], rewards [T, B], actions int [T, B]."""
+    """Draw actions from a policy; return states [T, B, S], rewards [T, B], actions int [T, B]."""
     shape = (environment.num_steps, start.shape[0], environment.num_actions)
-    noise = jax.random.gumbel(key, shape)  # the largest of logits + noise is a draw
+    noise = jax.random.gumbel(key, shape)  # The largest of logits + noise is a draw.
 
     def step(
         state: jax.Array, noise: jax.Array

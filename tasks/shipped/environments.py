@@ -16,7 +16,7 @@ from veldt.tasks.common import types
 
 # Shapes: B states at once, S numbers in a state, O numbers in an observation.
 
-_LARGEST_POSITION = 2.4  # metres: where an episode of the cart is over
+_LARGEST_POSITION = 2.4  # Metres; an episode of the cart ends there.
 _LARGEST_ANGLE = 12 * math.pi / 180
 
 
@@ -25,7 +25,7 @@ class Environment(abc.ABC):
 
     Attributes:
       num_steps: Length of an episode.
-      num_actions: Discrete actions, or continuous controls, that a policy has to name.
+      num_actions: Number of discrete actions, or of continuous controls, that a policy names.
     """
 
     num_steps: int
@@ -37,11 +37,11 @@ class Environment(abc.ABC):
 
     @abc.abstractmethod
     def observe(self, state: jax.Array) -> jax.Array:
-        """Return what a policy sees of states [B, S], float [B, O]."""
+        """Return the observations of a policy in states [B, S], float [B, O]."""
 
     @abc.abstractmethod
     def is_over(self, state: jax.Array) -> jax.Array:
-        """Return whether nothing that is done in states [B, S] matters any more, bool [B]."""
+        """Return whether an episode has ended in states [B, S], bool [B]."""
 
     @abc.abstractmethod
     def step(self, state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -121,7 +121,7 @@ class Pendulum(Environment):
         return jnp.stack([jnp.cos(angle), jnp.sin(angle), spin / 8.0], axis=-1)
 
     def is_over(self, state: jax.Array) -> jax.Array:
-        """Return that it never is, bool [B]."""
+        """Return False for every state, bool [B]: an episode never ends early."""
         return jnp.zeros(state.shape[:-1], bool)
 
     def step(self, state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -20,8 +20,8 @@ class EsGradientTask(wrapper.TaskWrapper):
     gradient of the loss smoothed by Gaussian noise of that scale; the loss itself is not smoothed.
 
     Attributes:
-      task: The task as it was.
-      num_pairs: P.
+      task: Wrapped task.
+      num_pairs: Number of pairs P.
       scale: Standard deviation of the perturbations.
     """
 

@@ -1,7 +1,7 @@
-"""A loss whose gradient is that of something else: for gradients that are estimated.
+"""A loss with the gradient of another function: for gradients that are estimated.
 
 Training takes `jax.grad` of a task's loss. Where a gradient comes from samples (evolution
-strategies, policy gradients), the loss is a number to look at, and a second function, the
+strategies, policy gradients), the loss is a number for people, and a second function, the
 surrogate, has the estimate as its gradient.
 """
 

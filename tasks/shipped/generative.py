@@ -25,12 +25,12 @@ PIXEL_SCALE = 0.2
 
 
 class VaeOutputs(NamedTuple):
-    """What the negative evidence bound is made of.
+    """The parts of the negative evidence bound.
 
     Attributes:
       reconstruction: Mean of the pixels given a drawn latent code, [B, N].
-      mean: Of the latent code given the pixels, [B, Z].
-      log_variance: Of the latent code given the pixels, [B, Z].
+      mean: Mean of the latent code given the pixels, [B, Z].
+      log_variance: Log-variance of the latent code given the pixels, [B, Z].
     """
 
     reconstruction: jax.Array
@@ -43,8 +43,8 @@ class Vae(nn.Module):
 
     Attributes:
       hidden: Widths of the encoder's hidden layers; the decoder has them in reverse.
-      num_latents: Z.
-      activation: Between the layers.
+      num_latents: Number of latent numbers Z.
+      activation: Activation between the layers.
     """
 
     hidden: tuple[int, ...]
@@ -94,13 +94,15 @@ class DenoiserOutputs(NamedTuple):
 
 
 class Denoiser(nn.Module):
-    """Predicts the noise in noisy images (Ho et al. 2020, arXiv 2006.11239), time continuous.
+    """A network that predicts the noise in noisy images (Ho et al. 2020, arXiv 2006.11239).
+
+    Time is continuous.
 
     Attributes:
       hidden: Widths of the hidden layers.
-      image_scale: What the images are divided by before noise is mixed in.
-      num_frequencies: K; the model sees the time as sines and cosines of so many frequencies.
-      activation: Between the layers.
+      image_scale: Divisor of the images before noise is mixed in.
+      num_frequencies: Number K of frequencies; the model gets the time as their sines and cosines.
+      activation: Activation between the layers.
     """
 
     hidden: tuple[int, ...]
@@ -131,7 +133,7 @@ def signal_share(time: jax.Array) -> jax.Array:
     offset = 0.008
     start = math.cos(offset / (1 + offset) * math.pi / 2) ** 2
     share = jnp.cos((time + offset) / (1 + offset) * jnp.pi / 2) ** 2 / start
-    return jnp.minimum(share, 1.0)  # rounding may exceed it, and 1 - share has a root taken
+    return jnp.minimum(share, 1.0)  # Rounding may exceed it, and 1 - share has a root taken.
 
 
 def noise_error(outputs: DenoiserOutputs, images: jax.Array) -> types.Scalar:
@@ -218,7 +220,7 @@ def _vae(
     name: str, module: Vae, splits: dataset.Splits, batch_size: int = 64
 ) -> supervised.SupervisedTask:
     num_pixels = splits["train"].inputs.shape[1]
-    reference = 0.5 * num_pixels * _mean_square(splits) / PIXEL_SCALE**2  # zeros, and no code
+    reference = 0.5 * num_pixels * _mean_square(splits) / PIXEL_SCALE**2  # Zeros, and no code.
     return supervised.SupervisedTask(
         name=name,
         module=module,

@@ -24,11 +24,11 @@ class Mlp(nn.Module):
     """Dense layers with an activation between them, on inputs of any shape.
 
     Attributes:
-      widths: Width of each layer; the last one has no activation.
-      activation: Between the layers.
-      pixel_max: What the pixels are divided by.
-      output_variance: Of the outputs at the start, relative to the usual; small where a model
-        should begin by saying nothing.
+      widths: Widths of the layers; the last one has no activation.
+      activation: Activation between the layers.
+      pixel_max: Divisor of the pixels.
+      output_variance: Variance of the outputs at the start, relative to the usual; small where a
+        model should begin without a preference.
     """
 
     widths: tuple[int, ...]
@@ -50,11 +50,11 @@ class Conv(nn.Module):
     """3x3 convolutions of stride 2, each with an activation, then one dense layer.
 
     Attributes:
-      channels: Output channels of each convolution.
-      num_outputs: F.
-      activation: After each convolution.
+      channels: Numbers of output channels of the convolutions.
+      num_outputs: Number of outputs F.
+      activation: Activation after each convolution.
       pool: Side of the squares that are averaged before the first convolution.
-      pixel_max: What the pixels are divided by.
+      pixel_max: Divisor of the pixels.
     """
 
     channels: tuple[int, ...]
@@ -80,12 +80,12 @@ class ResidualConv(nn.Module):
     activation. The last activations are averaged over positions.
 
     Attributes:
-      channels: C of each stage.
-      num_blocks: Blocks of each stage.
-      num_outputs: F.
-      activation: Before each convolution of a block, and before the mean.
+      channels: Number of channels C of each stage.
+      num_blocks: Number of blocks per stage.
+      num_outputs: Number of outputs F.
+      activation: Activation before each convolution of a block, and before the mean.
       pool: Side of the squares that are averaged before the first convolution.
-      pixel_max: What the pixels are divided by.
+      pixel_max: Divisor of the pixels.
     """
 
     channels: tuple[int, ...]
@@ -118,12 +118,12 @@ class VisionTransformer(nn.Module):
 
     Attributes:
       patch: Side of a patch; divides H.
-      width: W.
-      num_heads: Attention heads; divides W.
-      num_layers: Blocks.
-      num_outputs: F.
-      activation: Of the blocks' hidden layers.
-      pixel_max: What the pixels are divided by.
+      width: Model width W.
+      num_heads: Number of attention heads; divides W.
+      num_layers: Number of blocks.
+      num_outputs: Number of outputs F.
+      activation: Activation of the blocks' hidden layers.
+      pixel_max: Divisor of the pixels.
     """
 
     patch: int
@@ -149,11 +149,11 @@ class Mixer(nn.Module):
 
     Attributes:
       patch: Side of a patch; divides H.
-      width: W.
-      num_layers: Blocks of two perceptrons, each with a hidden layer of twice its width.
-      num_outputs: F.
-      activation: Of the hidden layers.
-      pixel_max: What the pixels are divided by.
+      width: Model width W.
+      num_layers: Number of blocks of two perceptrons, each with a hidden layer of twice the width.
+      num_outputs: Number of outputs F.
+      activation: Activation of the hidden layers.
+      pixel_max: Divisor of the pixels.
     """
 
     patch: int

@@ -13,7 +13,7 @@ from veldt.tasks.data import dataset
 from veldt.tasks.shipped import image_models, supervised
 
 _NUM_CLASSES = 10
-_FASHION_MAX = 255.0  # Fashion-MNIST's pixels are bytes
+_FASHION_MAX = 255.0  # Fashion-MNIST's pixels are bytes.
 
 
 def digits_mlp() -> supervised.SupervisedTask:

@@ -24,8 +24,8 @@ class Gru(nn.Module):
     product per symbol serves all gates.
 
     Attributes:
-      num_symbols: V.
-      width: W, size of the hidden state.
+      num_symbols: Size of the vocabulary V.
+      width: Size W of the hidden state.
     """
 
     num_symbols: int
@@ -34,7 +34,7 @@ class Gru(nn.Module):
     @nn.compact
     def __call__(self, symbols: jax.Array) -> jax.Array:
         """Map symbols [B, T] to logits for the next ones [B, T, V]."""
-        # An input product with one-hot symbols is a look-up: the embedding holds W_in directly.
+        # A product with one-hot symbols selects rows of a table: the embedding holds W_in directly.
         from_input = nn.Embed(self.num_symbols, 3 * self.width)(symbols)  # [B, T, 3W]
         kernel = self.param("kernel", nn.initializers.orthogonal(), (self.width, 3 * self.width))
         bias = self.param("bias", nn.initializers.zeros, (3 * self.width,))
@@ -60,9 +60,9 @@ class Lstm(nn.Module):
     The forget gate starts at sigmoid(1) (Jozefowicz et al. 2015).
 
     Attributes:
-      num_symbols: V.
-      width: W, size of each layer's hidden state.
-      num_layers: Layers, each reading the one below.
+      num_symbols: Size of the vocabulary V.
+      width: Size W of each layer's hidden state.
+      num_layers: Number of layers, each reading the one below.
     """
 
     num_symbols: int
@@ -79,7 +79,7 @@ class Lstm(nn.Module):
         return nn.Dense(self.num_symbols)(states)
 
     def _layer(self, from_below: jax.Array, layer: int) -> jax.Array:
-        """Run one layer over its inputs' gate products [B, T, 4W]; returns states [B, T, W]."""
+        """Run one layer over gate products of inputs [B, T, 4W]; return states [B, T, W]."""
         shape = (self.width, 4 * self.width)
         kernel = self.param(f"kernel_{layer}", nn.initializers.orthogonal(), shape)
         bias = self.param(f"bias_{layer}", nn.initializers.zeros, (4 * self.width,))
@@ -103,11 +103,11 @@ class Transformer(nn.Module):
     """A decoder of `attention.Block`s with learned positions.
 
     Attributes:
-      num_symbols: V.
-      width: W.
-      num_heads: Attention heads; divides W.
-      num_layers: Blocks.
-      activation: Of the blocks' hidden layers.
+      num_symbols: Size of the vocabulary V.
+      width: Model width W.
+      num_heads: Number of attention heads; divides W.
+      num_layers: Number of blocks.
+      activation: Activation of the blocks' hidden layers.
     """
 
     num_symbols: int

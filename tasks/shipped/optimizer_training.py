@@ -1,13 +1,15 @@
-"""The task of training a learned optimizer: parameters are its weights, the loss is how it trains.
+"""Training of a learned optimizer as a task: its weights are the parameters.
 
-A batch is M short inner trainings of K steps: where each starts, and the digits of its every step.
+The loss is that of the inner trainings with these weights.
+
+A batch is M short inner trainings of K steps: the start of each, and the digits of every step.
 One step of this task unrolls them and differentiates through them. The inner problem is small, a
 16-8-10 tanh perceptron on digits averaged down to 4x4. Held-out inner trainings see the digits of
 the validation and test parts, from starts of their own.
 
 The optimizer is a perceptron that is applied to each inner parameter alone, after Andrychowicz et
-al. 2016 (arXiv 1606.04474) and Metz et al. 2022 (arXiv 2203.11860): as small as they come, since it
-is here to be trained, not to be used.
+al. 2016 (arXiv 1606.04474) and Metz et al. 2022 (arXiv 2203.11860). It is very small, since it is
+only trained here and not used.
 """
 
 import itertools
@@ -25,13 +27,13 @@ from veldt.tasks.shipped import image_models, supervised
 
 # Shapes: M inner trainings, K inner steps, B rows of an inner batch, D inner parameters.
 
-_WIDTHS = (16, 8, 10)  # of the inner perceptron: inputs, hidden layer, classes
+_WIDTHS = (16, 8, 10)  # Of the inner perceptron: inputs, hidden layer, classes.
 _NUM_INNER_PARAMS = sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(_WIDTHS))
 _INNER_BATCH_SIZE = 16
 _DECAYS = (0.5, 0.9, 0.99)
 _NUM_FEATURES = 3 + 2 * len(_DECAYS)
-_STEP_SIZE = 0.1  # what an output of 1 moves an inner parameter by
-_LARGEST_LOSS = 10.0  # an inner loss beyond it counts as this; at the start it is about 2.4
+_STEP_SIZE = 0.1  # Movement of an inner parameter by an output of 1.
+_LARGEST_LOSS = 10.0  # An inner loss above it counts as this; at the start it is about 2.4.
 _NUM_EVAL_RUNS = 16
 
 
@@ -52,12 +54,12 @@ class OptimizerTask(base.Task):
     """Train the weights of a small optimizer by gradients through short trainings.
 
     Attributes:
-      optimizer: Maps what is known of inner parameters [D, 9] to their updates [D, 1].
-      splits: The inner examples.
-      eval_runs: The inner trainings of each split's evaluation batch, with row numbers.
-      num_inner_steps: K.
-      num_runs: M of a training batch.
-      reference_loss: The inner loss of guessing, float32, shape [].
+      optimizer: Module that maps features of inner parameters [D, 9] to updates [D, 1].
+      splits: Inner examples.
+      eval_runs: Inner trainings of each split's evaluation batch, with row numbers.
+      num_inner_steps: Number of inner steps K.
+      num_runs: Number of inner trainings M of a training batch.
+      reference_loss: Inner loss of guessing, float32, shape [].
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class OptimizerTask(base.Task):
         """Return the inner training loss, averaged over inner steps and trainings."""
         del key
         losses = jax.vmap(self._train, (None, 0, 0))(params, batch.start, batch.data)  # [M, K]
-        bounded = jnp.where(losses < _LARGEST_LOSS, losses, _LARGEST_LOSS)  # also if it is NaN
+        bounded = jnp.where(losses < _LARGEST_LOSS, losses, _LARGEST_LOSS)  # Also if it is NaN.
         return jnp.mean(bounded), {}
 
     def sample(self, key: types.Key) -> types.Selection:
@@ -120,7 +122,7 @@ class OptimizerTask(base.Task):
     def _train(
         self, params: types.Params, start: jax.Array, examples: dataset.Examples
     ) -> jax.Array:
-        """Train once inside, from `start` [D]; returns the loss before each step, [K]."""
+        """Do one inner training from `start` [D]; return the loss before each step, [K]."""
 
         def step(
             carry: tuple[jax.Array, jax.Array, jax.Array], batch: dataset.Examples
@@ -177,7 +179,7 @@ def _start_scale() -> np.ndarray:
 def _features(
     vector: jax.Array, grad: jax.Array, momenta: jax.Array, square: jax.Array
 ) -> jax.Array:
-    """Describe inner parameters [D] by their values, gradients and averages: [D, 9].
+    """Return features of inner parameters [D] from values, gradients and averages: [D, 9].
 
     Each feature is divided by its root mean square over all D.
     """

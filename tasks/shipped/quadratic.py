@@ -25,9 +25,9 @@ class QuadraticConfig:
     """One bowl.
 
     Attributes:
-      eigenvalues: Of the Hessian, float [D], in (0, 1].
-      rotation: Orthogonal, float [D, D]; its columns are the Hessian's eigenvectors.
-      minimum: Where the loss is zero, float [D].
+      eigenvalues: Eigenvalues of the Hessian, float [D], in (0, 1].
+      rotation: Orthogonal matrix, float [D, D]; the columns are the Hessian's eigenvectors.
+      minimum: Point where the loss is zero, float [D].
       noise_scale: Standard deviation of each entry of the gradient noise, float [].
     """
 
@@ -63,14 +63,14 @@ class QuadraticTask(base.Task):
         return self.noise_scale * jax.random.normal(key, self.minimum.shape, self.minimum.dtype)
 
     def sample(self, key: types.Key) -> types.Selection:
-        """Draw the noise itself: small enough to draw for all steps at once."""
+        """Draw the noise itself, which is small enough to draw for all steps at once."""
         return self.train_batch(key)
 
     def gather(self, selection: types.Selection) -> types.Batch:
         return selection
 
     def eval_batch(self, split: types.Split) -> types.Batch:
-        """Return no noise [D], for any split."""
+        """Return noise of zero [D], for any split."""
         del split
         return jnp.zeros_like(self.minimum)
 
@@ -86,10 +86,10 @@ class Quadratics(base.TaskFamily):
     """Bowls of one dimension.
 
     Attributes:
-      dim: D.
+      dim: Number of dimensions D.
       condition_range: Least and largest condition number.
       noise_range: Least and largest noise scale; log-uniform in between, like the condition.
-      name: What tables and errors call it.
+      name: Name in tables and errors.
     """
 
     dim: int = 32

@@ -24,13 +24,13 @@ class SupervisedTask(base.Task):
     """Train `module` to turn inputs into targets.
 
     Attributes:
-      name: What tables and errors call it.
-      module: The model; `module.apply(params, inputs)` gives outputs.
-      criterion: `(outputs, targets) -> loss`, float, shape []; outputs are what `module` returns.
-      splits: The examples, arrays on the device.
-      batch_size: Rows of a training batch, drawn with replacement.
-      eval_size: At most so many rows (the first ones, they are shuffled) in an evaluation batch.
-      reference_loss: The loss of a predictor that knows nothing, float32, shape [].
+      name: Name in tables and errors.
+      module: Model; `module.apply(params, inputs)` gives outputs.
+      criterion: Function `(outputs, targets) -> loss`, float, shape []; outputs of the module.
+      splits: Examples, arrays on the device.
+      batch_size: Number of rows of a training batch, drawn with replacement.
+      eval_size: Largest number of rows in an evaluation batch: the first ones, which are shuffled.
+      reference_loss: Loss of a predictor that knows nothing, float32, shape [].
     """
 
     name: str

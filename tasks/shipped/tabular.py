@@ -25,18 +25,18 @@ def breast_cancer_mlp() -> supervised.SupervisedTask:
 
 
 def letters_logistic() -> supervised.SupervisedTask:
-    """Tell 26 letters apart by logistic regression on 16 measurements, batch 128."""
+    """Classify 26 letters by logistic regression on 16 measurements, batch 128."""
     return _letters("letters_logistic", nn.Dense(_NUM_LETTERS), batch_size=128)
 
 
 def letters_mlp() -> supervised.SupervisedTask:
-    """Tell 26 letters apart from 16 measurements with a 16-64-64-26 GELU perceptron, batch 128."""
+    """Classify 26 letters from 16 measurements with a 16-64-64-26 GELU perceptron, batch 128."""
     module = image_models.Mlp((64, 64, _NUM_LETTERS), nn.gelu)
     return _letters("letters_mlp", module, batch_size=128)
 
 
 def letters_mlp_deep() -> supervised.SupervisedTask:
-    """Tell 26 letters apart from 16 measurements with six SiLU layers of width 128, batch 256."""
+    """Classify 26 letters from 16 measurements with six SiLU layers of width 128, batch 256."""
     module = image_models.Mlp((128,) * 6 + (_NUM_LETTERS,), nn.silu)
     return _letters("letters_mlp_deep", module, batch_size=256)
 

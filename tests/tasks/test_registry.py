@@ -119,7 +119,7 @@ def test_what_is_wrong_with_an_own_task_is_said(own_folder, name, message):
     assert sys.path == path_before
 
 
-def test_the_rooms_are_not_importable_a_second_time(monkeypatch):
+def test_the_packages_are_not_importable_a_second_time(monkeypatch):
     checkout = pathlib.Path(registry.__file__).resolve().parent.parent
     monkeypatch.chdir(checkout)
     with pytest.raises(errors.TaskError, match=r"write 'veldt.tasks.shipped.images:digits_mlp'"):

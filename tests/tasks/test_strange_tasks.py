@@ -160,7 +160,7 @@ def test_a_job_says_where_in_the_users_file_it_failed(num_workers, how, deed, wr
     assert result.message.startswith(what) and "\n" not in result.message
 
 
-def test_files_are_told_apart():
+def test_files_are_distinguished():
     assert error_origin.is_theirs(__file__)
     for ours in (base.__file__, jax.__file__, threading.__file__, "<string>", signal.__file__):
         assert not error_origin.is_theirs(ours)
@@ -168,5 +168,5 @@ def test_files_are_told_apart():
         registry.load_task(3)
     except TypeError as error:
         here = error_origin.describe(error)
-    assert "test_files_are_told_apart" in here
+    assert "test_files_are_distinguished" in here
     assert error_origin.describe(ValueError("never raised")) is None

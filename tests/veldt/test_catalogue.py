@@ -16,7 +16,7 @@ HEAVY = {"jax", "optax", "ray", "flax", "numpy", "evosax", "orbax", "matplotlib"
 WITH_CONFIG = [name for name, command in cli.COMMANDS.items() if command.config_class]
 
 
-def test_the_catalogue_says_what_the_rooms_say():
+def test_the_catalogue_is_up_to_date():
     now = catalogue.make(cli.config_classes())
     written = {what: catalogue.LISTS[what]() for what in ("rules", "tasks", "weights")}
     for what, rows in written.items():

@@ -51,7 +51,7 @@ class Row:
 
 @pytest.fixture
 def fake(monkeypatch):
-    """Puts a module with the given names in the place of one of the search room's."""
+    """Put a module with the given names in the place of one of the package `search`."""
 
     def fake(name, **contents):
         module = types.ModuleType(f"veldt.search.{name}")
@@ -170,7 +170,7 @@ def test_ctrl_c_exits_130(searches, fake, capsys):
     resume = "veldt search my.yaml --run-dir 'my runs/1' --seed 3 --resume"
     assert err == (
         "stopping by Ctrl-C after what is under way; again to stop at once\n"
-        f"stopped by Ctrl-C; all that was told is stored. To go on: {resume}\n"
+        f"stopped by Ctrl-C; all reported results are stored. To go on: {resume}\n"
     )
 
 

@@ -100,8 +100,8 @@ def test_a_run_directory_is_its_best_rule_around_its_learning_rate(here):
     run = here / "my_run"
     run.mkdir()
     program = Program.parse(RULE)
-    told = best_rule.describe_tasks([("digits_mlp", 200), ("my_task:Spiral", 50)])
-    best_rule.write_best(run, best_rule.Best(program, 3e-3, {"run": "test", "tasks": told}))
+    tasks = best_rule.describe_tasks([("digits_mlp", 200), ("my_task:Spiral", 50)])
+    best_rule.write_best(run, best_rule.Best(program, 3e-3, {"run": "test", "tasks": tasks}))
     found = evaluation.load_candidate(run)
     assert found.selected_on == {"digits_mlp", "my_task:Spiral"}
     assert found.name == "my_run"
@@ -217,7 +217,7 @@ def test_the_function_returns_what_the_command_prints(here):
         (["evaluate", "adam", "--rate", "0.1"], "rates"),
     ],
 )
-def test_mistakes_are_told_before_anything_runs(words, text, here, capsys):
+def test_mistakes_are_reported_before_anything_runs(words, text, here, capsys):
     assert cli.main(words) == cli.USAGE
     assert text in capsys.readouterr().err
     assert not (here / "runs").exists()

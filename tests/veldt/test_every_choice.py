@@ -110,7 +110,7 @@ def test_a_search_is_built_run_and_reported(choice, tmp_path):
 
 @pytest.mark.parametrize("kind", ["meta_train", "tune"])
 def test_every_choice_of_a_stored_run_is_reported(kind, tmp_path):
-    """A run that has ended, as if it had been told the choice."""
+    """Return a run that has ended, as if its config had the choice."""
     cls, choices = {"meta_train": (MetaTrainConfig, TRAININGS), "tune": (TuneConfig, TUNINGS)}[kind]
     run_dir = tmp_path / "run"
     with zipfile.ZipFile(GOLDEN / f"{kind}.zip") as archive:

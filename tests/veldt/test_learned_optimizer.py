@@ -49,7 +49,7 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def shelf(tmp_path, monkeypatch):
+def weights_folder(tmp_path, monkeypatch):
     """Shipped weights: one file."""
     folder = tmp_path / "shipped"
     folder.mkdir()
@@ -62,15 +62,15 @@ def shelf(tmp_path, monkeypatch):
 # ------------------------------------------------------------------ where weights come from
 
 
-def test_a_source_is_a_shipped_name_a_file_or_a_run_directory(here, shelf):
+def test_a_source_is_a_shipped_name_a_file_or_a_run_directory(here, weights_folder):
     assert shipped.names() == ["my_celo2"]
-    assert shipped.find("my_celo2") == shelf / "my_celo2.npz"
+    assert shipped.find("my_celo2") == weights_folder / "my_celo2.npz"
     assert shipped.find("small.npz") == Path("small.npz")
     assert shipped.find(here / "my_run") == here / "my_run" / "weights.npz"
     assert isinstance(shipped.load("my_celo2").architecture, type(registry.architecture("celo2")))
 
 
-def test_sources_without_weights_say_what_there_is(here, shelf):
+def test_sources_without_weights_say_what_there_is(here, weights_folder):
     with pytest.raises(errors.WeightsError, match=r"you mean 'my_celo2'\?\)\. Shipped: my_celo2"):
         veldt.learned_optimizer("my_celo")
     with pytest.raises(errors.WeightsError, match=r"my_celo\.npz: there is no such weight file"):
@@ -80,7 +80,7 @@ def test_sources_without_weights_say_what_there_is(here, shelf):
         veldt.learned_optimizer("empty")
 
 
-def test_options_are_the_architectures_own(here, shelf):
+def test_options_are_the_architectures_own(here, weights_folder):
     params, grads = {"w": jnp.ones(2)}, {"w": jnp.array([0.5, -0.5])}
 
     def first_step(**options):  # Celo2 leaves vectors to Adam, at twenty times the rate.
@@ -95,7 +95,7 @@ def test_options_are_the_architectures_own(here, shelf):
         veldt.learned_optimizer("small.npz", lr=0.1)
 
 
-def test_a_missing_length_is_an_error_that_says_so(here):
+def test_a_missing_length_is_an_error_that_names_it(here):
     write(here / "celo.npz", "celo")
     with pytest.raises(errors.MissingInputError, match="num_steps"):
         veldt.learned_optimizer("celo.npz")
@@ -210,7 +210,7 @@ def test_it_trains_a_tree_with_static_fields_and_nones(here):
 # ------------------------------------------------------------------ as a candidate
 
 
-def test_weights_are_a_candidate_that_is_not_tuned(here, shelf):
+def test_weights_are_a_candidate_that_is_not_tuned(here, weights_folder):
     for source, name, tasks in (
         ("my_celo2", "my_celo2", set()),
         ("small.npz", "small", {"digits_mlp", "mine:Task"}),
@@ -235,7 +235,7 @@ def test_a_candidates_identity_is_its_content_and_options(here):
     assert one.with_rates((0.1, 1.0)).rates == (0.1, 1.0)
 
 
-def test_a_candidate_is_told_the_length_of_the_run_and_the_rate_is_a_factor(here):
+def test_a_candidate_gets_the_length_of_the_run_and_the_rate_is_a_factor(here):
     write(here / "celo.npz", "celo")
     candidate = evaluation.load_candidate("celo.npz")
     params, grads = {"w": jnp.ones((2, 2))}, {"w": jnp.arange(4.0).reshape(2, 2) - 1}

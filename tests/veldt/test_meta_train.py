@@ -132,19 +132,19 @@ def test_what_cannot_be_is_one_line_and_leaves_no_run(capsys, changes, words, co
 
 def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
     write_config(toys.settings())
-    told = meta_training.MetaTraining._validate
+    validate = meta_training.MetaTraining._validate
 
-    def look(self, phase):
+    def interrupted(self, phase):
         if self.progress.update == 2:
             raise KeyboardInterrupt
-        return told(self, phase)
+        return validate(self, phase)
 
     with monkeypatch.context() as patch:
-        patch.setattr(meta_training.MetaTraining, "_validate", look)
+        patch.setattr(meta_training.MetaTraining, "_validate", interrupted)
         code, out, err = command(capsys, "--run-dir", "here now", "--staleness", "1")
     assert (code, out) == (130, "")
     again = "veldt meta-train toy.yaml --run-dir 'here now' --staleness 1 --resume"
-    assert err.endswith(f"what was reached is stored. To go on: {again}\n")
+    assert err.endswith(f"the progress so far is stored. To go on: {again}\n")
     code, _, err = command(capsys, "--run-dir", "here now", "--staleness", "1", "--resume")
     assert code == 0 and "going on after update 2" in err
 

@@ -1,4 +1,4 @@
-"""A directory that one process works in is refused to a second, which is told who has it."""
+"""A directory that one process works in is refused to a second; the error names the first."""
 
 import os
 import socket

@@ -1,1 +1,1 @@
-"""What is compared with what, and how: candidates, baselines, schedules, the protocol."""
+"""The rules of a comparison: candidates, baselines, schedules, the protocol."""

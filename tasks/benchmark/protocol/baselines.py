@@ -1,8 +1,8 @@
-"""The hand-made optimizers that everything is compared with, from Optax, and how each was run.
+"""The hand-made optimizers that everything is compared with, from Optax, with their settings.
 
-Each has Optax's defaults but for what is written here. The centres of the learning rates are those
+Each has Optax's defaults except for what is written here. The centres of the rates are those
 at which the optimizers are known to work, checked on the suites: an optimizer whose best rate lies
-at the edge of its grid is shown as such in the results.
+at the edge of its grid is marked in the results.
 """
 
 from typing import Final
@@ -30,10 +30,10 @@ BASELINES: Final = {
         ),
     )
 }
-"""By name."""
+"""Baselines by name."""
 
 REFERENCE: Final = FactoryCandidate(
     ADAM, "optax:adam", rates=tuple(10 ** (-3.75 + i / 4) for i in range(15))
 )
-"""Adam as the envelope needs it: 15 learning rates, 1.8e-4 to 0.56. Every second one of the inner
+"""Adam for the envelope: 15 learning rates, 1.8e-4 to 0.56. Every second one of the inner
 rates is one of the seven that Adam is tuned over as a contestant."""

@@ -1,9 +1,9 @@
-"""What the benchmark compares: an optimizer, its learning rates, and what makes it itself.
+"""Candidates of the benchmark: an optimizer, its learning rates, and its identity.
 
 A candidate travels to the workers of the task pool, so it is a frozen, picklable value that makes
 its transform where that is needed. `FactoryCandidate` is anything that `module:function` makes; the
-search room has one for programs. All candidates of one comparison are tuned over as many learning
-rates; which ones is the candidate's own matter, since a sign update and a gradient step of the same
+package `search` has one for programs. All candidates of one comparison are tuned over as many
+learning rates; each candidate chooses its own, since a sign update and a gradient step of the same
 rate have nothing in common.
 """
 
@@ -29,11 +29,11 @@ from veldt.tasks.common import errors, imports
 RATE_SPACING: Final = math.sqrt(10.0)
 NUM_RATES: Final = 7
 DEFAULT_CENTRE: Final = 10**-2.0
-"""Of optimizers that nothing is known of: Adam's, so rates from 3.2e-4 to 0.32."""
+"""Centre of the rates of unknown optimizers: Adam's, so rates from 3.2e-4 to 0.32."""
 
 
 def rate_grid(centre: float) -> tuple[float, ...]:
-    """`NUM_RATES` learning rates around `centre`, each `RATE_SPACING` times the one before."""
+    """Return `NUM_RATES` learning rates around `centre`, each `RATE_SPACING` times the last."""
     half = (NUM_RATES - 1) / 2
     return tuple(centre * RATE_SPACING ** (i - half) for i in range(NUM_RATES))
 
@@ -42,8 +42,8 @@ class Candidate(abc.ABC):
     """An optimizer to be compared. Subclasses are frozen dataclasses.
 
     Attributes:
-      name: what tables call it.
-      rates: peak learning rates to choose from, rising.
+      name: Name in tables.
+      rates: Peak learning rates to choose from, rising.
     """
 
     name: str
@@ -51,31 +51,31 @@ class Candidate(abc.ABC):
 
     @property
     def selected_on(self) -> frozenset[str]:
-        """Tasks that it was selected on: no evidence for how good it is."""
+        """Tasks that the candidate was selected on, which are no evidence for how good it is."""
         return frozenset()
 
     def renamed(self, name: str) -> Self:
-        """The same under another name."""
+        """Return the same candidate under another name."""
         return dataclasses.replace(self, name=name)  # type: ignore[type-var]
 
     def with_rates(self, rates: tuple[float, ...]) -> Self:
-        """The same over other learning rates."""
+        """Return the same candidate with other learning rates."""
         return dataclasses.replace(self, rates=rates)  # type: ignore[type-var]
 
     @abc.abstractmethod
     def make_tx(self, learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
-        """The transform of one run.
+        """Return the transform of one run.
 
         Args:
-          learning_rate: a traced scalar, or an `optax.Schedule` of traced numbers.
-          num_steps: length of the run.
+          learning_rate: Traced scalar, or an `optax.Schedule` of traced numbers.
+          num_steps: Length of the run.
         """
 
     def check(self) -> None:
-        """Makes a transform and its state, by shapes alone.
+        """Make a transform and its state, by shapes alone, to see that it can be made.
 
         Raises:
-          TaskError: it cannot be made.
+          TaskError: It cannot be made.
         """
         try:
             tx = self.make_tx(jnp.asarray(self.rates[0], jnp.float32), 100)
@@ -92,24 +92,24 @@ class Candidate(abc.ABC):
     def identity(self) -> str:
         """A text that differs between optimizers that could train differently.
 
-        Stored results are found again by it, beside the rates; the name plays no part.
+        Stored results are found by it and the rates; the name plays no part.
         """
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class FactoryCandidate(Candidate):
-    """What an Optax factory makes: Optax's own, or a function of the user's.
+    """A candidate of an Optax factory: Optax's own, or a function of the user's.
 
-    The factory's first argument is the learning rate, a number or a schedule. One without a
-    parameter `learning_rate` has its updates multiplied instead. A parameter `num_steps`, if there
-    is one, is told the length of the run.
+    The factory's first argument is the learning rate, a number or a schedule. Without a
+    parameter `learning_rate` the updates are multiplied by it instead. A parameter `num_steps`, if
+    there is one, gets the length of the run.
 
     Attributes:
-      name: what tables call it.
-      factory: "module:function".
-      options: further keyword arguments.
-      rates: peak learning rates.
+      name: Name in tables.
+      factory: Text "module:function".
+      options: Further keyword arguments.
+      rates: Peak learning rates.
     """
 
     name: str
@@ -141,10 +141,10 @@ class FactoryCandidate(Candidate):
 
 
 def factory_candidate(factory: str) -> FactoryCandidate:
-    """The candidate that "module:function" names, checked as far as that goes without a task.
+    """Return the candidate that "module:function" names, checked as far as possible without a task.
 
     Raises:
-      TaskError: there is no such function, or it cannot be called as a factory.
+      TaskError: There is no such function, or it cannot be called as a factory.
     """
     function = imports.load_object("optimizer", factory)
     try:
@@ -161,7 +161,7 @@ def factory_candidate(factory: str) -> FactoryCandidate:
     if required:
         raise errors.TaskError(
             f"optimizer {factory!r} also needs {', '.join(required)}; a factory is called as "
-            "factory(learning_rate=...), or factory() if it has no such parameter, and is told "
+            "factory(learning_rate=...), or factory() if it has no such parameter, and gets "
             "num_steps if it has that. Write one that fills in the rest."
         )
     centre = DEFAULT_CENTRE if takes_learning_rate(function) else 1.0
@@ -169,15 +169,15 @@ def factory_candidate(factory: str) -> FactoryCandidate:
 
 
 def takes_learning_rate(function: Callable[..., Any]) -> bool:
-    """Whether a factory has a parameter `learning_rate`."""
+    """Return whether a factory has a parameter `learning_rate`."""
     return "learning_rate" in inspect.signature(function).parameters
 
 
 def checked(name: str, tx: object) -> optax.GradientTransformation:
-    """What a factory returned, if it is a transform.
+    """Return the result of a factory, if it is a transform.
 
     Raises:
-      TaskError: it is none.
+      TaskError: It is not a transform.
     """
     if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
         raise errors.TaskError(
@@ -188,7 +188,7 @@ def checked(name: str, tx: object) -> optax.GradientTransformation:
 
 
 def _version(factory: str) -> str:
-    """The version of an installed package; of anything that may be edited, its file's hash."""
+    """Return the version of an installed package; of anything that may be edited, the hash."""
     module = factory.partition(":")[0]
     path = Path(sys.modules[module].__file__ or "")
     if {"site-packages", "dist-packages"} & set(path.parts):

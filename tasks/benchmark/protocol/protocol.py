@@ -1,4 +1,4 @@
-"""How a comparison is run: seeds, checks, lengths; the same for every candidate, and stated.
+"""The protocol of a comparison: seeds, checks, lengths; the same for every candidate.
 
 A candidate is trained for a task's own number of steps at each of its learning rates, with each
 seed, under each schedule asked for. The reference, Adam over a finer grid and with more seeds, is
@@ -17,8 +17,8 @@ from veldt.tasks.benchmark.protocol.candidates import Candidate
 from veldt.tasks.benchmark.protocol.schedules import CONSTANT
 
 NUM_CHECKS: Final = 25
-"""How often a candidate's training loss is taken, the start not counted. Held-out losses are taken
-after every so many checks: at the end, and in the reference at each multiple of that length."""
+"""Number of times that a candidate's training loss is taken, the start not counted. Held-out losses
+are taken after every so many checks: at the end, and in the reference at each multiple of that."""
 
 NUM_SEEDS: Final = 3
 NUM_REFERENCE_SEEDS: Final = 5
@@ -31,12 +31,12 @@ class SweepPlan:
     """One sweep: everything that decides its losses.
 
     Attributes:
-      candidate: the optimizer.
-      task: a task's name or "module:factory".
-      num_steps: length of each run.
-      num_checks: how often losses are taken.
-      seeds: of the runs.
-      schedules: names in `schedules.SCHEDULES`.
+      candidate: Optimizer.
+      task: Name of a task or "module:factory".
+      num_steps: Length of each run.
+      num_checks: Number of times that losses are taken.
+      seeds: Seeds of the runs.
+      schedules: Names in `schedules.SCHEDULES`.
     """
 
     candidate: Candidate
@@ -48,19 +48,19 @@ class SweepPlan:
 
     @property
     def held_out_every(self) -> int:
-        """After how many checks held-out losses are taken: a candidate's whole run."""
+        """The number of checks between two with held-out losses: a candidate's whole run."""
         return NUM_CHECKS if self.num_checks % NUM_CHECKS == 0 else self.num_checks
 
     @property
     def label(self) -> str:
-        """What it is, for people."""
+        """A description for people."""
         return f"{self.candidate.name} on {self.task}"
 
     def digest(self, fingerprint: str) -> str:
-        """A hash that stored losses are found again by.
+        """Return a hash that stored losses are found by.
 
         Args:
-          fingerprint: the task's, of this machine.
+          fingerprint: Fingerprint of the task on this machine.
         """
         parts = [
             self.candidate.identity,
@@ -78,20 +78,20 @@ class SweepPlan:
 def contest(
     candidate: Candidate, entry: suites.SuiteTask, seed: int, schedules: Sequence[str]
 ) -> SweepPlan:
-    """A candidate's sweep on a task of a suite.
+    """Return a candidate's sweep on a task of a suite.
 
     Args:
-      candidate: whose.
-      entry: the task and its number of steps.
-      seed: the first of the `NUM_SEEDS` seeds.
-      schedules: of the learning rate.
+      candidate: Optimizer.
+      entry: Task and its number of steps.
+      seed: First of the `NUM_SEEDS` seeds.
+      schedules: Schedules of the learning rate.
     """
     seeds = tuple(range(seed, seed + NUM_SEEDS))
     return SweepPlan(candidate, entry.task, entry.num_steps, NUM_CHECKS, seeds, tuple(schedules))
 
 
 def reference(entry: suites.SuiteTask) -> SweepPlan:
-    """Adam's sweep on a task of a suite, for the envelope."""
+    """Return Adam's sweep on a task of a suite, for the envelope."""
     return SweepPlan(
         baselines.REFERENCE,
         entry.task,

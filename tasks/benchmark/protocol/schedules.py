@@ -1,6 +1,6 @@
 """Learning-rate schedules of the benchmark: shapes that multiply a peak learning rate.
 
-The shapes are Optax's own. Which one a run has may be traced, so that one compiled program trains
+The shapes are Optax's own. The shape of a run may be traced, so that one compiled program trains
 under all of them.
 """
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 WARMUP_SHARE: Final = 0.05
-"""Of a run's steps, in which the rate rises to its peak."""
+"""Share of a run's steps in which the rate rises to its peak."""
 
 CONSTANT: Final = "constant"
 
@@ -49,13 +49,13 @@ SCHEDULES: Final = {
 def scheduled(
     names: Sequence[str], which: jax.Array, peak: jax.Array, num_steps: int
 ) -> Any | optax.Schedule:
-    """The learning rate of a run: the peak itself where only the constant schedule is asked for.
+    """Return the learning rate of a run: the peak itself if all schedules are constant.
 
     Args:
-      names: schedules, in `SCHEDULES`.
-      which: the run's, int32 [], may be traced.
-      peak: the highest rate, float32 [], may be traced.
-      num_steps: length of the run.
+      names: Schedules, in `SCHEDULES`.
+      which: Position of the run's schedule, int32 [], may be traced.
+      peak: Highest rate, float32 [], may be traced.
+      num_steps: Length of the run.
     """
     if tuple(names) == (CONSTANT,):
         return peak

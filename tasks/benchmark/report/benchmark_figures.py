@@ -28,12 +28,12 @@ PROFILE_FILE: Final = "profile.svg"
 CURVES_FILE: Final = "curves.svg"
 MAX_CANDIDATES: Final = 4
 MIN_SPEEDUP: Final = 1 / 8
-"""Where the axes of speed-ups begin."""
+"""Start of the axes of speed-ups."""
 
 MIN_LOSS: Final = 1e-6
-"""Where the axes of losses begin at the latest; `scoring` sees no difference below it either."""
+"""Upper limit of the start of the axes of losses; `scoring` sees no difference below it either."""
 
-_LOOKS: Final = (
+_STYLES: Final = (
     ("blue", "none", "circle"),
     ("orange", "9 3", "square"),
     ("green", "2 3", "diamond"),
@@ -41,8 +41,8 @@ _LOOKS: Final = (
     ("pink", "5 3", "wedge"),
     ("gold", "14 3 2 3 2 3", "bar"),
 )
-MAX_SERIES: Final = len(_LOOKS) + 1
-"""Adam has a look of its own."""
+MAX_SERIES: Final = len(_STYLES) + 1
+"""Adam has a style of its own."""
 
 _PANEL: Final = Frame(width=340, height=230, left=50, right=12, top=32, bottom=28)
 _PANELS_ACROSS: Final = 3
@@ -56,7 +56,7 @@ STYLE: Final = "".join(
         *(
             f".line.s{i} {{ stroke: var(--{colour}); stroke-dasharray: {dash}; }}\n"
             f".marker.s{i} {{ fill: var(--{colour}); stroke: var(--card); }}\n"
-            for i, (colour, dash, _) in enumerate(_LOOKS)
+            for i, (colour, dash, _) in enumerate(_STYLES)
         ),
         ".line.adam { stroke: var(--ink); stroke-dasharray: 2 2.5; }\n",
         ".marker.adam { fill: var(--card); stroke: var(--ink); }\n",
@@ -76,9 +76,9 @@ class Series:
     """A row that is drawn.
 
     Attributes:
-      row: its scores.
-      kind: its class in the style sheet.
-      shape: of its markers.
+      row: Scores.
+      kind: Class in the style sheet.
+      shape: Shape of the markers.
     """
 
     row: Row
@@ -87,12 +87,12 @@ class Series:
 
     @property
     def lines(self) -> str:
-        """The class of its lines."""
+        """The class of the lines."""
         return f"{self.kind} {'run' if self.row.source == 'run' else 'archive'}"
 
 
 def ranked(rows: Iterable[Row]) -> list[Row]:
-    """Rows by speed-up, the fastest first; equal ones, and those without a number, as they came."""
+    """Return rows by speed-up, the fastest first; equal ones, and those without, in given order."""
 
     def slowness(row: Row) -> float:
         return math.inf if math.isnan(row.speedup.value) else -row.speedup.value
@@ -101,7 +101,7 @@ def ranked(rows: Iterable[Row]) -> list[Row]:
 
 
 def choose(rows: Sequence[Row]) -> tuple[Series, ...]:
-    """The rows to draw, at most `MAX_SERIES`.
+    """Return the rows to draw, at most `MAX_SERIES`.
 
     Candidates run here first, then Adam without a schedule, then the archive's fastest, each
     optimizer with its fastest schedule before any optimizer with a second one.
@@ -110,15 +110,15 @@ def choose(rows: Sequence[Row]) -> tuple[Series, ...]:
     adam = [row for row in archive if (row.name, row.schedule) == (baselines.ADAM, CONSTANT)][:1]
     others = _one_schedule_first((row for row in archive if row not in adam), taken=adam)
     run = _one_schedule_first(row for row in rows if row.source == "run")
-    run = run[: MAX_CANDIDATES if others else len(_LOOKS)]
-    looked = zip([*run, *others], _LOOKS, strict=False)  # As many as there are looks.
-    drawn = [Series(row, f"s{i}", look[-1]) for i, (row, look) in enumerate(looked)]
+    run = run[: MAX_CANDIDATES if others else len(_STYLES)]
+    styled = zip([*run, *others], _STYLES, strict=False)  # As many as there are styles.
+    drawn = [Series(row, f"s{i}", shape) for i, (row, (_, _, shape)) in enumerate(styled)]
     reference = (Series(row, "adam", "circle") for row in adam)
     return (*drawn[: len(run)], *reference, *drawn[len(run) :])
 
 
 def _one_schedule_first(rows: Iterable[Row], taken: Iterable[Row] = ()) -> list[Row]:
-    """Rows by speed-up; an optimizer's second schedule comes after every other's first."""
+    """Return rows by speed-up; an optimizer's second schedule comes after every other's first."""
     seen = {row.name for row in taken}
     first: list[Row] = []
     second: list[Row] = []
@@ -129,7 +129,7 @@ def _one_schedule_first(rows: Iterable[Row], taken: Iterable[Row] = ()) -> list[
 
 
 def left_out(rows: Sequence[Row], series: Sequence[Series]) -> str:
-    """Says what is not drawn; "" where all is."""
+    """Return a sentence on what is not drawn; "" where all is."""
     missing = len(rows) - len(series)
     if not missing:
         return ""
@@ -152,7 +152,7 @@ def left_out(rows: Sequence[Row], series: Sequence[Series]) -> str:
 
 
 def profile_plot(results: Results) -> Plot:
-    """The axes of the performance profiles."""
+    """Return the axes of the performance profiles."""
     marks = [m for m in (1 / 8, 1 / 4, 1 / 2, 1, 1.5, 2, 3, 4, 6, 8) if m <= results.horizon]
     names = {1 / 8: "1/8", 1 / 4: "1/4", 1 / 2: "1/2"}
     return Plot(
@@ -167,7 +167,7 @@ def profile_plot(results: Results) -> Plot:
 
 
 def profile(results: Results, series: Sequence[Series]) -> Html:
-    """Performance profiles: the share of tasks with at least each speed-up, for every series."""
+    """Return performance profiles: the share of tasks with at least each speed-up, by series."""
     return profile_plot(results).draw(*_profile_texts(series), *_profile_content(results, series))
 
 
@@ -202,7 +202,7 @@ def _profile_content(results: Results, series: Sequence[Series]) -> list[Html]:
 
 
 def _share(row: Row, threshold: float) -> float:
-    """Percent of a row's tasks with a speed-up of at least the threshold."""
+    """Return the percentage of a row's tasks with a speed-up of at least the threshold."""
     speedups = np.array([task.speedup for task in row.tasks])
     return 100.0 * float(aggregate.profile(speedups, np.array([threshold]))[0])
 
@@ -211,7 +211,7 @@ def _share(row: Row, threshold: float) -> float:
 
 
 def panels(results: Results, series: Sequence[Series]) -> list[Html]:
-    """A small figure per task: normalised training loss against steps, Adam's envelope behind."""
+    """Return a small figure per task: normalised training loss against steps, with the envelope."""
     return [_panel(record, series, class_="panel") for record in results.tasks]
 
 
@@ -256,7 +256,7 @@ def _score(row: Row, task: str) -> TaskScore | None:
 
 
 def _finite(steps: Sequence[int], losses: Sequence[float]) -> list[Point]:
-    """A curve until its first loss that is not finite."""
+    """Return a curve until its first loss that is not finite."""
     points: list[Point] = []
     for step, loss in zip(steps, losses, strict=False):
         if not math.isfinite(loss):
@@ -266,7 +266,7 @@ def _finite(steps: Sequence[int], losses: Sequence[float]) -> list[Point]:
 
 
 def _loss_range(record: TaskRecord, scores: Sequence[TaskScore]) -> tuple[float, float]:
-    """From the lowest loss to the highest, but not far above the start."""
+    """Return the range from the lowest loss to the highest, but not far above the start."""
     curves = [record.envelope, *(score.curve for score in scores)]
     finite = [loss for curve in curves for loss in curve if math.isfinite(loss) and loss > 0]
     starts = [curve[0] for curve in curves if curve and math.isfinite(curve[0]) and curve[0] > 0]
@@ -281,12 +281,12 @@ def _loss_range(record: TaskRecord, scores: Sequence[TaskScore]) -> tuple[float,
 
 
 def legend_items(series: Sequence[Series]) -> list[tuple[Html, object]]:
-    """Samples and names of the series, for a page."""
+    """Return samples and names of the series, for a page."""
     return [(plot_lib.framed_swatch(*_sample(one)), one.row.label) for one in series]
 
 
 def envelope_item() -> tuple[Html, object]:
-    """The sample and name of Adam's envelope, for a page."""
+    """Return the sample and name of Adam's envelope, for a page."""
     return plot_lib.framed_swatch(*_ENVELOPE), _ENVELOPE_NAME
 
 
@@ -295,7 +295,7 @@ _ENVELOPE_NAME: Final = "Adam's lower envelope"
 
 
 def _sample(one: Series) -> tuple[Html, ...]:
-    """A piece of its line with a marker, 28 wide and 12 high."""
+    """Return a piece of the line with a marker, 28 wide and 12 high."""
     return (
         tag("path", d="M0 6H28", class_=f"line {one.lines}"),
         plot_lib.marker(14, 6, one.kind, one.shape, 0.85),
@@ -303,17 +303,17 @@ def _sample(one: Series) -> tuple[Html, ...]:
 
 
 def write_figures(results: Results, folder: Path) -> tuple[Path, ...]:
-    """Writes the figures as files of their own, with their style: `profile.svg`, `curves.svg`.
+    """Write the figures as files of their own, with their style: `profile.svg`, `curves.svg`.
 
     Args:
-      results: what to draw.
-      folder: where; made if it is not there.
+      results: Results to draw.
+      folder: Folder of the files; made if it does not exist.
 
     Returns:
-      The files written.
+      Files that were written.
 
     Raises:
-      FileError: they cannot be written.
+      FileError: They cannot be written.
     """
     atomic_files.make_folder(folder)
     series = choose(results.rows)
@@ -365,7 +365,7 @@ def _legend_height(items: Sequence[tuple[object, str]]) -> int:
 
 
 def _legend(items: Sequence[tuple[tuple[Html, ...], str]]) -> list[Html]:
-    """The legend as part of a figure, three across."""
+    """Return the legend as part of a figure, three across."""
     placed = []
     for i, (sample, name) in enumerate(items):
         x, y = 12 + i % 3 * _LEGEND_COLUMN, 10 + i // 3 * _LEGEND_ROW

@@ -1,6 +1,7 @@
 """The benchmark's page: one HTML file with the table, the figures, and how to read them.
 
-It holds all it shows and runs nothing. Tables are in `page_tables`, figures in `figures`.
+Nothing of it is loaded from elsewhere or run. Tables are in `benchmark_tables`, figures in
+`benchmark_figures`.
 """
 
 from collections.abc import Sequence
@@ -37,14 +38,14 @@ figure svg.panel { min-width: 0; }
 
 
 def write_page(results: Results, path: Path) -> None:
-    """Writes the page of a comparison.
+    """Write the page of a comparison.
 
     Args:
-      results: what was found.
-      path: the file; its folder is made if it is not there.
+      results: Results of the comparison.
+      path: File to write; its folder is made if it does not exist.
 
     Raises:
-      FileError: it cannot be written.
+      FileError: It cannot be written.
     """
     atomic_files.make_folder(path.parent)
     # A name may hold half a surrogate pair, which UTF-8 has no form for.
@@ -52,7 +53,7 @@ def write_page(results: Results, path: Path) -> None:
 
 
 def render(results: Results) -> str:
-    """The page of a comparison as HTML; see `write_page`."""
+    """Return the page of a comparison as HTML; see `write_page`."""
     series = benchmark_figures.choose(results.rows)
     return page_lib.page(
         f"veldt benchmark: {results.suite}",
@@ -89,7 +90,7 @@ def _header(results: Results) -> Html:
 
 
 def headline(results: Results) -> str:
-    """What came of it, in a few sentences: the fastest candidate, the others, Adam itself."""
+    """Return the result in a few sentences: the fastest candidate, the others, Adam itself."""
     run = benchmark_figures.ranked(row for row in results.rows if row.source == "run")
     rows = run or benchmark_figures.ranked(results.rows)
     if not rows or not results.tasks:
@@ -115,13 +116,13 @@ def _outcome(row: Row, num_tasks: int) -> str:
     if row.num_failed == num_tasks:
         return f"{row.label} failed on every task."
     if speed.low > 1:
-        verdict = "faster"
+        conclusion = "faster"
     elif speed.high < 1:
-        verdict = "slower"
+        conclusion = "slower"
     else:
-        verdict = "neither clearly faster nor clearly slower"
+        conclusion = "neither clearly faster nor clearly slower"
     return (
-        f"{row.label} is {verdict} than tuned Adam at its best: speed-up {number(speed.value)} "
+        f"{row.label} is {conclusion} than tuned Adam at its best: speed-up {number(speed.value)} "
         f"{_range(speed)}. Its test loss is {number(test.value)} times tuned Adam's "
         f"{_range(test)}, lower on {row.won:.0%} of the tasks."
     )
@@ -171,7 +172,7 @@ def _reading(results: Results) -> Html:
         "at every step whichever is best there. No single run of Adam is as good, so Adam itself, "
         "tuned, is at most 1 on any task. 0: it diverged, or never beat the start.",
         "≥, capped": f"Adam's curves end after {horizon:g} times the task's steps. Where Adam had "
-        f"not got there by then, the speed-up is written ≥ {horizon:g} and counts as {horizon:g}, "
+        f"not reached it by then, the speed-up is written ≥ {horizon:g} and counts as {horizon:g}, "
         "which is too little.",
         "test, train": "The loss at the end over that of tuned Adam without a schedule, both on "
         "the task's normalised scale (0 is perfect, 1 knows nothing): below 1 is better than "
@@ -180,10 +181,10 @@ def _reading(results: Results) -> Html:
         "won": "The share of tasks with a lower test loss than tuned Adam; an equal one counts "
         "half.",
         "untuned": "One learning rate for all tasks: that with the lowest mean log validation "
-        "loss, chosen in hindsight. Adam's one rate is chosen likewise for the test loss and for "
-        "“won”; the speed-up stays relative to the same envelope of tuned Adam.",
+        "loss, chosen in hindsight. Adam's one rate is chosen the same way for the test loss and "
+        "for “won”; the speed-up stays relative to the same envelope of tuned Adam.",
         "equal tuning": f"Every row had {_count(results.rates_per_candidate, 'learning rate')} × "
-        f"{_count(seeds, 'seed')} on every task, or one rate where it says “not tuned”, and "
+        f"{_count(seeds, 'seed')} on every task, or one rate where it is marked “not tuned”, and "
         "nothing else was tuned: other settings are "
         "those written by the optimizer's author or given by hand. Rates are chosen on the seeds "
         "that are scored, Adam's too.",
@@ -193,13 +194,13 @@ def _reading(results: Results) -> Html:
         "mean over tasks": "The interquartile mean drops the lowest and the highest quarter of the "
         "tasks; for ratios it is that of their logarithms. A capped task can lie in the middle.",
         "at edge": edge,
-        "hollow": "The share of runs whose low loss is the arithmetic's doing and not training's: "
-        "parameters so large that all outputs round to the same number, say. It counts as a "
-        "diverged run does, with speed-up 0.",
+        "hollow": "The share of runs whose low loss comes from the arithmetic and not from "
+        "training, for example with parameters so large that all outputs round to one number. It "
+        "counts as a diverged run does, with speed-up 0.",
         "diverged, failed": "Diverged is the share of all runs, at whatever rate, that ended "
         "without a finite loss. Failed is a task that an exception ended; it counts as diverged, "
         "with speed-up 0.",
-        "left out": "Tasks that a discovered rule was selected on say nothing of how good it is: "
+        "left out": "Tasks that a discovered rule was selected on do not show how good it is: "
         "they count in none of its means.",
         "step time, state": "The time of a training step over that with Adam, measured side by "
         "side on this machine (geometric mean over tasks), and bytes of optimizer state per "
@@ -265,10 +266,10 @@ def _tasks(results: Results) -> Html:
 def _effort(results: Results) -> Html:
     effort = results.effort
     values = {
-        "trainings of the candidates": f"{effort.num_runs:,}, those of an earlier sitting too",
+        "trainings of the candidates": f"{effort.num_runs:,}, also those of an earlier session",
         "worker time": f"{duration(effort.compile_s + effort.run_s)}, "
         f"{effort.compile_share:.0%} of it compiling",
-        "wall clock": f"{duration(effort.wall_s)}, this sitting",
+        "wall clock": f"{duration(effort.wall_s)}, this session",
         "seeds": ", ".join(map(str, results.seeds)),
         **results.versions,
     }

@@ -52,7 +52,7 @@ _FOREST: Final = Frame(width=136, height=24, left=6, right=6, top=0, bottom=0)
 
 
 def number(value: float | None) -> str:
-    """A score for people, two or three digits; "-" where there is none."""
+    """Return a score for people, with two or three digits; "-" where there is none."""
     if value is None or math.isnan(value):
         return "-"
     if math.isinf(value):
@@ -64,7 +64,7 @@ def number(value: float | None) -> str:
 
 
 def speedup(row: Row) -> str:
-    """A row's speed-up with its interval, in one line."""
+    """Return a row's speed-up with its interval, on one line."""
     return f"{number(row.speedup.value)} ({_ends(row.speedup)})"
 
 
@@ -93,7 +93,7 @@ def _rate(value: float) -> str:
 
 
 def main_table(results: Results) -> Html:
-    """Every row, the fastest first, candidates run here before the archive's baselines."""
+    """Return the table of all rows, the fastest first, candidates before archived baselines."""
     speed = tag("span", "speed-up", class_="whole")
     heads = (
         "optimizer", speed, _forest_axis(results.horizon), "test loss", "train loss", "won",
@@ -138,21 +138,21 @@ def _cells(row: Row, results: Results) -> tuple[object, ...]:
 
 
 def _name(row: Row, *below: str) -> Html:
-    """A row's name, with the schedule and further words below it in small."""
+    """Return a row's name, with the schedule and further words below it in small."""
     words = ", ".join(([] if row.schedule == CONSTANT else [row.schedule]) + [*filter(None, below)])
     return join([row.name, tag("span", words, class_="range") if words else ""])
 
 
 def _remarks(row: Row) -> str:
-    """How many tasks have something that the means do not tell."""
+    """Return how many tasks have something that the means do not show."""
     counts = (
         (row.num_capped, "capped"),
         (row.num_at_edge, "at edge"),
         (row.num_failed, "failed"),
         (row.num_selected, "left out"),
     )
-    told = ["not tuned"] if row.num_rates == 1 else []
-    return ", ".join(told + [f"{count} {name}" for count, name in counts if count])
+    remarks = ["not tuned"] if row.num_rates == 1 else []
+    return ", ".join(remarks + [f"{count} {name}" for count, name in counts if count])
 
 
 def _forest_plot(horizon: float) -> Plot:
@@ -161,7 +161,7 @@ def _forest_plot(horizon: float) -> Plot:
 
 
 def _forest(row: Row, horizon: float) -> Html:
-    """A row's interval as a line, its value as a dot, with an upright line at 1."""
+    """Return a row's interval as a line, its value as a dot, with an upright line at 1."""
     plot = _forest_plot(horizon)
     values = (row.speedup.low, row.speedup.value, row.speedup.high)
     kind = "run" if row.source == "run" else "archive"
@@ -200,7 +200,7 @@ def _strip(content: Iterable[Html]) -> Html:
 
 
 def speedups_by_task(results: Results) -> Html:
-    """A line per task, a column per drawn row: speed-ups."""
+    """Return the table of speed-ups with a line per task and a column per drawn row."""
     chosen = [one.row for one in benchmark_figures.choose(results.rows)]
     if not chosen or not results.tasks:
         return Html()
@@ -225,17 +225,17 @@ def speedups_by_task(results: Results) -> Html:
 
 
 def _task_speedup(score: TaskScore, best: float | None = None) -> Html:
-    """A task's speed-up, or why there is none."""
+    """Return a task's speed-up, or why there is none."""
     if score.failed:
         return tag("span", "failed")
     if score.selected:
         return join([number(score.speedup), " (selected on)"])
-    told = f"≥ {score.speedup:.3g}" if score.capped else number(score.speedup)
-    return tag("span", told, class_="clear" if score.speedup == best else None)
+    text = f"≥ {score.speedup:.3g}" if score.capped else number(score.speedup)
+    return tag("span", text, class_="clear" if score.speedup == best else None)
 
 
 def task_details(row: Row) -> Html:
-    """A row's scores on every task, folded."""
+    """Return a row's scores on every task, folded."""
     heads = (
         "task", "speed-up", "rate", "train loss", "over Adam's", "rate", "test loss",
         "over Adam's", "speed-up", "test, over Adam's", "diverged", "step time", "state, B/param",
@@ -281,19 +281,19 @@ def task_details(row: Row) -> Html:
 
 
 def _lost(diverged: float, hollow: float) -> Html | str:
-    """The shares of runs that do not count."""
+    """Return the shares of runs that do not count."""
     if not hollow:
         return f"{diverged:.0%}"
     return join([f"{diverged:.0%}", tag("span", f"{hollow:.0%} hollow", class_="range")])
 
 
 def _loss(value: float) -> str:
-    """A loss in the task's own units."""
+    """Return a loss in the task's own units."""
     return f"{value:.4g}" if math.isfinite(value) else number(value)
 
 
 def tasks_table(results: Results) -> Html:
-    """What the suite is made of."""
+    """Return the table of the suite's tasks."""
     rows = [
         (
             "",

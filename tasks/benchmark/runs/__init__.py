@@ -1,1 +1,1 @@
-"""The trainings that a comparison needs: sweeps, their cost, their cache."""
+"""The trainings that a comparison needs: sweeps, costs, cache."""

@@ -1,8 +1,8 @@
-"""A folder of finished sweeps and measurements: what a resumed evaluation need not do again.
+"""A folder of finished sweeps and measurements, which a resumed evaluation does not repeat.
 
-One file each, named for people and found by the digest of what decides its content: `.npz` for the
-curves of a sweep, `.json` for the cost of a step. Arrays and text only: a file from a stranger is
-data and cannot run anything.
+There is one file for each, with a name for people and the digest of all that decides its content:
+`.npz` for the curves of a sweep, `.json` for the cost of a step. There are only arrays and text: a
+file from a stranger is data and cannot run anything.
 """
 
 import dataclasses
@@ -25,69 +25,71 @@ from veldt.tasks.common.disk import atomic_files, digest, npz
 from veldt.tasks.common.disk.lock import DirectoryLock
 
 _ARRAYS: Final = ("rates", "seeds", "steps", "losses", "compile_s", "run_s")
-_HOLLOW: Final = "hollow"  # What older versions wrote has none.
+_HOLLOW: Final = "hollow"  # Files of older versions have none.
 
 
 @final
-class Shelf:
+class RunCache:
     """Finished sweeps in a folder.
 
     Args:
-      folder: made when the first sweep is kept.
+      folder: Folder, which is made when the first sweep is kept.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def take(self) -> DirectoryLock:
-        """Take the folder for this process, until what is returned is closed; made if need be.
+        """Take the folder for this process, until the lock that is returned is closed.
+
+        The folder is made if it does not exist.
 
         Raises:
-          FileError: another process has it, or it cannot be written.
+          FileError: Another process has it, or it cannot be written.
         """
         atomic_files.make_folder(self.folder)
         return DirectoryLock(self.folder)
 
     def path(self, plan: SweepPlan, fingerprint: str) -> Path:
-        """Where a plan's sweeps are kept."""
+        """Return the file of a plan's sweeps."""
         name = _file_name(plan.task, plan.candidate)
         return self.folder / f"{name}--{plan.digest(fingerprint)}.npz"
 
     def cost_path(self, task: str, candidate: Candidate, fingerprint: str) -> Path:
-        """Where a measured cost is kept."""
+        """Return the file of a measured cost."""
         rate = candidate.rates[len(candidate.rates) // 2]
         text = json.dumps([task, fingerprint, candidate.identity, f"{rate:.6e}"])
         place = hashlib.sha256(text.encode()).hexdigest()[:16]
         return self.folder / f"{_file_name(task, candidate)}--{place}.json"
 
     def find(self, plan: SweepPlan, fingerprint: str) -> tuple[Sweep, ...] | None:
-        """A plan's sweeps, one per schedule; None if they are not here or cannot be read."""
+        """Return a plan's sweeps, one per schedule; None if they are missing or cannot be read."""
         try:
             sweeps = read_sweeps(self._known_as(self.path(plan, fingerprint)))
             return sweeps if _fits(sweeps, plan) else None
         except Exception:  # A damaged zip raises many kinds.
-            return None  # It is as good as none: it is made again.
+            return None  # A damaged file counts as missing: it is made again.
 
     def keep(self, plan: SweepPlan, fingerprint: str, sweeps: Sequence[Sweep]) -> None:
-        """Writes a plan's sweeps, whole or not at all.
+        """Write a plan's sweeps, whole or not at all.
 
         Raises:
-          FileError: they cannot be written.
+          FileError: They cannot be written.
         """
         self.write_sweeps(self.path(plan, fingerprint), sweeps)
 
     def write_sweeps(self, path: Path, sweeps: Sequence[Sweep]) -> None:
-        """Writes sweeps where `path` said, before they were run, that they belong.
+        """Write sweeps to the file that `path` named before they were run.
 
         Raises:
-          FileError: they cannot be written.
+          FileError: They cannot be written.
         """
         content = io.BytesIO()
         write_sweeps(content, sweeps)
         self._write(path, content.getvalue())
 
     def find_cost(self, task: str, candidate: Candidate, fingerprint: str) -> Cost | None:
-        """A measured cost; None if it is not here or cannot be read."""
+        """Return a measured cost; None if it is missing or cannot be read."""
         try:
             path = self._known_as(self.cost_path(task, candidate, fingerprint))
             data = digest.check(json.loads(path.read_bytes()))
@@ -97,23 +99,23 @@ class Shelf:
         return cost if math.isfinite(cost.step_ratio) and cost.step_ratio > 0 else None
 
     def keep_cost(self, task: str, candidate: Candidate, fingerprint: str, cost: Cost) -> None:
-        """Writes a measured cost, whole or not at all.
+        """Write a measured cost, whole or not at all.
 
         Raises:
-          FileError: it cannot be written.
+          FileError: It cannot be written.
         """
         self.write_cost(self.cost_path(task, candidate, fingerprint), cost)
 
     def write_cost(self, path: Path, cost: Cost) -> None:
-        """Writes a cost where `cost_path` said, before it was measured, that it belongs.
+        """Write a cost to the file that `cost_path` named before it was measured.
 
         Raises:
-          FileError: it cannot be written.
+          FileError: It cannot be written.
         """
         self._write(path, json.dumps(digest.signed(dataclasses.asdict(cost))).encode())
 
     def _known_as(self, path: Path) -> Path:
-        """The file with this digest, whatever the candidate was called when it was written."""
+        """Return the file with this digest, with any name of the candidate."""
         place = path.name.rpartition("--")[2]
         return next(iter(self.folder.glob(f"*--{place}")), path)
 
@@ -127,7 +129,7 @@ def _file_name(task: str, candidate: Candidate) -> str:
 
 
 def write_sweeps(handle: BinaryIO, sweeps: Sequence[Sweep]) -> None:
-    """Writes sweeps as one `.npz` into an open binary file."""
+    """Write sweeps as one `.npz` into an open binary file."""
     arrays = {
         f"{i}.{name}": np.asarray(getattr(sweep, name))
         for i, sweep in enumerate(sweeps)
@@ -137,10 +139,10 @@ def write_sweeps(handle: BinaryIO, sweeps: Sequence[Sweep]) -> None:
 
 
 def read_sweeps(path: Path) -> tuple[Sweep, ...]:
-    """Reads what `write_sweeps` wrote.
+    """Return the sweeps that `write_sweeps` wrote.
 
     Raises:
-      Exception: of many kinds, if it cannot be read or is something else.
+      Exception: Of many kinds, if they cannot be read or are something else.
     """
     arrays = npz.read(path.read_bytes())
     count = len({key.partition(".")[0] for key in arrays})

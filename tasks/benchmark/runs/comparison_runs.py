@@ -1,8 +1,8 @@
-"""Running what a comparison needs over the task pool, and keeping it as it comes.
+"""The runs of a comparison: computed by the task pool and kept as they come.
 
-Tasks are fingerprinted first, since what is kept on the shelf is found again by that too. Then each
-plan that the shelf does not hold is one job, the longest first, and its result is on the shelf
-before the next is asked for: an evaluation that is stopped loses what was running and nothing else.
+Tasks are fingerprinted first, since runs in the cache are found by the fingerprint too. Then each
+plan that the cache does not hold is one job, the longest first, and its result is in the cache
+before the next is awaited: an evaluation that is stopped loses only the jobs that were running.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Protocol, final
 from veldt.tasks.benchmark.protocol.candidates import Candidate
 from veldt.tasks.benchmark.protocol.protocol import SweepPlan
 from veldt.tasks.benchmark.runs import pool_worker
-from veldt.tasks.benchmark.runs.cache import Shelf
+from veldt.tasks.benchmark.runs.cache import RunCache
 from veldt.tasks.benchmark.runs.costs import Cost
 from veldt.tasks.benchmark.runs.sweep import Sweep
 from veldt.tasks.common import errors
@@ -23,38 +23,38 @@ from veldt.tasks.pool import config as pool_config
 
 
 class Watcher(Protocol):
-    """What a run of jobs tells of itself."""
+    """A display of the progress of jobs."""
 
     def phase(self, text: str, done: int, total: int) -> None:
-        """How far it is. Called for every job."""
+        """Show how far the jobs are. Called for every job."""
         ...
 
     def note(self, text: str) -> None:
-        """A line that must be seen."""
+        """Show a line that must be seen."""
         ...
 
 
 @final
 class Runner:
-    """Runs jobs of the benchmark through one pool; a context manager, as the pool is.
+    """A runner of the benchmark's jobs through one pool; a context manager, as the pool is.
 
-    While it is open, the shelf is this process's alone.
+    While it is open, the cache is this process's alone.
 
     Args:
-      config: where the work is done.
-      shelf: where sweeps are kept.
-      watcher: what is told of progress.
+      config: Config of the pool.
+      cache: Cache of sweeps.
+      watcher: Display of the progress.
     """
 
-    def __init__(self, config: pool_config.PoolConfig, shelf: Shelf, watcher: Watcher):
+    def __init__(self, config: pool_config.PoolConfig, cache: RunCache, watcher: Watcher):
         self._config = config
-        self._shelf = shelf
+        self._cache = cache
         self._watcher = watcher
         self._pool: base.Pool | None = None
         self._lock: DirectoryLock | None = None
 
     def __enter__(self) -> "Runner":
-        self._lock = self._shelf.take()
+        self._lock = self._cache.take()
         return self
 
     def __exit__(
@@ -75,10 +75,10 @@ class Runner:
             self._pool = None
 
     def fingerprints(self, tasks: Sequence[str]) -> dict[str, str]:
-        """The fingerprint of each task.
+        """Return the fingerprint of each task.
 
         Raises:
-          TaskError: a task cannot be loaded or computed.
+          TaskError: A task cannot be loaded or computed.
         """
         found: dict[str, str] = {}
 
@@ -94,30 +94,30 @@ class Runner:
     def sweeps(
         self, plans: Sequence[SweepPlan], fingerprints: dict[str, str]
     ) -> dict[SweepPlan, tuple[Sweep, ...]]:
-        """The sweeps of each plan, from the shelf or by running it.
+        """Return the sweeps of each plan, from the cache or by running it.
 
         A plan whose optimizer or task raises is left out and noted.
 
         Raises:
-          KeyboardInterrupt: Ctrl-C; what has ended is on the shelf.
+          KeyboardInterrupt: Ctrl-C; finished sweeps are in the cache.
         """
         found: dict[SweepPlan, tuple[Sweep, ...]] = {}
         missing: list[SweepPlan] = []
         plans = list(dict.fromkeys(plans))
         for plan in plans:
-            kept = self._shelf.find(plan, fingerprints[plan.task])
+            kept = self._cache.find(plan, fingerprints[plan.task])
             if kept is None:
                 missing.append(plan)
             else:
                 found[plan] = kept
         self._note_kept(len(found), len(plans), "sweeps")
         missing.sort(key=_size, reverse=True)
-        # An optimizer's file may be edited while it trains: what it is is decided now.
-        paths = [self._shelf.path(plan, fingerprints[plan.task]) for plan in missing]
+        # An optimizer's file may be edited while it trains: its identity is fixed now.
+        paths = [self._cache.path(plan, fingerprints[plan.task]) for plan in missing]
 
         def take(index: int, value: object) -> None:
             plan, sweeps = missing[index], _as_sweeps(value)
-            self._shelf.write_sweeps(paths[index], sweeps)
+            self._cache.write_sweeps(paths[index], sweeps)
             found[plan] = sweeps
 
         jobs = [pool_worker.SweepJob(plan) for plan in missing]
@@ -128,26 +128,26 @@ class Runner:
     def costs(
         self, pairs: Sequence[tuple[str, Candidate]], fingerprints: dict[str, str]
     ) -> dict[tuple[str, str], Cost]:
-        """What a step of a candidate costs on a task, by task and candidate's name.
+        """Return the cost of a candidate's step on a task, by task and candidate's name.
 
-        Measured one at a time; what cannot be measured is left out and noted.
+        Costs are measured one at a time; those that cannot be measured are left out and noted.
 
         Args:
-          pairs: tasks and candidates; those of one task side by side, since a worker keeps Adam's
-            compiled step for the last.
-          fingerprints: of the tasks.
+          pairs: Tasks and candidates; those of one task side by side, since a worker keeps Adam's
+            compiled step for the last task.
+          fingerprints: Fingerprints of the tasks.
         """
         found: dict[tuple[str, str], Cost] = {}
         missing: list[tuple[str, Candidate]] = []
         for task, candidate in pairs:
-            kept = self._shelf.find_cost(task, candidate, fingerprints[task])
+            kept = self._cache.find_cost(task, candidate, fingerprints[task])
             if kept is None:
                 missing.append((task, candidate))
             else:
                 found[task, candidate.name] = kept
         self._note_kept(len(found), len(found) + len(missing), "costs")
         paths = [
-            self._shelf.cost_path(task, candidate, fingerprints[task])
+            self._cache.cost_path(task, candidate, fingerprints[task])
             for task, candidate in missing
         ]
         # Two measurements at a time would share cores, caches and memory.
@@ -158,7 +158,7 @@ class Runner:
             task, candidate = missing[index]
             if not isinstance(value, Cost):
                 raise TypeError(f"a worker returned {type(value).__name__}, not a cost")
-            self._shelf.write_cost(paths[index], value)
+            self._cache.write_cost(paths[index], value)
             found[task, candidate.name] = value
 
         jobs = [pool_worker.CostJob(task, candidate) for task, candidate in missing]
@@ -167,7 +167,7 @@ class Runner:
         return found
 
     def _note_failed(self, labels: Sequence[str], failed: dict[int, str]) -> None:
-        """What failed and why; where it was raised only once for each reason."""
+        """Note failures and reasons; the place only once for each reason."""
         seen: set[str] = set()
         for index, message in failed.items():
             reason, _, frames = message.partition("\n")
@@ -186,7 +186,7 @@ class Runner:
         labels: Sequence[str],
         take: Callable[[int, object], None],
     ) -> dict[int, str]:
-        """Run jobs, hand each value to `take` as it comes; returns what failed, and why."""
+        """Run jobs, hand each value to `take` as it comes; return the failures and reasons."""
         failed: dict[int, str] = {}
         if not payloads:
             return failed
@@ -206,7 +206,7 @@ class Runner:
 
 
 def _make_pool(config: pool_config.PoolConfig) -> base.Pool:
-    """The pool of the benchmark's workers."""
+    """Return the pool of the benchmark's workers."""
     return pools.make_pool(config, pool_worker.BenchmarkWorker)
 
 
@@ -217,5 +217,5 @@ def _as_sweeps(value: object) -> tuple[Sweep, ...]:
 
 
 def _size(plan: SweepPlan) -> int:
-    """About how long a plan takes; in steps, since nothing is known of a task's cost."""
+    """Return about how long a plan takes; in steps, since a task's cost is not known."""
     return plan.num_steps * len(plan.candidate.rates) * len(plan.seeds) * len(plan.schedules)

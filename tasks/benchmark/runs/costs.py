@@ -1,7 +1,7 @@
-"""What a training step with an optimizer costs, beside one with Adam: time and memory.
+"""The cost of a training step with an optimizer, relative to Adam: time and memory.
 
-Both train the same task from the same start, in turns, a few milliseconds each, so that whatever
-else the machine does meets both alike. Times are of whole training steps: the gradient is most of a
+Both train the same task from the same start, in turns, a few milliseconds each, so that other work
+of the machine affects both alike. Times are of whole training steps: the gradient is most of a
 step on most tasks, and an optimizer that takes twice Adam's time for its update may cost next to
 nothing.
 """
@@ -23,10 +23,10 @@ from veldt.tasks.benchmark.protocol.candidates import Candidate
 from veldt.tasks.inner_loop import unroll
 
 CHUNK: Final = 20
-"""Steps of one call."""
+"""Number of steps of one call."""
 
 ROUND_S: Final = 0.03
-"""About how long either optimizer trains before it is the other's turn."""
+"""Approximate time that either optimizer trains before the other takes over."""
 
 NUM_ROUNDS: Final = 9
 
@@ -34,11 +34,11 @@ NUM_ROUNDS: Final = 9
 @final
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a candidate's step costs on a task.
+    """The cost of a candidate's step on a task.
 
     Attributes:
-      step_ratio: time of a training step over that with Adam, measured side by side; the median.
-      state_bytes: bytes of optimizer state per parameter.
+      step_ratio: Time of a training step over that with Adam, measured side by side; the median.
+      state_bytes: Bytes of optimizer state per parameter.
     """
 
     step_ratio: float
@@ -46,16 +46,16 @@ class Cost:
 
 
 Runner = Callable[[], None]
-"""Trains for `CHUNK` steps and waits for the end."""
+"""Function that trains for `CHUNK` steps and waits for the end."""
 
 
 def measure(task: base.Task, candidate: Candidate, adam: Runner) -> Cost:
-    """Measures a candidate on a task.
+    """Return the measured cost of a candidate on a task.
 
     Args:
-      task: what is trained.
-      candidate: the optimizer; at the middle one of its rates.
-      adam: from `make_runner(task, baselines.BASELINES[baselines.ADAM])`.
+      task: Task that is trained.
+      candidate: Optimizer, which is measured at the middle one of its rates.
+      adam: Runner from `make_runner(task, baselines.BASELINES[baselines.ADAM])`.
     """
     run = make_runner(task, candidate)
     repeats = max(round(ROUND_S / _seconds(adam, 1)), 1)
@@ -64,7 +64,7 @@ def measure(task: base.Task, candidate: Candidate, adam: Runner) -> Cost:
 
 
 def make_runner(task: base.Task, candidate: Candidate) -> Runner:
-    """Compiles `CHUNK` steps of training with a candidate, and runs them once."""
+    """Compile `CHUNK` steps of training with a candidate, run them once, and return them."""
     tx = _middle(candidate)
     train = jax.jit(functools.partial(_train, tx))
     state = jax.jit(functools.partial(_start, tx))(task)
@@ -78,12 +78,12 @@ def make_runner(task: base.Task, candidate: Candidate) -> Runner:
 
 
 def adam_runner(task: base.Task) -> Runner:
-    """Adam's, that candidates are measured against."""
+    """Return Adam's runner, which candidates are measured against."""
     return make_runner(task, baselines.BASELINES[baselines.ADAM])
 
 
 def state_bytes(task: base.Task, candidate: Candidate) -> float:
-    """Bytes of optimizer state per parameter; nothing is computed."""
+    """Return the bytes of optimizer state per parameter; nothing is computed."""
     params = jax.eval_shape(task.init, jax.random.key(0))
     state = jax.eval_shape(_middle(candidate).init, params)
     return _num_bytes(state) / sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,4 +1,4 @@
-"""What the task pool runs for the benchmark: sweeps, fingerprints, measurements of cost."""
+"""Jobs and worker of the benchmark for the task pool: sweeps, fingerprints, costs."""
 
 from dataclasses import dataclass
 from typing import Final, TypeAlias, final
@@ -14,7 +14,7 @@ MAX_TASKS: Final = 4  # Kept in a worker at a time, with their data.
 @final
 @dataclass(frozen=True, slots=True)
 class FingerprintJob:
-    """Ask for a task's fingerprint; the value is that text."""
+    """A request for a task's fingerprint; the value is that text."""
 
     task: str
 
@@ -22,7 +22,7 @@ class FingerprintJob:
 @final
 @dataclass(frozen=True, slots=True)
 class SweepJob:
-    """Ask for a sweep; the value is a tuple of `Sweep`, one for each of the plan's schedules."""
+    """A request for a sweep; the value is a tuple of `Sweep`, one per schedule of the plan."""
 
     plan: SweepPlan
 
@@ -30,7 +30,7 @@ class SweepJob:
 @final
 @dataclass(frozen=True, slots=True)
 class CostJob:
-    """Ask what a candidate's training step costs on a task; the value is a `Cost`."""
+    """A request for the cost of a candidate's training step on a task; the value is a `Cost`."""
 
     task: str
     candidate: Candidate
@@ -41,14 +41,14 @@ BenchmarkJob: TypeAlias = FingerprintJob | SweepJob | CostJob
 
 @final
 class BenchmarkWorker:
-    """Runs the benchmark's jobs; keeps the tasks used last."""
+    """A worker that runs the benchmark's jobs and keeps the tasks used last."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, base.Task] = {}
         self._adam: tuple[str, costs.Runner] | None = None  # Compiled for the task used last.
 
     def __call__(self, payload: object, /) -> object:
-        """Do one job."""
+        """Run one job and return its value."""
         match payload:
             case FingerprintJob(task):
                 return task_fingerprint.fingerprint(self._load(task))

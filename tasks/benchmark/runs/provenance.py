@@ -1,4 +1,4 @@
-"""What a result was made with: versions, device, date."""
+"""The provenance of a result: versions, device, date."""
 
 import datetime
 import platform
@@ -8,7 +8,7 @@ import jax
 
 
 def versions() -> dict[str, str]:
-    """What a result was made with."""
+    """Return versions, device and date, by name."""
     packages = {name: metadata.version(name) for name in ("veldt", "jax", "optax", "flax")}
     device = jax.devices()[0]
     return {

@@ -3,9 +3,9 @@
 All runs of a sweep are one `vmap` over (schedule, learning rate, seed), so a candidate costs one
 compile per task however many settings it is tuned over. The same seed gives every optimizer and
 every rate the same start and the same batches. Losses are taken on fixed batches of three splits:
-`train`, at a few evenly spread checks, says how fast the optimizer is; `valid`, at the end, chooses
-the learning rate; and `test`, which nothing is chosen by, is reported. (Taken at every check, the
-held-out losses made half of all the work on convolutions.)
+`train`, at a few evenly spread checks, shows how fast the optimizer is; `valid`, at the end,
+chooses the learning rate; and `test`, which chooses nothing, is reported. (Taken at every check,
+the held-out losses made half of all the work on convolutions.)
 """
 
 import dataclasses
@@ -39,16 +39,16 @@ class Sweep:
     """Curves of all runs with one schedule.
 
     Attributes:
-      rates: peak learning rates, float64 [L].
-      seeds: int64 [S].
-      steps: steps done at each check, int64 [K]; the first is 0.
-      losses: in the task's own units, float32 [L, S, K, 3] by `SPLITS`; infinite from where a run
-        diverged, and at the end of one that is hollow. Held-out losses are NaN at checks where they
-        were not taken.
-      compile_s: seconds of tracing and compiling, of this schedule's share.
-      run_s: seconds of training and checking, of all its runs together.
-      hollow: which runs are hollow (`inner_loop.hollow`), bool [L, S]; none in what older versions
-        wrote.
+      rates: Peak learning rates, float64 [L].
+      seeds: Seeds, int64 [S].
+      steps: Numbers of steps done at each check, int64 [K]; the first is 0.
+      losses: Losses in the task's own units, float32 [L, S, K, 3] by `SPLITS`; infinite where a
+        run diverged, and at the end of one that is hollow. Held-out losses are NaN at checks where
+        they were not taken.
+      compile_s: Seconds of tracing and compiling, of this schedule's share.
+      run_s: Seconds of training and checking, of all runs together.
+      hollow: Whether each run is hollow (`inner_loop.hollow`), bool [L, S]; False in files of
+        older versions.
     """
 
     rates: np.ndarray
@@ -61,18 +61,18 @@ class Sweep:
 
     @property
     def hollow_runs(self) -> np.ndarray:
-        """Which runs are hollow, bool [L, S]."""
+        """Whether each run is hollow, bool [L, S]."""
         none = np.zeros(self.losses.shape[:2], bool)
         return none if self.hollow is None else self.hollow
 
     @property
     def lost(self) -> np.ndarray:
-        """Which runs ended without a loss that counts: diverged or hollow, bool [L, S]."""
+        """Whether each run ended without a loss that counts: diverged or hollow, bool [L, S]."""
         return ~np.isfinite(self.losses[:, :, -1]).all(-1)
 
     @property
     def diverged(self) -> np.ndarray:
-        """Which runs ended without a finite loss, bool [L, S]."""
+        """Whether each run ended without a finite loss, bool [L, S]."""
         return self.lost & ~self.hollow_runs
 
     def take(self, rates: Any = slice(None), seeds: Any = slice(None)) -> "Sweep":
@@ -88,7 +88,7 @@ class Sweep:
     def until(self, num_steps: int) -> "Sweep":
         """Return the first checks of all runs, to the one after `num_steps`.
 
-        Whether a run is hollow is known of its end alone.
+        Whether a run is hollow is known only at the end.
         """
         checks = int(np.flatnonzero(self.steps == num_steps)[0]) + 1
         if checks == len(self.steps):
@@ -99,7 +99,7 @@ class Sweep:
 
 
 def check_steps(num_steps: int, num_checks: int) -> tuple[int, ...]:
-    """The steps after which losses are taken: 0, then `num_checks` equal parts of `num_steps`.
+    """Return the steps after which losses are taken: 0, then `num_checks` equal parts.
 
     Raises:
       ValueError: `num_steps` is no positive multiple of `num_checks`.
@@ -122,24 +122,24 @@ def sweep(
     held_out_every: int | None = None,
     schedules: Sequence[str] = (schedules_lib.CONSTANT,),
 ) -> tuple[Sweep, ...]:
-    """Trains a task with one optimizer under every schedule, at every learning rate and seed.
+    """Train a task with one optimizer under every schedule, at every learning rate and seed.
 
     Args:
-      task: what is trained.
-      make_tx: the optimizer.
-      rates: peak learning rates, at least one.
-      seeds: of the runs, at least one.
-      num_steps: length of each run, a multiple of `num_checks`.
-      num_checks: how often losses are taken, the start not counted.
-      held_out_every: `valid` and `test` are taken at every so many checks, which must divide
-        `num_checks`; at the end alone if None.
-      schedules: names in `schedules.SCHEDULES`, at least one.
+      task: Task that is trained.
+      make_tx: Optimizer.
+      rates: Peak learning rates, at least one.
+      seeds: Seeds of the runs, at least one.
+      num_steps: Length of each run, a multiple of `num_checks`.
+      num_checks: Number of times that losses are taken, the start not counted.
+      held_out_every: Number of checks between two with `valid` and `test`, which must divide
+        `num_checks`; None for the end alone.
+      schedules: Names in `schedules.SCHEDULES`, at least one.
 
     Returns:
       A sweep per schedule.
 
     Raises:
-      ValueError: lengths that do not fit, or no rates, seeds or schedules.
+      ValueError: Lengths do not fit, or there are no rates, seeds or schedules.
     """
     steps = check_steps(num_steps, num_checks)
     if not len(rates) or not len(seeds) or not len(schedules):
@@ -179,9 +179,9 @@ def sweep(
 
 
 def eval_params(opt_state: Any, params: Any) -> Any:
-    """The parameters that an optimizer is to be judged by.
+    """Return the parameters by which an optimizer is scored.
 
-    They are those trained, except for Optax's schedule-free optimizers: these take gradients at one
+    They are the trained ones, but for Optax's schedule-free optimizers: these take gradients at one
     point and answer with another, an average.
     """
 
@@ -207,7 +207,7 @@ def _train(
     run_rates: jax.Array,
     run_seeds: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Losses of runs, float32 [runs, K, 3], and what `_judge` needs of each, [runs, 8]."""
+    """Return losses of runs, float32 [runs, K, 3], and measurements for `_judge`, [runs, 8]."""
     untaken = jnp.full((len(HELD_OUT),), jnp.nan)
 
     def run(which: jax.Array, rate: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -248,14 +248,14 @@ def _measure(
     end: unroll.UnrollState,
     last: jax.Array,
 ) -> jax.Array:
-    """What `_judge` needs of a run, float32 [7].
+    """Return the measurements of a run for `_judge`, float32 [7].
 
     Args:
-      task: what was trained.
-      start: before the first step.
-      first: losses there, by `SPLITS`; held-out ones were not taken.
-      end: after the last step.
-      last: losses there.
+      task: Task that was trained.
+      start: Parameters before the first step.
+      first: Losses at the start, by `SPLITS`; held-out ones were not taken.
+      end: Parameters after the last step.
+      last: Losses at the end.
     """
     again = hollow.recheck(task, eval_params(end.opt_state, end.params), end.key, end.step)
     train, valid, _ = (task.normalizer(last[i]) for i in range(len(SPLITS)))
@@ -265,7 +265,7 @@ def _measure(
 
 
 def _judge(measured: np.ndarray) -> np.ndarray:
-    """Which runs are hollow, bool [runs]; `measured` is [runs, 8], the last the lowest loss."""
+    """Return which runs are hollow, bool [runs]; `measured` is [runs, 8], lowest loss last."""
     train, valid, *sizes, early, lowest = measured.T
     found = [
         hollow.judge(train, *sizes, lowest=lowest),

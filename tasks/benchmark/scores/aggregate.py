@@ -3,7 +3,7 @@
 Agarwal et al., "Deep RL at the edge of the statistical precipice" (arXiv 2108.13264), as Celo uses
 it for optimizers. The interquartile mean (IQM) drops the lowest and the highest quarter of the
 tasks: less noisy than a mean, less blind than a median. Intervals are *stratified* bootstrap: seeds
-are drawn again within each task, tasks stay; they say what other seeds would have given on this
+are drawn again within each task, tasks stay; they show what other seeds would have given on this
 suite and nothing about other tasks.
 
 Departure: there, runs of all tasks are pooled before the mean; here a task's score is computed from
@@ -31,7 +31,7 @@ class Interval:
 
 
 def iqm(scores: np.ndarray, axis: int = -1) -> np.ndarray:
-    """The mean of the middle half of the sorted scores, by weight.
+    """Return the mean of the middle half of the sorted scores, by weight.
 
     Each of n scores has weight 1; a quarter of the whole weight, n / 4, is cut from both ends. So
     with n not divisible by 4 the outermost scores kept count in part, and no score is lost with
@@ -45,7 +45,7 @@ def iqm(scores: np.ndarray, axis: int = -1) -> np.ndarray:
     shape = [1] * ordered.ndim
     shape[axis] = n
     weights = weights.reshape(shape)
-    # A weight of nothing must not make an infinite score not-a-number.
+    # A weight of zero must not turn an infinite score into NaN.
     weighted = np.where(weights > 0, ordered, 0.0) * weights
     return weighted.sum(axis=axis) / weights.sum(axis=axis)
 
@@ -57,13 +57,13 @@ def bootstrap(
     seed: int = 0,
     num_draws: int = NUM_DRAWS,
 ) -> Interval:
-    """The IQM over tasks with its stratified bootstrap interval.
+    """Return the IQM over tasks with its stratified bootstrap interval.
 
     Args:
-      runs: for each task what each seed gave, float [S] (S may differ).
-      score: `(task, values of the drawn seeds [S]) -> score`.
-      seed: of the draws.
-      num_draws: how many.
+      runs: Results of each seed by task, float [S] (S may differ).
+      score: Function `(task, values of the drawn seeds [S]) -> score`.
+      seed: Seed of the draws.
+      num_draws: Number of draws.
     """
     rng = np.random.default_rng(seed)
     value = float(iqm(np.array([score(task, values) for task, values in enumerate(runs)])))
@@ -79,13 +79,13 @@ def bootstrap(
 
 
 def profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """The performance profile: the share of tasks with a score of at least each threshold.
+    """Return the performance profile: the share of tasks with at least each threshold as score.
 
     Args:
-      scores: float [tasks].
-      thresholds: float [n].
+      scores: Scores, float [tasks].
+      thresholds: Thresholds, float [n].
 
     Returns:
-      float [n], from 0 to 1, never rising along rising thresholds.
+      Shares, float [n], from 0 to 1, never rising along rising thresholds.
     """
     return (np.asarray(scores)[None, :] >= np.asarray(thresholds)[:, None]).mean(axis=1)

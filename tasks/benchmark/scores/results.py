@@ -1,12 +1,12 @@
-"""What a comparison found, as plain frozen data: per task and candidate, and over the suite.
+"""The results of a comparison as plain frozen data: per task and candidate, and over the suite.
 
 Scores of one task:
 
 * `speedup`: see `scores`.
 * `train`, `test`: final losses on the task's normalised scale (0 perfect, 1 knows nothing), and
   `train_ratio`, `test_ratio`: over tuned Adam's; below 1 is better than Adam.
-* `diverged`: the share of all runs, whatever their rate, that ended without a finite loss.
-* `hollow`: the share whose loss is the arithmetic's doing (`inner_loop.hollow`); it counts no more
+* `diverged`: the share of all runs, at any rate, that ended without a finite loss.
+* `hollow`: the share whose loss comes from the arithmetic (`inner_loop.hollow`); it counts no more
   than that of a diverged run.
 
 Over the suite: interquartile means (of the logarithm, for ratios) with 95% stratified bootstrap
@@ -26,31 +26,31 @@ from veldt.tasks.benchmark.scores.aggregate import Interval
 @final
 @dataclass(frozen=True, slots=True)
 class TaskScore:
-    """How one candidate did on one task. Losses are means over seeds.
+    """The scores of one candidate on one task. Losses are means over seeds.
 
     Attributes:
-      task: its name.
-      failed: whether an exception ended it; it then counts as diverged everywhere.
-      selected: whether the candidate was selected on this task, which then does not count.
-      rate: the learning rate of the lowest training loss.
-      valid_rate: the learning rate of the lowest validation loss.
-      at_edge: whether `rate` is the lowest or highest of the rates tried: a wider grid might help.
-      speedup: over Adam's envelope.
-      capped: whether the true speed-up is larger.
-      train_loss: at the end, in the task's own units.
-      test_loss: likewise, at `valid_rate`.
-      train: normalised training loss.
-      test: normalised test loss.
-      train_ratio: over tuned Adam's.
-      test_ratio: likewise.
-      diverged: share of all runs.
-      untuned_speedup: at the one rate for all tasks.
-      untuned_test_ratio: likewise, over Adam's at its one rate.
-      step_ratio: see `Cost`; None where not measured.
-      state_bytes: likewise.
-      curve: normalised training loss at each check, at `rate`.
-      hollow: share of all runs; 0 in what versions before 0.2 wrote.
-      at_floor: whether a loss is at the floor below which none can be told apart.
+      task: Name of the task.
+      failed: Whether an exception ended it; it then counts as diverged everywhere.
+      selected: Whether the candidate was selected on this task, which then does not count.
+      rate: Learning rate of the lowest training loss.
+      valid_rate: Learning rate of the lowest validation loss.
+      at_edge: Whether `rate` is the lowest or highest of the rates tried: a wider grid might help.
+      speedup: Speed-up over Adam's envelope.
+      capped: Whether the true speed-up is larger.
+      train_loss: Training loss at the end, in the task's own units.
+      test_loss: Test loss at the end at `valid_rate`, in the task's own units.
+      train: Normalised training loss.
+      test: Normalised test loss.
+      train_ratio: Training loss over tuned Adam's.
+      test_ratio: Test loss over tuned Adam's.
+      diverged: Share of all runs that diverged.
+      untuned_speedup: Speed-up at the one rate for all tasks.
+      untuned_test_ratio: Test loss at the one rate over Adam's at its one rate.
+      step_ratio: Time of a step (see `Cost`); None where not measured.
+      state_bytes: Bytes of state (see `Cost`); None where not measured.
+      curve: Normalised training loss at each check, at `rate`.
+      hollow: Share of all runs that are hollow; 0 in files of versions before 0.2.
+      at_floor: Whether a loss is at the floor, below which losses are not distinguished.
     """
 
     task: str
@@ -80,31 +80,31 @@ class TaskScore:
 @final
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How one candidate did over the suite, with one schedule.
+    """The scores of one candidate over the suite, with one schedule.
 
     Attributes:
-      name: the candidate's.
-      schedule: of its learning rate.
-      source: "run" or "archive".
-      num_rates: learning rates that it was tuned over; 1: not at all.
-      speedup: interquartile mean over tasks, with its 95% interval.
-      train_ratio: likewise; below 1 is better than tuned Adam.
-      test_ratio: likewise.
-      untuned_rate: the one rate for all tasks.
-      untuned_speedup: with it.
-      untuned_test_ratio: with it.
-      won: share of tasks with a lower test loss than tuned Adam; an equal one counts half.
-      won_untuned: likewise, both with one rate for all tasks.
-      diverged: share of all runs.
-      num_capped: tasks whose speed-up is cut off at the horizon of Adam's curves.
-      num_at_edge: tasks whose best rate is at the edge of those tried.
-      num_failed: tasks ended by an exception.
-      num_selected: tasks left out of all of these, since the candidate was selected on them.
-      step_ratio: geometric mean over the tasks measured; None where none was.
-      state_bytes: mean over the tasks measured.
-      tasks: in the suite's order.
-      hollow: share of all runs; 0 in what versions before 0.2 wrote.
-      num_at_floor: tasks with a loss at the floor below which none can be told apart.
+      name: Name of the candidate.
+      schedule: Schedule of the learning rate.
+      source: Origin, "run" or "archive".
+      num_rates: Number of learning rates that the row was tuned over; 1 for not tuned.
+      speedup: Interquartile mean over tasks of the speed-up, with its 95% interval.
+      train_ratio: Interquartile mean of the training loss over tuned Adam's; below 1 is better.
+      test_ratio: Interquartile mean of the test loss over tuned Adam's.
+      untuned_rate: One rate for all tasks.
+      untuned_speedup: Speed-up with the one rate.
+      untuned_test_ratio: Test loss over Adam's, both with one rate.
+      won: Share of tasks with a lower test loss than tuned Adam; an equal one counts half.
+      won_untuned: Share of tasks with a lower test loss, both with one rate for all tasks.
+      diverged: Share of all runs that diverged.
+      num_capped: Number of tasks whose speed-up is cut off at the horizon of Adam's curves.
+      num_at_edge: Number of tasks whose best rate is at the edge of those tried.
+      num_failed: Number of tasks ended by an exception.
+      num_selected: Number of tasks left out everywhere, since the candidate was selected on them.
+      step_ratio: Geometric mean over the tasks measured; None if none was.
+      state_bytes: Mean over the tasks measured.
+      tasks: Scores by task, in the suite's order.
+      hollow: Share of all runs that are hollow; 0 in files of versions before 0.2.
+      num_at_floor: Number of tasks with a loss at the floor, where losses are not distinguished.
     """
 
     name: str
@@ -144,13 +144,13 @@ class TaskRecord:
     """A task of the suite, as it was used.
 
     Attributes:
-      task: its name.
-      num_steps: length of a candidate's run.
-      num_params: of its model.
-      fingerprint: of its data, start and loss.
-      reference: where Adam's curves come from: "archive" or "run".
-      steps: of the checks of a candidate's run.
-      envelope: normalised training loss of Adam's lower envelope at these steps.
+      task: Name of the task.
+      num_steps: Length of a candidate's run.
+      num_params: Number of parameters of the model.
+      fingerprint: Fingerprint of data, start and loss.
+      reference: Origin of Adam's curves: "archive" or "run".
+      steps: Steps of the checks of a candidate's run.
+      envelope: Normalised training loss of Adam's lower envelope at these steps.
     """
 
     task: str
@@ -165,13 +165,13 @@ class TaskRecord:
 @final
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """What the comparison itself took.
+    """The effort of the comparison.
 
     Attributes:
-      num_runs: trainings of the candidates, those done in an earlier sitting too.
-      compile_s: worker-seconds of tracing and compiling them.
-      run_s: worker-seconds of training and checking.
-      wall_s: seconds of this sitting, start to end.
+      num_runs: Number of trainings of the candidates, also those of an earlier session.
+      compile_s: Worker-seconds of tracing and compiling.
+      run_s: Worker-seconds of training and checking.
+      wall_s: Seconds of this session, start to end.
     """
 
     num_runs: int
@@ -181,7 +181,7 @@ class Effort:
 
     @property
     def compile_share(self) -> float:
-        """Compiling's share of the work; 0 where there was none."""
+        """Share of compiling in the work; 0 where there was none."""
         total = self.compile_s + self.run_s
         return self.compile_s / total if total else 0.0
 
@@ -192,14 +192,14 @@ class Results:
     """A whole comparison.
 
     Attributes:
-      suite: its name.
-      seeds: of the candidates' runs.
-      rates_per_candidate: how many learning rates a row was tuned over, at most.
-      horizon: where speed-ups are cut off.
-      tasks: the suite's.
-      rows: candidates first, then the archive's baselines.
-      effort: what it took.
-      versions: of Python, JAX, Optax, veldt, and the device, by name.
+      suite: Name of the suite.
+      seeds: Seeds of the candidates' runs.
+      rates_per_candidate: Number of learning rates that a row was tuned over, at most.
+      horizon: Limit at which speed-ups are cut off.
+      tasks: Tasks of the suite.
+      rows: Rows, candidates first, then the archive's baselines.
+      effort: Effort of the comparison.
+      versions: Versions of Python, JAX, Optax, veldt, and the device, by name.
     """
 
     suite: str
@@ -212,10 +212,10 @@ class Results:
     versions: dict[str, str]
 
     def row(self, label: str) -> Row:
-        """The row with this label.
+        """Return the row with this label.
 
         Raises:
-          KeyError: there is none.
+          KeyError: There is none.
         """
         for row in self.rows:
             if row.label == label:
@@ -223,7 +223,7 @@ class Results:
         raise KeyError(f"no row {label!r}; there are {', '.join(row.label for row in self.rows)}")
 
     def to_json(self) -> str:
-        """All of it as JSON; an infinite loss is null."""
+        """Return everything as JSON; an infinite loss is null."""
         data = {"format": 1, **dataclasses.asdict(self)}
         data["effort"]["compile_share"] = self.effort.compile_share
         return json.dumps(_finite(data), indent=1, allow_nan=False) + "\n"

@@ -1,4 +1,4 @@
-"""From finished sweeps to scores.
+"""Scores from finished sweeps.
 
 Every candidate is tuned over as many learning rates with as many seeds. Training speed is scored at
 the rate with the lowest training loss, held-out loss on the test split at the rate with the lowest
@@ -38,12 +38,12 @@ class Entry:
     """A candidate's runs with one schedule, before scoring.
 
     Attributes:
-      name: the candidate's.
-      schedule: of its learning rate.
-      source: "run" (here and now) or "archive".
-      sweeps: by task; a task on which it failed is missing.
-      costs: by task, where measured.
-      selected_on: tasks that the candidate was selected on; they do not count in its means.
+      name: Name of the candidate.
+      schedule: Schedule of the learning rate.
+      source: Origin, "run" (here and now) or "archive".
+      sweeps: Sweeps by task; a task on which the candidate failed is missing.
+      costs: Costs by task, where measured.
+      selected_on: Tasks that the candidate was selected on; they do not count in its means.
     """
 
     name: str
@@ -57,13 +57,13 @@ class Entry:
 @final
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A task and what its scores are relative to.
+    """A task, and Adam's runs that its scores are relative to.
 
     Attributes:
-      task: its name.
-      num_steps: length of a candidate's run.
+      task: Name of the task.
+      num_steps: Length of a candidate's run.
       adam: Adam's long sweep over the fine grid of rates.
-      normalizer: maps losses, any shape, to the task's normalised scale.
+      normalizer: Function from losses, any shape, to the task's normalised scale.
     """
 
     task: str
@@ -73,17 +73,17 @@ class Reference:
 
 
 def compare(references: Sequence[Reference], entries: Sequence[Entry]) -> tuple[Row, ...]:
-    """Scores every entry on every task, and over them.
+    """Return the scores of every entry on every task, and over them.
 
     Args:
-      references: the suite's tasks.
-      entries: what is compared.
+      references: Tasks of the suite.
+      entries: Candidates with their runs.
 
     Returns:
       A row per entry, in their order.
 
     Raises:
-      TaskError: an entry was selected on every task.
+      TaskError: An entry was selected on every task.
     """
     return tuple(_Scorer(references, entry).row() for entry in entries)
 
@@ -91,12 +91,12 @@ def compare(references: Sequence[Reference], entries: Sequence[Entry]) -> tuple[
 @final
 @dataclass(frozen=True, eq=False)
 class _Tuned:
-    """A sweep's final losses on the normalised scale, and the rates they choose.
+    """A sweep's final losses on the normalised scale, and the rates that they choose.
 
     Attributes:
-      sweep: the sweep.
-      finals: normalised, by split, float64 [L, S].
-      best: the chosen rate's position, by what is reported: train by train, test by valid.
+      sweep: Sweep.
+      finals: Normalised final losses, by split, float64 [L, S].
+      best: Position of the chosen rate, by the reported split: train by train, test by valid.
     """
 
     sweep: Sweep
@@ -116,19 +116,19 @@ class _Tuned:
         )
 
     def normalized(self, split: str, rate: int, drawn: np.ndarray) -> float:
-        """Mean over drawn seeds."""
+        """Return the mean over drawn seeds."""
         return float(self.finals[split][rate, drawn].mean())
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class _Adam:
-    """Adam as a candidate meets it on a task.
+    """Adam as a candidate is compared with it on a task.
 
     Attributes:
-      long: the fine grid, to the horizon.
-      contest: as a contestant: every second rate, to the candidate's number of steps.
-      paired: whether its seeds are the candidate's, in their order.
+      long: Fine grid, to the horizon.
+      contest: Runs as a contestant: every second rate, to the candidate's number of steps.
+      paired: Whether the seeds are the candidate's, in the same order.
     """
 
     long: Sweep
@@ -137,7 +137,7 @@ class _Adam:
 
     @classmethod
     def beside(cls, reference: Reference, sweep: Sweep) -> "_Adam":
-        """Adam with a candidate's seeds, where it has them all."""
+        """Return Adam with a candidate's seeds, where it has them all."""
         adam = reference.adam
         known = adam.seeds.tolist()
         paired = set(sweep.seeds.tolist()) <= set(known)
@@ -148,18 +148,18 @@ class _Adam:
         return cls(adam, contest, paired)
 
     def seeds_of(self, drawn: np.ndarray) -> np.ndarray:
-        """Positions of the seeds that go with the candidate's drawn ones; all, if they differ."""
+        """Return the positions of the seeds that go with the candidate's drawn ones; else all."""
         return drawn if self.paired else np.arange(len(self.long.seeds))
 
 
 def contestant(adam: Sweep, num_steps: int) -> Sweep:
-    """Adam's reference cut down to a contestant's budget of rates and steps."""
+    """Return Adam's reference cut down to a contestant's budget of rates and steps."""
     return adam.take(rates=slice(1, None, 2)).until(num_steps)
 
 
 @final
 class _Scorer:
-    """Scores one entry beside Adam, task by task, for any draw of seeds."""
+    """The scoring of one entry beside Adam, task by task, for any draw of seeds."""
 
     def __init__(self, references: Sequence[Reference], entry: Entry):
         self._references = references
@@ -172,13 +172,13 @@ class _Scorer:
         self._counted = [i for i, r in enumerate(references) if r.task not in entry.selected_on]
         if not self._counted:
             raise errors.TaskError(
-                f"{entry.name} was selected on every task: nothing says how good it is"
+                f"{entry.name} was selected on every task: nothing shows how good it is"
             )
         self._shared = _shared_rate([self._ours[i] for i in self._counted])
         self._adam_shared = _shared_rate([self._adams[i].contest for i in self._counted])
 
     def row(self) -> Row:
-        """The entry's scores."""
+        """Return the entry's scores."""
         everything = tuple(self._task(i) for i in range(len(self._references)))
         tasks = [everything[i] for i in self._counted]
         ratios = [task.step_ratio for task in tasks if task.step_ratio is not None]
@@ -247,13 +247,13 @@ class _Scorer:
         )
 
     def _over_tasks(self, score: Callable[[int, np.ndarray], float]) -> Interval:
-        """The interquartile mean, over the tasks that count, of a score of drawn seeds."""
+        """Return the interquartile mean, over the tasks that count, of a score of drawn seeds."""
         counted = self._counted
         seeds = [np.arange(len(self._ours[i].sweep.seeds)) for i in counted]
         return aggregate.bootstrap(seeds, lambda position, drawn: score(counted[position], drawn))
 
     def _speedup(self, i: int, drawn: np.ndarray, rate: int | None = None) -> float:
-        """The speed-up at the task's best rate, or at a given one."""
+        """Return the speed-up at the task's best rate, or at a given one."""
         return self._speedup_at(
             i, drawn, self._ours[i].best["train"] if rate is None else rate
         ).value
@@ -265,7 +265,7 @@ class _Scorer:
         return scores.speedup(envelope, loss, self._references[i].num_steps)
 
     def _log_ratio(self, split: str, i: int, drawn: np.ndarray, rate: int | None = None) -> float:
-        """Log of the normalised loss over Adam's: both at their best rate, or at their one rate."""
+        """Return the log of the normalised loss over Adam's, both at the best or the one rate."""
         ours, adam = self._ours[i], self._adams[i]
         if rate is None:
             rate, adam_rate = ours.best[split], adam.contest.best[split]
@@ -277,7 +277,7 @@ class _Scorer:
 
 
 def _all_diverged(reference: Reference, model: Sweep | None) -> Sweep:
-    """Stands for the runs of a candidate that failed, with the rates and seeds of one that ran."""
+    """Return diverged runs for a failed candidate, with the rates and seeds of one that ran."""
     like = contestant(reference.adam, reference.num_steps)
     rates, seeds = (like.rates, like.seeds) if model is None else (model.rates, model.seeds)
     losses = np.full((len(rates), len(seeds), len(like.steps), len(SPLITS)), np.inf, np.float32)
@@ -285,7 +285,7 @@ def _all_diverged(reference: Reference, model: Sweep | None) -> Sweep:
 
 
 def _shared_rate(tuned: Sequence[_Tuned]) -> int:
-    """The position of the one rate for all tasks."""
+    """Return the position of the one rate for all tasks."""
     logs = [np.log(np.maximum(one.finals["valid"].mean(-1), MIN_NORMALIZED)) for one in tuned]
     return int(np.argmin(np.mean(logs, axis=0)))
 
@@ -295,5 +295,5 @@ def _exp(interval: Interval) -> Interval:
 
 
 def _win(ratio: float) -> float:
-    """1 for a lower loss, half for an equal one."""
+    """Return 1 for a lower loss, half for an equal one."""
     return 0.5 if ratio == 1.0 else float(ratio < 1.0)

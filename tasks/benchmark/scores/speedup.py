@@ -1,4 +1,4 @@
-"""How an optimizer did on one task: speed-up over tuned Adam, final losses, divergence.
+"""Scores of an optimizer on one task: speed-up over tuned Adam, final losses, divergence.
 
 The *speed-up* is VeLOdrome's (arXiv 2211.09760, Fig. 1): how many steps learning-rate-tuned Adam
 needs for the loss that the candidate has at its end, over the candidate's steps. 2 means that Adam
@@ -9,7 +9,7 @@ scores at most 1.
 Departures: losses are taken on a fixed batch of the training split, so nothing is smoothed (there
 the training loss of each batch is averaged over 20 evaluations); between checks the step is
 interpolated on a logarithmic loss where losses are positive. Adam's curves end after some multiple
-of the candidate's steps; a speed-up is capped there, and says so.
+of the candidate's steps; a speed-up is capped there, and marked as capped.
 """
 
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ _TINY: Final = 1e-30
 @final
 @dataclass(frozen=True, eq=False)
 class Envelope:
-    """Adam's best at every step.
+    """Adam's lowest loss at every step.
 
     Attributes:
-      steps: float64 [K], the first 0.
-      losses: float64 [K], never rising: the lowest seed-mean training loss up to there of any rate.
+      steps: Steps of the checks, float64 [K], the first 0.
+      losses: Lowest seed-mean training loss of any rate up to each step, float64 [K]; never rising.
     """
 
     steps: np.ndarray
@@ -38,18 +38,18 @@ class Envelope:
 
     @property
     def horizon(self) -> float:
-        """The step where Adam's curves end."""
+        """The step at which Adam's curves end."""
         return float(self.steps[-1])
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Speedup:
-    """Steps that Adam needs over steps that the candidate took.
+    """The steps that Adam needs over the steps that the candidate took.
 
     Attributes:
-      value: 0 where the candidate diverged, is hollow, or never beat the start.
-      capped: whether Adam's curves end before they reach the loss: the true value is larger.
+      value: Speed-up; 0 where the candidate diverged, is hollow, or never beat the start.
+      capped: Whether Adam's curves end before they reach the loss: the true value is larger.
     """
 
     value: float
@@ -57,16 +57,16 @@ class Speedup:
 
 
 def envelope(adam: Sweep, seeds: np.ndarray | None = None) -> Envelope:
-    """Adam's lower envelope.
+    """Return Adam's lower envelope.
 
     A rate at which any seed diverged counts until then.
 
     Args:
-      adam: its sweep.
-      seeds: positions of the seeds that the mean is over, int [n], repeats allowed; all if None.
+      adam: Sweep of Adam.
+      seeds: Positions of the seeds that the mean is over, int [n], repeats allowed; None for all.
 
     Raises:
-      ValueError: no rate has a finite loss at the start.
+      ValueError: No rate has a finite loss at the start.
     """
     losses = adam.losses[..., _TRAIN].astype(np.float64)  # [L, S, K]
     means = (losses if seeds is None else losses[:, seeds]).mean(axis=1)  # [L, K]
@@ -77,7 +77,7 @@ def envelope(adam: Sweep, seeds: np.ndarray | None = None) -> Envelope:
 
 
 def steps_to_reach(reference: Envelope, loss: float) -> float:
-    """Steps until the envelope is at or below `loss`; infinity where it never gets there.
+    """Return the step where the envelope gets to `loss` or below; infinity if it never does.
 
     Between two checks the step is interpolated, on the logarithm of the loss where both are
     positive.
@@ -93,13 +93,13 @@ def steps_to_reach(reference: Envelope, loss: float) -> float:
     high, low = reference.losses[end - 1], reference.losses[end]
     if low > _TINY and loss > _TINY:
         high, low, loss = np.log(high), np.log(low), float(np.log(loss))
-    part = (high - loss) / (high - low) if high > low else 1.0  # Equal, as far as numbers tell.
+    part = (high - loss) / (high - low) if high > low else 1.0  # Equal within rounding.
     start, stop = reference.steps[end - 1], reference.steps[end]
     return float(start + part * (stop - start))
 
 
 def speedup(reference: Envelope, loss: float, num_steps: int) -> Speedup:
-    """The speed-up of a candidate that has this training loss after `num_steps`."""
+    """Return the speed-up of a candidate that has this training loss after `num_steps`."""
     steps = steps_to_reach(reference, loss)
     if steps > reference.horizon:
         return Speedup(reference.horizon / num_steps, capped=True)
@@ -107,7 +107,7 @@ def speedup(reference: Envelope, loss: float, num_steps: int) -> Speedup:
 
 
 def best_rate(sweep: Sweep, split: str) -> int:
-    """The learning rate's position with the lowest seed-mean loss of a split at the end.
+    """Return the learning rate's position with the lowest seed-mean loss of a split at the end.
 
     A rate at which a run was lost, diverged or hollow, is not chosen unless all have one; then the
     one with the fewest.
@@ -122,5 +122,5 @@ def best_rate(sweep: Sweep, split: str) -> int:
 
 
 def final_losses(sweep: Sweep, rate: int, split: str) -> np.ndarray:
-    """The losses of each seed at the end, float64 [S]; infinite where the run was lost."""
+    """Return the losses of each seed at the end, float64 [S]; infinite where the run was lost."""
     return sweep.losses[rate, :, -1, SPLITS.index(split)].astype(np.float64)

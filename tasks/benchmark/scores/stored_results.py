@@ -1,4 +1,4 @@
-"""A comparison's results, read back from the JSON that `Results.to_json` wrote."""
+"""The results of a comparison, read back from the JSON that `Results.to_json` wrote."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from veldt.tasks.common import errors
 
 
 def read(path: Path) -> Results:
-    """Return the results that a file holds.
+    """Return the results in a file.
 
     Raises:
       TaskError: There is no such file, it is damaged, or another version wrote it.
@@ -26,13 +26,13 @@ def read(path: Path) -> Results:
     except (UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise errors.TaskError(
             f"{path} is damaged, or another version's ({type(error).__name__}: {error}): run the "
-            "same `veldt evaluate` again, which goes on from the runs that it keeps"
+            "same `veldt evaluate` again, which continues from the runs that it keeps"
         ) from None
     return results
 
 
 def _value(annotation: Any, data: Any) -> Any:
-    """`data` as what its annotation says; null, where a number belongs, is infinite."""
+    """Return `data` as its annotation says; null, where a number belongs, is infinite."""
     if dataclasses.is_dataclass(annotation):
         return _record(annotation, data)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
@@ -63,7 +63,7 @@ def _record(cls: Any, data: Any) -> Any:
 
 
 def _without_scores(row: Row) -> Row:
-    """A row that no task counts for has no scores; its nulls are not infinite."""
+    """Return a row that no task counts for without scores; its nulls are not infinite."""
     if any(not task.selected for task in row.tasks):
         return row
     changed: dict[str, Any] = {}

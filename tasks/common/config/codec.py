@@ -1,6 +1,6 @@
-"""Between dataclasses and YAML or JSON: strict, typed, with errors that say where.
+"""Dataclasses to YAML or JSON and back: strict, typed, with errors that give the place.
 
-YAML is read as nodes, which keep their place, and built into what a type annotation asks for:
+YAML is read as nodes, which keep their place, and built into values of a type annotation:
 bool, int, float, str, an enum with string values, `Literal`, `X | None`, `tuple[X, ...]`,
 `dict[str, X]`, and dataclasses of these. Three things are stricter than PyYAML's loaders. Scalars
 follow YAML 1.2's core rules, so `1e-3` is a number and `no` a string (YAML 1.1, which PyYAML
@@ -27,7 +27,7 @@ Annotation: TypeAlias = Any
 MISSING = dataclasses.MISSING
 
 _TAG = "tag:yaml.org,2002:"
-_NO_LINE = -1  # Of what was no text.
+_NO_LINE = -1  # Line of a value that was not read from text.
 _SCALARS = {
     "bool": re.compile(r"true|false"),
     "null": re.compile(r"null|~|"),
@@ -51,7 +51,7 @@ class _Loader(yaml.SafeLoader):
 
 @final
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either set of rules would read as something else than a string."""
+    """A dumper that quotes strings which either set of rules would read as something else."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own, which its stubs call an instance's)
         key: [*yaml.SafeDumper.yaml_implicit_resolvers.get(key, []), *_RESOLVERS[None]]
@@ -63,11 +63,11 @@ def read(text: str, name: str) -> yaml.Node:
     """Parse one YAML document; an empty one is an empty mapping.
 
     Args:
-        text: The document.
-        name: Where it comes from, for messages.
+      text: The document.
+      name: Origin of the document, for messages.
 
     Raises:
-        ConfigError: Not YAML; the message gives the line.
+      ConfigError: Not YAML; the message gives the line.
     """
     try:
         loader = _Loader(text)
@@ -83,19 +83,19 @@ def read(text: str, name: str) -> yaml.Node:
 
 
 def empty_mapping(name: str) -> yaml.MappingNode:
-    """Return a mapping without keys that says it comes from `name`."""
+    """Return a mapping without keys, with `name` as its origin."""
     mark = yaml.Mark(name, 0, 0, 0, None, 0)
     return yaml.MappingNode(_TAG + "map", [], mark, mark)
 
 
 def string(text: str, name: str) -> yaml.ScalarNode:
-    """Return `text` as a string node, whatever YAML would make of it."""
+    """Return `text` as a string node, even if YAML would read it as something else."""
     mark = yaml.Mark(name, 0, 0, 0, None, 0)
     return yaml.ScalarNode(_TAG + "str", text, mark, mark)
 
 
 def dump(value: object) -> str:
-    """Return YAML text that `build` turns back into an equal value, all fields given."""
+    """Return YAML text that `build` turns back into an equal value, with all fields."""
     return yaml.dump(to_plain(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
@@ -111,32 +111,32 @@ def to_plain(value: object) -> Any:
 
 
 def from_plain(annotation: Annotation, plain: object, name: str) -> Any:
-    """Build a value of the annotated type from what `to_plain` returns, or from a part of it.
+    """Return a value of the annotated type from the result of `to_plain`, or from a part of it.
 
     Args:
-        annotation: What is wanted. A dataclass has its defaults for what is left out, so that the
-            config of an older version is read too.
-        plain: What was given.
-        name: Where it comes from, for messages.
+      annotation: Type of the value. Missing fields of a dataclass get their defaults, so that the
+        config of an older version is read too.
+      plain: Plain values.
+      name: Origin of the values, for messages.
 
     Raises:
-        ConfigError: It does not fit; the message gives the name, the path and what is allowed.
+      ConfigError: It does not fit; the message gives the name, the path and what is allowed.
     """
     return build(annotation, _node(plain, name))
 
 
 def build(annotation: Annotation, node: yaml.Node, path: str = "", base: object = MISSING) -> Any:
-    """Build a value of the annotated type.
+    """Return a value of the annotated type.
 
     Args:
-        annotation: What is wanted.
-        node: What was given.
-        path: The value's place in the document (`pool.num_workers`), for messages.
-        base: Supplies the fields that a mapping for a dataclass leaves out, before the class's
-            own defaults do.
+      annotation: Type of the value.
+      node: Node of the document.
+      path: Path of the value in the document (`pool.num_workers`), for messages.
+      base: Value with the fields that a mapping for a dataclass leaves out, before the defaults of
+        the class apply.
 
     Raises:
-        ConfigError: The node does not fit; the message gives place, path and what is allowed.
+      ConfigError: The node does not fit; the message gives place, path and what is allowed.
     """
     if dataclasses.is_dataclass(annotation):
         return _build_dataclass(annotation, node, path, base)
@@ -167,7 +167,7 @@ def build(annotation: Annotation, node: yaml.Node, path: str = "", base: object 
 
 
 def is_null(node: yaml.Node) -> bool:
-    """Say whether a node is YAML's null."""
+    """Return whether a node is YAML's null."""
     return bool(node.tag == _TAG + "null")
 
 
@@ -181,7 +181,7 @@ def entries(node: yaml.MappingNode, path: str) -> dict[str, yaml.Node]:
     """Return a mapping's values by key.
 
     Raises:
-        ConfigError: A key is no string, or is given twice.
+      ConfigError: A key is no string, or is given twice.
     """
     found: dict[str, yaml.Node] = {}
     for key, value in node.value:
@@ -210,7 +210,7 @@ def default_of(cls: type, name: str, base: object) -> object:
 
 
 def spell(annotation: Annotation) -> str:
-    """Say in words what a type annotation takes."""
+    """Return in words what a type annotation accepts."""
     origin, args = _parts(annotation)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(spell(arg) for arg in args)
@@ -232,10 +232,10 @@ def join(path: str, key: str) -> str:
 
 
 def error_at(node: yaml.Node, path: str, message: str) -> errors.ConfigError:
-    """Return an error that says file and line (or the option), path, and what is wrong."""
+    """Return an error with file and line (or the option), path, and what is wrong."""
     mark = node.start_mark
     where = path or "the config"
-    if mark.name.startswith("--"):  # An override: its name says the line, and mostly the path.
+    if mark.name.startswith("--"):  # An override: the name gives the line, and mostly the path.
         named = mark.name[2:].replace("-", "_") == path.replace("-", "_")
         return errors.ConfigError(f"{mark.name}: {'' if named else where + ': '}{message}")
     place = mark.name if mark.line == _NO_LINE else f"{mark.name}:{mark.line + 1}"
@@ -243,7 +243,7 @@ def error_at(node: yaml.Node, path: str, message: str) -> errors.ConfigError:
 
 
 def mismatch(annotation: Annotation, node: yaml.Node, path: str) -> errors.ConfigError:
-    """Return the error of a value that is of another type than the annotation's."""
+    """Return the error of a value that is of another type than annotated."""
     message = f"expected {spell(annotation)}, not {_describe(node)}"
     if annotation is int and re.fullmatch(r"[0-9]+(\.0*)?(e\+?[0-9])?", str(node.value)):
         message += f"; write {float(node.value):.0f}"
@@ -251,7 +251,7 @@ def mismatch(annotation: Annotation, node: yaml.Node, path: str) -> errors.Confi
 
 
 def _parts(annotation: Annotation) -> tuple[Any, tuple[Annotation, ...]]:
-    """`tuple[int, ...]` as (`tuple`, (`int`, `...`)); a plain class as (None, ())."""
+    """Return `tuple[int, ...]` as (`tuple`, (`int`, `...`)); a plain class as (None, ())."""
     return typing.get_origin(annotation), typing.get_args(annotation)
 
 
@@ -287,7 +287,7 @@ def _build_union(args: tuple[Annotation, ...], node: yaml.Node, path: str, base:
         return None
     arms = [arg for arg in args if arg is not type(None)]
     if len(arms) == 1 and not isinstance(node, yaml.ScalarNode):
-        return build(arms[0], node, path, base)  # Its error is about a part, so more to the point.
+        return build(arms[0], node, path, base)  # Its error is about a part, so more precise.
     for arm in arms:
         try:
             return build(arm, node, path, base)
@@ -306,7 +306,7 @@ def _build_choice(annotation: Annotation, node: yaml.Node, path: str) -> object:
 
 
 def _choices(annotation: Annotation) -> dict[str, object]:
-    """A `Literal`'s or an enum's values, by how they are written."""
+    """Return the values of a `Literal` or an enum, by how they are written."""
     origin, args = _parts(annotation)
     if origin is Literal:
         return {str(value): value for value in args}
@@ -335,7 +335,7 @@ def _is_written_as(kind: str, text: str) -> bool:
 
 
 def _describe(node: yaml.Node) -> str:
-    """What was given, in words."""
+    """Return in words what was given."""
     if isinstance(node, yaml.MappingNode):
         return "a mapping"
     if isinstance(node, yaml.SequenceNode):

@@ -1,7 +1,7 @@
-"""The config of a run that an older version began, with the fields that it could not have.
+"""The config of an older version's run, with defaults for the fields that it lacks.
 
-A new field comes with the default that keeps everything as it was. So what a stored config lacks is
-its default, and only then is it compared with the config that a run is resumed with.
+A new field has a default that keeps everything as it was. So a field that a stored config lacks has
+its default, and only then is the config compared with the one that a run is resumed with.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ from veldt.tasks.common.config import codec
 
 
 def fill(config_class: type, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored config with defaults for what it lacks, in nested configs too.
+    """Return a stored config with defaults for the fields that it lacks, in nested configs too.
 
     Modules that have moved have their present names.
 
     Args:
-      config_class: The dataclass that it is one of.
+      config_class: Dataclass of the config.
       stored: Plain values, as JSON or YAML has them.
     """
     hints = codec.hints(config_class)
@@ -33,7 +33,7 @@ def fill(config_class: type, stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _filled(hint: Any, value: Any) -> Any:
-    """Return a value of this type with what it lacks."""
+    """Return a value of this type with all fields."""
     if isinstance(value, str):
         return older_names.present(value)
     origin, args = typing.get_origin(hint), typing.get_args(hint)

@@ -1,6 +1,6 @@
-"""Digests of what is written, kept beside it, so that damage is found when it is read.
+"""Digests of files, stored beside their content, so that damage is found when it is read.
 
-They are no secrets: against bad disks and broken copies, not against forgery. Files of older
+They protect against bad disks and broken copies, not against forgery. Files of older
 versions have none and are read as they are.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 KEY: Final = "digest"
-"""The entry of a JSON file that holds the digest of its others."""
+"""The entry of a JSON file with the digest of the other entries."""
 
 
 def of(content: bytes) -> str:
@@ -24,10 +24,10 @@ def signed(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `signed` was given.
+    """Return the values that were given to `signed`.
 
     Raises:
-      ValueError: It is no mapping, or has a digest of something else.
+      ValueError: It is no mapping, or its digest is wrong.
     """
     if not isinstance(data, Mapping):
         raise ValueError("it is no mapping")

@@ -16,7 +16,7 @@ FILE_NAME: Final = "lock"
 
 @final
 class DirectoryLock:
-    """A directory that this process holds, until it is closed or the process ends, however it does.
+    """A directory that this process holds until it closes it or ends, in whatever way.
 
     Readers are not kept out. The lock file says who holds the directory.
     """
@@ -40,7 +40,7 @@ class DirectoryLock:
             reason = getattr(error, "strerror", None) or error
             raise errors.FileError(f"{directory} cannot be written: {reason}") from None
         since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        # A full disk, or Windows, where nobody writes to a file that is locked: it holds unnamed.
+        # On a full disk, or on Windows, where no one can write to a locked file, it has no name.
         with contextlib.suppress(OSError):
             path.write_text(f"host {socket.gethostname()}, process {os.getpid()}, since {since}\n")
 

@@ -1,9 +1,9 @@
-"""NumPy's archives from strangers: arrays and nothing else, of sizes known before they are read.
+"""NumPy's archives from strangers: only arrays, with sizes known before they are read.
 
-`numpy.load` unpacks what an entry says that it holds, be it a terabyte of zeros, reads no further
-than an array's own header says, so that a damaged header may go unnoticed, and leaves the checksum
-of what it has not read unverified. Here every entry is as long as its array, all of it is read, and
-its checksum holds.
+`numpy.load` unpacks as much as an entry claims to hold, even a terabyte of zeros. It reads no
+further than an array's own header says, so that a damaged header may go unnoticed, and does not
+verify the checksum of what it has not read. Here every entry is as long as its array, all of it is
+read, and its checksum holds.
 """
 
 import io
@@ -22,11 +22,11 @@ def read(content: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]
     """Return the arrays of an archive by their names.
 
     Args:
-      content: The file's.
-      max_bytes: What all arrays together may take.
+      content: Content of the file.
+      max_bytes: Limit of the bytes of all arrays together.
 
     Raises:
-      ValueError, zipfile.BadZipFile, ...: It is none, is damaged, or holds too much.
+      ValueError, zipfile.BadZipFile, ...: It is not an archive, is damaged, or holds too much.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = archive.infolist()
@@ -45,7 +45,7 @@ def array(content: bytes) -> np.ndarray:
     """Return the array of an `.npy` file.
 
     Raises:
-      ValueError: It is none, or longer or shorter than it says.
+      ValueError: It is not an array, or longer or shorter than its header says.
     """
     stream = io.BytesIO(content)
     version = np.lib.format.read_magic(stream)

@@ -1,7 +1,7 @@
-"""The directory that a run is kept in: one process works there, on one run, of one kind.
+"""The directory of a run: one process works there, on one run, of one kind.
 
-`run.json` says what kind of run it is, with what config it began and by which versions. A run that
-an older version began has no such file: it is known by what else is there, and gets one when it is
+`run.json` gives the kind of run, the config that it began with, and the versions. A run that an
+older version began has no such file: it is recognised by its other files, and gets one when it is
 resumed.
 """
 
@@ -22,7 +22,7 @@ from veldt.tasks.common.disk import atomic_files, digest
 from veldt.tasks.common.disk.lock import DirectoryLock
 
 Kind: TypeAlias = Literal["search", "meta-train", "tune", "evaluate"]
-"""The command that a run is of."""
+"""Command that makes the run."""
 
 RUN_FILE: Final = "run.json"
 CONFIG_FILE: Final = "config.yaml"
@@ -34,7 +34,7 @@ _NOUNS: Final[Mapping[Kind, str]] = {
     "tune": "a tuning",
     "evaluate": "an evaluation",
 }
-# What runs of versions without `run.json` are known by.
+# Files by which runs of versions without `run.json` are recognised.
 _SEARCH_FILE: Final = "store.sqlite"
 _WEIGHTS_FILE: Final = "weights.npz"
 _TRAINING_FILES: Final = ("metrics.jsonl", "checkpoints")
@@ -44,14 +44,14 @@ _RESULTS_FILE: Final = "results.json"
 @final
 @dataclass(frozen=True)
 class Terms:
-    """What the runs of one command are, and what may change when one is resumed.
+    """The runs of one command, and what may change when one is resumed.
 
     Attributes:
       kind: The command.
-      config_class: The dataclass of the command's config.
-      may_differ: Fields that a resumed run may have other values of, with dots where nested.
+      config_class: Dataclass of the command's config.
+      may_differ: Fields that may have other values in a resumed run, with dots where nested.
       may_grow: Fields that hold lists, to the end of which a resumed run may append.
-      option: The command line's option that chooses the directory.
+      option: Command-line option that chooses the directory.
       has_config_file: Whether the config is written to `config.yaml` too, to be resumed with.
     """
 
@@ -66,13 +66,13 @@ class Terms:
 @final
 @dataclass(frozen=True)
 class RunRecord:
-    """What `run.json` says of a run.
+    """The content of a run's `run.json`.
 
     Attributes:
       kind: The command.
-      config: The resolved config, as plain values.
-      created: When the run was begun, UTC in ISO 8601; empty if an older version began it.
-      versions: The versions of veldt and of what it stands on that began the run, by name.
+      config: Resolved config, as plain values.
+      created: Time when the run was begun, UTC in ISO 8601; empty if an older version began it.
+      versions: Versions of veldt and of its dependencies that began the run, by name.
     """
 
     kind: Kind
@@ -83,7 +83,7 @@ class RunRecord:
 
 @final
 class RunDirectory:
-    """A run's directory, made if need be, and held by this process until it is closed.
+    """A run's directory, which this process holds until it is closed.
 
     Readers are not kept out.
     """
@@ -93,8 +93,8 @@ class RunDirectory:
 
         Args:
           path: The directory.
-          terms: Those of the command.
-          config: The run's config: one of `terms.config_class`.
+          terms: Terms of the command.
+          config: Config of the run, of class `terms.config_class`.
 
         Raises:
           FileError: It cannot be made, another process holds it, or a run of another kind is there.
@@ -117,7 +117,7 @@ class RunDirectory:
 
     @property
     def is_known(self) -> bool:
-        """Whether `run.json` is there."""
+        """Whether `run.json` exists."""
         return self._record is not None
 
     def close(self) -> None:
@@ -131,14 +131,14 @@ class RunDirectory:
         self.close()
 
     def begin(self, *, holds_run: bool, resume: bool) -> None:
-        """Begin a run, or go on with the one that is there: check and write its config.
+        """Begin a run, or continue the one in the directory: check and write its config.
 
         Args:
-          holds_run: Whether a run has left anything to go on with.
-          resume: Whether that is meant.
+          holds_run: Whether there are files of a run to continue.
+          resume: Whether a run is to be continued.
 
         Raises:
-          FileError: A run is there and is not to be resumed, or is another than this one, or the
+          FileError: There is a run and it is not to be resumed, or it is another run, or the
             directory cannot be written.
         """
         if holds_run:
@@ -151,13 +151,13 @@ class RunDirectory:
         self.write(is_new=not holds_run)
 
     def check(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """See that a stored config is this run's, but for what may differ.
+        """Check that a stored config is this run's, except for what may differ.
 
         Args:
           stored: Plain values, such as a run keeps beside its data.
 
         Returns:
-          The stored config, with the fields that its version did not have.
+          Stored config, with the fields that its version did not have.
 
         Raises:
           FileError: It is another run's; the message names the first field that differs.
@@ -179,7 +179,7 @@ class RunDirectory:
         return before
 
     def write(self, *, is_new: bool) -> None:
-        """Write what the directory holds: `run.json`, and `config.yaml` if the command has it.
+        """Write `run.json`, and `config.yaml` if the command has it.
 
         Raises:
           FileError: They cannot be written.
@@ -211,10 +211,10 @@ class RunDirectory:
 
 
 def kind_of(path: Path) -> Kind | None:
-    """Return what kind of run a directory holds, also one of an older version; None if none.
+    """Return the kind of run in a directory, also one of an older version; None if none.
 
     Raises:
-      FileError: A file that says so is damaged, or of a newer version.
+      FileError: The file with the kind is damaged, or of a newer version.
     """
     # `os.path`, because pathlib's own tests raise on names that the file system cannot have.
     if not os.path.isdir(path):
@@ -231,13 +231,13 @@ def kind_of(path: Path) -> Kind | None:
 
 
 def describe(path: Path) -> str:
-    """Return what kind of run a directory holds, in words: "it holds a tuning"."""
+    """Return in words what kind of run a directory holds: "it holds a tuning"."""
     kind = kind_of(path)
     return f"it holds {'no run' if kind is None else _NOUNS[kind]}"
 
 
 def read_record(path: Path) -> RunRecord | None:
-    """Return what a directory's `run.json` says; None if there is none.
+    """Return the content of a directory's `run.json`; None if there is none.
 
     Raises:
       FileError: It is damaged, or of a newer version.
@@ -266,7 +266,7 @@ def read_config(path: Path) -> Mapping[str, Any]:
     """Return the config of the run in a directory, as plain values.
 
     Raises:
-      FileError: It cannot be read, or is none.
+      FileError: It cannot be read, or is not a config.
     """
     if (record := read_record(path)) is not None:
         return record.config

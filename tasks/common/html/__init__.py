@@ -1,1 +1,1 @@
-"""Pages that hold all they show and run nothing: markup, the frame and style, figures."""
+"""Pages without scripts and links to outside: markup, the frame and style, figures."""

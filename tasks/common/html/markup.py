@@ -1,4 +1,4 @@
-"""HTML that is escaped unless it says otherwise.
+"""HTML that is escaped unless it is marked as HTML.
 
 A page shows texts from files that may be a stranger's. So pages are built by `tag`, which escapes
 every child that is not `Html` already, and `Html` is made only here and of constants.
@@ -17,22 +17,23 @@ class Html(str):
 
 
 def escape(child: object) -> Html:
-    """A child as HTML: `Html` as it is, anything else as text."""
+    """Return a child as HTML: `Html` as it is, anything else as escaped text."""
     return child if isinstance(child, Html) else Html(html.escape(str(child), quote=True))
 
 
 def join(children: Iterable[object], separator: str = "") -> Html:
-    """Children one after the other, each escaped unless it is `Html`."""
+    """Return children one after the other, each escaped unless it is `Html`."""
     return Html(html.escape(separator).join(escape(child) for child in children))
 
 
 def tag(name: str, *children: object, **attributes: object) -> Html:
-    """An element.
+    """Return an element.
 
     Args:
-      name: the element's.
-      *children: what it holds; escaped unless `Html`.
-      **attributes: `class_` stands for `class`, other underscores for dashes; None leaves one out.
+      name: Name of the element.
+      *children: Content; escaped unless `Html`.
+      **attributes: Attributes; `class_` stands for `class`, other underscores for dashes; None
+        leaves one out.
     """
     parts = [name]
     for key, value in attributes.items():
@@ -49,14 +50,14 @@ def table(
     numbers: Iterable[int] = (),
     groups: Iterable[tuple[object, int]] = (),
 ) -> Html:
-    """A table that scrolls sideways by itself where the page is narrow.
+    """Return a table that scrolls sideways by itself where the page is narrow.
 
     Args:
-      heads: the columns' names.
-      rows: each a class (or "") and its cells; a single cell where there are more columns is the
-        heading of the rows after it.
-      numbers: the columns that hold numbers, set to the right.
-      groups: names over neighbouring columns, each with how many; none if empty.
+      heads: Names of the columns.
+      rows: Rows, each a class (or "") and its cells; a single cell where there are more columns is
+        the heading of the rows after it.
+      numbers: Columns that hold numbers, aligned to the right.
+      groups: Names over neighbouring columns, each with their number; empty for none.
     """
     heads, groups, right = tuple(heads), tuple(groups), frozenset(numbers)
 
@@ -92,5 +93,5 @@ def table(
 
 
 def definitions(values: Mapping[str, object]) -> Html:
-    """A list of names and what each is."""
+    """Return a list of names and their descriptions."""
     return tag("dl", *(join([tag("dt", name), tag("dd", v)]) for name, v in values.items()))

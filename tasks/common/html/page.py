@@ -1,4 +1,4 @@
-"""A page and what every page has: head, style, sections, the resolved config, the file.
+"""A page with what every page has: head, style, sections, the resolved config, the file.
 
 The page refers to nothing outside itself, and its content security policy would not let it: no
 scripts, no fonts, no pictures from anywhere.
@@ -25,9 +25,9 @@ def page(title: str, *sections: Html, rules: str = "") -> str:
     """Return a whole page.
 
     Args:
-      title: what it is about; escaped.
-      *sections: the body.
-      rules: style rules of its own, after those of every page.
+      title: Title; escaped.
+      *sections: Body of the page.
+      rules: Style rules of this page, after those of every page.
     """
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -54,7 +54,7 @@ def section(title: str, *content: object) -> Html:
 
 
 def configuration(config: object, facts: Mapping[str, object]) -> Html:
-    """Return the section that ends a run's report: the resolved config, and what it was made with.
+    """Return the section that ends a run's report: the resolved config and versions.
 
     Args:
       config: A dataclass, or plain values.
@@ -71,10 +71,10 @@ def configuration(config: object, facts: Mapping[str, object]) -> Html:
 def write(text: str, run_dir: Path, output: Path | None = None) -> Path:
     """Write a page whole, and return its path.
 
-    Args:
+    text: The page.
       text: The page.
-      run_dir: The run's directory, where the page goes if `output` is None.
-      output: The file; folders on the way to it are made.
+      run_dir: Directory of the run, where the page goes if `output` is None.
+      output: File to write; parent folders are made.
 
     Raises:
       FileError: It cannot be written; an old file stays.

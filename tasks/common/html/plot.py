@@ -20,13 +20,13 @@ _SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸
 
 @dataclass(frozen=True)
 class Axis(abc.ABC):
-    """From values to shares of an axis, 0 at its start and 1 at its end.
+    """A map from values to shares of an axis, 0 at the start and 1 at the end.
 
     Attributes:
-      low: the value at the start.
-      high: the value at the end; above `low`.
-      label: what is on the axis; "" writes nothing.
-      most: about how many ticks there may be.
+      low: Value at the start.
+      high: Value at the end; above `low`.
+      label: Text on the axis; "" writes nothing.
+      most: Number of ticks at most, approximately.
     """
 
     low: float
@@ -35,22 +35,22 @@ class Axis(abc.ABC):
     most: int = 7
 
     def share(self, value: float) -> float:
-        """Where a value is, held between 0 and 1."""
+        """Return the position of a value, held between 0 and 1."""
         return min(max(self._share(value), 0.0), 1.0)
 
     @abc.abstractmethod
     def _share(self, value: float) -> float:
-        """Where a value is."""
+        """Return the position of a value."""
 
     @abc.abstractmethod
     def ticks(self) -> list[tuple[float, str]]:
-        """Round values on the axis, with their texts."""
+        """Return round values on the axis, with their texts."""
 
 
 @final
 @dataclass(frozen=True)
 class LinearAxis(Axis):
-    """Equal steps are equally long."""
+    """An axis on which equal steps are equally long."""
 
     def _share(self, value: float) -> float:
         return (value - self.low) / (self.high - self.low)
@@ -66,10 +66,10 @@ class LinearAxis(Axis):
 @final
 @dataclass(frozen=True)
 class LogAxis(Axis):
-    """Equal ratios are equally long; all values are above 0.
+    """An axis on which equal ratios are equally long; all values are above 0.
 
     Attributes:
-      marks: the ticks, with their texts; chosen from the range if empty.
+      marks: Ticks with their texts; chosen from the range if empty.
     """
 
     marks: tuple[tuple[float, str], ...] = ()
@@ -101,12 +101,12 @@ class Frame:
 @final
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Axes: data coordinates to the figure's.
+    """A pair of axes: data coordinates to those of the figure.
 
     Attributes:
-      x: across.
-      y: upwards.
-      frame: the size.
+      x: Axis across.
+      y: Axis upwards.
+      frame: Size and margins.
     """
 
     x: Axis
@@ -114,20 +114,20 @@ class Plot:
     frame: Frame = Frame()
 
     def place(self, point: Point) -> Point:
-        """A data point in the figure, held inside the axes."""
+        """Return the place of a data point in the figure, held inside the axes."""
         f = self.frame
         u, v = self.x.share(point[0]), self.y.share(point[1])
         across, down = f.width - f.left - f.right, f.height - f.top - f.bottom
         return f.left + u * across, f.top + (1 - v) * down
 
     def line(self, points: Iterable[Point], kind: str) -> Html:
-        """Straight lines from point to point; what is not finite is left out."""
+        """Return straight lines from point to point; points that are not finite are left out."""
         placed = [self.place(point) for point in _finite(points)]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in placed) if placed else ""
         return tag("path", d=path, class_=f"line {kind}")
 
     def steps(self, points: Sequence[Point], end: float, kind: str) -> Html:
-        """A value that holds until the next one, the last until `end`."""
+        """Return a line of values that hold until the next one, the last until `end`."""
         if not points:
             return Html()
         corners = [points[0]]
@@ -136,18 +136,18 @@ class Plot:
         return self.line([*corners, (end, points[-1][1])], kind)
 
     def dots(self, points: Iterable[Point], kind: str) -> Html:
-        """Many dots in one path: lines of no length with round ends."""
+        """Return many dots in one path: lines of no length with round ends."""
         placed = (self.place(point) for point in _finite(points))
         return tag(
             "path", d="".join(f"M{x:.1f} {y:.1f}h0" for x, y in placed), class_=f"dots {kind}"
         )
 
     def marker(self, point: Point, kind: str, shape: str, scale: float = 1.0) -> Html:
-        """One larger point, of a shape in `SHAPES`."""
+        """Return one larger point, of a shape in `SHAPES`."""
         return marker(*self.place(point), kind, shape, scale)
 
     def svg(self, title: str, description: str, *content: Html, **attributes: object) -> Html:
-        """The figure: grid, axes and content, with texts for those who do not see it."""
+        """Return the figure: grid, axes and content, with texts for those who do not see it."""
         return tag(
             "svg",
             tag("title", title),
@@ -161,7 +161,7 @@ class Plot:
         )
 
     def draw(self, title: str, description: str, *content: Html) -> Html:
-        """The figure in a box that scrolls sideways by itself where the page is narrow."""
+        """Return the figure in a box that scrolls sideways by itself where the page is narrow."""
         return tag(
             "div",
             self.svg(title, description, *content),
@@ -204,11 +204,11 @@ SHAPES: Final = {
     "bar": (-2.5, -6.0, "h5v12h-5z"),
     "cross": (-5.0, -5.0, "l10 10m0 -10l-10 10"),
 }
-"""Markers by name: where the path starts from the marker's middle, and the path."""
+"""Markers by name: start of the path from the marker's middle, and the path."""
 
 
 def marker(x: float, y: float, kind: str, shape: str, scale: float = 1.0) -> Html:
-    """A marker at a place in a figure."""
+    """Return a marker at a place in a figure."""
     dx, dy, path = SHAPES[shape]
     if scale == 1.0:
         return tag("path", d=f"M{x + dx:.1f} {y + dy:.1f}{path}", class_=f"marker {kind}")
@@ -217,13 +217,13 @@ def marker(x: float, y: float, kind: str, shape: str, scale: float = 1.0) -> Htm
 
 
 def text(x: float, y: float, content: str, anchor: str, kind: str | None = None) -> Html:
-    """A text at a place in a figure, which is its "start", "middle" or "end"."""
+    """Return a text at a place in a figure, which is the "start", "middle" or "end" of it."""
     place = {"x": f"{x:.1f}", "y": f"{y:.1f}"}
     return tag("text", content, **place, text_anchor=anchor, class_=kind)
 
 
 def ticks(low: float, high: float, most: int = 7) -> list[float]:
-    """Round values between `low` and `high`: multiples of 1, 2 or 5 times a power of ten."""
+    """Return round values from `low` to `high`: 1, 2 or 5 times multiples of a power of ten."""
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
@@ -232,7 +232,7 @@ def ticks(low: float, high: float, most: int = 7) -> list[float]:
 
 
 def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
-    """Round values for a logarithmic axis: powers of ten, and between them if these are few."""
+    """Return round values for a logarithmic axis: powers of ten, and values between if few."""
     first = math.ceil(math.log10(low) - 1e-9)
     last = math.floor(math.log10(high) + 1e-9)
     stride = max(math.ceil((last - first + 1) / most), 1)
@@ -247,14 +247,14 @@ def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
 
 
 def _between(low: float, high: float, digits: Iterable[int]) -> list[float]:
-    """The digits times powers of ten that lie between two values."""
+    """Return the digits times powers of ten that lie between two values."""
     powers = range(math.floor(math.log10(low)), math.floor(math.log10(high) + 1e-9) + 1)
     values = (digit * 10.0**power for power in powers for digit in digits)
     return [v for v in values if low * (1 - 1e-9) <= v <= high * (1 + 1e-9)]
 
 
 def log_text(value: float) -> str:
-    """A value of `log_ticks` for people: 0.02, 500, 10⁻⁵."""
+    """Return a value of `log_ticks` for people: 0.02, 500, 10⁻⁵."""
     if 1e-3 <= value < 1e5:
         return f"{value:.4g}"
     power = math.floor(math.log10(value) + 1e-9)
@@ -264,7 +264,7 @@ def log_text(value: float) -> str:
 
 
 def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
-    """The range of the finite values with a margin; never empty."""
+    """Return the range of the finite values with a margin; never empty."""
     known = finite(values) or [0.0]
     low, high = min(known), max(known)
     margin = share * (high - low) or 0.1
@@ -276,7 +276,7 @@ def _finite(points: Iterable[Point]) -> Iterator[Point]:
 
 
 def swatch(kind: str, shape: str = "circle") -> Html:
-    """A sample of a series for a legend, its kind as in the figure: "line x", "marker y"."""
+    """Return a sample of a series for a legend, by its kind in the figure: "line x", "marker y"."""
     if kind.startswith("line"):
         path = "M1 6H27"
     elif kind.startswith("dots"):
@@ -288,12 +288,12 @@ def swatch(kind: str, shape: str = "circle") -> Html:
 
 
 def framed_swatch(*content: Html) -> Html:
-    """A sample 28 wide and 12 high."""
+    """Return a sample 28 wide and 12 high."""
     return tag("svg", *content, viewBox="0 0 28 12", class_="swatch", aria_hidden="true")
 
 
 def legend(items: Iterable[tuple[Html, object]]) -> Html:
-    """Samples of the series with their names."""
+    """Return samples of the series with their names."""
     return tag(
         "ul",
         *(tag("li", sample, tag("span", name)) for sample, name in items),
@@ -302,5 +302,5 @@ def legend(items: Iterable[tuple[Html, object]]) -> Html:
 
 
 def figure(content: Html, items: Iterable[tuple[Html, object]], note: str) -> Html:
-    """A figure of a page: the legend above it, a note below."""
+    """Return a figure of a page: the legend above it, a note below."""
     return tag("figure", legend(items), content, tag("figcaption", note) if note else "")

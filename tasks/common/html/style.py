@@ -44,7 +44,7 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 .dots { fill: none; stroke-linecap: round; stroke-width: 4; }
 .marker { stroke-width: 1.8; }
 """
-"""What every figure needs besides the colours."""
+"""Style rules of every figure besides the colours."""
 
 PAGE: Final = """
 * { box-sizing: border-box; }
@@ -111,4 +111,4 @@ figure svg.swatch {
   details::details-content { content-visibility: visible; block-size: auto; }
 }
 """
-"""Text, tables, lists, and the place of figures among them."""
+"""Style rules of text, tables, lists, and of figures among them."""

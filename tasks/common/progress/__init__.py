@@ -1,1 +1,1 @@
-"""What a person sees of a command while it works."""
+"""Displays of a command's progress."""

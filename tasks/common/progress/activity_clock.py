@@ -1,7 +1,7 @@
-"""What a command is at while it shows nothing new, and since when: for its displays.
+"""The present activity of a command while it shows nothing new, and its time: for displays.
 
-Compiling takes seconds to minutes, often on the very thread that draws; a clock that goes on tells
-the reader that the command does too.
+Compiling takes seconds to minutes, often on the very thread that draws; a running clock shows
+that the command is still at work.
 """
 
 import threading
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final, final
 
-SHOWN_FROM_S: Final = 1.0  # What is shorter needs no clock.
+SHOWN_FROM_S: Final = 1.0  # A shorter activity needs no clock.
 
 
 @final
@@ -20,30 +20,30 @@ class Doing:
         self._now: tuple[str, float] | None = None
 
     def begin(self, text: str) -> None:
-        """Take in what is done from now on; the clock goes on where it is the same."""
+        """Set the present activity; the clock goes on if it is the same."""
         if self._now is None or self._now[0] != text:
             self._now = text, time.monotonic()
 
     def end(self) -> None:
-        """Nothing is waited for any more."""
+        """Set no activity."""
         self._now = None
 
     def clock(self) -> str:
-        """Return the time spent on it, as 0:35; empty where it is not long enough to tell."""
+        """Return the time spent on it, as 0:35; empty if it is too short."""
         now = self._now
         elapsed_s = 0.0 if now is None else time.monotonic() - now[1]
         minutes, seconds = divmod(int(elapsed_s), 60)
         return f"{minutes}:{seconds:02d}" if elapsed_s >= SHOWN_FROM_S else ""
 
     def line(self) -> str:
-        """Return what it is with its time; empty where that is not long enough to tell."""
+        """Return the activity with its time; empty if it is too short."""
         now, clock = self._now, self.clock()
         return f"{now[0]} [{clock}]" if now is not None and clock else ""
 
 
 @final
 class Ticker:
-    """Calls a function now and then from a thread of its own, until it is closed."""
+    """A thread that calls a function repeatedly, until it is closed."""
 
     def __init__(self, tick: Callable[[], object], interval_s: float):
         self._tick = tick
@@ -52,13 +52,13 @@ class Ticker:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin; again, it does nothing."""
+        """Start the thread, if it is not started."""
         if self._thread is None and not self._closed.is_set():
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """End, and wait for a tick under way. May be called twice."""
+        """End, and wait for a call under way. May be called twice."""
         self._closed.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()

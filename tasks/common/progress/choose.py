@@ -1,4 +1,4 @@
-"""Which display suits a stream."""
+"""The choice of a display for a stream."""
 
 import sys
 from typing import TextIO

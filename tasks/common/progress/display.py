@@ -1,4 +1,4 @@
-"""What a command shows of itself: the interface that engines give their figures to.
+"""The interface of displays, to which engines give their figures.
 
 Displays only read: a run with another display, or none, is the same run. `plain.py` prints lines,
 `live.py` redraws a view on a terminal, and `Silent` shows nothing.
@@ -12,18 +12,18 @@ from typing import Protocol, final
 @final
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a command is, in words and figures.
+    """The progress of a command, in words and figures.
 
     Attributes:
-      line: All that matters on one line of plain text.
-      done: Finished units of work.
-      total: Units of work in all; 0 where that is not known.
-      rate: The speed; a live view shows it left of its bar.
-      time: The time used and left; a live view shows it right of its bar.
-      highlights: The lines of a live view that must be seen first.
+      line: Text with all that matters, on one line.
+      done: Number of finished units of work.
+      total: Number of units of work in all; 0 if it is not known.
+      rate: Speed; a live view shows it left of its bar.
+      time: Time used and left; a live view shows it right of its bar.
+      highlights: Lines of a live view that must be seen first.
       figures: Further figures by name.
-      source: The source text of the best so far; empty for none.
-      source_title: What the source text is.
+      source: Source text of the best so far; empty for none.
+      source_title: Title of the source text.
     """
 
     line: str
@@ -38,22 +38,22 @@ class Status:
 
 
 class Display(Protocol):
-    """What a command tells of itself while it works."""
+    """A display of a command's progress."""
 
     def phase(self, text: str, done: int = 0, total: int = 0) -> None:
-        """Tell how far a stage is, such as compiling or the finals; `total` 0 counts nothing."""
+        """Show how far a stage is, such as compiling or the finals; `total` 0 counts nothing."""
         ...
 
     def doing(self, text: str) -> None:
-        """Tell what is waited for until something new comes; a clock shows if it takes long."""
+        """Show what is waited for until something new comes; a clock shows if it takes long."""
         ...
 
     def update(self, status: Callable[[], Status]) -> None:
-        """Tell that there is something new to draw. Called often; draws seldom."""
+        """Show the new status. Called often; draws seldom."""
         ...
 
     def refresh(self) -> None:
-        """Tell that figures of the last status have changed, while a stage goes on."""
+        """Show changed figures of the last status, while a stage goes on."""
         ...
 
     def log(self, text: str) -> None:
@@ -71,7 +71,7 @@ class Display(Protocol):
 
 @final
 class Silent:
-    """Shows nothing."""
+    """A display that shows nothing."""
 
     def phase(self, text: str, done: int = 0, total: int = 0) -> None:
         pass

@@ -20,7 +20,7 @@ MIN_SOURCE_LINES: Final = 3
 
 @final
 class LiveDisplay:
-    """Shows the status with a bar, and below it what is being done, with a clock."""
+    """A view of the status with a bar, and below it the present activity, with a clock."""
 
     def __init__(self, stream: TextIO, console: "Console | None" = None):
         from rich.console import Console
@@ -66,7 +66,7 @@ class LiveDisplay:
             return
         self._closed = True
         self._ticker.close()
-        self._phase = None  # What it was doing is over, or was broken off.
+        self._phase = None  # Its activity is over, or was broken off.
         self._draw(force=True)
         self._live.stop()
 
@@ -90,7 +90,7 @@ class LiveDisplay:
 
 @final
 class _Clock:
-    """The time of what is being done, whenever it is drawn."""
+    """The time of the present activity, whenever it is drawn."""
 
     def __init__(self, doing: activity_clock.Doing):
         self._doing = doing

@@ -1,4 +1,4 @@
-"""Plain lines of text: one every few seconds, and what must be seen."""
+"""Plain lines of text: one every few seconds, and those that must be seen."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ WAITING_INTERVAL_S: Final = 10.0
 
 @final
 class PlainDisplay:
-    """Prints the first and the last count of each stage, and a line every few seconds."""
+    """A display of the first and the last count of each stage, and a line every few seconds."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream

@@ -113,4 +113,4 @@ def tiny_folder(tmp_path_factory) -> Path:
 def tiny_archive(tiny_suite, tiny_folder, inline):
     """An archive of Adam and SGD on both tasks, made as the shipped ones are."""
     rows = [baselines.BASELINES[name] for name in ("adam", "sgd_momentum")]
-    return archive.run_baselines(tiny_suite, rows, inline, cache.Shelf(tiny_folder), Silent())
+    return archive.run_baselines(tiny_suite, rows, inline, cache.RunCache(tiny_folder), Silent())

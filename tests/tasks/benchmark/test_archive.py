@@ -84,10 +84,10 @@ def test_a_file_gives_back_what_was_written(tiny_archive, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["tiny.npz"]
 
 
-def test_what_is_on_the_shelf_is_not_run_again(tiny_archive, tiny_suite, tiny_folder, inline):
+def test_what_is_in_the_cache_is_not_run_again(tiny_archive, tiny_suite, tiny_folder, inline):
     watcher = Counting()
     rows = [baselines.BASELINES[name] for name in ("adam", "sgd_momentum")]
-    again = archive.run_baselines(tiny_suite, rows, inline, cache.Shelf(tiny_folder), watcher)
+    again = archive.run_baselines(tiny_suite, rows, inline, cache.RunCache(tiny_folder), watcher)
     assert watcher.totals == {"checking tasks": 2}
     for first, second in zip(tiny_archive.records, again.records, strict=True):
         np.testing.assert_array_equal(first.sweep.losses, second.sweep.losses)
@@ -194,12 +194,12 @@ def test_arrays_of_objects_are_never_unpickled(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_not_finished_is_left_out_and_run_by_the_next_sitting(
+def test_what_is_not_finished_is_left_out_and_run_by_the_next_session(
     tiny_archive, tiny_suite, tiny_folder, tmp_path, inline
 ):
-    """Also where the shelf is gone and the archive is all that is left."""
+    """Also where the cache is gone and the archive is all that is left."""
     rows = [baselines.BASELINES[name] for name in ("adam", "sgd_momentum")]
-    kept = cache.Shelf(tmp_path / "one")
+    kept = cache.RunCache(tmp_path / "one")
     shutil.copytree(tiny_folder, kept.folder)
     (removed,) = kept.folder.glob("*_line--sgd_momentum--*.npz")
     removed.unlink()
@@ -212,7 +212,7 @@ def test_what_is_not_finished_is_left_out_and_run_by_the_next_sitting(
     }
     assert theirs - ours == {(line, "sgd_momentum", schedule) for schedule in SCHEDULES}
     watcher = Counting()
-    empty = cache.Shelf(tmp_path / "two")
+    empty = cache.RunCache(tmp_path / "two")
     again = archive.run_baselines(tiny_suite, rows, inline, empty, watcher, partial)
     # Of the costs only the one that went with the missing runs is measured again.
     assert watcher.totals == {"checking tasks": 2, "training": 1, "measuring step times": 1}

@@ -16,7 +16,7 @@ from veldt.tasks.common import errors
 
 
 class Watcher:
-    """Remembers what it is told."""
+    """A watcher that remembers its calls."""
 
     def __init__(self):
         self.phases, self.notes = [], []
@@ -51,7 +51,7 @@ def config(inline):
 
 @pytest.fixture(scope="module")
 def first(tiny_suite, candidates, config, tiny_archive, tmp_path_factory):
-    """The comparison, its folder, and what it told."""
+    """Return the comparison, its folder, and its watcher."""
     folder = tmp_path_factory.mktemp("first")
     watcher = Watcher()
     results = evaluate.evaluate(tiny_suite, candidates, config, folder, watcher, tiny_archive)

@@ -1,4 +1,4 @@
-"""All errors that a user can put right have one root, which says how the command line ends."""
+"""All errors that a user can correct have one root, which decides how the command line ends."""
 
 import ast
 import builtins

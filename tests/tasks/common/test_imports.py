@@ -114,7 +114,7 @@ def test_veldts_own_checkout_is_not_imported_a_second_time(monkeypatch, name):
     assert not {"tasks", "search"} & set(sys.modules)
 
 
-def test_a_module_of_the_users_may_have_the_name_of_a_room(tmp_path, monkeypatch):
+def test_a_module_of_the_users_may_have_the_name_of_a_package(tmp_path, monkeypatch):
     (tmp_path / "tasks.py").write_text("def make():\n    return 'made here'\n")
     monkeypatch.chdir(tmp_path)
     try:

@@ -18,7 +18,7 @@ def other_owner(monkeypatch, *paths):
     lstat, stat = Path.lstat, Path.stat
 
     def seen(call):
-        def look(path, **kwargs):
+        def lstat(path, **kwargs):
             found = call(path, **kwargs)
             if path in paths:
                 fields = list(found)
@@ -26,7 +26,7 @@ def other_owner(monkeypatch, *paths):
                 return os.stat_result(fields)
             return found
 
-        return look
+        return lstat
 
     monkeypatch.setattr(Path, "lstat", seen(lstat))
     monkeypatch.setattr(Path, "stat", seen(stat))
@@ -71,7 +71,7 @@ HOSTILE = {
 
 @pytest.fixture
 def jax_has_no_cache():
-    """As in a process that was told of none; what is set is set back."""
+    """Run as in a process without a cache; restore what is set."""
     names = (
         "jax_compilation_cache_dir",
         "jax_compilation_cache_max_size",
@@ -154,7 +154,7 @@ def test_what_is_made_is_this_users_alone(what, tmp_path, monkeypatch, jax_has_n
         assert each.stat().st_mode & 0o777 == 0o700
 
 
-def test_ray_is_told_the_folder(tmp_path, monkeypatch):
+def test_ray_gets_the_folder(tmp_path, monkeypatch):
     path, start = use(PLACES[-1], tmp_path, monkeypatch)
     with pytest.raises(base_lib.PoolError, match=f"temp_dir is {path}/ray"):
         start()

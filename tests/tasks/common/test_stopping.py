@@ -17,7 +17,7 @@ SIGNALS = sorted(stopping.EXIT_CODES)
 
 
 class View:
-    """Keeps what it is told."""
+    """A view that keeps what it is given."""
 
     def __init__(self):
         self.notes = []
@@ -65,7 +65,7 @@ def test_a_signal_is_an_interrupt_that_is_said_and_has_its_code(signum):
     assert stopper.exit_code == 128 + signum
     assert stopper.line() == f"stopped by {stopping.NAMES[signum]}; all is kept"
     assert view.closed
-    assert len(view.notes) <= 1  # It may have been closed before it was told.
+    assert len(view.notes) <= 1  # It may have been closed before the note.
     assert {each: signal.getsignal(each) for each in SIGNALS} == before
 
 

@@ -84,7 +84,7 @@ def test_fashion_is_found_in_a_folder_of_its_name(monkeypatch, fashion_folder, t
     assert len(dataset.load_fashion_mnist()["test"].inputs) == 40
 
 
-def test_missing_data_say_where_was_looked_and_how_to_get_them(monkeypatch, tmp_path):
+def test_missing_data_name_the_folders_searched_and_how_to_get_them(monkeypatch, tmp_path):
     monkeypatch.setenv(dataset.DATA_VARIABLE, str(tmp_path))
     monkeypatch.setattr(dataset, "_DEBIAN_FASHION", tmp_path / "debian")
     with pytest.raises(errors.MissingDataError) as caught:

@@ -1,4 +1,4 @@
-"""Runs whose loss the arithmetic gave away are told from honest ones."""
+"""Runs with a loss from the limits of the arithmetic are distinguished from honest ones."""
 
 import math
 

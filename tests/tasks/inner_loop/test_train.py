@@ -1,4 +1,4 @@
-"""`veldt.train`: the curve, and its independence of how often one looks."""
+"""`veldt.train`: the curve, and its independence of how often it is validated."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ def test_the_curve_is_that_of_the_inner_loop(bowl):
     assert curve.final_valid_loss < curve.valid_losses[0]
 
 
-def test_looking_more_often_changes_nothing_else(bowl):
+def test_validating_more_often_changes_nothing_else(bowl):
     rare = train.train(bowl, TX, 25)
     often = train.train(bowl, TX, 25, eval_every=10)
     np.testing.assert_array_equal(often.steps, [0, 10, 20, 25])

@@ -248,7 +248,7 @@ def batch_of(dispatcher, clock, size):
     return batch
 
 
-def test_a_batch_gives_no_verdict_its_jobs_run_alone_and_only_the_guilty_one_ends():
+def test_a_batch_blames_no_job_its_jobs_run_alone_and_only_the_guilty_one_ends():
     dispatcher, clock = make(1, max_tries=2)
     batch = batch_of(dispatcher, clock, 5)
     guilty = batch.jobs[2].id

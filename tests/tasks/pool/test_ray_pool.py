@@ -162,7 +162,7 @@ def test_a_worker_that_is_stuck_as_a_whole_is_replaced(make, poison):
     assert [results[0].value, results[2].value] == [1, 4]
 
 
-def test_a_worker_that_grows_past_its_memory_limit_is_ended_and_says_so(make):
+def test_a_worker_that_grows_past_its_memory_limit_is_ended_with_that_message(make):
     with make(max_tries=1, memory_limit_gib=1.0) as pool:
         results = run(pool, 1, "grow", 2)
     assert results[1].status is JobStatus.KILLED
@@ -260,7 +260,7 @@ def test_a_payload_that_cannot_be_pickled_is_an_error_of_its_job(make):
     assert "serialize the argument" in results[1].message
 
 
-def test_waiting_has_a_limit_and_a_closed_pool_says_so(make):
+def test_waiting_has_a_limit_and_a_closed_pool_reports_it(make):
     with make(num_workers=1) as pool:
         run(pool, 1)
         pool.submit(Job(0, ("sleep", 5.0)))
@@ -286,12 +286,12 @@ def test_more_than_the_cluster_has_room_for_is_refused_in_words(cluster):
 
 
 def test_fractions_share_a_machine(cluster):
-    for share, room in [(1.0, 1), (0.5, 2), (0.1, 10), (1 / 3, 3)]:
+    for share, fitting in [(1.0, 1), (0.5, 2), (0.1, 10), (1 / 3, 3)]:
         config = pool_config.PoolConfig("ray", ray=pool_config.RayConfig(num_cpus=share))
         cluster_now = ray_cluster.Cluster(config, owned=False, local=False)
         import ray
 
-        assert cluster_now.room() == room * int(ray.cluster_resources()["CPU"])
+        assert cluster_now.max_workers() == fitting * int(ray.cluster_resources()["CPU"])
 
 
 def test_a_ray_started_here_listens_on_loopback_only_behind_a_token():

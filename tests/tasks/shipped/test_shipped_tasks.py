@@ -1,7 +1,7 @@
 """Every registered task goes through one battery.
 
 Compiling is what takes the time, so each task is examined by one jitted function, three times, and
-the tests look at what came out.
+the tests check the results.
 """
 
 import functools
@@ -85,7 +85,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 @jit
 def examine(task, key, learning_rate):
-    """All that the battery looks at, from one compile."""
+    """Everything that the battery checks, from one compile."""
     tx = optax.chain(first_gradient(), optax.adam(learning_rate))
     start = unroll.init(task, tx, key)
     end, losses = unroll.unroll(task, tx, start, num_steps=NUM_STEPS)

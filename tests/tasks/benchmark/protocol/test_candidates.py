@@ -31,11 +31,11 @@ def rateless():
     return optax.chain(optax.scale_by_adam(), optax.scale(-1.0))
 
 
-def told(learning_rate, num_steps):
+def timed(learning_rate, num_steps):
     return optax.sgd(learning_rate * num_steps)
 
 
-def told_rateless(num_steps):
+def timed_rateless(num_steps):
     return optax.scale(-1.0 * num_steps)
 
 
@@ -113,8 +113,8 @@ def test_options_go_to_the_users_own_factory(own):
         )
 
 
-def test_it_is_told_the_number_of_steps_if_it_asks(own):
-    for name in ("told", "told_rateless"):
+def test_it_gets_the_number_of_steps_if_it_has_that_parameter(own):
+    for name in ("timed", "timed_rateless"):
         made = candidates.factory_candidate(f"own_optimizers:{name}").make_tx(0.1, 30)
         np.testing.assert_allclose(updates_of(made), updates_of(optax.sgd(3.0)), rtol=1e-6)
 
@@ -211,7 +211,7 @@ def test_the_identity_tells_what_trains_differently_and_nothing_else(own):
             ("optax:adam", (("b2", 0.9),)),
             ("optax:adamw", ()),
             ("own_optimizers:doubled", ()),
-            ("own_optimizers:told", ()),
+            ("own_optimizers:timed", ()),
         ]
     ]
     assert len(set(identities)) == len(identities)

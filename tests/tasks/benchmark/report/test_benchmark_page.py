@@ -161,17 +161,17 @@ def test_the_page_is_whole_and_harmless(tmp_path):
     ],
 )
 def test_the_headline_claims_no_more_than_the_interval(speedup, words):
-    told = benchmark_page.headline(
+    text = benchmark_page.headline(
         make_results(row("quick", speedup), row("adam", 0.8, source="archive"))
     )
-    assert told.startswith(words)
-    assert "Adam itself, tuned over as many rates, has 0.80" in told
+    assert text.startswith(words)
+    assert "Adam itself, tuned over as many rates, has 0.80" in text
 
 
 def test_the_headline_is_about_candidates_run_here_where_there_are_any():
-    told = benchmark_page.headline(USUAL)
-    assert told.startswith("quick is faster")
-    assert "The other candidates: slow 0.50 (0.45–0.55)." in told
+    text = benchmark_page.headline(USUAL)
+    assert text.startswith("quick is faster")
+    assert "The other candidates: slow 0.50 (0.45–0.55)." in text
     archive = dataclasses.replace(USUAL, rows=USUAL.rows[2:])
     assert "No candidate was run here; the fastest of the archive: muon" in benchmark_page.headline(
         archive
@@ -183,7 +183,7 @@ def test_one_seed_is_said_to_show_no_spread():
     assert "One seed" not in benchmark_page.headline(USUAL)
 
 
-def test_capped_speed_ups_are_lower_bounds_and_edges_are_told():
+def test_capped_speed_ups_are_lower_bounds_and_edges_are_marked():
     tasks = (score("a", 3.0), score("b", 1.0, at_edge=True))
     text = Page(benchmark_page.render(make_results(row("new", 2.0, tasks=tasks)))).text
     assert "≥ 3" in text

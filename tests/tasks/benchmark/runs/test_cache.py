@@ -1,4 +1,4 @@
-"""The shelf of finished sweeps: exact round trips, damaged and foreign files, names and digests."""
+"""The cache of finished sweeps: exact round trips, damaged and foreign files, names and digests."""
 
 import dataclasses
 import pickle
@@ -55,8 +55,8 @@ def assert_same(found, expected):
 
 @pytest.fixture
 def kept(tmp_path):
-    """A shelf with `PLAN`'s sweeps on it, and their file."""
-    there = cache.Shelf(tmp_path / "deep" / "shelf")
+    """A cache with `PLAN`'s sweeps on it, and their file."""
+    there = cache.RunCache(tmp_path / "deep" / "cache")
     there.keep(PLAN, PRINT, made_sweeps())
     return there, there.path(PLAN, PRINT)
 
@@ -67,13 +67,13 @@ def kept(tmp_path):
 def test_what_is_kept_is_found_exactly(kept):
     there, path = kept
     assert_same(there.find(PLAN, PRINT), made_sweeps())
-    assert_same(cache.Shelf(there.folder).find(PLAN, PRINT), made_sweeps())
+    assert_same(cache.RunCache(there.folder).find(PLAN, PRINT), made_sweeps())
     # Nothing else lies in the folder, no half-written file for one.
     assert list(there.folder.iterdir()) == [path]
 
 
-def test_an_empty_shelf_has_nothing_and_makes_no_folder(tmp_path):
-    there = cache.Shelf(tmp_path / "shelf")
+def test_an_empty_cache_has_nothing_and_makes_no_folder(tmp_path):
+    there = cache.RunCache(tmp_path / "cache")
     assert there.find(PLAN, PRINT) is None
     assert not there.folder.exists()
 
@@ -94,10 +94,10 @@ def test_a_draft_left_by_a_killed_process_does_no_harm(kept):
     assert_same(there.find(PLAN, PRINT), made_sweeps())
 
 
-def test_a_shelf_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
-    (tmp_path / "shelf").write_text("a file where the folder should be")
-    there = cache.Shelf(tmp_path / "shelf")
-    with pytest.raises(errors.FileError, match=r"shelf cannot be made"):
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    there = cache.RunCache(tmp_path / "cache")
+    with pytest.raises(errors.FileError, match=r"cache cannot be made"):
         there.keep(PLAN, PRINT, made_sweeps())
     assert there.find(PLAN, PRINT) is None
 
@@ -293,7 +293,7 @@ def test_another_plan_finds_nothing_of_this_one(kept):
     ],
 )
 def test_odd_names_make_safe_files_inside_the_folder(tmp_path, name):
-    there = cache.Shelf(tmp_path / "shelf")
+    there = cache.RunCache(tmp_path / "cache")
     candidate = dataclasses.replace(PLAN.candidate, name=name)
     for plan in (
         dataclasses.replace(PLAN, task=name),
@@ -310,8 +310,8 @@ def test_odd_names_make_safe_files_inside_the_folder(tmp_path, name):
         assert_same(there.find(plan, PRINT), made_sweeps())
 
 
-def test_names_that_look_alike_as_files_do_not_collide(tmp_path):
-    there = cache.Shelf(tmp_path)
+def test_names_with_equal_file_names_do_not_collide(tmp_path):
+    there = cache.RunCache(tmp_path)
     names = ["my:task", "my/task", "my_task", "my task", "x" * 200 + "1", "x" * 200 + "2"]
     for i, name in enumerate(names):
         sweeps = [dataclasses.replace(one, run_s=float(i)) for one in made_sweeps()]
@@ -325,7 +325,7 @@ def test_names_that_look_alike_as_files_do_not_collide(tmp_path):
 
 
 def test_a_cost_is_kept_and_found_exactly(tmp_path):
-    there = cache.Shelf(tmp_path / "shelf")
+    there = cache.RunCache(tmp_path / "cache")
     cost = costs.Cost(1 / 3, 8.25)
     assert there.find_cost("my:task", PLAN.candidate, PRINT) is None
     there.keep_cost("my:task", PLAN.candidate, PRINT, cost)
@@ -354,6 +354,6 @@ def test_a_cost_is_kept_and_found_exactly(tmp_path):
     ],
 )
 def test_a_damaged_cost_is_as_good_as_none(tmp_path, text):
-    there = cache.Shelf(tmp_path)
+    there = cache.RunCache(tmp_path)
     there.cost_path("quadratic", PLAN.candidate, PRINT).write_text(text, encoding="latin-1")
     assert there.find_cost("quadratic", PLAN.candidate, PRINT) is None

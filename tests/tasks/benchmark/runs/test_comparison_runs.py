@@ -74,7 +74,7 @@ STEPS = protocol.NUM_CHECKS
 
 
 class Watcher:
-    """Remembers what it was told; presses Ctrl-C once `stop_after` jobs are done."""
+    """A watcher that remembers its calls; presses Ctrl-C once `stop_after` jobs are done."""
 
     def __init__(self, stop_after=None):
         self.phases = []
@@ -119,10 +119,10 @@ def plan(candidate, task=PLAIN, *, num_steps=STEPS, seeds=(0, 1), schedules=("co
 
 
 def run(folder, plans, watcher=None, *, prints=PRINTS, num_workers=1):
-    """One sitting: the sweeps of all plans, and the watcher."""
+    """Run one session; return the sweeps of all plans, and the watcher."""
     watcher = Watcher() if watcher is None else watcher
     config = pool_config.PoolConfig(backend="inline", num_workers=num_workers)
-    with comparison_runs.Runner(config, cache.Shelf(folder), watcher) as runner:
+    with comparison_runs.Runner(config, cache.RunCache(folder), watcher) as runner:
         return runner.sweeps(plans, prints), watcher
 
 
@@ -136,12 +136,12 @@ def assert_same(found, expected):
 
 def test_what_was_done_is_not_done_again(own, ran, tmp_path):
     plans = [plan(SGD), plan(ADAM, schedules=("constant", "warmup_cosine"))]
-    found, first = run(tmp_path / "shelf", plans)
+    found, first = run(tmp_path / "cache", plans)
     assert sorted(ran) == [(1, 2), (2, 1)]
     assert [len(found[one]) for one in plans] == [1, 2]
     assert first.notes == []
     assert first.phases == [("training", done, 2) for done in range(3)]
-    again, second = run(tmp_path / "shelf", plans)
+    again, second = run(tmp_path / "cache", plans)
     assert len(ran) == 2
     assert_same(again, found)
     assert second.phases == []
@@ -160,8 +160,8 @@ def test_what_was_done_is_not_done_again(own, ran, tmp_path):
 
 def test_two_workers_do_the_same_and_only_what_is_missing(own, ran, tmp_path):
     plans = [plan(SGD), plan(ADAM)]
-    found, _ = run(tmp_path / "shelf", plans[:1])
-    both, watcher = run(tmp_path / "shelf", plans, num_workers=2)
+    found, _ = run(tmp_path / "cache", plans[:1])
+    both, watcher = run(tmp_path / "cache", plans, num_workers=2)
     assert len(ran) == 2
     assert watcher.notes == ["1 of 2 sweeps were done before"]
     assert_same({plans[0]: both[plans[0]]}, found)
@@ -169,12 +169,12 @@ def test_two_workers_do_the_same_and_only_what_is_missing(own, ran, tmp_path):
 
 def test_a_task_that_changed_and_a_damaged_file_are_run_again(own, ran, tmp_path):
     plans = [plan(ADAM)]
-    found, _ = run(tmp_path / "shelf", plans)
-    run(tmp_path / "shelf", plans, prints={PLAIN: "changed since"})
+    found, _ = run(tmp_path / "cache", plans)
+    run(tmp_path / "cache", plans, prints={PLAIN: "changed since"})
     assert len(ran) == 2
-    file = cache.Shelf(tmp_path / "shelf").path(plans[0], PRINTS[PLAIN])
+    file = cache.RunCache(tmp_path / "cache").path(plans[0], PRINTS[PLAIN])
     file.write_bytes(b"not at all")
-    again, watcher = run(tmp_path / "shelf", plans)
+    again, watcher = run(tmp_path / "cache", plans)
     assert len(ran) == 3
     assert watcher.notes == []
     np.testing.assert_array_equal(again[plans[0]][0].losses, found[plans[0]][0].losses)
@@ -182,13 +182,13 @@ def test_a_task_that_changed_and_a_damaged_file_are_run_again(own, ran, tmp_path
 
 def test_an_optimizer_that_raises_on_a_task_is_left_out_and_noted(own, ran, tmp_path):
     plans = [plan(PICKY), plan(PICKY, NAMED), plan(ADAM)]
-    found, watcher = run(tmp_path / "shelf", plans)
+    found, watcher = run(tmp_path / "cache", plans)
     assert set(found) == {plans[1], plans[2]}
     assert len(watcher.notes) == 1
     assert watcher.notes[0].startswith(f"picky on {PLAIN} failed: error: ValueError: I want names")
     assert watcher.phases[-1] == ("training", 3, 3)
     # What failed is not kept, and is tried again.
-    _, second = run(tmp_path / "shelf", plans)
+    _, second = run(tmp_path / "cache", plans)
     assert len(ran) == 4
     assert second.notes[0] == "2 of 3 sweeps were done before"
     assert "I want names" in second.notes[1]
@@ -197,10 +197,10 @@ def test_an_optimizer_that_raises_on_a_task_is_left_out_and_noted(own, ran, tmp_
 def test_ctrl_c_loses_only_what_was_running(own, ran, tmp_path):
     plans = [plan(ADAM, seeds=(seed,)) for seed in range(3)]
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "shelf", plans, Watcher(stop_after=1))
+        run(tmp_path / "cache", plans, Watcher(stop_after=1))
     assert len(ran) == 1
-    assert len(list((tmp_path / "shelf").glob("*.npz"))) == 1
-    found, watcher = run(tmp_path / "shelf", plans)
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 1
+    found, watcher = run(tmp_path / "cache", plans)
     assert len(ran) == 3
     assert set(found) == set(plans)
     assert watcher.notes == ["1 of 3 sweeps were done before"]
@@ -212,7 +212,7 @@ def test_the_longest_go_first(own, ran, tmp_path):
         plan(ADAM, schedules=("constant", "warmup_linear")),
         plan(SGD, num_steps=3 * STEPS),
     ]
-    run(tmp_path / "shelf", plans)
+    run(tmp_path / "cache", plans)
     assert ran == [(2, 1), (1, 2), (1, 1)]
 
 
@@ -225,8 +225,8 @@ def test_a_file_that_is_edited_meanwhile_does_not_get_the_old_ones_results(own, 
             super().phase(text, done, total)
             own.write_text(OWN + "\n# Another optimizer by now.\n")
 
-    run(tmp_path / "shelf", [plan(own_sgd, seeds=(0,))], Editor())
-    _, watcher = run(tmp_path / "shelf", [plan(own_sgd, seeds=(0,))])
+    run(tmp_path / "cache", [plan(own_sgd, seeds=(0,))], Editor())
+    _, watcher = run(tmp_path / "cache", [plan(own_sgd, seeds=(0,))])
     assert watcher.notes == []
     assert len(ran) == 2
 
@@ -234,7 +234,7 @@ def test_a_file_that_is_edited_meanwhile_does_not_get_the_old_ones_results(own, 
 def test_fingerprints_are_the_tasks_own(own):
     watcher = Watcher()
     config = pool_config.PoolConfig(backend="inline", num_workers=1)
-    with comparison_runs.Runner(config, cache.Shelf(own.parent / "shelf"), watcher) as runner:
+    with comparison_runs.Runner(config, cache.RunCache(own.parent / "cache"), watcher) as runner:
         found = runner.fingerprints([PLAIN, NAMED])
     assert found == {
         name: task_fingerprint.fingerprint(registry.load_task(name)) for name in (PLAIN, NAMED)
@@ -254,7 +254,7 @@ def test_fingerprints_are_the_tasks_own(own):
 def test_a_task_that_cannot_be_loaded_is_an_error(own, name, message):
     config = pool_config.PoolConfig(backend="inline", num_workers=1)
     with (
-        comparison_runs.Runner(config, cache.Shelf(own.parent / "shelf"), Silent()) as runner,
+        comparison_runs.Runner(config, cache.RunCache(own.parent / "cache"), Silent()) as runner,
         pytest.raises(errors.TaskError, match=message),
     ):
         runner.fingerprints([name])

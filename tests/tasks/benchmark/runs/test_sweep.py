@@ -228,14 +228,14 @@ def test_other_optimizers_are_judged_at_their_parameters():
 
 
 def test_a_run_that_diverges_is_infinite_from_there_on_and_the_others_go_on():
-    told = []
+    lengths = []
 
     def make_tx(rate, num_steps):
-        told.append(num_steps)
+        lengths.append(num_steps)
         return optax.sgd(rate)
 
     (found,) = sweep_lib.sweep(Slope(), make_tx, [1e-3, 1e20], [0, 1], num_steps=20, num_checks=5)
-    assert set(told) == {20}  # The optimizer knows how long it has.
+    assert set(lengths) == {20}  # The optimizer knows how long it has.
     assert found.diverged.tolist() == [[False, False], [True, True]]
     # By default held-out losses are taken at the end alone.
     assert np.isfinite(found.losses[0, :, :, 0]).all()

@@ -23,7 +23,7 @@ time.sleep(600)
 """
 
 
-def test_the_second_is_refused_and_told_who_holds_it(tmp_path):
+def test_the_second_is_refused_and_its_error_names_the_holder(tmp_path):
     holder = rf"host {socket.gethostname()}, process {os.getpid()}, since 20\d\d-"
     with DirectoryLock(tmp_path):
         for _ in range(2):  # The first refusal erased nothing.

@@ -91,7 +91,7 @@ def test_a_run_of_a_version_that_did_not_label_its_runs_is_labelled_when_resumed
         begin(tmp_path, Config("digits", seed=3), holds_run=True, resume=True)
 
 
-def test_a_lost_config_is_told_of(tmp_path):
+def test_a_lost_config_is_an_error_that_names_it(tmp_path):
     for text, message in (("[1, 2]", "is no config of a run"), ("{", r"config\.yaml cannot be re")):
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(FileError, match=message):

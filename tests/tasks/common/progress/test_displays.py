@@ -162,7 +162,7 @@ def test_folded_source_fits_its_box(lines, width, height):
     assert all(len(line) <= max(width, 30) for line in fitted)
 
 
-def test_source_that_fits_is_left_alone_and_a_cut_is_told():
+def test_source_that_fits_is_left_alone_and_a_cut_is_marked():
     source = "def rule(w, g):\n    a = sign(g)\n    return a\n"
     assert live.fit_source(source, 40, 3) == source.rstrip()
     assert live.fit_source(source, 40, 2) == "def rule(w, g):\n# ... 2 more lines"
