@@ -263,7 +263,7 @@ class Soak:
         settings = search_config(seed, self.args.evaluations, inline)
         run.run_search(settings, plain, factory=Make(Factory(str(self.folder / "none"), 0.0)))
         self.compare(run_dir, plain)
-        found = tallies(run_dir)
+        found = counts(run_dir)
         self.searches.append({"faults": sum(self.done.values()) - struck, **found})
         print(f"search {number}: same store as undisturbed; {json.dumps(found)}", flush=True)
 
@@ -363,14 +363,14 @@ def meta(store: Store) -> dict[str, Any]:
     return found
 
 
-def tallies(run_dir: Path) -> dict[str, Any]:
-    """What the run's sittings say of it."""
+def counts(run_dir: Path) -> dict[str, Any]:
+    """Return the counts of events in all sessions of the run."""
     with Store.open(run_dir, read_only=True) as store:
         told = store.rows("SELECT COUNT(*) AS n FROM proposal")[0]["n"]
         sums = store.rows(
-            "SELECT COUNT(*) AS sittings, SUM(retries) AS retries, SUM(killed) AS quarantined, "
+            "SELECT COUNT(*) AS sessions, SUM(retries) AS retries, SUM(killed) AS quarantined, "
             "SUM(lost_workers) AS lost_workers, ROUND(SUM(busy_s), 1) AS busy_s, "
-            "ROUND(SUM(wasted_s), 1) AS wasted_s FROM sitting"
+            "ROUND(SUM(wasted_s), 1) AS wasted_s FROM session"
         )[0]
     return {"told": told, **sums}
 

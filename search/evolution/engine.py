@@ -347,5 +347,5 @@ class Evolution:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of search, over all sittings."""
+        """Seconds of search, over all sessions."""
         return time.monotonic() - self._began

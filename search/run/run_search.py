@@ -30,7 +30,7 @@ from veldt.search.run.search_view import SearchView
 from veldt.search.storage import best_rule as best
 from veldt.search.storage import integrity, usage
 from veldt.search.storage.hall_entries import Entry
-from veldt.search.storage.session import Sitting
+from veldt.search.storage.session import Session
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.common import formatting, versions
 from veldt.tasks.common.config import codec
@@ -102,9 +102,9 @@ def run_search(
     ):
         with (
             pools.make_pool(config.workers, factory) as workers,
-            Sitting(store, workers, view.work) as sitting,
+            Session(store, workers, view.work) as session,
         ):
-            entries = _search(config, run_dir, store, workers, sitting, view)
+            entries = _search(config, run_dir, store, workers, session, view)
         view.note(usage.cost_line(usage.read_work(store)))
         winner = next((entry for entry in entries if entry.winner), None)
         if winner is None or winner.learning_rate is None:
@@ -139,7 +139,7 @@ def _search(
     run_dir: Path,
     store: Store,
     workers: base.Pool,
-    sitting: Sitting,
+    session: Session,
     view: SearchView,
 ) -> list[Entry]:
     """The search and its finals, on workers that are there."""
@@ -150,7 +150,7 @@ def _search(
         )
     num_told = store.first("SELECT COUNT(*) FROM proposal")
     engine = driver.OrderedDriver(
-        workers, window=config.window, start=num_told, watch=sitting.watch
+        workers, window=config.window, start=num_told, watch=session.watch
     )
     starting = _Starting(config, engine.run_now, view)
     view.phase("compiling the training loops")
@@ -168,11 +168,11 @@ def _search(
             _write_incumbent(run_dir, config, evolution.incumbent)
             view.best(evolution)
         view.update(evolution)
-        sitting.watch()
+        session.watch()
 
     def report(text: str, done: int, total: int) -> None:
         view.phase(text, done, total)
-        sitting.watch()
+        session.watch()
 
     engine.run(evolution.ask, tell)
     incumbent = evolution.incumbent.candidate

@@ -14,7 +14,7 @@ from veldt.search.storage import checksums
 SCHEMA_VERSION: Final = 6
 READABLE: Final = (1, 2, 3, 4, 5, 6)
 
-MACHINE_TABLES: Final = ("sitting", "worker", "pool_event", checksums.TABLE)
+MACHINE_TABLES: Final = ("session", "worker", "pool_event", checksums.TABLE)
 
 _SEARCH: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -143,7 +143,7 @@ CREATE TABLE race (
 """
 _MACHINES: Final = """
 -- One row per process that worked on the run. Seconds are worker-seconds but for `elapsed_s`.
-CREATE TABLE sitting (
+CREATE TABLE session (
   id INTEGER PRIMARY KEY,
   host TEXT NOT NULL,
   pid INTEGER NOT NULL,
@@ -163,20 +163,20 @@ CREATE TABLE sitting (
   alive_s REAL NOT NULL,
   elapsed_s REAL NOT NULL
 );
--- A sitting's workers, lost ones as they were last seen.
+-- A session's workers, lost ones as they were last seen.
 CREATE TABLE worker (
-  sitting INTEGER NOT NULL REFERENCES sitting(id),
+  session INTEGER NOT NULL REFERENCES session(id),
   name TEXT NOT NULL,
   place TEXT NOT NULL,
   jobs INTEGER NOT NULL,
   busy_s REAL NOT NULL,
   alive_s REAL NOT NULL,
-  PRIMARY KEY (sitting, name)
+  PRIMARY KEY (session, name)
 ) WITHOUT ROWID;
 -- What happened to workers and jobs apart from results; the most recent ones.
 CREATE TABLE pool_event (
   id INTEGER PRIMARY KEY,
-  sitting INTEGER NOT NULL REFERENCES sitting(id),
+  session INTEGER NOT NULL REFERENCES session(id),
   time_s REAL NOT NULL,           -- since the epoch
   kind TEXT NOT NULL,
   worker TEXT NOT NULL,
@@ -231,6 +231,8 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         connection.execute("ALTER TABLE evaluation ADD COLUMN message TEXT NOT NULL DEFAULT ''")
         for statement in (_PLAYED + _MACHINES).split(";\n"):
             connection.execute(statement)
+    else:
+        _rename_sessions(connection)
     if version < 3:
         for table, column in _OF_VERSION_3:
             connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
@@ -243,6 +245,13 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         "UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),)
     )
     checksums.begin(connection)
+
+
+def _rename_sessions(connection: sqlite3.Connection) -> None:
+    """Give the tables of sessions the names of version 6."""
+    connection.execute("ALTER TABLE sitting RENAME TO session")
+    for table in ("worker", "pool_event"):
+        connection.execute(f"ALTER TABLE {table} RENAME COLUMN sitting TO session")
 
 
 def _key_runs_by_constants(connection: sqlite3.Connection) -> None:

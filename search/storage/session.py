@@ -21,7 +21,7 @@ from veldt.tasks.pool.base import Pool, PoolEvent, PoolStats
 
 LOOK_S: Final = 0.5  # Between looks at the pool.
 STORE_S: Final = 5.0  # Between records in the store.
-MAX_EVENTS: Final = 10_000  # Kept in the store, of all sittings together.
+MAX_EVENTS: Final = 10_000  # Kept in the store, of all sessions together.
 
 _LOG: Final = logging.getLogger("veldt.pool")
 _LOG.addHandler(logging.NullHandler())  # Silent unless the caller sets logging up.
@@ -30,7 +30,7 @@ Show = Callable[[PoolStats, Sequence[PoolEvent]], None]
 
 
 @final
-class Sitting:
+class Session:
     """Watches a pool while the block runs. The pool still belongs to the caller."""
 
     def __init__(self, store: Store, pool: Pool, show: Show = lambda *_: None):
@@ -53,7 +53,7 @@ class Sitting:
         began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with store.transaction():
             self._id = store.insert(
-                "sitting",
+                "session",
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 began=began,
@@ -105,7 +105,7 @@ class Sitting:
         names = ", ".join(f"{name} = ?" for name in figures)
         with self._store.transaction():
             self._store.execute(
-                f"UPDATE sitting SET {names} WHERE id = ?", (*figures.values(), self._id)
+                f"UPDATE session SET {names} WHERE id = ?", (*figures.values(), self._id)
             )
             self._store.executemany(
                 "INSERT OR REPLACE INTO worker VALUES (?, ?, ?, ?, ?, ?)",
@@ -115,7 +115,7 @@ class Sitting:
                 ),
             )
             self._store.executemany(
-                "INSERT INTO pool_event (sitting, time_s, kind, worker, job, message) "
+                "INSERT INTO pool_event (session, time_s, kind, worker, job, message) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     (self._id, one.time_s, one.kind.value, one.worker, one.job, one.message)

@@ -1,7 +1,7 @@
 """What a run's work took, in figures for people: workers, seconds used and wasted, what went wrong.
 
 A running search's figures come from its pool (`PoolStats`), a stored one's from the store's
-sittings; both are worded here.
+sessions; both are worded here.
 """
 
 import statistics
@@ -30,7 +30,7 @@ _UNITS: Final = (("s", 1), ("min", 60), ("h", 3600))
 
 @final
 @dataclass(frozen=True, slots=True)
-class SittingRow:
+class StoredSession:
     """One process's work on a run, as stored.
 
     Attributes:
@@ -51,9 +51,9 @@ class SittingRow:
 @final
 @dataclass(frozen=True, slots=True)
 class Work:
-    """All sittings of a run, in their order, and the last events of its pools, oldest first."""
+    """All sessions of a run, in their order, and the last events of its pools, oldest first."""
 
-    sittings: tuple[SittingRow, ...]
+    sessions: tuple[StoredSession, ...]
     events: tuple[PoolEvent, ...]
 
 
@@ -63,9 +63,9 @@ def read_work(store: Store) -> Work:
     Raises:
       ValueError: a value is not of the kind that it should be.
     """
-    sittings = []
-    for row in store.rows("SELECT * FROM sitting ORDER BY id"):
-        query = "SELECT * FROM worker WHERE sitting = ? ORDER BY name"
+    sessions = []
+    for row in store.rows("SELECT * FROM session ORDER BY id"):
+        query = "SELECT * FROM worker WHERE session = ? ORDER BY name"
         workers = tuple(
             WorkerStats(
                 str(worker["name"]),
@@ -96,7 +96,7 @@ def read_work(store: Store) -> Work:
         )
         place = f"{row['host']}, process {int(row['pid'])}"
         began, state = str(row["began"]), str(row["state"])
-        sittings.append(SittingRow(place, began, state, float(row["elapsed_s"]), stats))
+        sessions.append(StoredSession(place, began, state, float(row["elapsed_s"]), stats))
     query = "SELECT * FROM pool_event ORDER BY id DESC LIMIT ?"
     events = [
         PoolEvent(
@@ -108,7 +108,7 @@ def read_work(store: Store) -> Work:
         )
         for row in reversed(store.rows(query, (MAX_EVENTS_READ,)))
     ]
-    return Work(tuple(sittings), tuple(events))
+    return Work(tuple(sessions), tuple(events))
 
 
 def _time(value: object) -> float:
@@ -172,14 +172,14 @@ def event_line(event: PoolEvent) -> str:
 
 
 def cost_line(work: Work) -> str:
-    """What the run cost, over all its sittings."""
-    all_stats = [sitting.stats for sitting in work.sittings]
+    """What the run cost, over all its sessions."""
+    all_stats = [session.stats for session in work.sessions]
     spent = sum(stats.alive_s + stats.starting_s for stats in all_stats)
     used = sum(stats.busy_s for stats in all_stats)
     wasted = sum(stats.wasted_s for stats in all_stats)
     lost = sum(stats.num_lost_workers for stats in all_stats)
-    sittings = f" in {len(all_stats)} sittings" if len(all_stats) > 1 else ""
+    sessions = f" in {len(all_stats)} sessions" if len(all_stats) > 1 else ""
     return (
-        f"cost: {spent:,.1f} worker-seconds{sittings}, of them {used:,.1f} used and {wasted:,.1f} "
+        f"cost: {spent:,.1f} worker-seconds{sessions}, of them {used:,.1f} used and {wasted:,.1f} "
         f"wasted; {lost:,} workers lost"
     )

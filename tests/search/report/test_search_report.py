@@ -347,11 +347,11 @@ def test_a_file_that_cannot_be_written_is_a_clear_error(finished_run, tmp_path):
 
 def test_the_work_is_told_with_its_cost(run_copy):
     query(
-        run_copy, "UPDATE sitting SET busy_s = 12.25, alive_s = 49, lost_workers = 3, retries = 41"
+        run_copy, "UPDATE session SET busy_s = 12.25, alive_s = 49, lost_workers = 3, retries = 41"
     )
     query(
         run_copy,
-        "INSERT INTO pool_event (sitting, time_s, kind, worker, job, message) "
+        "INSERT INTO pool_event (session, time_s, kind, worker, job, message) "
         "VALUES (1, 86400, 'worker-lost', 'w-77', 'candidate 8: digits_mlp', 'node gone')",
     )
     text = Page(search_report.render(run_copy)).text
@@ -382,7 +382,7 @@ def test_texts_from_a_stranger_s_store_stay_text(run_copy):
     query(run_copy, "UPDATE candidate SET program = ? WHERE id < 0", program)
     query(run_copy, "UPDATE proposal SET mutation = ?, program = ?", EVIL, program)
     query(run_copy, "UPDATE hall_of_fame SET label = ?", EVIL)
-    query(run_copy, "UPDATE sitting SET host = ?, state = ?, backend = ?", EVIL, EVIL, EVIL)
+    query(run_copy, "UPDATE session SET host = ?, state = ?, backend = ?", EVIL, EVIL, EVIL)
     query(run_copy, "UPDATE worker SET name = ?, place = ?", EVIL, EVIL)
     query(run_copy, "UPDATE OR IGNORE evaluation SET purpose = ? WHERE purpose = 'fresh'", EVIL)
     text = search_report.render(run_copy)
@@ -406,7 +406,7 @@ def test_texts_from_a_stranger_s_store_stay_text(run_copy):
         "UPDATE meta SET value = '[1]' WHERE key = 'config'",
         "UPDATE meta SET value = '{}' WHERE key = 'config'",
         "DROP TABLE evaluation",
-        "UPDATE sitting SET busy_s = 'much'",
+        "UPDATE session SET busy_s = 'much'",
         "INSERT INTO pool_event VALUES (1, 1, 0.0, '<b>', '', '', '')",
         "INSERT INTO pool_event VALUES (1, 1, 1e300, 'retry', '', '', '')",
     ],

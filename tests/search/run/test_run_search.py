@@ -33,14 +33,14 @@ def test_the_work_is_recorded_and_its_cost_told(tmp_path):
     with Store.open(tmp_path, read_only=True) as store:
         found = usage.read_work(store)
         made = store.first("SELECT COUNT(*) FROM evaluation")
-    assert [one.state for one in found.sittings] == ["done", "done"]
-    assert [one.stats.num_workers for one in found.sittings] == [2, 1]
+    assert [one.state for one in found.sessions] == ["done", "done"]
+    assert [one.stats.num_workers for one in found.sessions] == [2, 1]
     # A job makes one run at least.
-    assert 20 < sum(one.stats.num_done for one in found.sittings) <= made
-    for one in found.sittings:
+    assert 20 < sum(one.stats.num_done for one in found.sessions) <= made
+    for one in found.sessions:
         assert sum(worker.num_jobs for worker in one.stats.workers) == one.stats.num_done
     assert [note[:5] for note in view.notes] == ["cost:", "cost:"]
-    assert view.notes[-1] == usage.cost_line(found) and "2 sittings" in view.notes[-1]
+    assert view.notes[-1] == usage.cost_line(found) and "2 sessions" in view.notes[-1]
     assert view.stats[-1].backend == "inline"
 
 
@@ -52,7 +52,7 @@ def test_a_run_that_was_stopped_says_so(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path, view=View())
     with Store.open(tmp_path, read_only=True) as store:
-        assert [one.state for one in usage.read_work(store).sittings] == ["stopped"]
+        assert [one.state for one in usage.read_work(store).sessions] == ["stopped"]
 
 
 @pytest.mark.parametrize(("window", "warned"), [(2, True), (3, False)])

@@ -75,7 +75,7 @@ def test_a_damaged_store_is_found_or_reads_the_same_often(made: Path, tmp_path: 
         ("evaluation", "wall_s", 9.0),
         ("proposal", "program", "def p(w, g):\n    return w\n"),
         ("meta", "value", "{}"),
-        ("sitting", "busy_s", 1.0),
+        ("session", "busy_s", 1.0),
         ("worker", "jobs", 99),
         ("hall_of_fame", "label", "a better one"),
         ("checksum", "total", "0123456789abcdef"),
