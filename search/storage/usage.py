@@ -1,7 +1,7 @@
 """What a run's work took, in figures for people: workers, seconds used and wasted, what went wrong.
 
-A running search's figures come from its pool (`PoolStats`), a stored one's from the store's
-sessions; both are worded here.
+The figures of a running search come from its pool (`PoolStats`), those of a stored run from the
+sessions in its store. Both are put into words here.
 """
 
 import statistics
@@ -13,7 +13,7 @@ from veldt.search.storage.store import Store
 from veldt.tasks.pool.base import EventKind, PoolEvent, PoolStats, WorkerStats
 
 MAX_EVENTS_READ: Final = 20
-# What is worth a line of its own while the search runs.
+# Events that get a line of their own while the search runs.
 TROUBLE: Final = frozenset(
     (
         EventKind.WORKER_LOST,
@@ -34,11 +34,11 @@ class StoredSession:
     """One process's work on a run, as stored.
 
     Attributes:
-      place: host and process.
-      began: UTC, ISO 8601.
-      state: working (or killed), done, stopped or failed.
-      elapsed_s: seconds that it lasted.
-      stats: the pool's figures when they were last stored.
+      place: Host and process.
+      began: Time of the start: UTC, ISO 8601.
+      state: One of working (or killed), done, stopped and failed.
+      elapsed_s: Seconds from start to end.
+      stats: Figures of the pool when they were last stored.
     """
 
     place: str
@@ -58,10 +58,10 @@ class Work:
 
 
 def read_work(store: Store) -> Work:
-    """A run's record of its work; empty where an older version of veldt made its store.
+    """Return a run's record of its work; empty where an older version of veldt made its store.
 
     Raises:
-      ValueError: a value is not of the kind that it should be.
+      ValueError: A value is not of the kind that it should be.
     """
     sessions = []
     for row in store.rows("SELECT * FROM session ORDER BY id"):
@@ -114,12 +114,12 @@ def read_work(store: Store) -> Work:
 def _time(value: object) -> float:
     time_s = float(str(value))
     if not 0 <= time_s < _YEAR_10000_S:
-        raise ValueError(f"{time_s} stands where a time should")
+        raise ValueError(f"{time_s} is not a time in seconds")
     return time_s
 
 
 def figures(stats: PoolStats) -> dict[str, str]:
-    """A running pool's figures, by the names under which they are shown; those there are."""
+    """Return a running pool's figures that are there, by the names under which they are shown."""
     found = {
         "workers": f"{stats.num_ready:,} of {stats.num_workers:,} ready, {stats.num_running:,} "
         f"jobs running, {stats.num_queued:,} queued",
@@ -131,7 +131,7 @@ def figures(stats: PoolStats) -> dict[str, str]:
 
 
 def throughput(workers: Sequence[WorkerStats]) -> str:
-    """Jobs done per time: of each worker where there are few, else how they spread."""
+    """Return the jobs done per time: of each worker where there are few, else their spread."""
     rates = [worker.num_jobs / worker.alive_s for worker in workers if worker.alive_s > 0]
     if not rates:
         return "-"
@@ -146,7 +146,7 @@ def throughput(workers: Sequence[WorkerStats]) -> str:
 
 
 def shares(stats: PoolStats) -> str:
-    """Where the workers' time went, in per cent of the time that they were there."""
+    """Return how the workers' time was spent, in per cent of the time that they were there."""
     if not stats.alive_s > 0:
         return "-"
     busy, wasted = (min(x / stats.alive_s, 1.0) for x in (stats.busy_s, stats.wasted_s))
@@ -154,7 +154,7 @@ def shares(stats: PoolStats) -> str:
 
 
 def trouble(stats: PoolStats) -> str:
-    """What went wrong so far; empty if nothing did."""
+    """Return what went wrong so far; empty if nothing did."""
     counts = {
         "workers lost": stats.num_lost_workers,
         "retries": stats.num_retries,
@@ -165,14 +165,14 @@ def trouble(stats: PoolStats) -> str:
 
 
 def event_line(event: PoolEvent) -> str:
-    """An event in a line."""
+    """Return an event as one line."""
     subjects = ", ".join(part for part in (event.worker, event.job) if part)
     parts = (event.kind.value.replace("-", " "), subjects, event.message.split("\n", 1)[0])
     return ": ".join(part for part in parts if part)
 
 
 def cost_line(work: Work) -> str:
-    """What the run cost, over all its sessions."""
+    """Return the line that states what the run cost, over all its sessions."""
     all_stats = [session.stats for session in work.sessions]
     spent = sum(stats.alive_s + stats.starting_s for stats in all_stats)
     used = sum(stats.busy_s for stats in all_stats)

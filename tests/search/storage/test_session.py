@@ -74,7 +74,7 @@ def test_the_record_is_the_pool_s_figures(store, clock):
     assert found.events[-1] == view.events[-1] == event(3) and len(found.events) == 3
 
 
-def test_it_looks_seldom_and_writes_more_seldom(store, clock):
+def test_it_checks_seldom_and_writes_more_seldom(store, clock):
     pool, view, written = Pool(), fakes.View(), []
     with Session(store, pool, view.work) as watched:
         for _ in range(3000):

@@ -229,7 +229,7 @@ def test_a_full_disk_loses_only_the_transaction(tmp_path):
         (pages,) = store.rows("PRAGMA page_count")[0].values()
         store.rows(f"PRAGMA max_page_count = {pages}")
         expected = (
-            rf"{re.escape(str(tmp_path / FILE_NAME))} cannot be .*what was told before is safe"
+            rf"{re.escape(str(tmp_path / FILE_NAME))} cannot be .*what was recorded before is safe"
         )
         with pytest.raises(StoreError, match=expected), store.transaction():
             for number in range(1, 500):
