@@ -68,7 +68,7 @@ class Gradient:
 
     values: tuple[float, ...] | None
     score: float | None
-    verdict: str
+    message: str
 
 
 def take(

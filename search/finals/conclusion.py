@@ -89,7 +89,7 @@ def compare(entries: Sequence[Entry]) -> tuple[Comparison, ...]:
     )
 
 
-def verdict(entries: Sequence[Entry], finals: FinalsConfig | None = None) -> str:
+def sentences(entries: Sequence[Entry], finals: FinalsConfig | None = None) -> str:
     """The outcome in a sentence or two; empty before the finals have been played.
 
     Args:

@@ -255,7 +255,7 @@ def _insert_gradient(
         status=status.value,
         score=found.score,
         gradient=None if found.values is None else json.dumps(found.values),
-        message=found.verdict,
+        message=found.message,
         num_steps=finals_config.PRICE * num_steps * len(job.seeds),
         wall_s=result.wall_s,
     )

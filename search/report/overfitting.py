@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, final
 
 import numpy as np
 
-from veldt.search.report.report_data import Reign
+from veldt.search.report.report_data import Incumbent
 from veldt.tasks.common import formatting
 
 SIGNIFICANT: Final = 2.0  # standard errors
@@ -36,9 +36,9 @@ class Onset:
       error: standard error of `lost` over the runs that both made; None where there are not two.
     """
 
-    best: Reign
+    best: Incumbent
     since: int
-    last: Reign
+    last: Incumbent
     gained: float
     lost: float
     error: float | None
@@ -49,19 +49,21 @@ class Onset:
         return self.error is not None and self.lost >= SIGNIFICANT * self.error
 
 
-def onset(reigns: Sequence[Reign], meta_runs: MetaRuns) -> Onset | None:
+def onset(incumbents: Sequence[Incumbent], meta_runs: MetaRuns) -> Onset | None:
     """Finds it; None where the last incumbent is the best on meta-validation, or not the fittest.
 
     Args:
-      reigns: the incumbents, in order.
+      incumbents: the incumbents, in order.
       meta_runs: of each incumbent.
     """
-    scored = [(i, reign.meta) for i, reign in enumerate(reigns) if reign.meta is not None]
+    scored = [
+        (i, incumbent.meta) for i, incumbent in enumerate(incumbents) if incumbent.meta is not None
+    ]
     if not scored:
         return None
     where, best_meta = min(scored, key=lambda pair: pair[1])
     last_index, last_meta = scored[-1]
-    best, last = reigns[where], reigns[last_index]
+    best, last = incumbents[where], incumbents[last_index]
     if not (last_meta > best_meta and last.fitness < best.fitness):
         return None
     ours, theirs = meta_runs.get(last.candidate, {}), meta_runs.get(best.candidate, {})
@@ -69,7 +71,7 @@ def onset(reigns: Sequence[Reign], meta_runs: MetaRuns) -> Onset | None:
     error = float(paired.std(ddof=1) / math.sqrt(len(paired))) if len(paired) > 1 else None
     return Onset(
         best=best,
-        since=reigns[where + 1].since,
+        since=incumbents[where + 1].since,
         last=last,
         gained=last.fitness - best.fitness,
         lost=last_meta - best_meta,

@@ -20,8 +20,8 @@ from veldt.search.program import Program
 from veldt.search.report import op_survival, report_rows
 from veldt.search.report.op_survival import Survival
 from veldt.search.report.report_rows import Ancestor as Ancestor
-from veldt.search.report.report_rows import Duel as Duel
-from veldt.search.report.report_rows import Reign as Reign
+from veldt.search.report.report_rows import FreshComparison as FreshComparison
+from veldt.search.report.report_rows import Incumbent as Incumbent
 from veldt.search.report.report_rows import Spent as Spent
 from veldt.search.report.report_rows import Trained as Trained
 from veldt.search.storage import hall_entries
@@ -56,14 +56,14 @@ class SearchData:
       rate_range: lowest and highest learning rate of the finals.
       entries: the finals' table; empty before they have been played.
       trained: the distinct programs trained, in order.
-      reigns: the incumbents, the initial rule first.
+      incumbents: the incumbents, the initial rule first.
       subject: whom the report is about: the winner, before the finals the incumbent.
       program: the subject's.
       learning_rate: the subject's.
       initial_program: the initial rule's.
       initial_learning_rate: the initial rule's.
       lineage: from the initial rule's child to the subject; empty where they are the same.
-      duels: by candidate, those on the lineage that challenged an incumbent.
+      comparisons: by candidate, those on the lineage that challenged an incumbent.
       meta_runs: log losses of incumbents on meta-validation, by candidate, then by task and seed.
       survival: what became of the ops.
       counts: proposals, candidates and challenges of the search, in numbers.
@@ -82,14 +82,14 @@ class SearchData:
     rate_range: tuple[float, float]
     entries: tuple[Entry, ...]
     trained: tuple[Trained, ...]
-    reigns: tuple[Reign, ...]
+    incumbents: tuple[Incumbent, ...]
     subject: int
     program: Program
     learning_rate: float
     initial_program: Program
     initial_learning_rate: float
     lineage: tuple[Ancestor, ...]
-    duels: Mapping[int, Duel]
+    comparisons: Mapping[int, FreshComparison]
     meta_runs: Mapping[int, Mapping[tuple[str, int], float]]
     survival: Survival
     counts: Counts
@@ -145,12 +145,12 @@ def _read(store: Store, run_dir: Path) -> SearchData:
     highest = finals_.lowest_rate * finals_.rate_factor ** (finals_.num_rates - 1)
     entries = tuple(_checked(entry) for entry in hall_entries.read_entries(store))
     trained = report_rows.trained(store)
-    reigns = report_rows.reigns(store)
+    incumbents = report_rows.incumbents(store)
     winner = next((entry for entry in entries if entry.winner), None)
     if winner is not None and winner.learning_rate is not None:
         subject, program, rate = winner.candidate, winner.program, winner.learning_rate
     else:
-        subject = reigns[-1].candidate
+        subject = incumbents[-1].candidate
         program, rate = report_rows.candidate(store, subject)
     initial_program, initial_rate = report_rows.candidate(store, 0)
     lineage = report_rows.lineage(store, subject)
@@ -160,22 +160,22 @@ def _read(store: Store, run_dir: Path) -> SearchData:
         rate_range=(finals_.lowest_rate, highest),
         entries=entries,
         trained=trained,
-        reigns=reigns,
+        incumbents=incumbents,
         subject=subject,
         program=program,
         learning_rate=rate,
         initial_program=initial_program,
         initial_learning_rate=initial_rate,
         lineage=lineage,
-        duels=report_rows.duels(store, {one.candidate for one in lineage}),
-        meta_runs=report_rows.meta_runs(store, reigns),
+        comparisons=report_rows.comparisons(store, {one.candidate for one in lineage}),
+        meta_runs=report_rows.meta_runs(store, incumbents),
         survival=op_survival.survival(
             store,
             settings.population_size,
             (entry.program for entry in entries if entry.candidate >= 0),
         ),
         counts=Counts.read(store),
-        num_won=sum(1 for reign in reigns if reign.proposal >= 0),
+        num_won=sum(1 for incumbent in incumbents if incumbent.proposal >= 0),
         spent=report_rows.spent(store),
         search_s=float(store.rows("SELECT COALESCE(MAX(told_s), 0) AS s FROM proposal")[0]["s"]),
         errors=report_rows.errors(store),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from veldt.search.report import lineage
-from veldt.search.report.report_data import Duel, SearchData
+from veldt.search.report.report_data import FreshComparison, SearchData
 from veldt.tasks.common import formatting
 from veldt.tasks.common.html import page
 from veldt.tasks.common.html.markup import Html, join, table, tag
@@ -39,7 +39,7 @@ def section(data: SearchData) -> Html:
     title = "The winner's lineage" if data.finished else "The lineage of the best so far"
     if not data.lineage:
         return page.section(title, tag("p", f"It is {data.initial_rule} itself."))
-    start = data.reigns[0].fitness
+    start = data.incumbents[0].fitness
     steps = lineage.steps(data.initial_program, data.initial_learning_rate, data.lineage, start)
     largest = max((abs(step.gain) for step in steps if step.gain is not None), default=0.0)
     rows: list[tuple[str, Sequence[object]]] = [
@@ -60,7 +60,7 @@ def section(data: SearchData) -> Html:
                     one.status if one.fitness is None else formatting.signed(one.fitness),
                     formatting.signed(step.gain),
                     _bar(step.gain, largest),
-                    _duel(data.duels.get(one.candidate)),
+                    _comparison(data.comparisons.get(one.candidate)),
                     _change(step.change),
                 ),
             )
@@ -97,14 +97,14 @@ def _bar(gain: float | None, largest: float) -> Html:
     )
 
 
-def _duel(duel: Duel | None) -> str:
-    if duel is None:
+def _comparison(comparison: FreshComparison | None) -> str:
+    if comparison is None:
         return ""
-    outcome = "won" if duel.won else "lost"
-    if duel.difference is None:
-        return f"{'the other' if duel.won else 'it'} failed, {outcome}"
-    error = formatting.plus_minus(duel.standard_error)
-    return f"{formatting.signed(duel.difference)}{error}, {outcome}"
+    outcome = "won" if comparison.won else "lost"
+    if comparison.difference is None:
+        return f"{'the other' if comparison.won else 'it'} failed, {outcome}"
+    error = formatting.plus_minus(comparison.standard_error)
+    return f"{formatting.signed(comparison.difference)}{error}, {outcome}"
 
 
 def _change(change: lineage.Change) -> Html:

@@ -25,7 +25,7 @@ def headline(data: SearchData, run_dir: Path) -> Html:
     )
     if data.finished:
         outcome: list[object] = [
-            tag("p", conclusion.verdict(data.entries, data.settings.finals), class_="outcome")
+            tag("p", conclusion.sentences(data.entries, data.settings.finals), class_="outcome")
         ]
         outcome += [_comparisons(data)]
     else:
@@ -36,7 +36,7 @@ def headline(data: SearchData, run_dir: Path) -> Html:
 
 
 def _unfinished(data: SearchData, run_dir: Path) -> Html:
-    first, best_ = data.reigns[0], data.reigns[-1]
+    first, best_ = data.incumbents[0], data.incumbents[-1]
     if best_.candidate == 0:
         state = f"Nothing has beaten {data.initial_rule} on fresh seeds yet."
     else:

@@ -44,7 +44,7 @@ class Trained:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Reign:
+class Incumbent:
     """An incumbent's time.
 
     Attributes:
@@ -84,7 +84,7 @@ class Ancestor:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Duel:
+class FreshComparison:
     """A candidate's challenge of the incumbent, on fresh seeds.
 
     Attributes:
@@ -141,7 +141,7 @@ def trained(store: Store) -> tuple[Trained, ...]:
     )
 
 
-def reigns(store: Store) -> tuple[Reign, ...]:
+def incumbents(store: Store) -> tuple[Incumbent, ...]:
     """The incumbents, the initial rule first."""
     proposals = [
         int(row["id"])
@@ -159,11 +159,11 @@ def reigns(store: Store) -> tuple[Reign, ...]:
         "SELECT h.challenger, h.proposal, h.meta_fitness, c.length, c.fitness FROM challenge h "
         "JOIN candidate c ON c.id = h.challenger WHERE h.won = 1 ORDER BY h.id"
     )
-    reigns = []
+    incumbents = []
     for row in rows:
         met = fresh.get(row["challenger"], {"mean": None, "seeds": 0, "failed": 0})
-        reigns.append(
-            Reign(
+        incumbents.append(
+            Incumbent(
                 candidate=int(row["challenger"]),
                 since=bisect.bisect_right(proposals, int(row["proposal"])),
                 proposal=int(row["proposal"]),
@@ -174,9 +174,9 @@ def reigns(store: Store) -> tuple[Reign, ...]:
                 meta=optional(row["meta_fitness"]),
             )
         )
-    if not reigns or reigns[0].candidate != 0:
+    if not incumbents or incumbents[0].candidate != 0:
         raise ValueError("the first incumbent is not the initial rule")
-    return tuple(reigns)
+    return tuple(incumbents)
 
 
 def lineage(store: Store, candidate: int) -> tuple[Ancestor, ...]:
@@ -209,11 +209,11 @@ def lineage(store: Store, candidate: int) -> tuple[Ancestor, ...]:
     return tuple(reversed(lineage))
 
 
-def duels(store: Store, candidates: set[int]) -> dict[int, Duel]:
+def comparisons(store: Store, candidates: set[int]) -> dict[int, FreshComparison]:
     """By candidate, the challenges of those asked for."""
     rows = store.rows("SELECT * FROM challenge WHERE proposal >= 0 ORDER BY id")
     return {
-        int(row["challenger"]): Duel(
+        int(row["challenger"]): FreshComparison(
             optional(row["difference"]), optional(row["standard_error"]), bool(row["won"])
         )
         for row in rows
@@ -221,18 +221,20 @@ def duels(store: Store, candidates: set[int]) -> dict[int, Duel]:
     }
 
 
-def meta_runs(store: Store, reigns: tuple[Reign, ...]) -> dict[int, dict[tuple[str, int], float]]:
+def meta_runs(
+    store: Store, incumbents: tuple[Incumbent, ...]
+) -> dict[int, dict[tuple[str, int], float]]:
     """Incumbents' log losses on meta-validation, by candidate, then by task and seed."""
     query = (
         "SELECT task, seed, log_loss FROM evaluation WHERE candidate = ? AND purpose = 'meta' "
         "AND log_loss IS NOT NULL"
     )
     return {
-        reign.candidate: {
+        incumbent.candidate: {
             (str(row["task"]), int(row["seed"])): number(row["log_loss"])
-            for row in store.rows(query, (reign.candidate,))
+            for row in store.rows(query, (incumbent.candidate,))
         }
-        for reign in reigns
+        for incumbent in incumbents
     }
 
 

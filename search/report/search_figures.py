@@ -9,7 +9,7 @@ from typing import Final
 
 from veldt.search.report import report_labels
 from veldt.search.report.overfitting import Onset
-from veldt.search.report.report_data import Reign, Trained
+from veldt.search.report.report_data import Incumbent, Trained
 from veldt.search.storage.hall_entries import Entry
 from veldt.tasks.common.html import plot as plot_lib
 from veldt.tasks.common.html.markup import Html
@@ -41,17 +41,20 @@ STYLE: Final = """
 
 
 def progress(
-    trained: Sequence[Trained], reigns: Sequence[Reign], initial_rule: str, ancestors: set[int]
+    trained: Sequence[Trained],
+    incumbents: Sequence[Incumbent],
+    initial_rule: str,
+    ancestors: set[int],
 ) -> Html:
     """Fitness of every program trained to the end, and the best so far, on old and fresh seeds.
 
     Args:
       trained: the programs, in order.
-      reigns: the incumbents, the initial rule first.
+      incumbents: the incumbents, the initial rule first.
       initial_rule: its name.
       ancestors: candidates on the line to the rule reported, drawn as rings.
     """
-    initial = reigns[0].fitness
+    initial = incumbents[0].fitness
     scored = [
         (one.number, one.fitness, one.candidate) for one in trained if one.fitness is not None
     ]
@@ -59,7 +62,11 @@ def progress(
     for number, fitness, _ in scored:
         if fitness < best[-1][1]:
             best.append((number, fitness))
-    fresh = [(reign.since, reign.fresh) for reign in reigns if reign.fresh is not None]
+    fresh = [
+        (incumbent.since, incumbent.fresh)
+        for incumbent in incumbents
+        if incumbent.fresh is not None
+    ]
     high = max([initial, *(f for _, f in fresh), _quantile([f for _, f, _ in scored], initial)])
     end = max(len(trained), 1)
     shown = [best[-1][1], high, *(f for _, f in fresh)]
@@ -99,23 +106,23 @@ def progress(
     return plot_lib.figure(figure, items, " ".join(notes))
 
 
-def track(reigns: Sequence[Reign], end: int, onset: Onset | None = None) -> Html:
+def track(incumbents: Sequence[Incumbent], end: int, onset: Onset | None = None) -> Html:
     """The incumbents against the initial rule: on old seeds, fresh seeds and other tasks.
 
     Args:
-      reigns: the incumbents, the initial rule first.
+      incumbents: the incumbents, the initial rule first.
       end: programs trained in all.
       onset: where meta-overfitting set in, to be marked.
     """
     series: list[tuple[str, str, list[Point]]] = []
     for kind, text, scores in (
-        ("fitness", "fitness: same tasks, the seeds searched on", [r.fitness for r in reigns]),
-        ("fresh", "same tasks, fresh seeds", [r.fresh for r in reigns]),
-        ("meta", "meta-validation: other tasks, not searched on", [r.meta for r in reigns]),
+        ("fitness", "fitness: same tasks, the seeds searched on", [r.fitness for r in incumbents]),
+        ("fresh", "same tasks, fresh seeds", [r.fresh for r in incumbents]),
+        ("meta", "meta-validation: other tasks, not searched on", [r.meta for r in incumbents]),
     ):
         start = scores[0]
         if start is not None:
-            since = zip(reigns, scores, strict=True)
+            since = zip(incumbents, scores, strict=True)
             points: list[Point] = [(r.since, s - start) for r, s in since if s is not None]
             series.append((kind, text, points))
     end = max(end, 1)
@@ -127,7 +134,7 @@ def track(reigns: Sequence[Reign], end: int, onset: Onset | None = None) -> Html
     )
     figure = plot.draw(
         "Gain of the incumbent over the initial rule, by what it is measured on",
-        f"The incumbent changed {len(reigns) - 1} times.",
+        f"The incumbent changed {len(incumbents) - 1} times.",
         plot.line([(0, 0.0), (end, 0.0)], "initial"),
         *(_onset(plot, onset) if onset else ()),
         *(plot.steps(points, end, kind) for kind, _, points in series),

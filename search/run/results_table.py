@@ -48,7 +48,7 @@ def print_results(
         "that nothing was selected on, ± one standard error.",
         style="dim",
     )
-    console.print(conclusion.verdict(entries, config.finals if config else None))
+    console.print(conclusion.sentences(entries, config.finals if config else None))
     winner = conclusion.find_winner(entries)
     if winner is not None:
         console.print()

@@ -180,7 +180,7 @@ def test_the_lineage_is_the_chain_of_parents(page, finished_run):
         data.initial_program,
         data.initial_learning_rate,
         data.lineage,
-        data.reigns[0].fitness,
+        data.incumbents[0].fitness,
     )
     neutral = sum(step.num_neutral for step in steps)
     assert len(steps) + neutral == len(chain)
@@ -249,29 +249,29 @@ def test_names_of_points_in_a_heap_cover_neither_each_other_nor_a_point():
             assert not (left < x < right and top < y < bottom)
 
 
-def reign(candidate, since, fitness, meta):
-    return report_data.Reign(candidate, since, since, 3, fitness, None, 0, meta)
+def incumbent(candidate, since, fitness, meta):
+    return report_data.Incumbent(candidate, since, since, 3, fitness, None, 0, meta)
 
 
 def test_meta_overfitting_sets_in_where_the_best_on_meta_validation_ends():
-    reigns = [
-        reign(0, 0, -1.0, -2.0),
-        reign(3, 10, -1.1, -2.3),
-        reign(5, 40, -1.2, -2.2),
-        reign(9, 70, -1.4, -2.1),
+    incumbents = [
+        incumbent(0, 0, -1.0, -2.0),
+        incumbent(3, 10, -1.1, -2.3),
+        incumbent(5, 40, -1.2, -2.2),
+        incumbent(9, 70, -1.4, -2.1),
     ]
     runs = {3: {("a", 0): -2.4, ("a", 1): -2.2}, 9: {("a", 0): -2.19, ("a", 1): -2.01}}
-    found = overfitting.onset(reigns, runs)
+    found = overfitting.onset(incumbents, runs)
     assert (found.best.candidate, found.since, found.last.candidate) == (3, 40, 9)
     assert found.gained == pytest.approx(-0.3) and found.lost == pytest.approx(0.2)
     assert found.error == pytest.approx(0.01) and found.significant  # 0.21 and 0.19
     told = overfitting.describe(found, 100, "#3")
     assert "40% of the search" in told and "meta-overfitting set in there" in told
     noisy = {**runs, 9: {("a", 0): -1.8, ("a", 1): -2.4}}
-    assert not overfitting.onset(reigns, noisy).significant
-    assert "may be noise" in overfitting.describe(overfitting.onset(reigns, {}), 100, "#3")
-    assert overfitting.onset(reigns[:2], runs) is None
-    assert overfitting.onset([reign(0, 0, -1.0, None)], {}) is None
+    assert not overfitting.onset(incumbents, noisy).significant
+    assert "may be noise" in overfitting.describe(overfitting.onset(incumbents, {}), 100, "#3")
+    assert overfitting.onset(incumbents[:2], runs) is None
+    assert overfitting.onset([incumbent(0, 0, -1.0, None)], {}) is None
 
 
 def test_the_winner_s_source_is_the_rule_handed_over(page, finished_run):
@@ -428,7 +428,7 @@ def entry(label, candidate, final, error, *, meta=None, winner=False):
 def say(winner, *baselines):
     winner = entry("#7", 7, *winner, winner=True)
     named = [entry(f"base{i}", -i, *scores) for i, scores in enumerate(baselines, 1)]
-    return conclusion.verdict([winner, *named])
+    return conclusion.sentences([winner, *named])
 
 
 def test_a_gain_is_called_one_only_from_two_standard_errors():
@@ -461,12 +461,12 @@ def test_at_a_floor_nothing_is_called_better():
     floor = hall_entries.End(at_floor=("digits_mlp",), meta_at_floor=("spiral",))
     ours = replace(entry("#7", 7, -13.8, 0.01, meta=-13.8, winner=True), end=floor)
     theirs = entry("adamw", -1, -2.0, 0.01, meta=-2.0)
-    told = conclusion.verdict([ours, theirs])
+    told = conclusion.sentences([ours, theirs])
     assert "Against adamw nothing can be said" in told and "digits_mlp are at the floor" in told
     assert "better" not in told and "ahead" not in told
     assert not conclusion.compare([ours, theirs])[0].significant
     # Nor where it is the baseline that is at the floor.
-    told = conclusion.verdict([replace(ours, end=hall_entries.End()), replace(theirs, end=floor)])
+    told = conclusion.sentences([replace(ours, end=hall_entries.End()), replace(theirs, end=floor)])
     assert "nothing can be said" in told and "better" not in told
 
 
@@ -479,25 +479,25 @@ def test_a_spread_of_nothing_is_no_evidence():
 
 def test_a_winner_that_turns_out_hollow_says_so():
     why = hall_entries.End(failure="hollow on digits_mlp: its loss is lost")
-    told = conclusion.verdict([replace(entry("#7", 7, None, None, winner=True), end=why)])
+    told = conclusion.sentences([replace(entry("#7", 7, None, None, winner=True), end=why)])
     assert "failed on a final seed (hollow on digits_mlp: its loss is lost)" in told
 
 
 def test_failed_or_absent_winners_are_told():
-    assert conclusion.verdict([]) == ""
-    assert "No finalist" in conclusion.verdict([entry("adamw", -1, -1, 0.1)])
+    assert conclusion.sentences([]) == ""
+    assert "No finalist" in conclusion.sentences([entry("adamw", -1, -1, 0.1)])
     assert "failed on a final seed" in say((None, None), (-1, 0.1))
     start = entry("adamw (initial)", 0, -1, 0.1, winner=True)
-    assert "nothing better than the rule that it started from" in conclusion.verdict([start])
+    assert "nothing better than the rule that it started from" in conclusion.sentences([start])
 
 
 def test_meta_validation_is_told_with_its_sign():
     ours = entry("#7", 7, -1, 0.1, meta=-1.0, winner=True)
     theirs = [entry("a", -1, -1, 0.1, meta=-1.5), entry("b", -2, -1, 0.1, meta=-0.9)]
     told = "0.500 behind a and 0.100 ahead of b"
-    assert f"On the meta-validation tasks it is {told}" in conclusion.verdict([ours, *theirs])
+    assert f"On the meta-validation tasks it is {told}" in conclusion.sentences([ours, *theirs])
     chosen = FinalsConfig(choose_by="meta_validation")
-    assert f"which chose it, it is {told}" in conclusion.verdict([ours, *theirs], chosen)
+    assert f"which chose it, it is {told}" in conclusion.sentences([ours, *theirs], chosen)
 
 
 @pytest.mark.parametrize(
