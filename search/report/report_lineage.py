@@ -1,8 +1,7 @@
 """The report's account of how its rule came about: what each mutation changed, and what it gained.
 
-A gain is the fitness of a step less that of the step before, on the search's seeds, which both were
-selected on. Where a step challenged the incumbent, the seeds were new; that difference is beside
-it.
+A gain is the fitness of a step less that of the step before, on the search's seeds, on which both
+were selected. Where a step challenged the incumbent on fresh seeds, that difference is shown too.
 """
 
 from collections.abc import Sequence
@@ -31,11 +30,11 @@ figure svg.gain, svg.gain {
 .gain .worse { fill: var(--orange); }
 .gain .zero { stroke: var(--grey); stroke-width: 1; }
 """
-"""Rules for the page."""
+"""CSS rules for the page."""
 
 
 def section(data: SearchData) -> Html:
-    """The section on the lineage of the rule reported."""
+    """Return the section on the lineage of the rule reported."""
     title = "The winner's lineage" if data.finished else "The lineage of the best so far"
     if not data.lineage:
         return page.section(title, tag("p", f"It is {data.initial_rule} itself."))
@@ -70,17 +69,17 @@ def section(data: SearchData) -> Html:
         "section",
         tag("h2", title),
         tag("p", f"{count:,} mutation{'s' if count > 1 else ''}, {len(steps):,} of which changed "
-            "what the rule does; neutral ones touch dead statements, or write the same in another "
+            "what the rule does; neutral ones change dead statements, or write the same in another "
             "way. A gain is the change in fitness since the step before, on the search's own "
-            "seeds: below 0 is better. Some steps are worse than the one before: whoever wins "
-            "a tournament is a parent. “Fresh seeds” is the difference to the incumbent of the "
-            "time, where the step challenged it."),
+            "seeds: below 0 is better. Some steps are worse than the one before: the winner of "
+            "a tournament becomes a parent, whatever its fitness. “Fresh seeds” is the difference "
+            "to the incumbent of the time, where the step challenged it."),
         tag("div", table(_HEADS, rows, numbers=(0, 2, 3, 5)), class_="lineage"),
     )  # fmt: skip
 
 
 def _bar(gain: float | None, largest: float) -> Html:
-    """A gain as a bar: to the left of the middle it is better, to the right worse."""
+    """Return a gain as a bar: left of the middle it is better, right of it worse."""
     if gain is None or not largest > 0:
         return Html()
     width, height = _BAR

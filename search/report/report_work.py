@@ -22,7 +22,7 @@ _EVENT_HEADS: Final = ("when (UTC)", "what", "worker", "job", "more")
 
 
 def section(data: Work) -> Html:
-    """The section "Work and cost"."""
+    """Return the section "Work and cost"."""
     if not data.sessions:
         text = "This run was made by an older veldt, which kept no record of it."
         return page.section("Work and cost", tag("p", text))
@@ -30,8 +30,8 @@ def section(data: Work) -> Html:
         tag("p", f"{usage.cost_line(data).capitalize()}."),
         _sessions(data.sessions),
         tag("p", "Seconds are worker-seconds. Used: work whose result was taken. Wasted: lost with "
-            "a worker, over the time limit, or done twice. The rest of the time that workers were "
-            "there they waited.", class_="soft"),
+            "a worker, over the time limit, or done twice. For the rest of the time the workers "
+            "were waiting.", class_="soft"),
         tag("h3", "What went wrong"),
         _troubles(data.sessions),
         tag("h3", "Throughput per worker"),

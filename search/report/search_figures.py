@@ -16,9 +16,9 @@ from veldt.tasks.common.html.markup import Html
 from veldt.tasks.common.html.plot import Frame, LinearAxis, Plot, Point
 
 MAX_DOTS: Final = 6000
-# Dots above this quantile are drawn at the upper edge, so that a few do not press the rest flat.
+# Dots above this quantile are drawn at the upper edge, so that a few do not flatten the rest.
 CLIP_QUANTILE: Final = 0.95
-_LEFT: Final = 76  # of a frame: room for ticks of three digits beside the axis's name
+_LEFT: Final = 76  # left of a frame: space for ticks of three digits and the axis's name
 
 STYLE: Final = """
 .line.fitness { stroke: var(--blue); }
@@ -46,13 +46,13 @@ def progress(
     initial_rule: str,
     ancestors: set[int],
 ) -> Html:
-    """Fitness of every program trained to the end, and the best so far, on old and fresh seeds.
+    """Draw the fitness of every fully trained program, and the best so far on old and fresh seeds.
 
     Args:
-      trained: the programs, in order.
-      incumbents: the incumbents, the initial rule first.
-      initial_rule: its name.
-      ancestors: candidates on the line to the rule reported, drawn as rings.
+      trained: Programs, in order.
+      incumbents: Incumbents, the initial rule first.
+      initial_rule: Name of the initial rule.
+      ancestors: Candidates of the lineage of the rule reported, drawn as rings.
     """
     initial = incumbents[0].fitness
     scored = [
@@ -107,12 +107,12 @@ def progress(
 
 
 def track(incumbents: Sequence[Incumbent], end: int, onset: Onset | None = None) -> Html:
-    """The incumbents against the initial rule: on old seeds, fresh seeds and other tasks.
+    """Draw the incumbents against the initial rule: on old seeds, fresh seeds and other tasks.
 
     Args:
-      incumbents: the incumbents, the initial rule first.
-      end: programs trained in all.
-      onset: where meta-overfitting set in, to be marked.
+      incumbents: Incumbents, the initial rule first.
+      end: Number of programs trained in all.
+      onset: Onset of meta-overfitting, to be marked.
     """
     series: list[tuple[str, str, list[Point]]] = []
     for kind, text, scores in (
@@ -151,7 +151,7 @@ def track(incumbents: Sequence[Incumbent], end: int, onset: Onset | None = None)
 
 
 def _onset(plot: Plot, onset: Onset) -> list[Html]:
-    """A line upright where meta-validation was left behind, its name above the plot."""
+    """Draw an upright line where meta-validation was last at its best, with a name above it."""
     x, top = plot.place((onset.since, plot.y.high))
     side = "start" if x < plot.frame.width / 2 else "end"
     name = "meta-overfitting from here" if onset.significant else "meta-validation best until here"
@@ -163,7 +163,7 @@ _SHAPES: Final = {"fitness": "circle", "fresh": "square", "meta": "diamond"}
 
 
 def transfer(entries: Sequence[Entry]) -> Html:
-    """Finalists and baselines: proxy tasks across, meta-validation tasks upwards."""
+    """Draw finalists and baselines: proxy tasks across, meta-validation tasks upwards."""
     points = [(e, e.final, e.meta) for e in entries if e.final is not None and e.meta is not None]
     if len(points) < 2:
         return Html()

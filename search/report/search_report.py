@@ -1,7 +1,7 @@
-"""A run's report: one HTML page that holds all it shows and runs nothing.
+"""A run's report: one HTML page that contains everything it shows and runs no script.
 
 It is written from the store alone, read-only, so it can be made of a finished run, an interrupted
-one, or one that is still going on. What the store holds is shown as text, whoever wrote it.
+one, or one that still goes on. What the store holds is shown as text, whatever its origin.
 """
 
 import shlex
@@ -64,15 +64,15 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
     """Write the report of a run.
 
     Args:
-      run_dir: the run's directory.
-      output: the file; `report.html` in the run directory if None.
+      run_dir: Directory of the run.
+      output: File to write; `report.html` in the run directory if None.
 
     Returns:
-      The file written.
+      The path of the written file.
 
     Raises:
-      StoreError: there is no run, it has scored nothing yet, or its store is damaged.
-      FileError: the file cannot be written.
+      StoreError: There is no run, it has scored nothing yet, or its store is damaged.
+      FileError: The file cannot be written.
     """
     return page_lib.write(render(run_dir), run_dir, output)
 
