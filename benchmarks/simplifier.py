@@ -167,7 +167,7 @@ def evolved(versions: int) -> dict[str, Any]:
 
 
 def knocked_out() -> dict[str, Any]:
-    """The full program of the paper after knock-out."""
+    """The full program of the paper after ablation."""
     make = evaluator.EvaluatorFactory(proxy_config.EvaluatorConfig(PROXIES))
     runs, fresh = (
         [jobs.ProxyRun(p, s) for s in seeds for p in range(len(PROXIES))]
@@ -175,7 +175,7 @@ def knocked_out() -> dict[str, Any]:
     )
     given = Program.parse(FULL)
     score = ablation.training_score(make(), LION_RATE, runs)
-    found = ablation.knock_out(given, score, tolerance=TOLERANCE, max_evaluations=100)
+    found = ablation.ablate(given, score, tolerance=TOLERANCE, max_evaluations=100)
     confirm = ablation.training_score(make(), LION_RATE, fresh)
     return {
         "proxies": [f"{proxy.task} ({proxy.num_steps} steps)" for proxy in PROXIES],

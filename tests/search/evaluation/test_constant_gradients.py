@@ -174,7 +174,7 @@ def test_a_mistuned_rule_is_mended_within_the_budget(worker):
 def test_a_gradient_that_is_not_the_slope_is_not_given():
     found = make_worker("held_out_loss")(job_at(Genotype(JUMP, 0.1), JUMP))
     assert found.values is None and found.score is None
-    assert "differences" in found.verdict
+    assert "differences" in found.message
 
 
 # ------------------------------------------------------------------------------ in the store

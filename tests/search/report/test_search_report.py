@@ -266,7 +266,7 @@ def test_meta_overfitting_sets_in_where_the_best_on_meta_validation_ends():
     assert found.gained == pytest.approx(-0.3) and found.lost == pytest.approx(0.2)
     assert found.error == pytest.approx(0.01) and found.significant  # 0.21 and 0.19
     told = overfitting.describe(found, 100, "#3")
-    assert "40% of the search" in told and "meta-overfitting set in there" in told
+    assert "40% of the search" in told and "meta-overfitting began there" in told
     noisy = {**runs, 9: {("a", 0): -1.8, ("a", 1): -2.4}}
     assert not overfitting.onset(incumbents, noisy).significant
     assert "may be noise" in overfitting.describe(overfitting.onset(incumbents, {}), 100, "#3")
@@ -433,57 +433,57 @@ def say(winner, *baselines):
 
 def test_a_gain_is_called_one_only_from_two_standard_errors():
     # Combined: sqrt(0.03^2 + 0.04^2) = 0.05.
-    told = say((-1.11, 0.03), (-1, 0.04))
-    assert "#7 is better than base1 (-0.110 ± 0.050, 10% less loss)" in told
-    told = say((-1.09, 0.03), (-1, 0.04))
-    assert "not significant" in told and "better" not in told
+    text = say((-1.11, 0.03), (-1, 0.04))
+    assert "#7 is better than base1 (-0.110 ± 0.050, 10% less loss)" in text
+    text = say((-1.09, 0.03), (-1, 0.04))
+    assert "not significant" in text and "better" not in text
 
 
 def test_a_better_baseline_is_named():
     assert "is worse than base1 (+0.200 ± 0.050)" in say((-1, 0.03), (-1.2, 0.04))
-    told = say((-1.0, 0.03), (-1.01, 0.04))
-    assert "not significant" in told and "base1 scored better" in told
+    text = say((-1.0, 0.03), (-1.01, 0.04))
+    assert "not significant" in text and "base1 scored better" in text
 
 
 def test_one_seed_shows_nothing():
     assert "one seed shows no spread" in say((-9, None), (-1, 0.04))
 
 
-def test_mixed_outcomes_are_all_told():
-    told = say((-1, 0.01), (-0.5, 0.01), (-1.01, 0.01), (-1.5, 0.01), (None, None))
-    assert "is better than base1" in told
-    assert re.search(r"Against base2 .* not significant", told)
-    assert "is worse than base3" in told
-    assert "base4 failed" in told
+def test_mixed_outcomes_are_all_stated():
+    text = say((-1, 0.01), (-0.5, 0.01), (-1.01, 0.01), (-1.5, 0.01), (None, None))
+    assert "is better than base1" in text
+    assert re.search(r"Against base2 .* not significant", text)
+    assert "is worse than base3" in text
+    assert "base4 failed" in text
 
 
 def test_at_a_floor_nothing_is_called_better():
     floor = hall_entries.End(at_floor=("digits_mlp",), meta_at_floor=("spiral",))
     ours = replace(entry("#7", 7, -13.8, 0.01, meta=-13.8, winner=True), end=floor)
     theirs = entry("adamw", -1, -2.0, 0.01, meta=-2.0)
-    told = conclusion.sentences([ours, theirs])
-    assert "Against adamw nothing can be said" in told and "digits_mlp are at the floor" in told
-    assert "better" not in told and "ahead" not in told
+    text = conclusion.sentences([ours, theirs])
+    assert "Against adamw there is no conclusion" in text and "digits_mlp are at the floor" in text
+    assert "better" not in text and "ahead" not in text
     assert not conclusion.compare([ours, theirs])[0].significant
     # Nor where it is the baseline that is at the floor.
-    told = conclusion.sentences([replace(ours, end=hall_entries.End()), replace(theirs, end=floor)])
-    assert "nothing can be said" in told and "better" not in told
+    text = conclusion.sentences([replace(ours, end=hall_entries.End()), replace(theirs, end=floor)])
+    assert "there is no conclusion" in text and "better" not in text
 
 
 def test_a_spread_of_nothing_is_no_evidence():
-    told = say((-2.0, 0.0), (-1.0, 0.0))
-    assert "± 0.000" not in told and "(no spread)" in told
-    assert "not significant" in told and "no evidence" in told
+    text = say((-2.0, 0.0), (-1.0, 0.0))
+    assert "± 0.000" not in text and "(no spread)" in text
+    assert "not significant" in text and "no evidence" in text
     assert "± 2e-05" in say((-2.0, 2e-5), (-1.0, 0.0))
 
 
-def test_a_winner_that_turns_out_hollow_says_so():
+def test_a_winner_that_turns_out_hollow_is_reported():
     why = hall_entries.End(failure="hollow on digits_mlp: its loss is lost")
-    told = conclusion.sentences([replace(entry("#7", 7, None, None, winner=True), end=why)])
-    assert "failed on a final seed (hollow on digits_mlp: its loss is lost)" in told
+    text = conclusion.sentences([replace(entry("#7", 7, None, None, winner=True), end=why)])
+    assert "failed on a final seed (hollow on digits_mlp: its loss is lost)" in text
 
 
-def test_failed_or_absent_winners_are_told():
+def test_failed_or_absent_winners_are_stated():
     assert conclusion.sentences([]) == ""
     assert "No finalist" in conclusion.sentences([entry("adamw", -1, -1, 0.1)])
     assert "failed on a final seed" in say((None, None), (-1, 0.1))
@@ -491,13 +491,13 @@ def test_failed_or_absent_winners_are_told():
     assert "nothing better than the rule that it started from" in conclusion.sentences([start])
 
 
-def test_meta_validation_is_told_with_its_sign():
+def test_meta_validation_is_stated_with_its_sign():
     ours = entry("#7", 7, -1, 0.1, meta=-1.0, winner=True)
     theirs = [entry("a", -1, -1, 0.1, meta=-1.5), entry("b", -2, -1, 0.1, meta=-0.9)]
-    told = "0.500 behind a and 0.100 ahead of b"
-    assert f"On the meta-validation tasks it is {told}" in conclusion.sentences([ours, *theirs])
+    gaps = "0.500 behind a and 0.100 ahead of b"
+    assert f"On the meta-validation tasks it is {gaps}" in conclusion.sentences([ours, *theirs])
     chosen = FinalsConfig(choose_by="meta_validation")
-    assert f"which chose it, it is {told}" in conclusion.sentences([ours, *theirs], chosen)
+    assert f"which chose it, it is {gaps}" in conclusion.sentences([ours, *theirs], chosen)
 
 
 @pytest.mark.parametrize(
