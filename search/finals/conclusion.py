@@ -142,9 +142,9 @@ def sentences(entries: Sequence[Entry], finals: FinalsConfig | None = None) -> s
     if floored:
         tasks = _join(list(dict.fromkeys(task for c in floored for task in c.floor)))
         sentences.append(
-            f"Against {_join([c.baseline for c in floored])} no conclusion is possible: the losses on "
-            f"{tasks} are at the floor, below which losses cannot be distinguished. A harder task, "
-            "or fewer steps, would show a difference."
+            f"Against {_join([c.baseline for c in floored])} no conclusion is possible: the losses "
+            f"on {tasks} are at the floor, below which losses cannot be distinguished. A harder "
+            "task, or fewer steps, would show a difference."
         )
     failed = [entry.label for entry in entries if entry.candidate < 0 and entry.final is None]
     if failed:

@@ -4,8 +4,8 @@ Interrupted finals continue where they stopped, and no run is made twice: the fi
 they want (rule, constants, purpose, learning rate, tasks and seeds), and only those that the store
 lacks are made.
 
-The store has one row of the table `gradient` for each task of a metagradient. The status is ok if the
-metagradient is trusted. As steps, it counts as `finals_config.PRICE` runs on each seed.
+The store has one row of the table `gradient` for each task of a metagradient. The status is ok if
+the metagradient is trusted. As steps, it counts as `finals_config.PRICE` runs on each seed.
 """
 
 import json

@@ -2,13 +2,13 @@
 
 Fitness on the search's seeds is too good, because rules and learning rates were selected on these
 seeds thousands of times. So at the end the Pareto front of fitness, length and state, the
-incumbent, and the baselines (AdamW and Lion) are treated alike. Every learning rate of one grid is tried on
-the selection seeds, and the best is kept; where the config asks for it, all constants are then
-tuned with one budget (`constant_tuning`). Then comes the funnel (`funnel`): larger tasks, stage by
-stage, each passed only by rules that beat every baseline there. Among the rules that passed the
-most stages the winner is chosen on the selection seeds or on the meta-validation tasks, as the
-config sets; the figures shown come from further seeds. Meta-validation tasks are scored at the
-learning rate chosen on the proxies.
+incumbent, and the baselines (AdamW and Lion) are treated alike. Every learning rate of one grid is
+tried on the selection seeds, and the best is kept; where the config asks for it, all constants are
+then tuned with one budget (`constant_tuning`). Then comes the funnel (`funnel`): larger tasks,
+stage by stage, each passed only by rules that beat every baseline there. Among the rules that
+passed the most stages the winner is chosen on the selection seeds or on the meta-validation tasks,
+as the config sets; the figures shown come from further seeds. Meta-validation tasks are scored at
+the learning rate chosen on the proxies.
 
 Every run is read from the store if it is there, so interrupted finals continue where they stopped.
 """

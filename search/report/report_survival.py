@@ -139,8 +139,8 @@ def _explanation(found: Survival) -> str:
     return (
         f"Shares are of all {found.num_children:,} children, of their parents (a parent counts "
         f"once for each child), of the {found.num_accepted:,} children better than their parent, "
-        f"and of the {found.num_population:,} last ones. “Introduced” counts children with an op that "
-        "their parent lacks, without the last population; “still there” is how many of "
+        f"and of the {found.num_population:,} last ones. “Introduced” counts children with an op "
+        "that their parent lacks, without the last population; “still there” is how many of "
         f"them have descendants in it. Of all children that is {usual}: an op well below is one "
         "that mutation keeps bringing and selection keeps removing. Only live instructions count."
     )

@@ -117,7 +117,7 @@ def test_every_element_is_closed_and_figures_are_svg(page):
             assert "nan" not in path.get("d") and "inf" not in path.get("d")
 
 
-def test_the_figures_told_are_those_of_the_store(page, finished_run):
+def test_the_figures_shown_are_those_of_the_store(page, finished_run):
     text = Page(page).text
     (told,) = query(finished_run, "SELECT COUNT(*) FROM proposal")[0]
     (steps,) = query(finished_run, "SELECT SUM(num_steps) FROM evaluation")[0]
@@ -265,8 +265,8 @@ def test_meta_overfitting_sets_in_where_the_best_on_meta_validation_ends():
     assert (found.best.candidate, found.since, found.last.candidate) == (3, 40, 9)
     assert found.gained == pytest.approx(-0.3) and found.lost == pytest.approx(0.2)
     assert found.error == pytest.approx(0.01) and found.significant  # 0.21 and 0.19
-    told = overfitting.describe(found, 100, "#3")
-    assert "40% of the search" in told and "meta-overfitting began there" in told
+    text = overfitting.describe(found, 100, "#3")
+    assert "40% of the search" in text and "meta-overfitting began there" in text
     noisy = {**runs, 9: {("a", 0): -1.8, ("a", 1): -2.4}}
     assert not overfitting.onset(incumbents, noisy).significant
     assert "may be noise" in overfitting.describe(overfitting.onset(incumbents, {}), 100, "#3")
@@ -345,7 +345,7 @@ def test_a_file_that_cannot_be_written_is_a_clear_error(finished_run, tmp_path):
         search_report.write_report(finished_run, tmp_path / "file" / "report.html")
 
 
-def test_the_work_is_told_with_its_cost(run_copy):
+def test_the_work_is_shown_with_its_cost(run_copy):
     query(
         run_copy, "UPDATE session SET busy_s = 12.25, alive_s = 49, lost_workers = 3, retries = 41"
     )
@@ -462,12 +462,14 @@ def test_at_a_floor_nothing_is_called_better():
     ours = replace(entry("#7", 7, -13.8, 0.01, meta=-13.8, winner=True), end=floor)
     theirs = entry("adamw", -1, -2.0, 0.01, meta=-2.0)
     text = conclusion.sentences([ours, theirs])
-    assert "Against adamw there is no conclusion" in text and "digits_mlp are at the floor" in text
+    assert (
+        "Against adamw no conclusion is possible" in text and "digits_mlp are at the floor" in text
+    )
     assert "better" not in text and "ahead" not in text
     assert not conclusion.compare([ours, theirs])[0].significant
     # Nor where it is the baseline that is at the floor.
     text = conclusion.sentences([replace(ours, end=hall_entries.End()), replace(theirs, end=floor)])
-    assert "there is no conclusion" in text and "better" not in text
+    assert "no conclusion is possible" in text and "better" not in text
 
 
 def test_a_spread_of_nothing_is_no_evidence():
@@ -522,7 +524,7 @@ def test_a_report_says_how_the_finals_were_played(run_copy, finals, said):
 # ----------------------------------------------------------------------------------- the machinery
 
 
-def test_a_change_is_told_without_the_noise():
+def test_a_change_is_shown_without_the_noise():
     before = Program.parse(
         "def rule(w, g, m, *, b=0.9):\n    m = interp(g, m, b)\n    t5 = sign(m)\n"
         "    t6 = exp(t5)\n    t7 = t6 * t5 + w\n    return t7, m\n"
