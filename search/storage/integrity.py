@@ -142,7 +142,7 @@ def check(store: Store) -> None:
     """Raise an error for a store that no search could have written.
 
     Raises:
-        StoreError: A rule is broken; the message names all that are.
+      StoreError: A rule is broken; the message names all that are.
     """
     if found := problems(store):
         listed = "".join(f"\n  - {problem}" for problem in found)

@@ -136,7 +136,7 @@ def test_a_founder_that_fails_is_told(tmp_path):
 def test_founders_that_cannot_be_are_clear_errors(tmp_path):
     with pytest.raises(SearchError, match="16 founders, the initial rule included, for 15 places"):
         search(tmp_path / "run", founders=(FounderConfig("lion"),) * 15)
-    with pytest.raises(SearchError, match="adamw comes with no learning rate"):
+    with pytest.raises(SearchError, match="adamw has no learning rate"):
         search(tmp_path / "run", learning_rate=None)
     with pytest.raises(SearchError, match="did you mean lion"):
         search(tmp_path / "run", founders=(FounderConfig("lionn"),))
