@@ -155,7 +155,7 @@ def interpret(
             return lax.dynamic_update_slice(registers, row[None], (instruction[RESULT], start))
 
         def run(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            """Run a stretch in blocks, perhaps empty, and the instruction on whole rows after it."""
+            """Run a stretch in blocks, perhaps empty, and the whole-row instruction after it."""
             first, registers = carry
             end = run_end[first]
 
