@@ -32,7 +32,7 @@ class MutationConfig:
       reads: Names that may be drawn as arguments besides variables: `step` and the parameters'
         roles (ndim, fan_in, fan_out, is_last, is_embedding).
       repeat: Probability of a further mutation after each mutation (geometric).
-      match_steps: Whether a child of another structure gets the learning rate at which its steps
+      match_steps: Whether a child of another structure gets the learning rate at which the steps
         are as long as those of its parent (`step_size.py`).
     """
 

@@ -40,7 +40,7 @@ class SearchConfig:
       tournament_size: Candidates drawn for each parent, the best of which becomes the parent; 1
         drifts, which is evolution without selection.
       parents: Parents of the children: the winners of tournaments, or "initial", always the initial
-        rule: random search around it, as far as `mutation.repeat` sets.
+        rule, for random search around it as far as `mutation.repeat` sets.
       islands: Independent populations in one search, taking turns; they share caches, the incumbent
         and `population_size`.
       migration: Probability that a tournament's candidate is drawn from all islands and not only
@@ -179,7 +179,7 @@ class SearchConfig:
 
     @property
     def proxies(self) -> tuple[ProxyConfig, ...]:
-        """All tasks, in the order of `ProxyRun.proxy`: then meta-validation, stages last."""
+        """The tasks in the order of `ProxyRun.proxy`: proxies, meta-validation, stages."""
         stages = (proxy for stage in self.finals.stages for proxy in stage.tasks)
         return (*self.tasks, *self.meta_validation, *stages)
 

@@ -83,9 +83,9 @@ class _Report(NamedTuple):
       loss: Loss on the validation split.
       normalized: Normalised loss on the validation split.
       finite: Whether the losses of all steps since the last check are finite.
-      train: Mean loss of these steps.
-      train_normalized: Normalised mean loss of these steps.
-      lowest: Lowest loss of these steps above the floor (`hollow.lowest_above_floor`).
+      train: Mean loss of all steps since the last check.
+      train_normalized: Normalised mean loss of all steps since the last check.
+      lowest: Lowest loss above the floor since the last check (`hollow.lowest_above_floor`).
       start_size: Size of the parameters before the first step (`hollow.size`).
       peak_size: Largest size of the parameters so far, where the objective tracks it.
       ended: Result of `hollow.recheck`, at the last check.

@@ -66,7 +66,7 @@ def run(flow: Dataflow, given: Inputs | None = None) -> NDArray[np.float64]:
     """Return the updates of a program's first steps, in float64.
 
     Args:
-      flow: Lowered program; its constants have their defaults.
+      flow: Lowered program, with default constants.
       given: Inputs of the program; by default `inputs()`.
 
     Returns:

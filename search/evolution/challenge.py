@@ -30,7 +30,7 @@ class Incumbent:
       candidate: Id in the store.
       place: Place in the population, past or present.
       genotype: Live program and learning rate.
-      fresh: Mean log loss over all its fresh seeds; None before the first challenge.
+      fresh: Mean log loss over all fresh seeds so far; None before the first challenge.
       meta: Score on the meta-validation tasks; None where it failed there or there are none.
     """
 

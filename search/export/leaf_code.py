@@ -97,7 +97,7 @@ class LeafWriter:
         Args:
           flow: Lowered program.
           names: Distinct name for every live input, named constant and instruction.
-          temporary: Instructions whose names nobody chose; used once, they are nested.
+          temporary: Instructions without a chosen name; they are nested where they are used once.
           sums: Names of the sums of squares over all tensors, by the squared value's index.
           outputs: Indices of the values that the function returns.
           indent: Spaces at the beginning of every line.
@@ -128,7 +128,7 @@ class LeafWriter:
         """Return the function's results, one expression per output, typed as the tensor.
 
         Args:
-          wanted: Extent of each output's array, which gives its shape.
+          wanted: Extent of each output's array, which gives the shape.
         """
         return [
             self._result(index, extent) for index, extent in zip(self.outputs, wanted, strict=True)

@@ -55,7 +55,7 @@ def export_optax(
     `ScaleBy<Rule>State`, and `<rule>(learning_rate, b1=...)`.
 
     Args:
-      program: Rule; its name and constants name the functions and their arguments. A name that
+      program: Rule, with the names of the functions and their arguments. A name that
         the module needs for something else, or that is very long, is changed.
       learning_rate: Default of `<rule>`'s argument; None for an argument without default.
       provenance: Lines of the docstring on the rule's origin, such as the run's id, seeds, fitness

@@ -38,7 +38,7 @@ class Contender:
     Attributes:
       candidate: Id in the store; below 0 for a baseline.
       label: Name of the rule in the table.
-      program: Program with its present constants.
+      program: Program with the present constants.
       search_fitness: Fitness in the search.
       learning_rate: Best learning rate so far; None where every one failed.
       select: Mean log loss on the selection seeds.

@@ -66,10 +66,10 @@ def _pass(
         if each.learning_rate is not None
     }
 
-    def tell(done: int, total: int) -> None:
+    def show(done: int, total: int) -> None:
         report(f"stage {stage.name} of the funnel", done, total)
 
-    runs.complete(itertools.chain.from_iterable(tried.values()), tell)
+    runs.complete(itertools.chain.from_iterable(tried.values()), show)
     scores = {candidate: runs.best_rate(of_each)[1] for candidate, of_each in tried.items()}
     known = {candidate: score for candidate, score in scores.items() if score is not None}
     bar = min((score for c, score in known.items() if c < 0), default=math.inf)

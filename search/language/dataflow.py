@@ -61,7 +61,7 @@ class Phases(NamedTuple):
 
     Attributes:
       stateless: Instructions that depend on no slot: all steps' values can be computed at once.
-      recurrent: Instructions between a slot's old value and its new value: step by step only.
+      recurrent: Instructions between a slot's old and new value: step by step only.
       downstream: Instructions that depend on slots, while no slot depends on them.
     """
 

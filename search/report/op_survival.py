@@ -43,7 +43,8 @@ class OpRecord:
       accepted: Share of the children better than their parent; 0 where there are none.
       population: Share of the last population.
       finalists: Number of finalists that compute with it.
-      introduced: Number of children with it whose parent lacks it, without the last population.
+      introduced: Number of children that have it and a parent without it, before the last
+        population.
       alive: Number of introduced children with descendants in the last population.
       over_time: Share of the children of each part of the search.
     """

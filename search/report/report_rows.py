@@ -53,7 +53,7 @@ class Incumbent:
       proposal: Proposal that introduced it; -1 for the initial rule.
       length: Number of live instructions.
       fitness: Mean log loss on the search's seeds.
-      fresh: Mean log loss on all its fresh seeds; None where it had none or failed on one.
+      fresh: Mean log loss on all fresh seeds so far; None without any or with a failure on one.
       num_fresh: Number of fresh seeds.
       meta: Mean log loss on the meta-validation tasks.
     """

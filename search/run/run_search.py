@@ -75,7 +75,7 @@ def run_search(
     Args:
       config: Config of the search.
       run_dir: Directory of the run; made if it does not exist.
-      resume: Whether to continue the run that is there; `config` must be its config but for the
+      resume: Whether to continue the run that is there; `config` must then be the same but for the
         settings that `TERMS` lets change.
       view: Display of the search; None shows nothing.
       factory: Maker of the pool's workers, `EvalJob -> Outcome`; None trains the config's proxies.

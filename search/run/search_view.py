@@ -78,26 +78,26 @@ class SearchView:
             starting = stats is not None and _is_starting(stats)
             workers = usage.figures(stats)["workers"] if stats is not None else ""
             return Status("", highlights=(f"workers: {workers}",) if starting else ())
-        told, total = evolution.counts, evolution.config.max_evaluations
+        found, total = evolution.counts, evolution.config.max_evaluations
         left = formatting.duration(time_left_s(evolution))
         elapsed, scores = formatting.duration(evolution.elapsed_s), score_line(evolution)
         figures = {} if stats is None else dict(usage.figures(stats))
         best = evolution.incumbent.genotype
         return Status(
             line=(
-                f"[{elapsed}, {left} left] {told.num_told:,} proposed ({rate(evolution):.0f}/s), "
-                f"{counts.share(told.num_cached, told.num_told)} from cache, "
-                f"{told.num_trained:,} of {total:,} trained; {scores}"
+                f"[{elapsed}, {left} left] {found.num_told:,} proposed ({rate(evolution):.0f}/s), "
+                f"{counts.share(found.num_cached, found.num_told)} from cache, "
+                f"{found.num_trained:,} of {total:,} trained; {scores}"
                 # The first few proposals show little of the rate.
-                if told.num_told > evolution.config.window
+                if found.num_told > evolution.config.window
                 else ""
             ),
-            done=told.num_trained,
+            done=found.num_trained,
             total=total,
             rate=f"{rate(evolution):.0f} candidates/s",
             time=f"{elapsed}, {left} left",
             highlights=(scores,),
-            figures=figures | counts.figures(told, total),
+            figures=figures | counts.figures(found, total),
             source=best_rule.shown(best.program),
             source_title=(
                 f"best rule, {candidate_name(evolution)}, learning rate {best.learning_rate:.3g}"

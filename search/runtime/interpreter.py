@@ -106,10 +106,10 @@ def interpret(
     """Return an encoded program as a transform of one flat parameter vector, in descent direction.
 
     Args:
-      encoded: Encoded program; its leaves may be traced, since they change from candidate to
+      encoded: Encoded program, with leaves that may be traced, since they change from candidate to
         candidate.
       layout: Places of the parameter tensors in the flat vector; static.
-      capacity: Capacity of the encoding; its ops are compiled.
+      capacity: Capacity of the encoding, with the ops to compile.
       roles: Roles of the parameters, where the guesses from their names are wrong.
       largest_block: Largest number of a row's numbers worked on at once; by default `BLOCK` on a
         CPU and all elsewhere.

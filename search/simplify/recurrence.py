@@ -66,7 +66,7 @@ def find(flow: Dataflow, seen: Trace, lower: Lower) -> Facts:
     Args:
       flow: Program.
       seen: Run of the program.
-      lower: Function that gives the program's values from the forms of its slots.
+      lower: Function that gives the program's values from the forms of the slots.
     """
     facts = _guess(flow.live_slots, seen)
     while facts.multiples or facts.nonnegative:

@@ -47,9 +47,9 @@ class End:
         failures = [row for row in rows if row["status"] != Status.OK]
         failure = ""
         if failures:
-            said = failures[0].get("message")
+            message = failures[0].get("message")
             failure = f"{failures[0]['status']} on {failures[0]['task']}" + (
-                f": {said}" if said else ""
+                f": {message}" if message else ""
             )
         if not _has_floor(store):
             return cls(failure)

@@ -20,7 +20,7 @@ _MAX_NAMED: Final = 5
 class _Rule:
     """A rule that must hold; `query` selects the rows that break it, one column."""
 
-    says: str
+    text: str
     query: str
 
 
@@ -106,7 +106,7 @@ _RULES: Final = (
         "ELSE p.candidate IS NOT h.challenger END",
     ),
     _Rule(
-        "whoever won last is the next incumbent; broken by challenge",
+        "the last winner is the next incumbent; broken by challenge",
         "SELECT id FROM challenge AS h WHERE incumbent IS NOT COALESCE((SELECT challenger FROM "
         "challenge AS g WHERE g.won = 1 AND g.id < h.id ORDER BY g.id DESC LIMIT 1), 0)",
     ),
@@ -132,7 +132,7 @@ def problems(store: Store) -> list[str]:
         if rows:
             named = [str(value) for row in rows[:_MAX_NAMED] for value in row.values()]
             more = " and more" if len(rows) > _MAX_NAMED else ""
-            found.append(f"{rule.says} {', '.join(named)}{more}")
+            found.append(f"{rule.text} {', '.join(named)}{more}")
     for row in store.rows('SELECT DISTINCT "table", parent FROM pragma_foreign_key_check'):
         found.append(f"a row of {row['table']} points to none of {row['parent']}")
     return found

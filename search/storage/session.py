@@ -38,7 +38,7 @@ class Session:
 
         Args:
           store: Store of the run, open for writing.
-          pool: Pool to watch; its events are taken.
+          pool: Pool to watch and to take events from.
           show: Called with the pool's figures and new events, every `CHECK_S` at most.
 
         Raises:

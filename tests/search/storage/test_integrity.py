@@ -150,7 +150,7 @@ CHANGES = {
         # One that a later challenger took for granted.
         ["UPDATE challenge SET won = 0 WHERE id = (SELECT MAX(g.id) FROM challenge AS g "
          "JOIN challenge AS h ON h.id > g.id WHERE g.won = 1 AND g.id > 0)"],
-        "whoever won last is the next incumbent; broken by challenge ",
+        "the last winner is the next incumbent; broken by challenge ",
     ),
     "two winners": (
         ["UPDATE hall_of_fame SET winner = 1"],
