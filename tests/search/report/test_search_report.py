@@ -119,9 +119,9 @@ def test_every_element_is_closed_and_figures_are_svg(page):
 
 def test_the_figures_shown_are_those_of_the_store(page, finished_run):
     text = Page(page).text
-    (told,) = query(finished_run, "SELECT COUNT(*) FROM proposal")[0]
+    (num_told,) = query(finished_run, "SELECT COUNT(*) FROM proposal")[0]
     (steps,) = query(finished_run, "SELECT SUM(num_steps) FROM evaluation")[0]
-    assert f"40 distinct programs trained, {told:,} proposed" in text
+    assert f"40 distinct programs trained, {num_told:,} proposed" in text
     assert f"{steps:,}" in text
     for label, final, error, meta in query(
         finished_run, "SELECT label, final_score, final_error, meta FROM hall_of_fame"
@@ -198,15 +198,15 @@ def test_the_funnel_narrows_from_children_drawn_to_new_incumbents(page, finished
     data = report_data.read_run(finished_run)
     counts = {level.name: level.count for level in report_funnel.search_levels(data)}
     assert list(counts.values()) == sorted(counts.values(), reverse=True)
-    told, invalid = query(finished_run, "SELECT COUNT(*), SUM(invalid) FROM proposal")[0]
-    assert counts["drawn"] == told + invalid and counts["well formed"] == told
+    num_told, invalid = query(finished_run, "SELECT COUNT(*), SUM(invalid) FROM proposal")[0]
+    assert counts["drawn"] == num_told + invalid and counts["well formed"] == num_told
     (trained,) = query(finished_run, "SELECT COUNT(*) FROM proposal WHERE source = 'evaluated'")[0]
     assert counts["sound on the probe: trained"] == trained == 40
     (fit,) = query(finished_run, "SELECT COUNT(*) FROM candidate WHERE id > 0 AND status = 'ok'")[0]
     assert counts["trained to the end"] == fit
     shown = next(e for e in main_element(page).iter("svg") if e.get("class") == "funnel")
     texts = [text.text for text in shown.iter("text")]
-    assert f"{told + invalid:,}" in texts and any(text.startswith("40, ") for text in texts)
+    assert f"{num_told + invalid:,}" in texts and any(text.startswith("40, ") for text in texts)
 
 
 def test_stages_are_in_the_funnel(run_copy):
@@ -512,7 +512,7 @@ def test_meta_validation_is_stated_with_its_sign():
         ),
     ],
 )
-def test_a_report_says_how_the_finals_were_played(run_copy, finals, said):
+def test_a_report_states_how_the_finals_were_played(run_copy, finals, said):
     data = report_data.read_run(run_copy)
     data = replace(data, settings=replace(data.settings, finals=finals))
     words = html.unescape(str(report_outcome.headline(data, run_copy)))

@@ -47,11 +47,11 @@ def test_sound_runs_pass(made, finished_run):
     assert problems(made) == problems(finished_run) == []
 
 
-@pytest.mark.parametrize("told", [1, 9, 40])
-def test_a_run_that_was_stopped_passes(tmp_path, told):
+@pytest.mark.parametrize("num_told", [1, 9, 40])
+def test_a_run_that_was_stopped_passes(tmp_path, num_told):
     class View(fakes.View):
         def update(self, evolution):
-            if evolution.counts.num_told == told:
+            if evolution.counts.num_told == num_told:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
