@@ -44,7 +44,7 @@ def test_an_event_is_a_line():
     assert usage.event_line(event) == "quarantine: candidate 8: digits_mlp: 3 workers died"
 
 
-def test_the_cost_is_summed_over_sittings():
+def test_the_cost_is_summed_over_sessions():
     rows = [
         usage.StoredSession("h", "2026", "done", 3.0, fakes.pool_stats(alive_s=alive_s))
         for alive_s in (100.0, 50.0)
