@@ -29,9 +29,9 @@ class TuningConfig:
     """The tuning of constants and learning rates.
 
     Attributes:
-      budget: Evaluations of each rule, the start included; 0 tunes nothing. A metagradient counts
-        as `finals_config.PRICE` of them.
-      generation: Candidates of one generation of CMA-ES.
+      budget: Number of evaluations of each rule, the start included; 0 tunes nothing. A
+        metagradient counts as `finals_config.PRICE` of them.
+      generation: Number of candidates of one generation of CMA-ES.
       spread: Standard deviation of the first generation, and length of the first step along a
         metagradient, in coordinates.
       method: Method of tuning: "cma_es", "metagradient", or "both": half of the budget each, CMA-ES

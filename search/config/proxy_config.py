@@ -14,8 +14,9 @@ class ProxyConfig:
 
     Attributes:
       task: Name of a shipped task, or `module:factory`.
-      num_steps: Training steps of one run.
-      num_chunks: Validation checks per run, evenly spaced; `num_steps` must be a multiple of it.
+      num_steps: Number of training steps of one run.
+      num_chunks: Number of validation checks per run, evenly spaced; `num_steps` must be a multiple
+        of it.
     """
 
     task: str

@@ -31,36 +31,36 @@ class SearchConfig:
       learning_rate: Learning rate of the initial rule; null takes the one that a search found it
         with.
       founders: Further rules that the population starts as, in turn with the initial rule.
-      num_slots: State slots that programs may use; the initial rule gets unused ones up to this
-        number.
-      max_evaluations: Distinct programs to train before the search ends.
+      num_slots: Number of state slots that programs may use; the initial rule gets unused ones up
+        to this number.
+      max_evaluations: Number of distinct programs to train before the search ends.
       time_limit_s: Seconds of search, finals not included; null sets no limit.
-      seeds_per_task: Seeds of each proxy task in the fitness.
+      seeds_per_task: Number of seeds of each proxy task in the fitness.
       population_size: Size of the population of the regularized evolution; the oldest dies.
-      tournament_size: Candidates drawn for each parent, the best of which becomes the parent; 1
-        drifts, which is evolution without selection.
+      tournament_size: Number of candidates drawn for each parent, the best of which becomes the
+        parent; 1 drifts, which is evolution without selection.
       parents: Parents of the children: the winners of tournaments, or "initial", always the initial
         rule, for random search around it as far as `mutation.repeat` sets.
-      islands: Independent populations in one search, taking turns; they share caches, the incumbent
-        and `population_size`.
+      islands: Number of independent populations in one search, taking turns; they share caches, the
+        incumbent and `population_size`.
       migration: Probability that a tournament's candidate is drawn from all islands and not only
         from the child's island.
-      niche_size: Members of one niche of behaviour that may be parents, the fittest of them; null
-        sets no limit.
-      restart_after: Programs trained without a new best after which the whole population becomes
-        the best so far; null never restarts.
+      niche_size: Number of members of one niche of behaviour that may be parents, the fittest of
+        them; null sets no limit.
+      restart_after: Number of programs trained without a new best after which the whole population
+        becomes the best so far; null never restarts.
       hurdle: Log loss by which a candidate may be worse than the initial rule at any check of any
         run before it is rejected; .inf sets no limit.
       racing: Race that rejects further candidates, with a stated chance to lose a good one; none by
         default.
-      fresh_seeds: Seeds on which a challenger and the incumbent are compared before the best is
-        replaced; new ones each time.
-      meta_seeds: Seeds of each meta-validation task.
-      window: Proposals made before the result of the first of them is needed; part of the
+      fresh_seeds: Number of seeds on which a challenger and the incumbent are compared before the
+        best is replaced; new ones each time.
+      meta_seeds: Number of seeds of each meta-validation task.
+      window: Number of proposals made before the result of the first of them is needed; part of the
         experiment, unlike the number of workers.
-      lanes: Candidates trained side by side in one call, for accelerators (`lanes.py`), by as many
-        threads or more of this process: `pool.num_workers` (by default as many as lanes) and
-        `window` must be at least as large. Part of the experiment: last bits may differ.
+      lanes: Number of candidates trained side by side in one call, for accelerators (`lanes.py`),
+        by as many threads or more of this process: `pool.num_workers` (by default as many as lanes)
+        and `window` must be at least as large. Part of the experiment: last bits may differ.
       mutation: Mutations that make children.
       finals: Comparison of finalists and baselines at the end.
       pool: Pool of workers that do the work.

@@ -23,7 +23,7 @@ from veldt.search.program import Program
 from veldt.search.simplify import simplifier
 
 Score: TypeAlias = Callable[[Program], float]
-"""Score of a program, lower is better; not finite where it failed."""
+"""Function that scores a program, lower is better; not finite where it failed."""
 
 _NEUTRAL: Final = (0.0, 1.0)
 

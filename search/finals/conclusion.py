@@ -41,7 +41,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the difference is at least `SIGNIFICANT` standard errors above 0, at no floor."""
+        """Whether it is at least `SIGNIFICANT` standard errors, which are not 0, and at no floor."""
         error = self.standard_error
         return (
             not self.floor

@@ -39,11 +39,11 @@ from veldt.search.program import Program
 from veldt.search.storage import best_rule
 
 Score: TypeAlias = Callable[[Sequence[Genotype]], Sequence[float]]
-"""Scores of a generation, lower is better; infinity where a candidate failed."""
+"""Function that scores a generation, lower is better; infinity where a candidate failed."""
 
 Differentiate: TypeAlias = Callable[[Program, Genotype], Sequence[float] | None]
-"""Gradient of the score by the coordinates of a rule's numbers, from the program that tuning began
-with and the rule; None where no trusted one exists."""
+"""Function that takes the gradient of the score by the coordinates of a rule's numbers, from the
+program that tuning began with and the rule; None where no gradient is to be trusted."""
 
 
 _SHRINK: Final = STEP_FACTORS[0] / STEP_FACTORS[-1] / 2  # To the lengths below those tried.

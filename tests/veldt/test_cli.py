@@ -51,7 +51,7 @@ class Row:
 
 @pytest.fixture
 def fake(monkeypatch):
-    """Puts a module with the given names in the place of one of the search room's."""
+    """Puts a module with the given names in the place of one of the search package's."""
 
     def fake(name, **contents):
         module = types.ModuleType(f"veldt.search.{name}")
