@@ -32,7 +32,7 @@ _OTHER_GRADIENTS: Final = 20261130  # A seed: to test whether anything depends o
 # Entries of each tensor in a row, and the number of entries of a row.
 _TENSORS: Final = (slice(0, 12), slice(12, 17))
 _WIDTH: Final = 17
-# By tensor. The tensors differ in their roles, so that each role has an effect on the updates.
+# By tensor. No tensor has both roles, so that programs that read different roles differ.
 _TENSOR_ROLES: Final = tuple(
     (shape, {**of_shape(shape), LAST: float(i == 0), EMBEDDING: float(i == 1)})
     for i, shape in enumerate(SHAPES)

@@ -11,7 +11,7 @@ from veldt.tasks.pool import driver
 from veldt.tasks.pool.base import JobResult, JobStatus
 
 RunNow: TypeAlias = Callable[[Sequence[driver.NamedJob]], Iterable[JobResult]]
-"""Function that runs extra jobs on the pool's workers: results in order, as `OrderedDriver.run_now`."""
+"""Function that runs extra jobs on the pool's workers; results are in the order of the jobs."""
 
 # Ranges of seeds: nothing is scored on seeds that it was selected on.
 FRESH_SEEDS: Final = 1_000_000
