@@ -41,7 +41,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether it is at least `SIGNIFICANT` standard errors, not of size 0, and at no floor."""
+        """Whether it is `SIGNIFICANT` standard errors or more, with error above 0 and no floor."""
         error = self.standard_error
         return (
             not self.floor

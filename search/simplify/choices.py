@@ -231,7 +231,7 @@ def values_of(
             values.leaf(algebra.atom(input_atom(value)), value.name)
 
     def whole(index: int) -> int:
-        """Return a tensor with the form of a scalar: g * 0 + 1 is one where norms are."""
+        """Return a value as a tensor even if its form is a scalar's, such as g * 0 + 1."""
         value = flow.values[index]
         if value.kind == "scalar" or algebra.kind(values.forms[of[index]]) != "scalar":
             return of[index]
