@@ -48,12 +48,12 @@ def search(config: str, seed: int, evaluations: int, folder: Path) -> dict[str, 
         entries = hall_entries.read_entries(store)
         trained = store.first("SELECT COUNT(*) FROM proposal WHERE source = 'evaluated'")
         proposed = store.first("SELECT COUNT(*) FROM proposal")
-        reigns = store.rows(
+        incumbents = store.rows(
             "SELECT proposal, challenger, difference FROM challenge WHERE won = 1 ORDER BY id"
         )
         seconds = store.rows("SELECT MAX(told_s) AS s FROM proposal")[0]["s"]
         # Changes add up along the chain of incumbents, each measured on seeds new to both.
-        changes = itertools.accumulate(row["difference"] or 0.0 for row in reigns)
+        changes = itertools.accumulate(row["difference"] or 0.0 for row in incumbents)
         curve = [
             {
                 "programs": store.first(
@@ -62,7 +62,7 @@ def search(config: str, seed: int, evaluations: int, folder: Path) -> dict[str, 
                 ),
                 "change": change,
             }
-            for row, change in zip(reigns, changes, strict=True)
+            for row, change in zip(incumbents, changes, strict=True)
         ]
     winner = conclusion.find_winner(entries)
     assert winner is not None

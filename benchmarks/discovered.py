@@ -69,8 +69,8 @@ def finals_row(entry: Entry) -> dict[str, Any]:
 
 
 def steps_of(data: report_data.SearchData) -> list[dict[str, Any]]:
-    """Return the winner's lineage: the change and the gain of each mutation."""
-    start = data.reigns[0].fitness
+    """Return the winner's lineage: what each mutation changed, and what it gained."""
+    start = data.incumbents[0].fitness
     found = lineage.steps(data.initial_program, data.initial_learning_rate, data.lineage, start)
     return [
         {

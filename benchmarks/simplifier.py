@@ -175,7 +175,7 @@ def ablated() -> dict[str, Any]:
     )
     given = Program.parse(FULL)
     score = ablation.training_score(make(), LION_RATE, runs)
-    found = ablation.knock_out(given, score, tolerance=TOLERANCE, max_evaluations=100)
+    found = ablation.ablate(given, score, tolerance=TOLERANCE, max_evaluations=100)
     confirm = ablation.training_score(make(), LION_RATE, fresh)
     return {
         "proxies": [f"{proxy.task} ({proxy.num_steps} steps)" for proxy in PROXIES],

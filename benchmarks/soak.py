@@ -368,9 +368,9 @@ def counts(run_dir: Path) -> dict[str, Any]:
     with Store.open(run_dir, read_only=True) as store:
         told = store.rows("SELECT COUNT(*) AS n FROM proposal")[0]["n"]
         sums = store.rows(
-            "SELECT COUNT(*) AS sittings, SUM(retries) AS retries, SUM(killed) AS quarantined, "
+            "SELECT COUNT(*) AS sessions, SUM(retries) AS retries, SUM(killed) AS quarantined, "
             "SUM(lost_workers) AS lost_workers, ROUND(SUM(busy_s), 1) AS busy_s, "
-            "ROUND(SUM(wasted_s), 1) AS wasted_s FROM sitting"
+            "ROUND(SUM(wasted_s), 1) AS wasted_s FROM session"
         )[0]
     return {"told": told, **sums}
 

@@ -1,4 +1,4 @@
-"""Errors of the search room.
+"""Errors of the search package.
 
 All derive from `SearchError`.
 """
@@ -7,15 +7,15 @@ from veldt.tasks.common import errors
 
 
 class SearchError(errors.VeldtError):
-    """Root of every error that the search room raises on purpose."""
+    """Root of every error that the search package raises on purpose."""
 
 
 class ProgramError(SearchError):
     """A program that is not well formed. Raised by `Program.parse` and by lowering.
 
     Attributes:
-      line: 1-based line in the program's text, or None where there is no text.
-      column: 1-based column, or None.
+      line: Line in the program's text, from 1, or None where there is no text.
+      column: Column, from 1, or None.
     """
 
     def __init__(self, message: str, *, line: int | None = None, column: int | None = None):
@@ -37,8 +37,8 @@ class LoweringError(ProgramTypeError):
     """A statement uses a name that is not defined, or an argument of the wrong kind.
 
     Attributes:
-      message: what is wrong.
-      statement: the index of the statement, or None.
+      message: Description of the error.
+      statement: Index of the statement, or None.
     """
 
     def __init__(self, message: str, statement: int | None = None):
@@ -50,13 +50,13 @@ class LoweringError(ProgramTypeError):
 class CapacityError(SearchError):
     """A program needs more than the interpreter was built for.
 
-    Too many statements, registers or schedules; an op that it was built without; or values that are
-    not shaped as the parameters.
+    It has too many statements, registers or schedules, an op that the interpreter was built
+    without, or values with other shapes than the parameters.
     """
 
 
 class UnknownNameError(SearchError):
-    """A name that nothing has."""
+    """A name that does not exist."""
 
     exit_code = errors.USAGE
 

@@ -1,16 +1,16 @@
-"""What a search optimises: how a training run becomes a score, lower is better.
+"""The objectives of a search: how a training run becomes a score, lower is better.
 
 | objective | a run's score |
 |---|---|
 | held_out_loss | log normalised loss on the validation split at the end of training |
 | train_loss | log normalised training loss, mean over the batches since the last check |
 | lr_robustness | `held_out_loss`, at most 0, mean over rates from 1/4 to 4 times the rule's own |
-| module:function | what a function of yours makes of the run, see `Training` |
+| module:function | result of a function of yours on the run, see `Training` |
 
-Whatever is scored in a search is scored so, seeds and tasks apart: fitness, challenges,
+Everything in a search is scored this way, on its own seeds and tasks: fitness, challenges,
 meta-validation, the finals, baselines alike; a candidate's score is the mean over its runs. A run
 must not be better than `MIN_LOG_LOSS`, so that one perfect task decides nothing by itself.
-Differences of scores are told as relative changes of a loss: a function of yours had better return
+Differences of scores are shown as relative changes of a loss, so a function of yours should return
 a logarithm.
 """
 
@@ -25,7 +25,7 @@ from veldt.tasks.common import errors, imports, spelling
 from veldt.tasks.inner_loop.hollow import MIN_NORMALIZED
 
 MIN_LOG_LOSS: Final = math.log(MIN_NORMALIZED)
-# A log loss that says that nothing was learnt; beyond it all is alike.
+# A log loss at which nothing was learnt; all larger ones count the same.
 NOTHING_LEARNT: Final = 0.0
 DEFAULT: Final = "held_out_loss"
 
@@ -33,21 +33,21 @@ DEFAULT: Final = "held_out_loss"
 @final
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What one training run measured; a user's objective is called with one.
+    """The measurements of one training run; a user's objective is called with one.
 
-    Losses come in the task's own unit and normalised: 0 is perfect, 1 knows nothing. The training
-    loss of a check is the mean over the batches since the check before.
+    Losses come in the task's own unit and normalised: 0 is perfect, 1 is as good as knowing
+    nothing. The training loss of a check is the mean over the batches since the check before.
 
     Attributes:
-      task: its name in the config.
-      seed: of the run.
-      learning_rate: that it was trained at.
-      num_steps: training steps in all.
-      steps: done at each check; the last is `num_steps`.
-      train_losses: training loss by check.
-      valid_losses: loss on the validation split, by check.
-      train: training loss by check, normalised.
-      valid: loss on the validation split by check, normalised.
+      task: Name of the task in the config.
+      seed: Seed of the run.
+      learning_rate: Learning rate of the training.
+      num_steps: Training steps in all.
+      steps: Steps done at each check; the last is `num_steps`.
+      train_losses: Training loss by check.
+      valid_losses: Loss on the validation split, by check.
+      train: Training loss by check, normalised.
+      valid: Loss on the validation split by check, normalised.
     """
 
     task: str
@@ -62,15 +62,15 @@ class Training:
 
 
 class Objective(abc.ABC):
-    """How training becomes a score.
+    """A way in which training becomes a score.
 
     Attributes:
-      description: of the score, for people: "mean ...".
-      rate_factors: learning rates that a run is trained at, relative to the one used, which is
+      description: Description of the score, for people: "mean ...".
+      rate_factors: Learning rates that a run is trained at, relative to the one used, which is
         first. Only training at that one has to pass the hurdle and may not diverge.
-      is_last_check: whether a run's score is what its last check holds against the hurdle; else the
-        score is held against the initial rule's by itself.
-      scores_training: whether losses along the way count, so that `hollow` has to watch them.
+      is_last_check: Whether a run's score is the value of the last check, which the hurdle limits;
+        else the score itself is compared with the initial rule's.
+      scores_training: Whether losses along the way count, so that `hollow` has to watch them.
     """
 
     description: str
@@ -80,15 +80,15 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def checked(self, train: float, valid: float) -> float:
-        """The log loss that a check holds against the hurdle, from normalised losses."""
+        """Return the log loss of a check, to compare with the hurdle, from normalised losses."""
 
     @abc.abstractmethod
     def score(self, trained: Sequence[Training | None]) -> float:
-        """A run's score.
+        """Return the score of a run.
 
         Args:
-          trained: one for each of `rate_factors`; None where training diverged, which the first
-            did not.
+          trained: Training at each of `rate_factors`; None where it diverged, which the first did
+            not.
         """
 
 
@@ -109,7 +109,7 @@ class HeldOutLoss(Objective):
 
 @final
 class TrainLoss(Objective):
-    """The training loss towards the end: speed of optimisation, generalisation apart."""
+    """The training loss towards the end: speed of optimisation, without generalisation."""
 
     description = "mean log normalised training loss since the last check"
     rate_factors = (1.0,)
@@ -144,14 +144,14 @@ class RateRobustness(Objective):
 
 @final
 class UserObjective(Objective):
-    """A user's function of one run; the hurdle along the way is of the held-out loss."""
+    """A user's function of one run; the hurdle along the way is on the held-out loss."""
 
     rate_factors = (1.0,)
     is_last_check = False
-    scores_training = True  # What a function reads is its own business.
+    scores_training = True  # The function may read any loss.
 
     def __init__(self, name: str, function: Callable[[Training], float]):
-        """A function under the name that it was given by."""
+        """Set up a function under the name that it was given by."""
         self.description = f"mean score by {name}"
         self._function = function
 
@@ -171,10 +171,10 @@ OBJECTIVES: Final[Mapping[str, type[HeldOutLoss] | type[TrainLoss] | type[RateRo
 
 
 def check_name(name: str) -> None:
-    """Refuses what cannot name an objective; imports nothing.
+    """Raise an error for what cannot name an objective; import nothing.
 
     Raises:
-      ValueError: there is no such objective.
+      ValueError: There is no such objective.
     """
     if name not in OBJECTIVES and ":" not in name:
         raise ValueError(
@@ -184,15 +184,15 @@ def check_name(name: str) -> None:
 
 
 def load(name: str) -> Objective:
-    """The objective of a name.
+    """Return the objective of a name.
 
     Args:
-      name: one of `OBJECTIVES`, or `module:function`, looked for in the current directory and among
+      name: One of `OBJECTIVES`, or `module:function`, found in the current directory or among
         installed packages.
 
     Raises:
-      UnknownNameError: there is none.
-      SearchError: the function cannot be imported.
+      UnknownNameError: There is no such objective.
+      SearchError: The function cannot be imported.
     """
     try:
         check_name(name)
@@ -206,12 +206,12 @@ def load(name: str) -> Objective:
 
 
 def describe(name: str) -> str:
-    """What a search's scores are, for people; imports nothing."""
+    """Return what a search's scores are, for people; import nothing."""
     return OBJECTIVES[name].description if name in OBJECTIVES else f"mean score by {name}"
 
 
 def log_loss(normalized: float) -> float:
-    """A normalised loss's logarithm, finite."""
+    """Return the finite logarithm of a normalised loss."""
     return math.log(max(normalized, MIN_NORMALIZED))
 
 

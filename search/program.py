@@ -1,4 +1,4 @@
-"""`Program`: an update rule, and what can be done with it.
+"""`Program`: an update rule and its methods.
 
 The value itself is in `language/statements.py`. This class adds the methods that need other parts
 of the search: parsing, lowering, simplification, printing, and the Optax transform.
@@ -26,9 +26,9 @@ class Program(AbstractProgram):
         """Read a program from its text without ever executing it.
 
         Raises:
-          ProgramSyntaxError: The text is outside the language; says line, column and what is
-            allowed.
-          ProgramTypeError: A scalar stands where a tensor is needed, or the other way round.
+          ProgramSyntaxError: The text is outside the language; the message names line, column and
+            what is allowed.
+          ProgramTypeError: A scalar is given where a tensor is needed, or the other way round.
         """
         return parse.parse_program(text, cls)
 
@@ -41,7 +41,7 @@ class Program(AbstractProgram):
         return simplify.simplify(self)
 
     def pretty(self) -> str:
-        """Return the text as a person would write it, single-use values nested into one another.
+        """Return the text as a person would write it, with single-use values nested.
 
         It parses to the same behaviour.
         """

@@ -1,14 +1,14 @@
-"""The shipped rules, and how a rule is loaded from anywhere.
+"""The shipped rules, and loading a rule from any source.
 
 Each `<name>.py` in `rules/` is a program file (`language/parse.py`): text that is read and never
 imported. Where Optax has the rule, it equals Optax's function, with its default constants, to
-rounding, and else its paper's formula; each docstring says which, and where it departs.
-`tests/search/test_rules.py` and `test_paper_rules.py` hold all of them to it.
+rounding, and else its paper's formula; each docstring names the source and any difference.
+`tests/search/rules/test_rule_sources.py` and `test_paper_rules.py` check all of them.
 
-`discovered/` holds rules that veldt's own searches found, each with a record of where it comes from
-and how it did (`<name>.json`, written by `benchmarks/discovered.py`).
+`discovered/` holds rules that veldt's own searches found, each with a record of its origin and its
+results (`<name>.json`, written by `benchmarks/discovered.py`).
 
-Under another name in Optax: momentum and nesterov are `optax.sgd`, signsgd is `optax.sign_sgd`;
+Other names in Optax: momentum and nesterov are `optax.sgd`, signsgd is `optax.sign_sgd`;
 adopt, ademamix, dog, madgrad, muon and sophia are in `optax.contrib`. Not in Optax: adabound,
 adamp, came, cautious_adamw, cautious_lion, diffgrad, exadam, grams, gravity, mars, scale.
 
@@ -41,7 +41,7 @@ from veldt.search.storage.best_rule import Best
 from veldt.tasks.common import spelling
 from veldt.tasks.common.disk import digest, run_directory
 
-# Optax's, or of a paper.
+# Rules of Optax or of a paper.
 PUBLISHED: Final[tuple[str, ...]] = (
     "adabelief",
     "adabound",
@@ -84,11 +84,11 @@ PUBLISHED: Final[tuple[str, ...]] = (
     "sophia",
     "yogi",
 )
-# Found by a search of veldt's.
+# Rules that a search of veldt's found.
 DISCOVERED: Final[tuple[str, ...]] = ("carom",)
 RULE_NAMES: Final[tuple[str, ...]] = tuple(sorted((*PUBLISHED, *DISCOVERED)))
 
-# An export is longer than the program that it carries, whose own limit is the parser's.
+# An export is longer than the program that it carries, for which the parser has a limit.
 _MAX_EXPORT_BYTES: Final = 10 * MAX_TEXT_BYTES
 _FOLDER: Final = Path(__file__).parent / "rules"
 DISCOVERED_FOLDER: Final = _FOLDER / "discovered"
@@ -100,11 +100,11 @@ class RuleRow:
     """One row of `veldt list rules`.
 
     Attributes:
-      name: what `load_rule` takes.
-      statements: number of instructions.
-      slots: number of state slots, each at most as large as the parameters.
-      constants: the tunable constants and their defaults.
-      description: the first line of the rule's docstring.
+      name: Name that `load_rule` takes.
+      statements: Number of instructions.
+      slots: Number of state slots, each at most as large as the parameters.
+      constants: Tunable constants and their defaults.
+      description: First line of the rule's docstring.
     """
 
     name: str
@@ -115,15 +115,15 @@ class RuleRow:
 
 
 def load_rule(source: str | Path) -> Program:
-    """Loads an update rule. The file is read as data and never run.
+    """Load an update rule. The file is read as data and never run.
 
     Args:
-      source: a shipped rule's name, the path of a `.py` rule file or of what `veldt export` wrote,
-        a run directory (its best), or "RUN#ID", any entry of its hall of fame.
+      source: Shipped rule's name, the path of a `.py` rule file or of a file that `veldt export`
+        wrote, a run directory (its best), or "RUN#ID", any entry of its hall of fame.
 
     Raises:
-      UnknownRuleError: no such rule, file or directory, or the directory holds no best rule.
-      ProgramError: the file is not a program; says file, line and column.
+      UnknownRuleError: No such rule, file or directory, or the directory holds no best rule.
+      ProgramError: The file is not a program; the message names file, line and column.
     """
     if source in RULE_NAMES:
         folder = DISCOVERED_FOLDER if source in DISCOVERED else _FOLDER
@@ -152,17 +152,17 @@ def load_rule(source: str | Path) -> Program:
 
 
 def read_found(source: str | Path) -> Best | None:
-    """Read a rule that a search found, with its learning rate and where it comes from.
+    """Read a rule that a search found, with its learning rate and its origin.
 
     Args:
-      source: as for `load_rule`.
+      source: Source as for `load_rule`.
 
     Returns:
-      What a run directory, an entry of a hall of fame, an export of either or a name in
-      `DISCOVERED` stands for; None for any other source, `load_rule`'s own errors included.
+      The rule of a run directory, an entry of a hall of fame, an export of either or a name in
+      `DISCOVERED`; None for any other source, `load_rule`'s own errors included.
 
     Raises:
-      SearchError: it cannot be read, or the hall of fame has no such entry.
+      SearchError: The source cannot be read, or the hall of fame has no such entry.
     """
     if source in RULE_NAMES:
         return read_discovered(str(source)) if source in DISCOVERED else None
@@ -179,16 +179,16 @@ def read_found(source: str | Path) -> Best | None:
 
 
 def read_discovered(name: str) -> Best:
-    """Reads a shipped rule that a search of veldt's found: one of `DISCOVERED`.
+    """Read a shipped rule that a search of veldt's found: one of `DISCOVERED`.
 
     Raises:
-      SearchError: its files are damaged.
+      SearchError: A file of the rule is damaged.
     """
     return best_rule.read_files(DISCOVERED_FOLDER, f"{name}.py", f"{name}.json")
 
 
 def list_rules() -> tuple[RuleRow, ...]:
-    """The shipped rules, by name."""
+    """Return the shipped rules, by name."""
     return tuple(_row(load_rule(name)) for name in RULE_NAMES)
 
 
@@ -203,14 +203,14 @@ def _row(program: Program) -> RuleRow:
 
 
 def _check_unchanged(directory: Path) -> None:
-    """See that a run's best rule is what the search wrote, as far as the run has its digest."""
+    """Check that a run's best rule is unchanged, as far as the run has its digest."""
     try:
         content = (directory / best_rule.RULE_FILE).read_bytes()
         wanted = json.loads((directory / best_rule.PROVENANCE_FILE).read_text(encoding="utf-8"))[
             best_rule.RULE_DIGEST
         ]
     except (OSError, ValueError, KeyError, TypeError):
-        return  # Of an older version, or not needed to read the rule.
+        return  # The run is of an older version, or the digest is not needed to read the rule.
     if wanted != digest.of(content):
         raise ProgramError(
             f"{directory / best_rule.RULE_FILE} is damaged, or was changed after the search "
@@ -219,7 +219,7 @@ def _check_unchanged(directory: Path) -> None:
 
 
 def _read(path: Path) -> Program:
-    """Parses one rule file, or the program that an export carries; the errors name the file."""
+    """Parse one rule file, or the program in an export; the errors name the file."""
     text = _text(path)
     try:
         carried = embedded_program.read(text)

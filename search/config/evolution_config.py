@@ -1,4 +1,4 @@
-"""How candidates are made, raced, and what the first population holds."""
+"""Configs of mutation, of the race, and of the founders in the first population."""
 
 import functools
 import math
@@ -17,23 +17,23 @@ _NAMES: Final = ("insert", "delete", "modify", "constant", "learning_rate")
 @final
 @dataclass(frozen=True, slots=True)
 class MutationConfig:
-    """How children are made. Weights are relative odds.
+    """The mutations that make children. Weights are relative odds.
 
     Attributes:
-      insert: weight of inserting a random statement.
-      delete: weight of deleting one.
-      modify: weight of altering one argument.
-      constant: weight of scaling one constant by 2^N(0, 1).
-      learning_rate: weight of scaling the learning rate by 2^N(0, 1).
-      new_constant: probability that a redrawn argument is a new constant and not a variable.
-      max_statements: longest genotype, dead statements included; nothing is inserted at the limit.
-      ops: the instructions to insert, by name or by part of the instruction set (`ops.OP_SETS`:
-        base, published, periodic, axes, quantiles, spectral, products); empty for "base".
-      reads: which of `step` and the parameters' roles (ndim, fan_in, fan_out, is_last,
-        is_embedding) may be drawn as arguments.
-      repeat: probability of a further mutation on top of one (geometric).
-      match_steps: whether a child of another structure takes the learning rate at which its steps
-        are as long as its parent's (`step_size.py`).
+      insert: Weight of inserting a random statement.
+      delete: Weight of deleting a statement.
+      modify: Weight of altering one argument.
+      constant: Weight of scaling one constant by 2^N(0, 1).
+      learning_rate: Weight of scaling the learning rate by 2^N(0, 1).
+      new_constant: Probability that a redrawn argument is a new constant and not a variable.
+      max_statements: Longest genotype, dead statements included; nothing is inserted at the limit.
+      ops: Instructions to insert, by name or by part of the instruction set (`ops.OP_SETS`: base,
+        published, periodic, axes, quantiles, spectral, products); empty for "base".
+      reads: Names that may be drawn as arguments besides variables: `step` and the parameters'
+        roles (ndim, fan_in, fan_out, is_last, is_embedding).
+      repeat: Probability of a further mutation after each mutation (geometric).
+      match_steps: Whether a child of another structure gets the learning rate at which the steps
+        are as long as those of its parent (`step_size.py`).
     """
 
     insert: float = 1.0
@@ -70,25 +70,25 @@ class MutationConfig:
         return _expanded(self.ops)
 
     def weights(self) -> dict[str, float]:
-        """The odds by the mutation's name."""
+        """Return the odds by the mutation's name."""
         return {name: getattr(self, name) for name in _NAMES}
 
 
-SHAPING: Final = 0.25  # Of the control group.
+SHAPING: Final = 0.25  # Share of the control group.
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class RacingConfig:
-    """Which candidates are dropped before their training has ended; see `racing.py`.
+    """The race, which drops candidates before their training has ended; see `racing.py`.
 
     Attributes:
-      chance: highest probability with which a good candidate is dropped; 0 drops none and stores no
+      chance: Highest probability with which a good candidate is dropped; 0 drops none and stores no
         curves.
-      control: share of candidates, drawn by lot, that are never dropped and that the levels come
-        from; 1 drops none and stores all curves.
-      top: share of the control group that counts as good.
-      memory: most recent candidates of the control group that count.
+      control: Share of candidates, drawn by lot, that are never dropped and that define the levels;
+        1 drops none and stores all curves.
+      top: Share of the control group that counts as good.
+      memory: Number of candidates of the control group that count, the most recent ones.
     """
 
     chance: float = 0.0
@@ -110,8 +110,8 @@ class RacingConfig:
             raise ValueError(f"racing.memory is {self.memory}; it must be at least 1")
         if self.enabled and self.memory < (least := least_memory(self.chance, self.top)):
             raise ValueError(
-                f"racing.memory is {self.memory}, in which there are never enough good candidates "
-                f"to drop one with chance {self.chance:g} at top {self.top:g}; it must be at least "
+                f"racing.memory is {self.memory}, too few to have enough good candidates to drop "
+                f"one with chance {self.chance:g} at top {self.top:g}; it must be at least "
                 f"{least}, or chance or top larger"
             )
 
@@ -122,7 +122,7 @@ class RacingConfig:
 
 
 def least_memory(chance: float, top: float) -> int:
-    """With so many in memory, enough calibrate on average for a level to be finite."""
+    """Return the memory in which, on average, enough calibrate for a level to be finite."""
     num_calibrating = 1 / (chance * top) - 1
     return math.ceil(num_calibrating / (1 - SHAPING) - 1e-9)
 
@@ -130,13 +130,13 @@ def least_memory(chance: float, top: float) -> int:
 @final
 @dataclass(frozen=True, slots=True)
 class FounderConfig:
-    """What the first population holds beside the initial rule.
+    """Rules of the first population beside the initial rule.
 
     Attributes:
-      rule: a shipped rule, a rule file or an export, "RUN#ID", an entry of a run's hall of fame, or
-        a run directory: all of them.
-      learning_rate: its own; null takes what a run directory's rules came with, and the search's
-        for others.
+      rule: Shipped rule, rule file or export, "RUN#ID", an entry of a run's hall of fame, or a run
+        directory, which stands for its whole hall of fame.
+      learning_rate: Learning rate of the rule; null takes the one that the run directory stores, or
+        the search's learning rate for other rules.
     """
 
     rule: str

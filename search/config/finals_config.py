@@ -1,4 +1,4 @@
-"""How finalists and baselines are tuned, compared, and passed through the funnel."""
+"""Configs of the finals: tuning, comparing, and the funnel."""
 
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, final, get_args
@@ -8,9 +8,9 @@ from veldt.search.config.proxy_config import ProxyConfig
 from veldt.tasks.common import spelling
 
 PRICE: Final = 8
-"""What a metagradient counts as in evaluations of the same runs, its verdict's five included. In
-processor time it took 6.2 of them on digits_mlp and 2.5 on quadratic (AdamW, 4 seeds), compiling
-apart."""
+"""The price of a metagradient in evaluations of the same runs, the five of its check included. In
+processor time it took 6.2 of them on digits_mlp and 2.5 on quadratic (AdamW, 4 seeds), without
+compiling."""
 
 
 DIFFERENTIABLE: Final = (objectives.DEFAULT, "train_loss")
@@ -26,16 +26,16 @@ STEP_FACTORS: Final = (0.25, 0.5, 1.0, 2.0)
 @final
 @dataclass(frozen=True, slots=True)
 class TuningConfig:
-    """How numbers are tuned.
+    """The tuning of constants and learning rates.
 
     Attributes:
-      budget: evaluations of each rule, its start included; 0 tunes nothing. A metagradient counts
-        as `constant_gradients.PRICE` of them.
-      generation: candidates of one generation of CMA-ES.
-      spread: standard deviation of the first generation, and length of the first step along a
+      budget: Number of evaluations of each rule, the start included; 0 tunes nothing. A
+        metagradient counts as `finals_config.PRICE` of them.
+      generation: Number of candidates of one generation of CMA-ES.
+      spread: Standard deviation of the first generation, and length of the first step along a
         metagradient, in coordinates.
-      method: "cma_es", "metagradient", or "both": half of the budget each, CMA-ES first. The
-        latter two need an objective that has a derivative.
+      method: Method of tuning: "cma_es", "metagradient", or "both": half of the budget each, CMA-ES
+        first. The latter two need an objective that has a derivative.
     """
 
     budget: int = 0
@@ -69,17 +69,17 @@ class TuningConfig:
 
     @property
     def _least(self) -> int:
-        """The start, CMA-ES's generation where it is first, and one step along a gradient."""
+        """Return the cost of the start, of a CMA-ES generation if it is first, and of one step."""
         step = PRICE + len(STEP_FACTORS)
         return {"cma_es": 0, "metagradient": 1 + step, "both": 1 + self.generation + step}[
             self.method
         ]
 
     def check_objective(self, objective: str) -> None:
-        """Refuses metagradients of what has no derivative.
+        """Raise an error for metagradients of an objective that has no derivative.
 
         Raises:
-          ValueError: the method takes metagradients, and the search's objective, named as in its
+          ValueError: The method takes metagradients, and the search's objective, named as in the
             config, is not a differentiable loss.
         """
         if self.method != "cma_es" and objective not in DIFFERENTIABLE:
@@ -92,14 +92,14 @@ class TuningConfig:
 @final
 @dataclass(frozen=True, slots=True)
 class StageConfig:
-    """A stage of the funnel: larger or longer tasks, which only what beats the baselines passes.
+    """A stage of the funnel: larger or longer tasks, passed only by rules that beat the baselines.
 
     Attributes:
-      name: for the report; published searches call them B (10 times the proxies) and C (100 times).
-      tasks: what is trained.
-      seeds: of each task.
-      rate_factors: learning rates tried, relative to the one that each rule comes with; the best
-        counts, for baselines alike.
+      name: Name in the report; published searches have B (10 times the proxies) and C (100 times).
+      tasks: Tasks that rules are trained on.
+      seeds: Number of seeds of each task.
+      rate_factors: Learning rates tried, relative to that of each rule; the best counts, for
+        baselines alike.
     """
 
     name: str
@@ -121,31 +121,32 @@ class StageConfig:
 
     @property
     def purpose(self) -> str:
-        """What the store calls its runs."""
+        """The store's name of the purpose of its runs."""
         return f"stage {self.name}"
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class FinalsConfig:
-    """How finalists and baselines are compared, all with the same budget.
+    """The finals: how finalists and baselines are compared, all with the same budget.
 
     Attributes:
-      baselines: shipped rules or rule files scored beside the finalists.
-      max_entries: most finalists of the Pareto front over fitness, length and state slots.
-      lowest_rate: lowest learning rate tried.
-      num_rates: how many are tried, each `rate_factor` times the one before; every rule gets all of
-        them.
-      rate_factor: see `num_rates`.
-      select_seeds: seeds on which each rule's learning rate is chosen, and the winner.
-      final_seeds: further seeds on which the figures shown are measured.
-      tuning: of all constants of every rule, baselines alike, on the selection seeds; none by
-        default.
-      stages: what rules have to pass, in order: only those that beat every baseline there go on.
-      choose_by: what the winner is best at among the rules that got furthest: "proxies", on the
-        selection seeds, or "meta_validation".
-      meta_rate_factors: learning rates tried on the meta-validation tasks, relative to the one that
-        each rule comes with; the best counts, for baselines alike.
+      baselines: Shipped rules or rule files scored beside the finalists.
+      max_entries: Largest number of finalists from the Pareto front over fitness, length and state
+        slots.
+      lowest_rate: Lowest learning rate tried.
+      num_rates: Number of learning rates tried for every rule, each `rate_factor` times the one
+        before.
+      rate_factor: Factor between one learning rate tried and the next.
+      select_seeds: Number of seeds on which each rule's learning rate is chosen, and the winner.
+      final_seeds: Number of further seeds on which the figures shown are measured.
+      tuning: Tuning of all constants of every rule, baselines alike, on the selection seeds; none
+        by default.
+      stages: Stages of the funnel, in order; only rules that beat every baseline pass one.
+      choose_by: Score that chooses the winner among the rules that passed the most stages:
+        "proxies", on the selection seeds, or "meta_validation".
+      meta_rate_factors: Learning rates tried on the meta-validation tasks, relative to that of each
+        rule; the best counts, for baselines alike.
     """
 
     baselines: tuple[str, ...] = ("adamw", "lion")

@@ -1,4 +1,4 @@
-"""What candidates are trained on, and what a worker that trains them is built from."""
+"""Configs of the tasks that candidates are trained on, and of the workers that train them."""
 
 from dataclasses import dataclass, field
 from typing import final
@@ -13,9 +13,10 @@ class ProxyConfig:
     """A task that candidates are trained on.
 
     Attributes:
-      task: a shipped task's name, or `module:factory`.
-      num_steps: training steps of one run.
-      num_chunks: validation checks per run, evenly spaced; `num_steps` must be a multiple of it.
+      task: Name of a shipped task, or `module:factory`.
+      num_steps: Number of training steps of one run.
+      num_chunks: Number of validation checks per run, evenly spaced; `num_steps` must be a multiple
+        of it.
     """
 
     task: str
@@ -33,15 +34,15 @@ class ProxyConfig:
 @final
 @dataclass(frozen=True, slots=True)
 class EvaluatorConfig:
-    """What a worker needs to be built.
+    """The settings that a worker is built from.
 
     Attributes:
-      proxies: the tasks, in the order in which `ProxyRun.proxy` counts.
-      seed: the search's seed; runs' keys are folded from it.
-      capacity: of the interpreter; programs beyond it are compiled, each by itself.
-      objective: what runs are scored by, as `objectives.load` takes it.
-      lanes: interpreted runs trained in one call, which as many threads share (`lanes.py`); 1
-        trains each by itself.
+      proxies: Tasks, in the order in which `ProxyRun.proxy` counts.
+      seed: Seed of the search, from which the keys of runs are folded.
+      capacity: Capacity of the interpreter; programs beyond it are compiled, each by itself.
+      objective: Score of the runs, in the form that `objectives.load` takes.
+      lanes: Number of interpreted runs trained in one call, which as many threads share
+        (`lanes.py`); 1 trains each by itself.
     """
 
     proxies: tuple[ProxyConfig, ...]

@@ -1,4 +1,4 @@
-"""What a search is: `SearchConfig`, filled in from a YAML file in `configs/` or by the user."""
+"""The config of a search: `SearchConfig`, from a YAML file in `configs/` or from the user."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,49 +20,50 @@ class SearchConfig:
     """A symbolic search for update rules.
 
     Attributes:
-      tasks: proxy tasks; the fitness is the mean over all of them and over `seeds_per_task` seeds.
-      objective: how a training run is scored, everywhere in the run: held_out_loss, train_loss,
+      tasks: Proxy tasks; the fitness is the mean over all of them and over `seeds_per_task` seeds.
+      objective: Score of a training run, everywhere in the run: held_out_loss, train_loss,
         lr_robustness, or a function of yours as `module:function` (`objectives.py`).
-      meta_validation: other tasks, on which each new best is scored; they never decide anything
+      meta_validation: Other tasks, on which each new best is scored; they never decide anything
         during the search.
-      seed: of everything random; the same seed and config give the same run.
-      initial_rule: what the population starts as: a shipped rule, a rule file or an export, a run
-        directory (its best) or "RUN#ID", an entry of its hall of fame.
-      learning_rate: the initial rule's; null takes the one that a search found it with.
-      founders: what the population starts as besides, in turn with the initial rule.
-      num_slots: state slots that programs may use; the initial rule is given unused ones up to this
-        number.
-      max_evaluations: distinct programs to train before the search ends.
-      time_limit_s: seconds of search, finals not included; null sets no limit.
-      seeds_per_task: seeds of each proxy task in the fitness.
-      population_size: of the regularized evolution; the oldest dies.
-      tournament_size: candidates drawn for each parent; the best of them becomes it. 1 drifts:
-        evolution without selection.
-      parents: whose children are made: the winners of tournaments, or "initial", always the initial
-        rule: random search around it, with `mutation.repeat` to say how far.
-      islands: independent populations in one search, taking turns; they share caches, the incumbent
-        and `population_size`.
-      migration: probability that a tournament's candidate is drawn from all islands and not from
-        its own.
-      niche_size: members of one niche of behaviour that may be parents, the fittest of them; null
-        sets no limit.
-      restart_after: programs trained without a new best after which the whole population becomes
-        the best so far; null never restarts.
-      hurdle: how much worse than the initial rule, in log loss, a candidate may be at any check of
-        any run before it is rejected; .inf sets none.
-      racing: which candidates are rejected besides, with a stated chance to lose a good one; none
-        by default.
-      fresh_seeds: seeds on which a challenger and the incumbent are compared before the best is
-        replaced; new ones each time.
-      meta_seeds: seeds of each meta-validation task.
-      window: proposals asked before the first of them is told; part of the experiment, unlike the
-        number of workers.
-      lanes: candidates trained side by side in one call, for accelerators (`lanes.py`), by as many
-        threads or more of this process: `pool.num_workers` (by default as many as lanes) and
-        `window` must be at least as large. Part of the experiment: last bits may differ.
-      mutation: how children are made.
-      finals: how finalists and baselines are compared at the end.
-      pool: where the work is done.
+      seed: Seed of all random draws; the same seed and config give the same run.
+      initial_rule: Rule that the population starts as: a shipped rule, a rule file or an export, a
+        run directory (its best) or "RUN#ID", an entry of its hall of fame.
+      learning_rate: Learning rate of the initial rule; null takes the one that a search found it
+        with.
+      founders: Further rules that the population starts as, in turn with the initial rule.
+      num_slots: Number of state slots that programs may use; the initial rule gets unused ones up
+        to this number.
+      max_evaluations: Number of distinct programs to train before the search ends.
+      time_limit_s: Seconds of search, finals not included; null sets no limit.
+      seeds_per_task: Number of seeds of each proxy task in the fitness.
+      population_size: Size of the population of the regularized evolution; the oldest dies.
+      tournament_size: Number of candidates drawn for each parent, the best of which becomes the
+        parent; 1 drifts, which is evolution without selection.
+      parents: Parents of the children: the winners of tournaments, or "initial", always the initial
+        rule, for random search around it as far as `mutation.repeat` sets.
+      islands: Number of independent populations in one search, taking turns; they share caches, the
+        incumbent and `population_size`.
+      migration: Probability that a tournament's candidate is drawn from all islands and not only
+        from the child's island.
+      niche_size: Number of members of one niche of behaviour that may be parents, the fittest of
+        them; null sets no limit.
+      restart_after: Number of programs trained without a new best after which the whole population
+        becomes the best so far; null never restarts.
+      hurdle: Log loss by which a candidate may be worse than the initial rule at any check of any
+        run before it is rejected; .inf sets no limit.
+      racing: Race that rejects further candidates, with a stated chance to lose a good one; none by
+        default.
+      fresh_seeds: Number of seeds on which a challenger and the incumbent are compared before the
+        best is replaced; new ones each time.
+      meta_seeds: Number of seeds of each meta-validation task.
+      window: Number of proposals made before the result of the first of them is needed; part of the
+        experiment, unlike the number of workers.
+      lanes: Number of candidates trained side by side in one call, for accelerators (`lanes.py`),
+        by as many threads or more of this process: `pool.num_workers` (by default as many as lanes)
+        and `window` must be at least as large. Part of the experiment: last bits may differ.
+      mutation: Mutations that make children.
+      finals: Comparison of finalists and baselines at the end.
+      pool: Pool of workers that do the work.
     """
 
     tasks: tuple[ProxyConfig, ...]
@@ -170,7 +171,7 @@ class SearchConfig:
 
     @property
     def workers(self) -> PoolConfig:
-        """The pool that does the work: `pool`, but for lanes threads of this process."""
+        """The pool that does the work: `pool`, or threads of this process for lanes."""
         if self.lanes == 1:
             return self.pool
         num_workers = self.pool.num_workers or self.lanes
@@ -178,13 +179,13 @@ class SearchConfig:
 
     @property
     def proxies(self) -> tuple[ProxyConfig, ...]:
-        """All tasks, as `ProxyRun.proxy` counts them: then meta-validation, stages last."""
+        """The tasks in the order of `ProxyRun.proxy`: proxies, meta-validation, stages."""
         stages = (proxy for stage in self.finals.stages for proxy in stage.tasks)
         return (*self.tasks, *self.meta_validation, *stages)
 
     @property
     def evaluator(self) -> EvaluatorConfig:
-        """What workers are built from."""
+        """The settings that workers are built from."""
         return EvaluatorConfig(
             proxies=self.proxies,
             seed=self.seed,
@@ -195,14 +196,14 @@ class SearchConfig:
 
 
 def read_stored(plain: Mapping[str, Any], name: str) -> SearchConfig:
-    """Return the config that a store holds, but for where the work was done.
+    """Return the config that a store holds, without the pool that did the work.
 
     Args:
-      plain: the config as JSON has it.
-      name: where it comes from, for messages.
+      plain: Config as JSON has it.
+      name: Name of the source, for messages.
 
     Raises:
-      ConfigError: a field is missing or unknown, or has a value that is not allowed.
+      ConfigError: A field is missing or unknown, or has a value that is not allowed.
     """
     kept = {key: value for key, value in plain.items() if key != "pool"}
     config: SearchConfig = codec.from_plain(SearchConfig, kept, name)

@@ -1,15 +1,15 @@
-"""A worker's part in tuning constants by metagradients: the slope of a score, by a rule's numbers.
+"""The gradient of a score by a rule's numbers: a worker's part in tuning by metagradients.
 
 One job is one proxy: the program is trained on all the seeds at once, compiled with its constants
 as traced numbers, and the mean of the runs' scores is differentiated through the whole training
 (`veldt.meta.replay`) by a shift in the coordinates in which the numbers are tuned (`coordinates`).
-Every gradient is held to differences at two step sizes along a random direction (the verdict), and
-one that does not agree with them is not given: of sign(m) by its decay, say, which is zero almost
-everywhere.
+Every gradient is compared with differences at two step sizes along a random direction, and a
+gradient that does not agree with them is rejected: for example that of sign(m) by its decay, which
+is zero almost everywhere.
 
-What is differentiated is the score that the search has, log loss and all: of the held-out loss at
+The score that is differentiated is that of the search, log loss and all: of the held-out loss at
 the end, or of the mean training loss since the last check. The numbers agree with an evaluation's
-to float32 rounding and no further: there the program may have been interpreted.
+to float32 rounding and no further, because there the program may have been interpreted.
 """
 
 import dataclasses
@@ -36,15 +36,14 @@ from veldt.tasks.inner_loop import flat, hollow, unroll
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class GradientJob:
-    """What the pool's worker is asked for.
+    """A job of the pool's worker: one gradient.
 
     Attributes:
-      start: the program with the constants that tuning began with: these say what each coordinate
-        is.
-      genotype: where the gradient is taken: the same program at other numbers.
-      proxy: which one is trained, as `jobs.ProxyRun` counts.
-      seeds: of the runs.
-      candidate: whose job it is, as the store counts; the result does not depend on it.
+      start: Program with the constants that tuning began with, which define the coordinates.
+      genotype: Point of the gradient: the same program with other numbers.
+      proxy: Proxy that is trained, as `jobs.ProxyRun` counts.
+      seeds: Seeds of the runs.
+      candidate: Candidate of the job, as the store counts; the result does not depend on it.
     """
 
     start: Program
@@ -57,18 +56,17 @@ class GradientJob:
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Gradient:
-    """What came of it.
+    """The result of a gradient's job.
 
     Attributes:
-      values: the gradient of the mean score by the coordinates, N numbers; None where its verdict
-        is that it is not to be trusted.
-      score: the runs' mean score; None with `values`.
-      verdict: in words.
+      values: Gradient of the mean score by the coordinates, N numbers; None where it is rejected.
+      score: Mean score of the runs; None with `values`.
+      message: Result of the check, in words.
     """
 
     values: tuple[float, ...] | None
     score: float | None
-    verdict: str
+    message: str
 
 
 def take(
@@ -77,11 +75,11 @@ def take(
     """Take a gradient.
 
     Args:
-      job: of which rule, where.
-      task: the proxy's.
-      num_steps: of training.
-      window: steps at the end whose mean training loss is the score; None for the held-out loss.
-      seed: the search's, from which the runs' keys are folded.
+      job: Rule and point of the gradient.
+      task: Task of the proxy.
+      num_steps: Number of training steps.
+      window: Number of last steps whose mean training loss is the score; None: the held-out loss.
+      seed: Seed of the search, from which the keys of the runs are folded.
     """
     numbers = [job.genotype.learning_rate, *(v for _, v in job.genotype.program.constants)]
     base_key = jax.random.key(seed)
@@ -107,7 +105,7 @@ def take(
 @final
 @dataclasses.dataclass(frozen=True)
 class _Maker:
-    """The rule at numbers a shift away; equal for one program, so that it is compiled once."""
+    """The rule at shifted numbers; equal for the same program, so that it is compiled once."""
 
     start: Program
     layout: flat.Layout
@@ -127,7 +125,7 @@ class _Maker:
 @final
 @dataclasses.dataclass(frozen=True)
 class _Scored(task_training.Training):
-    """Training whose outcome is the mean over seeds of what the search scores a run by."""
+    """Training whose outcome is the mean, over seeds, of the score of a run in the search."""
 
     num_steps: int
     inner: task_training.TaskTraining

@@ -1,4 +1,4 @@
-"""A rule's numbers as a point without bounds, in which a step of 1 is of like meaning everywhere.
+"""A rule's numbers as a point without bounds, where a step of 1 has a like meaning everywhere.
 
 | number                         | coordinate                 |
 |--------------------------------|----------------------------|
@@ -7,8 +7,8 @@
 | any other but 0                | log of its size; sign kept |
 | 0                              | c / 0.01                   |
 
-Which of these a constant has is said by the number that it starts from, and stays so: a gain that
-began above 1 may fall below it, and a weight that began at 0 may have either sign.
+The number that a constant starts from sets its row, which stays the same: a gain that began above
+1 may fall below it, and a weight that began at 0 may have either sign.
 """
 
 import enum
@@ -30,7 +30,7 @@ _LEAST_SHARE: Final = 1e-12  # Shares stay between this and 1 - 1e-7, the float 
 
 @final
 class _Scale(enum.Enum):
-    """What a constant's coordinate is; a row of the table above."""
+    """The coordinate of a constant; a row of the table above."""
 
     SHARE = enum.auto()
     SIZE = enum.auto()
@@ -47,8 +47,8 @@ def encode(start: Program, genotype: Genotype) -> NDArray[np.float64]:
     """Return the coordinates of a rule's numbers, float [1 + constants]: learning rate first.
 
     Args:
-      start: the program with the constants that it starts from.
-      genotype: the same program at numbers that may be reached from there.
+      start: Program with the constants that it starts from.
+      genotype: Same program with numbers that may be reached from there.
     """
     numbers = [
         _coordinate(first, value)
@@ -61,10 +61,10 @@ def decode(start: Program, point: NDArray[np.float64]) -> Genotype:
     """Return the rule at a point.
 
     Args:
-      start: the program with the constants that it starts from.
-      point: float [1 + constants].
+      start: Program with the constants that it starts from.
+      point: Coordinates, float [1 + constants].
     """
-    # Where it may end is wide enough that no two candidates end at the same.
+    # The bounds are wide enough that no two candidates end at the same one.
     rate = math.exp(min(max(float(point[0]), -_LARGEST_LOG), _LARGEST_LOG))
     values = {
         name: _number(value, float(x))
@@ -76,16 +76,16 @@ def decode(start: Program, point: NDArray[np.float64]) -> Genotype:
 def shifted(
     start: Program, numbers: jax.Array, shift: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return a rule's numbers a little away from where they are; differentiable by the shift.
+    """Return a rule's numbers after a small shift; differentiable by the shift.
 
     This is `decode` at the coordinates of `numbers` plus `shift`, but for the bounds. The
-    coordinates themselves are left out of it: in float32 those of 1e-8 and of 0.999 have too few
+    coordinates themselves are not computed: in float32 those of 1e-8 and of 0.999 have too few
     digits for a small shift to show.
 
     Args:
-      start: the program with the constants that it started from.
-      numbers: the learning rate and the constants, in its order; float [1 + constants].
-      shift: in coordinates, float [1 + constants].
+      start: Program with the constants that it started from.
+      numbers: Learning rate and constants, in the program's order; float [1 + constants].
+      shift: Shift of the coordinates, float [1 + constants].
 
     Returns:
       The learning rate, float [], and the constants by name.
@@ -115,7 +115,7 @@ def _coordinate(start: float, value: float) -> float:
 
 
 def _number(start: float, x: float) -> float:
-    """Return the number at a coordinate, for what began at `start`."""
+    """Return the number at a coordinate, for a constant that began at `start`."""
     match _Scale.of(start):
         case _Scale.ZERO:
             return min(max(_ZERO_SCALE * x, -MAX_CONSTANT), MAX_CONSTANT)

@@ -1,15 +1,15 @@
-"""Evaluating candidates: training proxy tasks with the interpreter, and saying what became of it.
+"""Evaluating candidates: training proxy tasks with the interpreter, with a status for each run.
 
 `Evaluator` is the worker that the task pool runs (`tasks.pool`). It keeps one compiled training
 loop per proxy task; a job names a program, a learning rate and a list of runs (proxy, seed), and
-comes back as an `Outcome`. What goes wrong in training is a status beside the loss, never a NaN and
-never an exception.
+comes back as an `Outcome`. Whatever goes wrong in training is a status beside the loss, never a NaN
+and never an exception.
 
-A run is trained in equal chunks. After each, the loss on the proxy's validation split is taken:
-that is where a run that has diverged stops, and where the *hurdle* stands: the initial rule's own
-loss at the same point of the same run (same parameters, same batches). A candidate that is worse by
-more than a margin is rejected there and its remaining runs are saved. (The loss is the training
-loss where that is the objective.)
+A run is trained in equal chunks. After each, the loss on the proxy's validation split is taken.
+There a run that has diverged stops, and there the loss is compared with the *hurdle*: the initial
+rule's own loss at the same point of the same run (same parameters, same batches). A candidate that
+is worse by more than a margin is rejected, which saves the rest of its runs. (The loss is the
+training loss where that is the objective.)
 
 Fitness is the mean over runs of the objective's score (`objectives.py`), by default the logarithm
 of the normalised validation loss at the end; lower is better, and a difference of -0.1 is a loss
@@ -44,8 +44,8 @@ from veldt.tasks import registry
 from veldt.tasks.common import compiling
 from veldt.tasks.inner_loop import flat, hollow, unroll
 
-# Most loops that a proxy keeps compiled: the interpreter's, and those of the last programs that
-# had one of their own.
+# Most loops that a proxy keeps compiled: the interpreter's, and those of the last programs with
+# a loop of their own.
 MAX_COMPILED: Final = 4
 
 
@@ -55,7 +55,7 @@ class _Trained:
     """Training at one learning rate, to the end or to the first check that fails."""
 
     status: Status
-    curve: tuple[float, ...]  # what stood against the hurdle
+    curve: tuple[float, ...]  # values compared with the hurdle
     num_steps: int
     loss: float  # on the validation split, at the last check
     measured: Training
@@ -77,18 +77,18 @@ class _State(NamedTuple):
 
 
 class _Report(NamedTuple):
-    """What a check measures: scalars, on the device or back from it.
+    """The measurements of a check: scalars, on the device or back from it.
 
     Attributes:
-      loss: on the validation split.
-      normalized: likewise.
-      finite: whether the losses of all steps since the last check are.
-      train: their mean.
-      train_normalized: likewise.
-      lowest: `hollow.lowest_above_floor` of them.
-      start_size: `hollow.size` of the parameters before the first step.
-      peak_size: on the way, where the objective has it tracked.
-      ended: at the last check, what `hollow.recheck` gives.
+      loss: Loss on the validation split.
+      normalized: Normalised loss on the validation split.
+      finite: Whether the losses of all steps since the last check are finite.
+      train: Mean loss of all steps since the last check.
+      train_normalized: Normalised mean loss of all steps since the last check.
+      lowest: Lowest loss above the floor since the last check (`hollow.lowest_above_floor`).
+      start_size: Size of the parameters before the first step (`hollow.size`).
+      peak_size: Largest size of the parameters so far, where the objective tracks it.
+      ended: Result of `hollow.recheck`, at the last check.
     """
 
     loss: Any
@@ -103,7 +103,7 @@ class _Report(NamedTuple):
 
     @classmethod
     def read(cls, numbers: NDArray[Any]) -> "_Report":
-        """From the one array that comes back."""
+        """Return the report in the one array that comes back from the device."""
         values = [float(number) for number in np.asarray(numbers)]
         own = dict(zip(cls._fields[:-1], values, strict=False))
         before, after, size = values[len(own) :]
@@ -113,13 +113,13 @@ class _Report(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class PreparedRun:
-    """A training run that is ready to start: a compiled loop, and what it is called with.
+    """A training run that is ready to start: a compiled loop and its arguments.
 
     Attributes:
-      data: the program, as the loop takes it.
-      learning_rate: of all steps.
-      seed: the run's.
-      compiled: the two functions that the loop consists of.
+      data: Program, in the form that the loop takes.
+      learning_rate: Learning rate of all steps.
+      seed: Seed of the run.
+      compiled: Two functions of the loop.
     """
 
     data: Any
@@ -132,7 +132,7 @@ class PreparedRun:
         return self.compiled.start(self.data, self.learning_rate, self.seed)
 
     def advance(self, state: Any) -> tuple[Any, Any]:
-        """Train to the next check. Return the new state, the old one is gone, and the report."""
+        """Train to the next check; return the new state, which replaces the old, and the report."""
         return self.compiled.advance(self.data, self.learning_rate, state)
 
 
@@ -158,7 +158,7 @@ class ProxyLoop:
         self._compiled: dict[Hashable, CompiledLoop] = {}
 
     def _compile(self, path: training_paths.AbstractPath, rate: Any, seed: Any) -> CompiledLoop:
-        """The loop, from example arguments."""
+        """Compile the loop, from example arguments."""
         in_lanes = self.lanes > 1 and isinstance(path, training_paths.Interpreted)
 
         def transform(data: Any) -> optax.GradientTransformationExtraArgs:
@@ -192,7 +192,7 @@ class ProxyLoop:
                 found = hollow.recheck(task, training.params, training.key, training.step)
                 return tuple(jnp.asarray(each, jnp.float32) for each in found)
 
-            # Of the last check alone: in the same call, for another would cost as much again.
+            # For the last check alone; in the same call, since another would cost as much again.
             is_last = training.step == self.config.num_steps
             ended = jax.lax.cond(is_last, end, lambda: (jnp.zeros((), jnp.float32),) * 3)
             report = _Report(
@@ -207,7 +207,7 @@ class ProxyLoop:
                 ended=hollow.Recheck(*ended),
             )
             # One array, so that one transfer brings everything back.
-            # A loss of float16 has no room for the norms beside it.
+            # A float16 loss has no space for the norms beside it.
             dtype = jnp.promote_types(loss.dtype, jnp.float32)
             numbers = jnp.stack([leaf.astype(dtype) for leaf in jax.tree.leaves(report)])
             return _State(training, state.start_size), numbers
@@ -254,14 +254,14 @@ class ProxyLoop:
     def run(
         self, flow: dataflow.Dataflow, learning_rate: float, run: ProxyRun, hurdle: Sequence[float]
     ) -> RunResult:
-        """Makes one run: trains at the objective's learning rates, and scores.
+        """Make one run: train at the objective's learning rates, and score.
 
         Args:
-          flow: the program, lowered and folded.
-          learning_rate: the rule's own.
-          run: which.
-          hurdle: at each check of training at the rule's own rate, then of the score; empty for no
-            hurdle.
+          flow: Program, lowered and folded.
+          learning_rate: Learning rate of the rule.
+          run: Proxy and seed.
+          hurdle: Limits at each check of training at the rule's own rate, then of the score; empty
+            for no hurdle.
         """
         began = time.perf_counter()
         own = self._train(flow, learning_rate, run.seed, hurdle)
@@ -292,7 +292,7 @@ class ProxyLoop:
     def _train(
         self, flow: dataflow.Dataflow, learning_rate: float, run_seed: int, hurdle: Sequence[float]
     ) -> _Trained:
-        """Trains once, to the end or to the first check that fails."""
+        """Train once, to the end or to the first check that fails."""
         prepared = self.prepare(flow, learning_rate, run_seed)
         num_chunks, num_steps = self.config.num_chunks, self.config.num_steps
         state = prepared.start()
@@ -328,14 +328,14 @@ class ProxyLoop:
         return _Trained(status, tuple(curve), done, loss, measured, message)
 
     def gradient(self, job: GradientJob) -> Gradient:
-        """Differentiates the score of runs by a rule's numbers; the objective is a loss."""
+        """Differentiate the score of runs by a rule's numbers; the objective is a loss."""
         of_training = isinstance(self._objective, objectives.TrainLoss)
         window = self.config.num_steps // self.config.num_chunks if of_training else None
         return constant_gradients.take(job, self.task, self.config.num_steps, window, self._seed)
 
 
 def _why_hollow(reports: Sequence[_Report]) -> str:
-    """Why a run that came to its end is hollow, by its checks; empty for an honest one."""
+    """Return why the checks show that a completed run is hollow; empty for an honest one."""
     first, last = reports[0], reports[-1]
     code = hollow.judge(
         last.normalized,
@@ -360,7 +360,7 @@ class Evaluator:
     def warm_up(self) -> None:
         """Compile all loops, so that no job's time includes it.
 
-        Any program will do: the loops are compiled at once for all programs that are interpreted.
+        Any program will do: a compiled loop serves all programs that are interpreted.
         """
         flow = dataflow.lower(Program.parse("def rule(w, g):\n    return g\n"), fold=True)
         loops = self._loops.values() if isinstance(self._loops, Mapping) else self._loops
@@ -377,7 +377,7 @@ class Evaluator:
     def __call__(self, payload: object) -> Outcome | Gradient: ...
 
     def __call__(self, payload: object) -> Outcome | Gradient:
-        """Train an `EvalJob`'s runs in order, to the first that is not ok; or a `GradientJob`."""
+        """Train an `EvalJob`'s runs in order, to the first that fails, or do a `GradientJob`."""
         if isinstance(payload, GradientJob):
             return self._loops[payload.proxy].gradient(payload)
         job = payload
@@ -395,9 +395,9 @@ class Evaluator:
 
 @final
 class EvaluatorFactory:
-    """Makes a pool's workers.
+    """Makes the workers of a pool.
 
-    Those of one process share their compiled loops; a copy in another process makes its own.
+    The workers of one process share their compiled loops; a copy in another process makes its own.
     """
 
     def __init__(self, config: EvaluatorConfig):

@@ -1,13 +1,13 @@
-"""What a program does, as a hash: duplicates that no structural hash sees.
+"""A hash of what a program does, which finds duplicates that no structural hash finds.
 
 The program runs for a few steps on a small fixed pytree (`probe.py`), in float64 with NumPy; its
 updates, times the learning rate, are rounded to about five significant digits and hashed. `a * b`
-and `b * a`, `m / sqrt(m * m)` and `sign(m)`, or `2 * u` at half the learning rate come out as one.
-The idea is AutoML-Zero's functional equivalence check (arXiv 2003.03384, section 4); its probe
-trains a model, ours feeds gradients and parameters that do not depend on the program, so that a
+and `b * a`, `m / sqrt(m * m)` and `sign(m)`, or `2 * u` at half the learning rate are the same.
+The idea is AutoML-Zero's functional equivalence check (arXiv 2003.03384, section 4). Its probe
+trains a model; ours gives gradients and parameters that do not depend on the program, so that a
 difference at one step cannot be undone at the next.
 
-Two programs that differ only past the probe's few steps, or below its digits, count as one.
+Two programs that differ only after the probe's few steps, or below its digits, count as one.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _DROPPED_BITS: Final = 7
 
 
 class Fingerprint(NamedTuple):
-    """What the probe saw."""
+    """The result of the probe."""
 
     digest: str  # equal digests: equal behaviour on the probe
     finite: bool  # False where an update was infinite or NaN
@@ -31,8 +31,8 @@ def fingerprint(updates: NDArray[np.float64], learning_rate: float) -> Fingerpri
     """Return the hash of what a program does on the probe.
 
     Args:
-      updates: the program's, as `probe.run` gives them.
-      learning_rate: scales the updates: programs are compared by the steps that they would take.
+      updates: Updates of the program, as `probe.run` gives them.
+      learning_rate: Factor of the updates: programs are compared by the steps that they would take.
     """
     with np.errstate(all="ignore"):
         steps = learning_rate * updates
@@ -41,7 +41,7 @@ def fingerprint(updates: NDArray[np.float64], learning_rate: float) -> Fingerpri
 
 
 def _rounded(values: NDArray[np.float64]) -> bytes:
-    """The values to about five significant digits, as bytes; all NaN alike, -0 as 0."""
+    """Return the values to about five significant digits, as bytes; all NaN alike, -0 as 0."""
     bits = (values.astype(np.float32) + np.float32(0.0)).view(np.int32).astype(np.int64)
     bits = (bits + (1 << (_DROPPED_BITS - 1))) >> _DROPPED_BITS
     return np.where(np.isnan(values), np.int64(-1), bits).tobytes()

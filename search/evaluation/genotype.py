@@ -1,4 +1,4 @@
-"""What evolves: a program with its dead statements, and its learning rate."""
+"""The genotype: a program with its dead statements, and its learning rate."""
 
 import json
 from dataclasses import dataclass
@@ -21,5 +21,5 @@ class Genotype:
 
 
 def constants_text(program: Program) -> str:
-    """Return a program's constants as the store names them, where they were tuned: JSON."""
+    """Return a program's tuned constants as the store names them: JSON."""
     return json.dumps(dict(program.constants))

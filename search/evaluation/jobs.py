@@ -1,7 +1,7 @@
-"""What a search asks of its workers, and what comes back: jobs, runs, outcomes.
+"""The jobs of a search's workers and their results: runs and outcomes.
 
-A job names a program, a learning rate and a list of runs (proxy, seed). What goes wrong in training
-is a status beside the loss, never a NaN and never an exception.
+A job names a program, a learning rate and a list of runs (proxy, seed). Whatever goes wrong in
+training is a status beside the loss, never a NaN and never an exception.
 """
 
 import enum
@@ -16,7 +16,7 @@ from veldt.search.evaluation.genotype import Genotype, constants_text
 
 @final
 class Status(enum.StrEnum):
-    """What became of an evaluation."""
+    """The status of an evaluation."""
 
     OK = "ok"
     REJECTED = "rejected"  # worse than the hurdle allows; not trained to the end
@@ -30,7 +30,7 @@ class Status(enum.StrEnum):
 @final
 @dataclass(frozen=True, slots=True)
 class ProxyRun:
-    """One training run: which proxy, which seed."""
+    """One training run: a proxy and a seed."""
 
     proxy: int
     seed: int
@@ -39,19 +39,19 @@ class ProxyRun:
 @final
 @dataclass(frozen=True, slots=True)
 class EvalJob:
-    """What the pool's worker is asked to do.
+    """A job of the pool's worker: training runs of one rule.
 
     Attributes:
-      genotype: the program and its learning rate.
-      runs: the training runs, in order; the first one that fails ends the job.
-      hurdle: for each run, the log losses at its chunks that the candidate must not exceed; empty
-        for no hurdle.
-      race: likewise, the running totals that it must not exceed: the final log losses of the runs
-        that have ended plus the check's own (`racing.py`); empty for no race.
-      tuned: whether the program's constants are others than the candidate's, as the store counts;
-        the result does not depend on it.
-      candidate: whose job it is, as the store counts; the result does not depend on it.
-      purpose: what it is for, as the store names it; the result does not depend on it.
+      genotype: Program and learning rate.
+      runs: Training runs, in order; the first one that fails ends the job.
+      hurdle: Log losses at the chunks of each run that the candidate must not exceed; empty for no
+        hurdle.
+      race: Running totals at the checks of each run that it must not exceed: the final log losses
+        of the runs that have ended plus the check's own (`racing.py`); empty for no race.
+      tuned: Whether the program's constants differ from those of the candidate in the store; the
+        result does not depend on it.
+      candidate: Candidate of the job, as the store counts; the result does not depend on it.
+      purpose: Purpose of the job, as the store names it; the result does not depend on it.
     """
 
     genotype: Genotype
@@ -64,15 +64,15 @@ class EvalJob:
 
     @property
     def constants(self) -> str:
-        """What the store tells the candidate's variants by: empty for its own program."""
+        """The store's name of the candidate's variant: empty for its own program."""
         return constants_text(self.genotype.program) if self.tuned else ""
 
     def limits(self, position: int, ended: float) -> tuple[float, ...]:
-        """What a run's checks must not exceed: of hurdle and race, the lower; empty for neither.
+        """Return the limits of a run's checks: the lower of hurdle and race; empty for neither.
 
         Args:
-          position: of the run.
-          ended: the sum of the final log losses of the runs before it.
+          position: Position of the run in the job.
+          ended: Sum of the final log losses of the runs before it.
         """
         hurdle = self.hurdle[position] if self.hurdle else ()
         if not self.race:
@@ -84,17 +84,17 @@ class EvalJob:
 @final
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """One training run's end.
+    """The result of one training run.
 
     Attributes:
-      run: which.
-      status: ok, rejected, diverged or hollow.
-      loss: validation loss at the last check in the task's own units; None where it is not finite.
-      log_losses: what stands against the hurdle at each check made, finite; where the run is ok,
-        the last one is its score.
-      num_steps: training steps done, at all learning rates of the objective.
-      wall_s: seconds, without compiling.
-      message: why it is hollow.
+      run: Proxy and seed.
+      status: One of ok, rejected, diverged and hollow.
+      loss: Validation loss at the last check in the task's own units; None where it is not finite.
+      log_losses: Finite values compared with the hurdle at each check made; the last one is the
+        score where the run is ok.
+      num_steps: Training steps done, at all learning rates of the objective.
+      wall_s: Seconds, without compiling.
+      message: Reason of a hollow run.
     """
 
     run: ProxyRun
@@ -109,13 +109,13 @@ class RunResult:
 @final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a job.
+    """The result of a job.
 
     Attributes:
-      status: the first status that is not ok, or ok.
-      fitness: mean of the runs' scores; None unless the status is ok.
-      runs: the runs made.
-      message: what went wrong, for an error.
+      status: First status that is not ok, or ok.
+      fitness: Mean of the runs' scores; None unless the status is ok.
+      runs: Runs that were made.
+      message: Description of an error.
     """
 
     status: Status
@@ -125,7 +125,7 @@ class Outcome:
 
     @classmethod
     def of(cls, runs: Sequence[RunResult]) -> "Outcome":
-        """What runs come to, of which only the last may have failed."""
+        """Return the outcome of runs of which only the last may have failed."""
         if runs[-1].status is not Status.OK:
             return cls(runs[-1].status, None, tuple(runs), runs[-1].message)
         mean = np.mean([run.log_losses[-1] for run in runs])

@@ -1,11 +1,11 @@
 """Running a lowered program on a small fixed pytree, all steps at once.
 
-What a program means is said by `execute.execute`, and this gives the same updates to the last bit.
-But it runs for every child that a search draws, where the cost of a NumPy call on a few numbers is
-all there is. So the calls are made few: the probe's two tensors lie side by side in one row, its
-steps in a column of rows, and an instruction that no state runs through is computed once for all of
-them. Only what lies between a slot's old value and its new one goes step by step; and programs with
-values of other shapes than the parameters', whole.
+`execute.execute` defines the meaning of a program, and this gives the same updates to the last bit.
+But it runs for every child that a search draws, where nearly all the cost is that of NumPy calls on
+a few numbers. So it makes few calls: the probe's two tensors lie side by side in one row, its steps
+in a column of rows, and an instruction that does not depend on state is computed once for all of
+them. Only instructions between a slot's old value and its new one run step by step; so do programs
+with values of other shapes than the parameters', as a whole.
 
 The probe holds tensors of two shapes and scales, exact zeros in gradients, and an entry whose
 gradient is always zero, so that guards and small constants (an eps) show where they matter.
@@ -28,11 +28,11 @@ from veldt.search.runtime import execute
 NUM_STEPS: Final = 6
 SHAPES: Final = ((3, 4), (5,))
 _SCALES: Final = (0.5, 2e-3)
-_OTHER_GRADIENTS: Final = 20261130  # A seed: to see whether anything depends on them.
-# Each tensor's entries in a row, and how many entries a row has.
+_OTHER_GRADIENTS: Final = 20261130  # A seed: to test whether anything depends on the gradients.
+# Entries of each tensor in a row, and the number of entries of a row.
 _TENSORS: Final = (slice(0, 12), slice(12, 17))
 _WIDTH: Final = 17
-# By tensor. No tensor has both roles: what depends on one must not look like the other.
+# By tensor. No tensor has both roles, so that programs that read different roles differ.
 _TENSOR_ROLES: Final = tuple(
     (shape, {**of_shape(shape), LAST: float(i == 0), EMBEDDING: float(i == 1)})
     for i, shape in enumerate(SHAPES)
@@ -40,7 +40,7 @@ _TENSOR_ROLES: Final = tuple(
 
 
 class Inputs(NamedTuple):
-    """What the program reads at each step, one row per step."""
+    """The inputs of the program at each step, one row per step."""
 
     params: NDArray[np.float64]  # [NUM_STEPS, entries]
     grads: NDArray[np.float64]  # [NUM_STEPS, entries]
@@ -48,7 +48,7 @@ class Inputs(NamedTuple):
 
 @functools.cache
 def inputs(seed: int = 20230213) -> Inputs:
-    """The parameters and gradients of the probe; they do not depend on the program."""
+    """Return the parameters and gradients of the probe; they do not depend on the program."""
     rng = np.random.default_rng(seed)
     params, grads = [], []
     for _ in range(NUM_STEPS):
@@ -63,14 +63,14 @@ def inputs(seed: int = 20230213) -> Inputs:
 
 
 def run(flow: Dataflow, given: Inputs | None = None) -> NDArray[np.float64]:
-    """The updates of a program's first steps, in float64.
+    """Return the updates of a program's first steps, in float64.
 
     Args:
-      flow: a lowered program; its constants count with their defaults.
-      given: what it reads; by default `inputs()`.
+      flow: Lowered program, with default constants.
+      given: Inputs of the program; by default `inputs()`.
 
     Returns:
-      [NUM_STEPS, entries]: the update of all entries of the probe's tensors.
+      The update of all entries of the probe's tensors, [NUM_STEPS, entries].
     """
     given = inputs() if given is None else given
     if not flow.fits_registers:
@@ -99,8 +99,8 @@ def ignores_gradient(flow: Dataflow, updates: NDArray[np.float64]) -> bool:
     """Return whether a program's updates, as `run` gives them, do not depend on the gradient.
 
     Either nothing that the update needs reads it, or other gradients on the probe leave every
-    update as it was (`g * 0`). A program that reads `step` as well gets the benefit of the doubt:
-    it may look at the gradient later.
+    update as it was (`g * 0`). A program that reads `step` as well counts as dependent, since it
+    may read the gradient later.
     """
     if flow.input_index("g") not in flow.live:
         return True
@@ -112,7 +112,7 @@ def ignores_gradient(flow: Dataflow, updates: NDArray[np.float64]) -> bool:
 
 
 def run_step_by_step(flow: Dataflow, given: Inputs | None = None) -> NDArray[np.float64]:
-    """What `run` gives, by `execute.execute`, for any program: slower."""
+    """Return what `run` gives, computed by `execute.execute`, for any program: slower."""
     given = inputs() if given is None else given
     fixed: dict[str, Sequence[Any]] = {
         name: [of[name] for _, of in _TENSOR_ROLES] for name in flow.live_roles
@@ -130,7 +130,7 @@ def run_step_by_step(flow: Dataflow, given: Inputs | None = None) -> NDArray[np.
 
 
 def _slots(flow: Dataflow, values: dict[int, Any]) -> dict[int, NDArray[np.float64]]:
-    """The old value of each live slot at all steps, by its index; [NUM_STEPS, entries]."""
+    """Return the old value of each live slot at all steps, by its index; [NUM_STEPS, entries]."""
     recurrent = flow.phases.recurrent
     read = {arg for i in recurrent for arg in flow.node(i).args} | set(flow.slot_updates.values())
     given = {i: values[i] for i in read if i in values}
@@ -146,7 +146,7 @@ def _slots(flow: Dataflow, values: dict[int, Any]) -> dict[int, NDArray[np.float
 
 
 def _compute(flow: Dataflow, nodes: Iterable[int], values: dict[int, Any]) -> None:
-    """Adds the values of instructions whose arguments are all there."""
+    """Add the values of instructions whose arguments are all there."""
     xp = _per_tensor()
     for index in nodes:
         name, indices, _ = flow.node(index)
@@ -159,7 +159,7 @@ def _compute(flow: Dataflow, nodes: Iterable[int], values: dict[int, Any]) -> No
 
 
 def _matrices(op: Op, args: Sequence[Any]) -> NDArray[np.float64]:
-    """A matrix op on the rows of all steps, one matrix at a time."""
+    """Return a matrix op on the rows of all steps, one matrix at a time."""
     num_steps = max(arg.shape[0] for arg in args if np.ndim(arg))
     result = np.empty((num_steps, _WIDTH))
     for step in range(num_steps):
@@ -176,13 +176,13 @@ def _matrices(op: Op, args: Sequence[Any]) -> NDArray[np.float64]:
 
 @functools.cache
 def _per_tensor() -> types.SimpleNamespace:
-    """NumPy as ops see it here: reductions go over one step's entries of one tensor."""
+    """Return NumPy with reductions that go over one step's entries of one tensor."""
     reductions = {name: _reduction(getattr(np, name)) for name in ("sum", "mean", "max")}
     return types.SimpleNamespace(**{**vars(np), **reductions})
 
 
 def _reduction(reduce: Callable[..., Any]) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """`reduce` over each tensor's entries, written to all of them: [steps, entries] both ways."""
+    """Return `reduce` over each tensor's entries, written to all: [steps, entries] both ways."""
 
     def reduced(rows: NDArray[Any]) -> NDArray[Any]:
         result = np.empty_like(rows)

@@ -1,9 +1,9 @@
-"""Replacing the best: a challenger meets the incumbent on seeds that neither has seen.
+"""Replacing the incumbent: a challenger is compared with it on seeds new to both.
 
-The search's own score favours luck: thousands of candidates meet the same seeds. So a candidate
-that beats the incumbent there must beat it again, on seeds that are new each time, by more than one
-standard error of the paired difference. Each new best is then scored on the meta-validation tasks,
-which decide nothing.
+The search's own score favours luck: thousands of candidates are trained on the same seeds. So a
+candidate that beats the incumbent there must beat it again, on seeds that are new each time, by
+more than one standard error of the paired difference. Each new best is then scored on the
+meta-validation tasks, which decide nothing.
 """
 
 import math
@@ -27,11 +27,11 @@ class Incumbent:
     """The best so far.
 
     Attributes:
-      candidate: the id in the store.
-      place: the place in the population, past or present.
-      genotype: the live program and the learning rate.
-      fresh: mean log loss over all fresh seeds met; None before the first challenge.
-      meta: score on the meta-validation tasks; None where it failed there or there are none.
+      candidate: Id in the store.
+      place: Place in the population, past or present.
+      genotype: Live program and learning rate.
+      fresh: Mean log loss over all fresh seeds so far; None before the first challenge.
+      meta: Score on the meta-validation tasks; None where it failed there or there are none.
     """
 
     candidate: int
@@ -49,16 +49,16 @@ class Incumbent:
 @final
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """How a challenge ended.
+    """The result of a challenge.
 
     Attributes:
-      difference: mean over fresh seeds of the challenger's log loss less the incumbent's; None
+      difference: Mean over fresh seeds of the challenger's log loss less the incumbent's; None
         where one of them failed.
-      standard_error: of that mean; 0 where one seed settled it.
-      won: whether the challenger is the new incumbent.
-      meta: a new incumbent's mean log loss on the meta-validation tasks; None where it failed on
+      standard_error: Standard error of that mean; 0 where one seed decided.
+      won: Whether the challenger is the new incumbent.
+      meta: Mean log loss of a new incumbent on the meta-validation tasks; None where it failed on
         one, there are none, or it did not win.
-      runs: the training runs made, those of meta-validation included.
+      runs: Training runs made, those of meta-validation included.
     """
 
     difference: float | None
@@ -70,7 +70,7 @@ class Challenge:
 
 @final
 class Arena:
-    """Where challengers and incumbents meet; runs on the pool's workers."""
+    """Compares challengers with incumbents; runs on the pool's workers."""
 
     def __init__(self, config: SearchConfig, run_now: job_records.RunNow):
         self._config = config
@@ -79,12 +79,12 @@ class Arena:
     def compare(
         self, challenger: tuple[int, Genotype], incumbent: Incumbent, number: int
     ) -> Challenge:
-        """Compare on new seeds; the first quarter of them settles most cases.
+        """Compare two rules on new seeds; the first quarter of the seeds decides most cases.
 
         Args:
-          challenger: its id and genotype.
-          incumbent: whom it challenges.
-          number: of the challenge, from 1; picks the seeds.
+          challenger: Id and genotype of the challenger.
+          incumbent: Rule that it challenges.
+          number: Number of the challenge, from 1; picks the seeds.
         """
         config = self._config
         first = job_records.FRESH_SEEDS + number * config.fresh_seeds
@@ -126,7 +126,7 @@ class Arena:
         """Score a candidate on the meta-validation tasks.
 
         Returns:
-          Its mean log loss, None where it failed or there are no such tasks; its training runs.
+          The mean log loss, None where it failed or there are no such tasks; and the training runs.
         """
         first = len(self._config.tasks)
         proxies = range(first, first + len(self._config.meta_validation))
@@ -156,7 +156,7 @@ class Arena:
 
 
 def rank(fitness: float | None) -> float:
-    """A fitness for comparing: infinity where there is none."""
+    """Return a fitness for comparing: infinity where there is none."""
     return math.inf if fitness is None else fitness
 
 

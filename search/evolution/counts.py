@@ -1,7 +1,7 @@
-"""A search's counts, the same whether it runs or is read from its store.
+"""A search's counts, the same while it runs and when they are read from its store.
 
-Distinct programs are those that were trained: proposals that a cache answered, that diverged on the
-probe or ignored the gradient there, or that the interpreter has no room for, cost no training.
+Distinct programs are those that were trained. Proposals that a cache answered, that diverged on the
+probe or ignored the gradient there, or that the interpreter has no space for, cost no training.
 """
 
 from collections import Counter
@@ -15,16 +15,16 @@ from veldt.search.storage.store import Store
 @final
 @dataclass(slots=True)
 class Counts:
-    """A search's counts. The engine has one and brings it up to date, others only read it.
+    """A search's counts. The engine has one and updates it, others only read it.
 
     Attributes:
-      num_told: proposals told.
-      sources: proposals by where their score came from.
-      statuses: distinct candidates by what became of them, the initial rule not counted.
-      num_invalid: draws thrown away.
-      num_statements: statements of all genotypes proposed.
-      num_live: live instructions of all genotypes proposed.
-      num_challenges: challenges of the incumbent, the initial rule's own entry counted.
+      num_told: Number of proposals recorded.
+      sources: Numbers of proposals by the source of their score.
+      statuses: Numbers of distinct candidates by status, without the initial rule.
+      num_invalid: Number of draws thrown away.
+      num_statements: Number of statements of all genotypes proposed.
+      num_live: Number of live instructions of all genotypes proposed.
+      num_challenges: Number of challenges of the incumbent, the initial rule's own entry included.
     """
 
     num_told: int = 0
@@ -37,7 +37,7 @@ class Counts:
 
     @classmethod
     def read(cls, store: Store) -> "Counts":
-        """Return the counts of what a store holds."""
+        """Return the counts of a store's rows."""
         sources = store.rows("SELECT source AS name, COUNT(*) AS n FROM proposal GROUP BY source")
         statuses = store.rows(
             "SELECT status AS name, COUNT(*) AS n FROM candidate WHERE id > 0 GROUP BY status"
@@ -67,7 +67,7 @@ class Counts:
         num_live: int,
         challenged: bool,
     ) -> None:
-        """Count a proposal told, with what became of its candidate if that is a new one."""
+        """Count a recorded proposal, with the status of its candidate if that is a new one."""
         self.num_told += 1
         self.sources[source] += 1
         if status is not None:
@@ -79,17 +79,17 @@ class Counts:
 
     @property
     def num_trained(self) -> int:
-        """Distinct programs trained."""
+        """The number of distinct programs trained."""
         return self.sources["evaluated"]
 
     @property
     def num_cached(self) -> int:
-        """Proposals that a cache answered."""
+        """The number of proposals that a cache answered."""
         return self.sources["structure"] + self.sources["behaviour"]
 
     @property
     def num_candidates(self) -> int:
-        """Distinct candidates, the initial rule included."""
+        """The number of distinct candidates, the initial rule included."""
         return 1 + self.statuses.total()
 
 
@@ -97,8 +97,8 @@ def figures(counts: Counts, max_evaluations: int) -> dict[str, str]:
     """Return a search's figures, by the names under which they are shown.
 
     Args:
-      counts: the search's.
-      max_evaluations: distinct programs that the search trains at most.
+      counts: Counts of the search.
+      max_evaluations: Largest number of distinct programs that the search trains.
     """
     sources, statuses, trained = counts.sources, counts.statuses, counts.num_trained
     # Those that diverged on the probe cost no training.
@@ -130,5 +130,5 @@ def figures(counts: Counts, max_evaluations: int) -> dict[str, str]:
 
 
 def share(part: int, whole: int) -> str:
-    """A part in per cent."""
+    """Return a part in per cent."""
     return f"{part / whole:.0%}" if whole else "-"

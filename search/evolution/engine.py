@@ -2,23 +2,23 @@
 
 Lion (arXiv 2302.06675), section 2.2; Real et al. (arXiv 1802.01548).
 
-A population of fixed size, warm-started as the initial rule (and further founders, if the config
-names any); each child is a mutation of the best of a random tournament; the oldest dies. Before any
-training a child is looked up twice
-(`proposal_cache.py`): by its structural hash, then by what it does on a probe (`fingerprint.py`).
-Only new behaviour is trained, and only past the hurdle, and the race if there is one (`racing.py`),
+A population of fixed size begins with copies of the initial rule (and of further founders, if the
+config names any). Each child is a mutation of the best of a random tournament; the oldest dies.
+Before any training a child is searched for twice in the cache (`proposal_cache.py`): by its
+structural hash, then by its behaviour on a probe (`fingerprint.py`). Only new behaviour is trained,
+and only a candidate that passes the hurdle, and the race if there is one (`racing.py`), is trained
 to the end.
 
-The search's own score favours luck: thousands of candidates meet the same seeds. So a candidate
-that beats the incumbent there must beat it again, on seeds that are new each time, by more than one
-standard error of the paired difference. Each new best is also scored on meta-validation tasks that
-decide nothing.
+The search's own score favours luck: thousands of candidates are trained on the same seeds. So a
+candidate that beats the incumbent there must beat it again, on seeds that are new each time, by
+more than one standard error of the paired difference. Each new best is also scored on
+meta-validation tasks that decide nothing.
 
 **Determinism and resuming.** Proposal `i` is a function of the seed, `i`, and the proposals up to
-`i - window`; results are told in order (`tasks.pool.driver`). Population, caches and incumbent are
-functions of the store's rows, so `Evolution` is made from the store alone and goes on
-exactly as if it had never stopped. Memory holds the population and what has been asked and not yet
-told, however long the search is.
+`i - window`; results are recorded in order (`tasks.pool.driver`). Population, caches and incumbent
+are functions of the store's rows, so `Evolution` is made from the store alone and continues exactly
+as if it had never stopped. Memory holds the population and the proposals asked and not yet told,
+however long the search is.
 """
 
 import json
@@ -59,13 +59,13 @@ MAX_PROPOSALS_PER_EVALUATION: Final = 200
 @final
 @dataclass(frozen=True, slots=True)
 class _Child:
-    """What is proposed, before it is looked up.
+    """A proposed child, before it is searched for in the cache.
 
     Attributes:
-      individual: the child, lowered once.
-      parent: the parent's proposal; None for the initial rule.
-      mutation: the names of the mutations made.
-      invalid: draws thrown away.
+      individual: Child, lowered once.
+      parent: Proposal of the parent; None for the initial rule.
+      mutation: Names of the mutations made.
+      invalid: Number of draws thrown away.
     """
 
     individual: Individual
@@ -80,13 +80,13 @@ class _Asked:
     """A proposal between ask and tell.
 
     Attributes:
-      child: what is proposed.
-      source: where its score comes from, as the store names it.
-      candidate: its candidate's id.
-      behaviour: its fingerprint; empty where a cache had its candidate.
-      failed: what the probe has against it; then it is not trained.
-      job: where it is trained; made once, since the race's levels move on.
-      role: its part in the race.
+      child: Child that is proposed.
+      source: Source of the score, as the store names it.
+      candidate: Id of the candidate.
+      behaviour: Fingerprint of the child; empty where a cache had the candidate.
+      failed: Reason of the probe to reject it; then it is not trained.
+      job: Job that trains it; made once, since the race's levels change.
+      role: Role in the race.
     """
 
     child: _Child
@@ -103,15 +103,15 @@ class Evolution:
     """The engine: `ask` proposes, `tell` learns and stores. One per run directory and process.
 
     Attributes:
-      config: the search's.
-      founders: whom the search starts from, the initial rule first.
-      initial: the initial rule.
-      incumbent: the best so far.
-      counts: what has been told, in numbers.
+      config: Config of the search.
+      founders: Rules that the search starts from, the initial rule first.
+      initial: Initial rule.
+      incumbent: Best rule so far.
+      counts: Counts of what was recorded.
     """
 
     def __init__(self, config: SearchConfig, store: Store, run_now: job_records.RunNow):
-        """Take up a search that has begun, from its store. `start` also begins one."""
+        """Continue a search that has begun, from its store. `start` also begins one."""
         self.config = config
         self._store = store
         self._arena = Arena(config, run_now)
@@ -134,10 +134,10 @@ class Evolution:
 
     @classmethod
     def start(cls, config: SearchConfig, store: Store, run_now: job_records.RunNow) -> "Evolution":
-        """Begin a search by scoring the initial rule, or go on with one that has begun.
+        """Begin a search by scoring the initial rule, or continue one that has begun.
 
         Raises:
-          SearchError: the initial rule fails on a proxy task, so nothing can be measured against
+          SearchError: The initial rule fails on a proxy task, so nothing can be measured against
             it.
         """
         if not initial_rule.is_scored(store):
@@ -150,15 +150,15 @@ class Evolution:
     def _read_population(self) -> Population:
         population = Population(self.config, self.initial, len(self.founders))
         needed = population.needed_from(self.counts.num_told)
-        # What was before matters for restarts alone.
+        # Earlier proposals matter for restarts alone.
         first = needed if self.config.restart_after is None else 0
         best = Place(INITIAL, self.initial)
-        for told in search_rows.told_since(self._store, first):
+        for stored in search_rows.proposals_since(self._store, first):
             member = None
-            if told.index >= needed or told.won:
-                member = self._read_member(told.index, told.candidate)
-                best = Place(told.index, member) if told.won else best
-            population.add(told.index, member, trained=told.trained, best=best)
+            if stored.index >= needed or stored.won:
+                member = self._read_member(stored.index, stored.candidate)
+                best = Place(stored.index, member) if stored.won else best
+            population.add(stored.index, member, trained=stored.trained, best=best)
         return population
 
     def _read_incumbent(self) -> Incumbent:
@@ -177,7 +177,7 @@ class Evolution:
     # ------------------------------------------------------------------ proposing
 
     def ask(self, index: int) -> driver.Proposal:
-        """Proposal `index`; see the module docstring for what it depends on."""
+        """Return proposal `index`; see the module docstring for what it depends on."""
         config = self.config
         if self.counts.num_trained + self._num_in_training >= config.max_evaluations:
             return driver.Stop()
@@ -194,7 +194,7 @@ class Evolution:
         return job_records.named_job(config, asked.job, f"candidate {asked.candidate}")
 
     def _child(self, index: int) -> _Child:
-        """A mutation of a proposal's parent, or one of the founders."""
+        """Return a mutation of a proposal's parent, or one of the founders."""
         if index < len(self.founders) - 1:
             founder = self.founders[index + 1]
             return _Child(Individual.of(founder.genotype), None, f"founder {founder.name}", 0)
@@ -209,7 +209,7 @@ class Evolution:
         return _Child(individual, number, made.mutation, made.invalid)
 
     def _look_up(self, child: _Child, index: int) -> _Asked:
-        """Look a child up by structure, then by behaviour; what is new is held to the probe."""
+        """Search for a child by structure, then by behaviour; test a new one on the probe."""
         individual = child.individual
         if (known := self._seen.by_structure(individual.structure)) is not None:
             return _Asked(child, "structure", known)
@@ -227,7 +227,7 @@ class Evolution:
         return _Asked(child, "evaluated", candidate, digest, job=job, role=role)
 
     def _enter(self, live: Genotype, candidate: int, index: int) -> tuple[Role, EvalJob]:
-        """The role in the race of a proposal that is trained, and its job."""
+        """Return the role in the race of a proposal that is trained, and its job."""
         config, role = self.config, Role.RACED
         if index < len(self.founders) - 1:
             role = Role.FOUNDER
@@ -239,7 +239,7 @@ class Evolution:
     # ------------------------------------------------------------------ learning
 
     def tell(self, index: int, result: JobResult | driver.Ready) -> None:
-        """Take in a proposal's result; store it and all that follows from it, at once."""
+        """Take a proposal's result; store it and all that follows from it, at once."""
         asked = self._asked.pop(index)
         individual, runs = asked.child.individual, tuple[Record, ...]()
         if isinstance(result, JobResult):
@@ -271,14 +271,14 @@ class Evolution:
         self._population.add(index, member, trained=trained, best=self.incumbent.place)
 
     def _challenge(self, asked: _Asked, outcome: Outcome) -> Challenge | None:
-        """The challenge of the incumbent, where a candidate is fitter."""
+        """Return the challenge of the incumbent, where a candidate is fitter."""
         if not challenge_lib.rank(outcome.fitness) < self.incumbent.fitness:
             return None
         challenger = (asked.candidate, asked.child.individual.live)
         return self._arena.compare(challenger, self.incumbent, self.counts.num_challenges)
 
     def _after(self, challenge: Challenge, asked: _Asked, place: Place) -> Incumbent:
-        """The incumbent after a challenge: the challenger, or the same with more seeds met."""
+        """Return the incumbent after a challenge: the challenger, or the same with more seeds."""
         incumbent = self.incumbent
         if challenge.won:
             live = asked.child.individual.live
@@ -347,5 +347,5 @@ class Evolution:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of search, over all sittings."""
+        """The seconds of search, over all sessions."""
         return time.monotonic() - self._began

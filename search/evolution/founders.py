@@ -1,13 +1,13 @@
-"""Whom a search starts from: its initial rule, and further founders if the config names any.
+"""The rules that a search starts from: the initial rule, and further founders of the config.
 
-The initial rule is the measure of everything: hurdles and gains are told against it. Founders only
-live in the first population, dealt in turn with the initial rule, and are trained like any child;
-one that fails a hurdle has no descendants. A run directory stands for its whole hall of fame, each
-rule at the learning rate that its finals chose: that is a restart from the best (Lion, arXiv
-2302.06675, section 2.2), from several searches at once if several runs are named.
+Hurdles and gains are measured against the initial rule. Founders only live in the first population,
+taken in turn with the initial rule, and are trained like any child; one that fails a hurdle has no
+descendants. A run directory stands for its whole hall of fame, each rule at the learning rate that
+the finals chose: that is a restart from the best (Lion, arXiv 2302.06675, section 2.2), from
+several searches at once if several runs are named.
 
-All of them are written into the store when a run begins: rule files and runs may change or go, and
-a run that is resumed or replayed must not.
+All of them are written into the store when a run begins, because rule files and runs may change or
+go, and a run that is resumed or replayed must stay the same.
 """
 
 import json
@@ -27,17 +27,17 @@ from veldt.search.storage.store import Store
 from veldt.tasks.common.disk import run_directory
 
 META_KEY: Final = "founders"
-"""Under which the store has them."""
+"""The store's key of the founders."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Founder:
-    """One of the first population.
+    """A rule of the first population.
 
     Attributes:
-      name: for people: "lion", "runs/a #12".
-      genotype: with as many state slots as the search has, unused ones added.
+      name: Name for people: "lion", "runs/a #12".
+      genotype: Rule with as many state slots as the search has, unused ones added.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Founder:
 
 
 def load(config: SearchConfig) -> tuple[Founder, ...]:
-    """Reads the rules that a config names; the initial rule comes first.
+    """Read the rules that a config names; the initial rule comes first.
 
     Raises:
-      SearchError: one of them cannot be read, has no learning rate, or there are more than the
+      SearchError: A rule cannot be read or has no learning rate, or there are more rules than the
         first population has places for.
     """
     found = [
@@ -66,7 +66,7 @@ def load(config: SearchConfig) -> tuple[Founder, ...]:
 
 
 def dump(founders: tuple[Founder, ...]) -> str:
-    """Founders as the store's text."""
+    """Return founders as the store's text."""
     plain = [
         {
             "name": one.name,
@@ -79,9 +79,9 @@ def dump(founders: tuple[Founder, ...]) -> str:
 
 
 def read(meta: Mapping[str, str], config: SearchConfig) -> tuple[Founder, ...]:
-    """The founders of a run by its store's texts; from the config where they have none.
+    """Return the founders of a run by its store's texts; from the config if they are not there.
 
-    Stores of earlier versions have none.
+    Stores of earlier versions do not have them.
     """
     if META_KEY not in meta:
         return load(config)
@@ -92,7 +92,7 @@ def read(meta: Mapping[str, str], config: SearchConfig) -> tuple[Founder, ...]:
 
 
 def _of(config: SearchConfig, one: FounderConfig) -> list[Founder]:
-    """The founders that an entry of the config stands for."""
+    """Return the founders that an entry of the config stands for."""
     directory = Path(one.rule)
     if one.rule in rule_sources.RULE_NAMES or run_directory.kind_of(directory) != "search":
         rate = one.learning_rate
@@ -112,13 +112,13 @@ def _of(config: SearchConfig, one: FounderConfig) -> list[Founder]:
 
 
 def _genotype(config: SearchConfig, rule: str, learning_rate: float | None) -> Genotype:
-    """A rule at a learning rate; None is the one that a search found it with."""
+    """Return a rule at a learning rate; None is the one that a search found it with."""
     program = rule_sources.load_rule(rule)
     if learning_rate is None:
         found = rule_sources.read_found(rule)
         if found is None:
             raise SearchError(
-                f"{rule} comes with no learning rate, as only what a search found does; set one"
+                f"{rule} has no learning rate, which only rules that a search found have; set one"
             )
         learning_rate = found.learning_rate
     return _padded(config, program, learning_rate)

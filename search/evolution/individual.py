@@ -1,10 +1,10 @@
-"""A genotype with its program lowered once, and all that follows from that.
+"""A genotype with its program lowered once, and properties that follow from it.
 
-What a search asks of a child (its structural hash, its live program, its updates on the probe, its
-niche) starts from the program's graph of values. So the graph is made once and carried, and the
-rest is computed when it is first asked for, and kept: a child that a cache knows by its structure
-never runs the probe. A child that differs from its parent in its learning rate alone has its
-parent's program, with all that is known of it.
+All properties of a child that a search needs (structural hash, live program, updates on the probe,
+niche) start from the program's graph of values. So the graph is made once and kept, and the rest is
+computed and kept when it is first needed: a child that a cache knows by its structure never runs
+the probe. A child that differs from its parent in its learning rate alone shares its parent's
+program and the properties known of it.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ IGNORES_GRADIENT: Final = "its update does not depend on the gradient"
 @final
 @dataclasses.dataclass(frozen=True)
 class LoweredProgram:
-    """A program and what follows from it, whatever the learning rate.
+    """A program and its properties that do not depend on the learning rate.
 
     Attributes:
-      program: the program, dead statements included.
+      program: Program, dead statements included.
     """
 
     program: Program
@@ -45,7 +45,7 @@ class LoweredProgram:
 
     @cached_property
     def live(self) -> Program:
-        """The program without what its update does not depend on."""
+        """The program without the statements that its update does not depend on."""
         return simplify.prune(self.program)
 
     @cached_property
@@ -72,11 +72,11 @@ class LoweredProgram:
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Individual:
-    """A genotype and its program as lowered.
+    """A genotype with its lowered program.
 
     Attributes:
-      genotype: the program and the learning rate.
-      lowered: the genotype's program, lowered.
+      genotype: Program and learning rate.
+      lowered: Lowered program of the genotype.
     """
 
     genotype: Genotype
@@ -84,24 +84,24 @@ class Individual:
 
     @classmethod
     def of(cls, genotype: Genotype) -> "Individual":
-        """Return the individual that a genotype comes to."""
+        """Return the individual of a genotype."""
         return cls(genotype, LoweredProgram(genotype.program))
 
     def with_genotype(self, genotype: Genotype) -> "Individual":
-        """Return another genotype's, lowered anew only where the program is another."""
+        """Return the individual of another genotype, lowered anew only if the program differs."""
         same = genotype.program is self.genotype.program
         return Individual(genotype, self.lowered) if same else Individual.of(genotype)
 
     @property
     def structure(self) -> str:
-        """The structural hash with the learning rate: what equal individuals share."""
+        """The structural hash with the learning rate, which equal individuals share."""
         return f"{self.lowered.flow.structural_hash}:{self.genotype.learning_rate!r}"
 
     @property
     def live(self) -> Genotype:
-        """The genotype without dead statements: what is trained."""
+        """The genotype without dead statements, which is trained."""
         return dataclasses.replace(self.genotype, program=self.lowered.live)
 
     def fingerprint(self) -> Fingerprint:
-        """Return what the steps on the probe look like."""
+        """Return the fingerprint of the updates on the probe."""
         return fingerprint.fingerprint(self.lowered.updates, self.genotype.learning_rate)

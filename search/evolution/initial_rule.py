@@ -1,4 +1,4 @@
-"""Scoring the initial rule, which everything in a search is told against."""
+"""Scoring the initial rule, against which everything in a search is measured."""
 
 import json
 
@@ -24,7 +24,7 @@ def score(
     """Train the initial rule and store it: candidate 0, the first incumbent and the hurdle.
 
     Raises:
-      SearchError: the initial rule fails on a proxy task, so nothing can be measured against it.
+      SearchError: The initial rule fails on a proxy task, so nothing can be measured against it.
     """
     individual = Individual.of(genotype)
     if individual.lowered.ignores_gradient:
@@ -57,7 +57,7 @@ def score(
 def _train(
     config: SearchConfig, genotype: Genotype, run_now: job_records.RunNow
 ) -> tuple[Record, ...]:
-    """Make the search's runs; one job per proxy, so that the loops compile side by side."""
+    """Make the search's runs; one job per proxy, so that the loops compile in parallel."""
     runs = job_records.search_runs(config)
     jobs = [
         EvalJob(genotype, tuple(run for run in runs if run.proxy == proxy))

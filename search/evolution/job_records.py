@@ -1,4 +1,4 @@
-"""What the engine and the finals share: jobs and what they are called, results, runs as rows."""
+"""Jobs with names, results as outcomes, and runs as rows, for the engine and the finals."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from veldt.tasks.pool import driver
 from veldt.tasks.pool.base import JobResult, JobStatus
 
 RunNow: TypeAlias = Callable[[Sequence[driver.NamedJob]], Iterable[JobResult]]
-"""Runs extra jobs on the pool's workers; results in their order, as `OrderedDriver.run_now`."""
+"""Function that runs extra jobs on the pool's workers; results are in the order of the jobs."""
 
-# Ranges of seeds: nothing is scored on what it was selected on.
+# Ranges of seeds: nothing is scored on seeds that it was selected on.
 FRESH_SEEDS: Final = 1_000_000
 SELECT_SEEDS: Final = 2_000_000
 FINAL_SEEDS: Final = 3_000_000
@@ -29,7 +29,7 @@ _FAILURES: Final = {
 @final
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A training run to be stored: whose and what for, what it came to, what went wrong."""
+    """A training run to be stored: candidate and purpose, result, and what went wrong."""
 
     job: EvalJob
     run: RunResult
@@ -43,7 +43,7 @@ def search_runs(config: SearchConfig) -> tuple[ProxyRun, ...]:
 
 
 def named_job(config: SearchConfig, job: EvalJob, name: str) -> driver.NamedJob:
-    """A job for the pool, labelled with its name and its tasks: "candidate 8: digits_mlp"."""
+    """Return a job for the pool, named with its tasks: "candidate 8: digits_mlp"."""
     proxies = config.proxies
     tasks = ", ".join(dict.fromkeys(proxies[run.proxy].task for run in job.runs))
     num_seeds = len({run.seed for run in job.runs})
@@ -52,7 +52,7 @@ def named_job(config: SearchConfig, job: EvalJob, name: str) -> driver.NamedJob:
 
 
 def outcome_of(result: JobResult) -> Outcome:
-    """A pool's result as an outcome: an exception, a time-out or a death is a status too."""
+    """Return a pool's result as an outcome; an exception, time-out or death is a status too."""
     if result.status is JobStatus.OK and isinstance(result.value, Outcome):
         return result.value
     status = _FAILURES.get(result.status, Status.ERROR)
@@ -60,7 +60,7 @@ def outcome_of(result: JobResult) -> Outcome:
 
 
 def records_of(job: EvalJob, result: JobResult) -> tuple[Record, ...]:
-    """What a job's result is stored as: its runs, or its first run with what went wrong."""
+    """Return a job's result as records: its runs, or its first run with what went wrong."""
     outcome = outcome_of(result)
     if outcome.runs:
         return tuple(Record(job, run, run.message) for run in outcome.runs)
@@ -69,7 +69,7 @@ def records_of(job: EvalJob, result: JobResult) -> tuple[Record, ...]:
 
 
 def insert(store: Store, config: SearchConfig, records: Iterable[Record]) -> None:
-    """Stores training runs, inside a transaction."""
+    """Store training runs, inside a transaction."""
     for record in records:
         job, run = record.job, record.run
         store.insert(

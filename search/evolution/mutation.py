@@ -7,8 +7,8 @@ multiplied by 2^a, a ~ N(0, 1). The paper gives no odds; the released code's are
 `constant` scales one constant anywhere in the program (the released code's `hparam_tune`), and
 `learning_rate` scales the learning rate, which is part of the candidate.
 
-Statements that no longer matter stay in the program: they are the stepping stones of later
-mutations. A child that is not well formed is drawn again, as published; how often is counted.
+Statements that no longer matter stay in the program: later mutations may build on them. A child
+that is not well formed is drawn again, as published; how often is counted.
 """
 
 import bisect
@@ -36,9 +36,9 @@ class Child:
     """A mutated genotype.
 
     Attributes:
-      genotype: well formed.
-      mutation: the names of the mutations made, joined by `+`.
-      invalid: how many draws were thrown away because they were not well formed.
+      genotype: Well-formed genotype.
+      mutation: Names of the mutations made, joined by `+`.
+      invalid: Number of draws thrown away because they were not well formed.
     """
 
     genotype: Genotype
@@ -47,12 +47,12 @@ class Child:
 
 
 def mutate(rng: np.random.Generator, parent: Genotype, config: MutationConfig) -> Child:
-    """Draws a well-formed child. The generator is advanced.
+    """Draw a well-formed child. The generator is advanced.
 
     Args:
-      rng: where all randomness comes from.
-      parent: what is mutated.
-      config: the odds.
+      rng: Source of all randomness.
+      parent: Genotype that is mutated.
+      config: Odds of the mutations.
     """
     invalid = 0
     genotype = parent
@@ -77,7 +77,7 @@ def mutate(rng: np.random.Generator, parent: Genotype, config: MutationConfig) -
 def _mutate_once(
     rng: np.random.Generator, parent: Genotype, config: MutationConfig
 ) -> tuple[Genotype, str] | None:
-    """One mutation, or None where the draw cannot be made or is not well formed."""
+    """Return one mutation, or None where the draw cannot be made or is not well formed."""
     weights = config.weights()
     program = parent.program
     if len(program.statements) >= config.max_statements:
@@ -101,7 +101,7 @@ def _mutate_once(
 
 
 def _choose(rng: np.random.Generator, weights: Mapping[str, float]) -> str:
-    """`rng.choice(names, p=weights / sum)` to the bit, without its set-up."""
+    """Return `rng.choice(names, p=weights / sum)`, exact to the bit, without its set-up."""
     total = sum(weights.values())
     sums = list(itertools.accumulate(weight / total for weight in weights.values()))
     cumulative = [partial / sums[-1] for partial in sums]
@@ -114,8 +114,8 @@ def _insert(rng: np.random.Generator, program: Program, config: MutationConfig) 
     position = int(rng.integers(len(program.statements) + 1))
     variables = _variables(program, position, config.reads)
     args = tuple(_draw_argument(rng, variables, config) for _ in op.kinds)
-    # Half of the results overwrite a variable that later statements may read, half get a name of
-    # their own.
+    # Half of the results overwrite a variable that later statements may read, half get a new
+    # name.
     fixed = {STEP, *ROLES, *(name for name, _ in program.constants)}
     overwritable = [name for name in variables if name not in fixed]
     target = _pick(rng, overwritable) if rng.random() < 0.5 else _fresh(program)
@@ -192,14 +192,14 @@ def _pick(rng: np.random.Generator, names: Sequence[str]) -> str:
 
 
 def _variables(program: Program, position: int, reads: Sequence[str]) -> list[str]:
-    """Names that a statement at `position` may read, in the order of their first definition."""
+    """Return the names that a statement at `position` may read, in order of first definition."""
     names = [*INPUTS, *program.slots, *reads, *(name for name, _ in program.constants)]
     names += [statement.target for statement in program.statements[:position]]
     return list(dict.fromkeys(names))
 
 
 def _fresh(program: Program) -> str:
-    """A name that the program does not use."""
+    """Return a name that the program does not use."""
     used = {statement.target for statement in program.statements} | set(_variables(program, 0, ()))
     number = 1
     while f"x{number}" in used:

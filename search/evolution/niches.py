@@ -1,12 +1,12 @@
 """Niches: kinds of behaviour, so that a population keeps more than one.
 
-Selection by fitness alone fills a population with copies of its best. A niche is what a rule's
-first updates on the probe look like, in five coarse measures, each a bucket: how an update scales
-with its gradient (as gradient descent's, or not at all, as sign's), how much it remembers, how
-equal its entries are, how far it follows the gradient, how far the parameter. They say what kind of
-rule it is, whatever its constants and its learning rate; together there are some 400. Such
-descriptors are those of MAP-Elites (Mouret and Clune, arXiv 1504.04909); here they only limit how
-many members of one niche may become parents (`population.py`).
+Selection by fitness alone fills a population with copies of its best. A niche describes a rule's
+first updates on the probe by five coarse measures, each a bucket: how an update scales with its
+gradient (in proportion, as in gradient descent, or not at all, as with a sign), how much it
+remembers, how equal its entries are, how far it follows the gradient, and how far the parameter.
+They describe the kind of rule, whatever its constants and its learning rate; together there are
+some 400. Such descriptors are those of MAP-Elites (Mouret and Clune, arXiv 1504.04909); here they
+only limit how many members of one niche may become parents (`population.py`).
 """
 
 import bisect
@@ -31,11 +31,11 @@ class Niche(NamedTuple):
     """The bucket of each measure, from 0.
 
     Attributes:
-      scaling: of the update's size with the gradient's: 0 none, 1 part, 2 as gradient descent.
-      memory: cosine of successive updates.
-      evenness: mean size of entries over their root mean square: 1 for a sign.
-      descent: cosine of update and gradient.
-      decay: cosine of update and parameter, whatever its sign.
+      scaling: Scaling of the update's size with the gradient's: 0 none, 1 part, 2 in proportion.
+      memory: Cosine of successive updates.
+      evenness: Mean size of entries over their root mean square: 1 for a sign.
+      descent: Cosine of update and gradient.
+      decay: Cosine of update and parameter, whatever the sign.
     """
 
     scaling: int
@@ -46,7 +46,7 @@ class Niche(NamedTuple):
 
 
 NOWHERE: Final = Niche(-1, -1, -1, -1, -1)
-"""Of rules whose updates on the probe are not finite."""
+"""The niche of rules whose updates on the probe are not finite."""
 
 
 def niche(updates: NDArray[np.float64]) -> Niche:
@@ -65,9 +65,9 @@ def niche(updates: NDArray[np.float64]) -> Niche:
 
 
 def _scaling(updates: NDArray[np.float64], grads: NDArray[np.float64]) -> float:
-    """The power of the gradient's size that an update's goes with, from the probe's two tensors.
+    """Return the power of the gradient's size that an update's size follows.
 
-    Their gradients differ in size by a factor of 250, so that this is telling.
+    It comes from the probe's two tensors, whose gradients differ in size by a factor of 250.
     """
     (first, second), (of_first, of_second) = (
         [_size(part) for part in np.split(rows, [math.prod(probe.SHAPES[0])], axis=1)]
@@ -79,13 +79,13 @@ def _scaling(updates: NDArray[np.float64], grads: NDArray[np.float64]) -> float:
 
 
 def _evenness(updates: NDArray[np.float64]) -> float:
-    """Of each tensor's entries, the mean of both tensors."""
+    """Return the evenness of each tensor's entries, as the mean of both tensors."""
     parts = np.split(updates, [math.prod(probe.SHAPES[0])], axis=1)
     return float(np.mean([np.abs(part).mean() / max(_size(part), 1e-300) for part in parts]))
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """The cosine of the rows of both, the mean over rows and tensors: each tensor counts alike."""
+    """Return the cosine of the rows of both, as the mean over rows and tensors alike."""
     split = [math.prod(probe.SHAPES[0])]
     cosines = []
     for ours, theirs in zip(np.split(a, split, axis=1), np.split(b, split, axis=1), strict=True):

@@ -1,16 +1,16 @@
-"""Who lives when, and who becomes a parent: regularized evolution's population, with islands.
+"""Regularized evolution's population, with islands: lifetimes and the choice of parents.
 
-Proposal `i` lives from `i + window` on, when it has surely been told, until `population_size` more
-have been; so a population is a stretch of proposals, and its members are functions of the store's
-rows. Places before proposal 0 hold the founders (`founders.py`) in turn, the initial rule first.
+Proposal `i` lives from `i + window` on, when it has surely been recorded, until `population_size`
+more have been. So a population is a range of proposals, and its members are functions of the
+store's rows. Places before proposal 0 hold the founders (`founders.py`) in turn, the initial rule
+first.
 
-After a *restart* all places older than it hold the incumbent of that moment: the published search
-goes on from its best program once the fitness has stopped falling (Lion, arXiv 2302.06675, section
-2.2). When that is has no figure in the paper; here it is a number of programs trained without a new
-incumbent.
+After a *restart* all older places hold the incumbent of that moment: the published search continues
+from its best program once the fitness has stopped falling (Lion, arXiv 2302.06675, section 2.2).
+The paper gives no figure for that; here it is a number of programs trained without a new incumbent.
 
 With `niche_size`, parents are drawn from fewer: of the members that have a fitness, the best few of
-each niche (`niches.py`), so that one kind of rule cannot take all places. The paper has none of it.
+each niche (`niches.py`), so that one kind of rule cannot take all places. This is not in the paper.
 """
 
 import collections
@@ -26,7 +26,7 @@ from veldt.search.evolution.individual import Individual
 from veldt.search.evolution.niches import Niche
 
 INITIAL: Final = -1
-"""Stands for the initial rule where a proposal's number does for others."""
+"""The proposal's number that stands for the initial rule."""
 
 
 @final
@@ -39,7 +39,7 @@ class Member:
 
 
 class Place(NamedTuple):
-    """Who lives at a place: a proposal's number, or `INITIAL`, and the member."""
+    """A place in the population: a proposal's number, or `INITIAL`, and its member."""
 
     proposal: int
     member: Member
@@ -54,16 +54,16 @@ class _Restart(NamedTuple):
 class Population:
     """Members by the number of their proposal. Memory holds one population and the window.
 
-    Nothing is kept of the incumbent but when the last one came, and who it was at each restart.
+    Of the incumbent it keeps only when the last one came, and which it was at each restart.
     """
 
     def __init__(self, config: SearchConfig, initial: Member, num_founders: int):
-        """The population before proposal 0.
+        """Set up the population before proposal 0.
 
         Args:
-          config: the search's.
-          initial: the initial rule.
-          num_founders: the initial rule included; the others are the first proposals.
+          config: Config of the search.
+          initial: Initial rule.
+          num_founders: Number of founders with the initial rule; others are the first proposals.
         """
         self._config = config
         self._initial = Place(INITIAL, initial)
@@ -74,21 +74,21 @@ class Population:
 
     @property
     def num_restarts(self) -> int:
-        """How many there have been."""
+        """The number of restarts so far."""
         return len(self._restarts)
 
     def needed_from(self, num_told: int) -> int:
-        """The first proposal whose member matters, when so many have been told."""
+        """Return the first proposal whose member matters after `num_told` proposals."""
         return num_told - self._config.population_size - self._config.window
 
     def add(self, index: int, member: Member | None, *, trained: bool, best: Place) -> None:
-        """Take in the next proposal told.
+        """Add the next proposal recorded.
 
         Args:
-          index: the proposal's number.
-          member: the proposal's; None where it is older than `needed_from`.
-          trained: whether the proposal was a new program that was trained.
-          best: the incumbent, now that the proposal is told.
+          index: Number of the proposal.
+          member: Member of the proposal; None where it is older than `needed_from`.
+          trained: Whether the proposal was a new program that was trained.
+          best: Incumbent after the proposal.
         """
         if member is not None:
             self.members[index] = member
@@ -109,7 +109,7 @@ class Population:
             return self._draw_by_niche(rng, index, config.niche_size)
         ages = rng.integers(config.population_size, size=config.tournament_size)
         if config.islands > 1:
-            # Proposal i lives on island i modulo their number; every draw above is as likely there.
+            # Proposal i lives on island i modulo their number; each draw above is as likely on it.
             stays = rng.random(config.tournament_size) >= config.migration
             home = (newest - index) % config.islands
             at_home = ages // config.islands * config.islands + home
@@ -118,7 +118,7 @@ class Population:
         return min(places, key=lambda place: place.member.fitness)
 
     def _draw_by_niche(self, rng: np.random.Generator, index: int, niche_size: int) -> Place:
-        """The tournament among the best of each niche, at home or, by migration, anywhere."""
+        """Hold the tournament among the best of each niche, at home or, by migration, anywhere."""
         config = self._config
         newest = index - config.window
         all_places = range(newest - config.population_size + 1, newest + 1)
@@ -133,7 +133,7 @@ class Population:
         return min(drawn, key=lambda place: place.member.fitness)
 
     def _best_of_niches(self, places: Sequence[Place], niche_size: int) -> list[Place]:
-        """At most so many of each niche, the fittest, the first of equals; all if none is fit."""
+        """Return the fittest few of each niche, the first of equals; all if none has a fitness."""
         counts: collections.Counter[Niche] = collections.Counter()
         best: list[Place] = []
         for place in sorted(places, key=lambda place: place.member.fitness):
@@ -146,7 +146,7 @@ class Population:
         return best or list(places)
 
     def _at(self, place: int, newest: int) -> Place:
-        """Who lives at a place when `newest` is the last proposal known to have been told."""
+        """Return the member of a place when `newest` is the last proposal known to be recorded."""
         restart = next((r for r in reversed(self._restarts) if r.proposal <= newest), None)
         if restart is not None and place <= restart.proposal:
             return restart.best

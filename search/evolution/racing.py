@@ -1,21 +1,21 @@
 """Early stopping of hopeless candidates, with a stated chance to lose a good one.
 
 A candidate is trained on several tasks and seeds, one run after another, each with several checks
-(`evaluator.py`). A *rung* is one check; its statistic is the *running total*, the final log losses
+(`evaluator.py`). A *rung* is one check. Its statistic is the *running total*, the final log losses
 of the runs that have ended plus the current check's: successive halving's ladder (Jamieson and
 Talwalkar, arXiv 1502.07943; Li et al., arXiv 1810.05934), with steps, seeds and tasks as one
-budget. Halving keeps a fixed share at each rung and promises nothing about who that is. Here the
-levels come from a control group and are split-conformal (Papadopoulos et al., ECML 2002; Vovk,
-Gammerman and Shafer, Algorithmic Learning in a Random World, sec. 4.2).
+budget. Halving keeps a fixed share at each rung and promises nothing about which candidates it
+keeps. Here the levels come from a control group and are split-conformal (Papadopoulos et al., ECML
+2002; Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, sec. 4.2).
 
-**Roles.** Each proposal draws its role from the seed and its number, never from a result. With
-probability `control` it is in the *control group*, which is never dropped: a quarter of it *shapes*
-and three quarters *calibrate*; all others are *raced*. Levels are made of the last `memory` control
-candidates that the proposal may know of.
+**Roles.** The seed and the number of a proposal draw its role, never a result. With probability
+`control` it is in the *control group*, which is never dropped: a quarter of it *shapes* and three
+quarters *calibrate*; all others are *raced*. Levels come from the last `memory` control candidates
+that the proposal may know of.
 
-**Lag.** From the fittest that shape come a centre `c_r` and a scale `s_r > 0` for each rung `r`. A
-candidate's lag is `T = max over r of (total_r - c_r) / s_r`, over all rungs but the last, where
-nothing is left to save. (A fixed reference such as the initial rule's curve would cancel in this.)
+**Lag.** The fittest of those that shape give a centre `c_r` and a scale `s_r > 0` for each rung
+`r`. A candidate's lag is `T = max over r of (total_r - c_r) / s_r`, over all rungs but the last,
+where nothing is left to save. (A fixed reference such as the initial rule's curve would cancel.)
 
 **Level.** Let `m` candidates calibrate. A candidate is *good* if it ends with a fitness that is
 among the best `k = ceil(top * (m + 1))` of theirs and its own, ties in favour of the smaller lag.
@@ -35,19 +35,20 @@ one of them are the best `k - 1` of the rest. By exchangeability its lag is equa
 each place among these `n + 1` lags, so it exceeds the `j`-th smallest of the other `n` with
 probability at most `(n + 1 - j) / (n + 1)`, which is at most `chance` for the `j` above. It is
 dropped at some rung if and only if its whole lag, a maximum over rungs, is above the level. The
-hurdle drops no good one: those that it drops have no fitness. []
+hurdle drops no good candidate: those that it drops have no fitness. []
 
-**What that rests on, and what it does not say.**
+**Assumptions and limits.**
 
 - No distribution, no independence of rungs or tasks, no smoothness of curves is assumed; a bad
   shape costs savings, never the chance.
 - Candidates of one search are exchangeable only nearly: their parents improve. `memory` keeps the
-  control group recent. `benchmarks/racing.py` measures what is left.
-- The chance is one good candidate's, over the draw of the control group too. Candidates that share
-  a level are dropped together or kept together: the share dropped in one search scatters about it.
-- The eventual best is a good candidate, and the chance holds for it as for any of them if, among
-  the good, rank says nothing about lag, or better ones lag less. Without such an assumption no
-  level can be had from one search, which has one best; a smaller `top` needs less of it and, for
+  control group recent. `benchmarks/racing.py` measures the rest.
+- The chance is that of one good candidate, over the draw of the control group too. Candidates that
+  share a level are dropped or kept together: the share dropped in one search scatters about it.
+- The best in the end is a good candidate, and the chance holds for it as for any of them if rank
+  among the good does not depend on lag, or if better ones lag less. Without such an assumption one
+  search, which has one best, gives no level; a smaller `top` needs less of it and, for the same
+  chance, a larger control group: `m` of at least `1 / (chance * top)`.
   the same chance, a larger control group: `m` of at least `1 / (chance * top)`.
 """
 
@@ -68,9 +69,9 @@ from veldt.search.config.evolution_config import SHAPING, RacingConfig
 from veldt.search.storage.store import Store
 
 Curves: TypeAlias = tuple[tuple[float, ...], ...]
-"""For each run of a candidate in the job's order, the log losses at its checks."""
+"""Log losses at the checks of each run of a candidate, in the job's order."""
 
-# Fewest fitnesses that a centre and a scale are taken from.
+# Fewest fitnesses for a centre and a scale.
 MIN_SHAPING: Final = 5
 # A difference of 0.1% in one loss: where those that shape agree more closely, they do by chance.
 MIN_SCALE: Final = 1e-3
@@ -78,12 +79,12 @@ MIN_SCALE: Final = 1e-3
 
 @final
 class Role(enum.StrEnum):
-    """What a trained candidate is to the race."""
+    """The role of a trained candidate in the race."""
 
     RACED = "raced"
     CALIBRATES = "calibrates"
     SHAPES = "shapes"
-    FOUNDER = "founder"  # No draw of the search's: neither dropped nor compared with.
+    FOUNDER = "founder"  # Not drawn by the search: neither dropped nor compared with.
 
     @property
     def is_control(self) -> bool:
@@ -94,13 +95,13 @@ class Role(enum.StrEnum):
 @final
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A candidate of the control group that has been told.
+    """A candidate of the control group that has been recorded.
 
     Attributes:
-      proposal: its number.
-      role: calibrates or shapes.
-      fitness: infinity where it has none.
-      curves: whole where it has a fitness.
+      proposal: Number of the proposal.
+      role: One of calibrates and shapes.
+      fitness: Fitness; infinity where it has none.
+      curves: Curves of all runs where it has a fitness.
     """
 
     proposal: int
@@ -112,14 +113,14 @@ class Control:
 @final
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What candidates are held against at one moment.
+    """The levels that candidates are compared with at one moment.
 
     Attributes:
-      num_checks: of each run.
-      centre: of the running total at each rung but the last, float64 [R - 1].
-      scale: likewise, above 0.
-      level: highest lag that is not dropped; infinite while there are too few good ones.
-      bar: fitness and lag that a good candidate stays below; None where all with a fitness are.
+      num_checks: Number of checks of each run.
+      centre: Centre of the running total at each rung but the last, float64 [R - 1].
+      scale: Scale of the running total at each rung but the last, float64 [R - 1], above 0.
+      level: Highest lag that is not dropped; infinite while there are too few good ones.
+      bar: Fitness and lag that a good candidate stays below; None if all with a fitness are good.
     """
 
     num_checks: tuple[int, ...]
@@ -129,17 +130,17 @@ class Calibration:
     bar: tuple[float, float] | None
 
     def lag(self, curves: Curves) -> float:
-        """How far behind a candidate was at its worst rung; its curves are whole."""
+        """Return how far behind a candidate was at its worst rung; its curves are complete."""
         return _lag(curves, self.centre, self.scale)
 
     def is_good(self, fitness: float, curves: Curves) -> bool:
-        """Whether the theorem speaks of a candidate that was trained to the end."""
+        """Return whether the theorem covers a candidate that was trained to the end."""
         return math.isfinite(fitness) and (
             self.bar is None or (fitness, self.lag(curves)) < self.bar
         )
 
     def levels(self) -> Curves:
-        """For each run's checks, the running totals not to exceed; empty where there are none."""
+        """Return the running totals not to exceed at each run's checks; empty for no limits."""
         if math.isinf(self.level):
             return ()
         flat = iter((*(self.centre + self.level * self.scale).tolist(), math.inf))
@@ -148,29 +149,29 @@ class Calibration:
 
 @final
 class Race:
-    """The control group as a search knows it. Memory holds what counts, and one window."""
+    """The control group of a search. Memory holds the candidates that count, and one window."""
 
     def __init__(self, config: RacingConfig, window: int, controls: Iterable[Control] = ()):
-        """The race after those controls.
+        """Set up the race after some controls.
 
         Args:
-          config: the race's.
-          window: the search's.
-          controls: told so far, in order, at least the last `memory + window`.
+          config: Config of the race.
+          window: Window of the search.
+          controls: Controls recorded so far, in order, at least the last `memory + window`.
         """
         self._config = config
         self._controls = collections.deque(controls, maxlen=config.memory + window)
         self._known = functools.lru_cache(maxsize=1)(self._calibrate)
 
     def add(self, control: Control) -> None:
-        """Takes in the next candidate of the control group."""
+        """Add the next candidate of the control group."""
         self._controls.append(control)
 
     def calibration(self, newest: int) -> Calibration | None:
-        """What a candidate is held against that may know of proposals up to `newest`.
+        """Return the levels for a candidate that may know of proposals up to `newest`.
 
         Returns:
-          None while too few of the control group shape or calibrate.
+          The calibration; None while too few of the control group shape or calibrate.
         """
         if not self._config.enabled:
             return None
@@ -179,19 +180,19 @@ class Race:
         return None if last is None else self._known(last)
 
     def levels(self, newest: int) -> Curves:
-        """As `EvalJob.race` takes them; empty where nothing can be dropped."""
+        """Return the levels in the form of `EvalJob.race`; empty where nothing can be dropped."""
         calibration = self.calibration(newest)
         return () if calibration is None else calibration.levels()
 
     def _calibrate(self, last: int) -> Calibration | None:
-        # A function of `last` alone: what comes later is left out, and what counts is kept.
+        # A function of `last` alone: later controls are left out, and those that count are kept.
         known = [one for one in self._controls if one.proposal <= last]
         return calibrate(self._config, known[-self._config.memory :])
 
 
 def draw_role(config: RacingConfig, seed: int, proposal: int) -> Role:
-    """Draws a proposal's role by lot: a function of its number and the search's seed alone."""
-    # The name keeps this draw apart from the mutation's, which has the same two numbers.
+    """Draw a proposal's role: a function of its number and the search's seed alone."""
+    # The name separates this draw from the mutation's, which has the same two numbers.
     lot = np.random.default_rng((seed, proposal, *b"racing")).random()
     if lot >= config.control:
         return Role.RACED
@@ -199,14 +200,15 @@ def draw_role(config: RacingConfig, seed: int, proposal: int) -> Role:
 
 
 def calibrate(config: RacingConfig, controls: Sequence[Control]) -> Calibration | None:
-    """Makes the level of the theorem in the module's docstring.
+    """Compute the level of the theorem in the module's docstring.
 
     Args:
-      config: the race's.
-      controls: the control group, those without a fitness too.
+      config: Config of the race.
+      controls: Control group, including those without a fitness.
 
     Returns:
-      None where fewer than `MIN_SHAPING` that shape have a fitness, or none calibrates.
+      The calibration; None where fewer than `MIN_SHAPING` that shape have a fitness, or none
+      calibrates.
     """
     shaping = [one for one in controls if one.role is Role.SHAPES]
     calibrating = [one for one in controls if one.role is Role.CALIBRATES]
@@ -236,21 +238,21 @@ def calibrate(config: RacingConfig, controls: Sequence[Control]) -> Calibration 
 
 
 def running_totals(curves: Curves) -> NDArray[np.float64]:
-    """The statistic of each rung, float64 [R]: ended runs' final log losses plus the check's."""
+    """Return the statistic of each rung, float64 [R]: final log losses plus the check's."""
     ended = itertools.accumulate((curve[-1] for curve in curves[:-1]), initial=0.0)
     totals = [total + loss for total, curve in zip(ended, curves, strict=True) for loss in curve]
     return np.array(totals, np.float64)
 
 
 def where_dropped(levels: Curves, curves: Curves) -> int | None:
-    """The rung at which a candidate is dropped.
+    """Return the rung at which a candidate is dropped.
 
     Args:
-      levels: its job's; empty for none.
-      curves: its own, as far as it was trained.
+      levels: Levels of the job; empty for none.
+      curves: Curves of the candidate, as far as it was trained.
 
     Returns:
-      The rung's number, counted from 0 over all runs, or None.
+      The number of the rung, counted from 0 over all runs, or None.
     """
     rung, ended = 0, 0.0
     for limits, curve in zip(levels, curves, strict=False):  # It may have been stopped before.
@@ -265,7 +267,7 @@ def where_dropped(levels: Curves, curves: Curves) -> int | None:
 def insert(
     store: Store, proposal: int, role: Role, curves: Curves, *, dropped_at: int | None
 ) -> None:
-    """Stores a trained candidate's part in the race, inside a transaction."""
+    """Store a trained candidate's part in the race, inside a transaction."""
     store.insert(
         "race",
         proposal=proposal,
@@ -276,7 +278,7 @@ def insert(
 
 
 def read_controls(store: Store, most: int) -> list[Control]:
-    """The last so many candidates of the control group, in the order told."""
+    """Return the last `most` candidates of the control group, in the order recorded."""
     query = (
         "SELECT r.proposal, r.role, r.curves, c.fitness FROM race r "
         "JOIN proposal p ON p.id = r.proposal JOIN candidate c ON c.id = p.candidate "

@@ -1,4 +1,4 @@
-"""The rows in which a search is stored: candidates, proposals and challenges, written and read."""
+"""Writing and reading the rows of a search: candidates, proposals and challenges."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from veldt.search.storage.store import Store
 
 @final
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A proposal that has been told, as far as its place in the population goes.
+class StoredProposal:
+    """A proposal that has been recorded, as far as its place in the population needs it.
 
     Attributes:
-      index: the proposal's number.
-      candidate: the proposal's, by id.
-      trained: whether the proposal was a new program that was trained.
-      won: whether the proposal became the incumbent.
+      index: Number of the proposal.
+      candidate: Id of the candidate.
+      trained: Whether the proposal was a new program that was trained.
+      won: Whether the proposal became the incumbent.
     """
 
     index: int
@@ -36,13 +36,13 @@ class Told:
 @final
 @dataclass(frozen=True, slots=True)
 class Won:
-    """The last challenge that was won: how the present incumbent became that.
+    """The last challenge that was won, by which the present incumbent became that.
 
     Attributes:
-      candidate: the incumbent's id.
-      proposal: the incumbent's proposal; -1 for the initial rule.
-      genotype: the incumbent's live program and learning rate.
-      meta: the incumbent's score on the meta-validation tasks.
+      candidate: Id of the incumbent.
+      proposal: Proposal of the incumbent; -1 for the initial rule.
+      genotype: Live program and learning rate of the incumbent.
+      meta: Score of the incumbent on the meta-validation tasks.
     """
 
     candidate: int
@@ -60,16 +60,16 @@ def insert_candidate(
     outcome: Outcome,
     runs: Sequence[Record],
 ) -> None:
-    """Store a distinct behaviour and the training runs that it had, inside a transaction.
+    """Store a distinct behaviour and its training runs, inside a transaction.
 
     Args:
-      store: the search's.
-      config: the search's.
-      candidate: the new id.
-      individual: the first with this behaviour.
-      behaviour: the individual's fingerprint.
-      outcome: what became of the training.
-      runs: the training runs made.
+      store: Store of the search.
+      config: Config of the search.
+      candidate: New id.
+      individual: First individual with this behaviour.
+      behaviour: Fingerprint of the individual.
+      outcome: Outcome of the training.
+      runs: Training runs made.
     """
     live = individual.live
     store.insert(
@@ -99,7 +99,7 @@ def insert_challenge(
     incumbent: int,
     told_s: float,
 ) -> None:
-    """Store a challenge and the training runs that it took, inside a transaction."""
+    """Store a challenge and its training runs, inside a transaction."""
     store.insert(
         "challenge",
         id=number,
@@ -115,19 +115,19 @@ def insert_challenge(
     job_records.insert(store, config, challenge.runs)
 
 
-def told_since(store: Store, first: int) -> Iterator[Told]:
-    """Yield the proposals told, from a number on."""
+def proposals_since(store: Store, first: int) -> Iterator[StoredProposal]:
+    """Yield the proposals recorded, from a number on."""
     query = (
         "SELECT p.id, p.source, p.candidate, COALESCE(h.won, 0) AS won FROM proposal p "
         "LEFT JOIN challenge h ON h.proposal = p.id WHERE p.id >= ? ORDER BY p.id"
     )
     for row in store.iterate(query, (first,)):
         trained = row["source"] == "evaluated"
-        yield Told(row["id"], row["candidate"], trained=trained, won=bool(row["won"]))
+        yield StoredProposal(row["id"], row["candidate"], trained=trained, won=bool(row["won"]))
 
 
 def proposed(store: Store, index: int) -> Genotype:
-    """Return the genotype of a proposal told, dead statements included."""
+    """Return the genotype of a recorded proposal, dead statements included."""
     return _genotype(store, "proposal", index)
 
 
@@ -143,10 +143,10 @@ def last_won(store: Store) -> Won:
 
 
 def fresh_score(store: Store, candidate: int) -> float | None:
-    """Return the mean log loss over the fresh seeds that a candidate has met.
+    """Return the mean log loss over all fresh seeds of a candidate.
 
     Returns:
-      None where the candidate has met none, or failed on one.
+      The mean; None where the candidate has no fresh seeds, or failed on one.
     """
     query = (
         "SELECT AVG(log_loss) AS mean, COUNT(*) - COUNT(log_loss) AS failed FROM evaluation "

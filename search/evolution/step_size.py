@@ -1,13 +1,13 @@
 """A mutation's learning rate: a child takes steps of its parent's size.
 
-A change of structure often changes the size of the update: orthogonalised, divided by a norm or
-passed through a sign, it is some other multiple of what it was, and at the parent's learning rate
-the child is rejected for its scale before its direction can show. In the Lion search (arXiv
-2302.06675) a learning rate is no part of a candidate, and such changes have to wait for a second
-mutation that undoes the scale. Here, where a config asks for it (`mutation.match_steps`), the
-child's learning rate is the parent's times the ratio of their updates' sizes on the probe
-(`probe.py`), which is what grafting does to an optimizer by hand (Agarwal et al., arXiv
-2002.11803). It is where the child begins: later mutations move its learning rate as any other's.
+A change of structure often changes the size of the update. An update that is orthogonalised,
+divided by a norm or passed through a sign is some other multiple of what it was, and at the
+parent's learning rate the child is rejected for its scale before its direction can show. In the
+Lion search (arXiv 2302.06675) a learning rate is no part of a candidate, and such changes have to
+wait for a second mutation that undoes the scale. Here, where a config asks for it
+(`mutation.match_steps`), the child's learning rate is the parent's times the ratio of their
+updates' sizes on the probe (`probe.py`). Grafting does that to an optimizer by hand (Agarwal et
+al., arXiv 2002.11803). It is where the child begins: later mutations change its learning rate too.
 
 Only the probe's matrix counts: most parameters are in matrices, and the probe's vector has a
 gradient of another scale, to which rules differ in more than size.
@@ -24,7 +24,7 @@ from veldt.search.evaluation.genotype import MAX_RATE, MIN_RATE
 from veldt.search.evolution.individual import Individual, LoweredProgram
 
 _STRUCTURAL: Final = frozenset(("insert", "delete", "modify"))
-MAX_RATIO: Final = 1e3  # further off, the probe says little about the tasks
+MAX_RATIO: Final = 1e3  # beyond this ratio the probe shows little about the tasks
 
 
 def changes_structure(mutation: str) -> bool:
@@ -36,8 +36,8 @@ def matched(parent: Individual, child: Individual) -> Individual:
     """Return the child with the learning rate at which its steps are as long as its parent's.
 
     Args:
-      parent: what was mutated.
-      child: what came of it, of another structure. It is returned as it is where one of the two
+      parent: Individual that was mutated.
+      child: Mutated individual, of another structure. It is returned unchanged where one of the two
         updates is zero or not finite on the probe.
     """
     before, after = size(parent.lowered), size(child.lowered)

@@ -1,8 +1,8 @@
-"""What an export carries: the program that an Optax module was written from, as text.
+"""The program in an export: the text that an Optax module was written from.
 
 The last lines of an exported module are one or two constants that nothing in it reads: the program,
-and where it comes from. So an export is also a rule file. Its text is data: a tree is built of it
-and nothing is run.
+and its origin. So an export is also a rule file. Its text is data: it is parsed to a tree and
+nothing is run.
 """
 
 import ast
@@ -19,21 +19,21 @@ from veldt.search.export.leaf_code import LINE_LENGTH
 PROGRAM: Final = "VELDT_PROGRAM"
 ORIGIN: Final = "VELDT_ORIGIN"
 
-_COMMENT: Final = "# What veldt reads of this file: the program that it was written from."
+_COMMENT: Final = "# For veldt only: the program that this file was written from."
 _PIECE: Final = 80
-# Imported by what makes an optimizer, and by no program.
+# Imported by code that makes an optimizer, and by no program.
 _LIBRARIES: Final = frozenset(("equinox", "flax", "jax", "numpy", "optax", "torch"))
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export carries.
+    """The program in an export, with its origin.
 
     Attributes:
-      program: its text.
-      learning_rate: that it was found with; None where it was found by no search.
-      provenance: where it comes from, by short descriptions.
+      program: Text of the program.
+      learning_rate: Learning rate that it was found with; None where no search found it.
+      provenance: Origin of the rule, by short descriptions.
     """
 
     program: str
@@ -45,9 +45,9 @@ def constants(program: str, learning_rate: float | None, provenance: Mapping[str
     """Return the source of the constants that `read` finds.
 
     Args:
-      program: the program's text.
-      learning_rate: that it was found with, or None.
-      provenance: where it comes from.
+      program: Text of the program.
+      learning_rate: Learning rate that it was found with, or None.
+      provenance: Origin of the rule.
     """
     lines = [_COMMENT, *_constant(PROGRAM, program)]
     if learning_rate is not None:
@@ -57,10 +57,10 @@ def constants(program: str, learning_rate: float | None, provenance: Mapping[str
 
 
 def read(text: str) -> Exported | None:
-    """Return what an export carries; None for a text that is none.
+    """Return the program in an export; None for a text that is no export.
 
     Raises:
-      ProgramSyntaxError: what it says of where it comes from is damaged.
+      ProgramSyntaxError: The constant that holds the origin is damaged.
     """
     tree = _tree(text) if PROGRAM in text else None
     found = {} if tree is None else dict(_strings(tree))
@@ -80,11 +80,11 @@ def read(text: str) -> Exported | None:
 
 
 def remedy(text: str, module: str) -> str:
-    """Return what to do with a file that is no program but code; empty for anything else.
+    """Return advice on a file that is no program but code; empty for anything else.
 
     Args:
-      text: the file's.
-      module: what Python calls it.
+      text: Text of the file.
+      module: Name of the module in Python.
     """
     tree = _tree(text)
     imported: set[str] = set()
@@ -110,14 +110,14 @@ def remedy(text: str, module: str) -> str:
 def _tree(text: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's own remarks on odd literals.
+            warnings.simplefilter("ignore")  # Python's warnings about odd literals.
             return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 
 def _strings(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """The module's constants that are strings."""
+    """Yield the module's constants that are strings."""
     for node in tree.body:
         match node:
             case ast.Assign([ast.Name(name)], ast.Constant(str(value))):
@@ -125,7 +125,7 @@ def _strings(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def _constant(name: str, text: str) -> list[str]:
-    """`name = "text"`, in pieces where it is long."""
+    """Return the lines of `name = "text"`, in pieces where the text is long."""
     pieces = []
     for line in text.splitlines(keepends=True):
         piece = ""
@@ -145,7 +145,7 @@ def _constant(name: str, text: str) -> list[str]:
 
 
 def _escaped(char: str) -> str:
-    # A quote by its number: formatters would change the quotes around for one that is escaped.
+    # A quote is written by its number: formatters would change the quotes around an escaped one.
     if char.isascii() and char.isprintable() and char not in '"\\':
         return char
     if char in "\n\\":

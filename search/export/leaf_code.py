@@ -1,8 +1,8 @@
-"""Source lines for a lowered program: what is done to one parameter tensor, in jax.numpy.
+"""Source lines for a lowered program: the computation on one parameter tensor, in jax.numpy.
 
 The lines do what `execute.py` does, operation for operation, written as a person would: infix where
 there is an operator, values used once nested into their users, the program's own names, and a guard
-wherever the instruction set has one (`ops.py`) and it could matter. `export.py` puts a module
+wherever the instruction set has one (`ops.py`) and it could matter. `optax_module.py` puts a module
 around them.
 """
 
@@ -38,10 +38,9 @@ class Code:
     """An expression in the exported source.
 
     Attributes:
-      text: the expression on one line.
-      level: how tightly it binds.
-      call: if it is a call, the function, its arguments and what follows, for splitting it over
-        lines.
+      text: Expression on one line.
+      level: How tightly it binds.
+      call: Function, arguments and rest of a call, for splitting it over lines; else None.
     """
 
     text: str
@@ -60,14 +59,14 @@ class Code:
 
 
 def number_text(number: float) -> str:
-    """A number as Python source, in the form that formatters leave alone."""
+    """Return a number as Python source, in the form that formatters do not change."""
     if not math.isfinite(number):
         return f'float("{float(number)}")'
     return repr(float(number)).replace("e+", "e")
 
 
 def square_sums(flow: Dataflow) -> list[int]:
-    """Indices of the values whose squares are summed over all tensors, in order of need."""
+    """Return the indices of values whose squares are summed over all tensors, in order of need."""
     nodes = (flow.values[index] for index in flow.live_nodes)
     found = [n.args[0] for n in nodes if isinstance(n, Node) and OPS[n.op].scope == "global"]
     return list(dict.fromkeys(found))
@@ -78,10 +77,10 @@ class LeafWriter:
     """Writes the body of one per-tensor function.
 
     Attributes:
-      lines: the statements so far.
-      inputs: the tensors among `w`, `g` and the slots that the body reads.
-      uses_step: whether it reads the step.
-      roles: the roles that it reads.
+      lines: Statements so far.
+      inputs: Tensors among `w`, `g` and the slots that the body reads.
+      uses_step: Whether the body reads the step.
+      roles: Roles that the body reads.
     """
 
     def __init__(
@@ -93,15 +92,15 @@ class LeafWriter:
         outputs: Sequence[int],
         indent: str,
     ):
-        """Plans the body.
+        """Plan the body.
 
         Args:
-          flow: the program.
-          names: a distinct name for every live input, named constant and instruction.
-          temporary: instructions whose names nobody chose; used once, they are nested.
-          sums: names of the sums of squares over all tensors, by the squared value's index.
-          outputs: indices of what the function returns.
-          indent: what every line begins with.
+          flow: Lowered program.
+          names: Distinct name for every live input, named constant and instruction.
+          temporary: Instructions without a chosen name; they are nested where they are used once.
+          sums: Names of the sums of squares over all tensors, by the squared value's index.
+          outputs: Indices of the values that the function returns.
+          indent: Spaces at the beginning of every line.
         """
         self.flow = flow
         self.names = names
@@ -126,10 +125,10 @@ class LeafWriter:
             self._write(index)
 
     def results(self, wanted: Sequence[Extent]) -> list[str]:
-        """What the function returns, one expression per output, typed as the tensor.
+        """Return the function's results, one expression per output, typed as the tensor.
 
         Args:
-          wanted: for each output, where its array may vary; that gives its shape.
+          wanted: Extent of each output's array, which gives the shape.
         """
         return [
             self._result(index, extent) for index, extent in zip(self.outputs, wanted, strict=True)
@@ -152,7 +151,7 @@ class LeafWriter:
         value = self.flow.values[index]
         if not isinstance(value, Node):
             return ()
-        # What is summed over all tensors comes in as a sum, computed before.
+        # A sum over all tensors is computed before and comes in as an argument.
         return value.args[1:] if value.op == "global_norm" else value.args
 
     def _needed(self) -> list[int]:
@@ -166,7 +165,7 @@ class LeafWriter:
         return sorted(seen)
 
     def _scalars_of_their_own_dtype(self) -> frozenset[int]:
-        """Scalars that may be wider than the tensor: those made from the step or a global sum."""
+        """Return the scalars that may be wider than the tensor: from the step or a global sum."""
         found: set[int] = set()
         for index in self.needed:
             value = self.flow.values[index]
@@ -196,7 +195,7 @@ class LeafWriter:
             case Node(op=op, args=args):
                 if op == "interp" and args[2] in self.pending:  # it is written twice
                     self._assign(args[2])
-                # Linters take -(-x) for a slip.
+                # Linters report -(-x) as a mistake.
                 if (
                     op == "negative"
                     and args[0] in self.pending
@@ -215,7 +214,7 @@ class LeafWriter:
                     self._assign(index)
 
     def _nests(self, index: int) -> bool:
-        """Whether a value is written where it is used, and not under a name."""
+        """Return whether a value is written where it is used, and not under a name."""
         if index not in self.temporary:
             return False
         length = len(self.codes[index].text)
@@ -224,7 +223,7 @@ class LeafWriter:
         return self.flow.values[index].kind == "scalar" and length <= SHORT_SCALAR
 
     def _assign(self, index: int) -> None:
-        """Writes the pending expression of a value to its name."""
+        """Write the pending expression of a value to its name."""
         name = self.names[index]
         value = self.flow.values[index]
         assert isinstance(value, Node)
@@ -239,7 +238,7 @@ class LeafWriter:
         return len(f"{self.indent}{name} = {code.text}") <= LINE_LENGTH
 
     def _statement(self, name: str, code: Code) -> list[str]:
-        """`name = code`, over several lines where it is too long for one."""
+        """Return `name = code`, over several lines where it is too long for one."""
         if self._fits(name, code):
             return [f"{self.indent}{name} = {code.text}"]
         if code.call is None:
@@ -260,7 +259,7 @@ class LeafWriter:
         return Code.of_call(function, args, ".astype(g.dtype)")
 
     def _needs_cast(self, node: Node) -> bool:
-        """Whether a tensor's expression might have another dtype than the tensor."""
+        """Return whether a tensor's expression might have another dtype than the tensor."""
         if node.kind == "scalar" or OPS[node.op].scope != "element":
             return False
         if node.op in leaf_ops.COMPARISONS or node.op in ("invert", "every"):
@@ -303,7 +302,7 @@ class LeafWriter:
         return Code.of_call(function, parts)
 
     def _argument(self, node: Node, index: int) -> Code:
-        """An argument's code; ops that do not go element by element want it at full size."""
+        """Return an argument's code; ops that are not elementwise need it at full size."""
         code = self.codes.get(index)
         if code is None:  # summed over all tensors, before
             return Code("")
@@ -318,7 +317,7 @@ class LeafWriter:
         return code
 
     def _comparison(self, node: Node) -> str:
-        """The comparison with a number, if there is one, on the right."""
+        """Return a comparison; a number, if there is one, is on the right."""
         left, right = (self.codes[arg].text for arg in node.args)
         forward, backward = leaf_ops.COMPARISONS[node.op]
         if _constancy(left) > _constancy(right):
@@ -342,7 +341,7 @@ class LeafWriter:
         return isinstance(value, Constant) and value.name is None and value.value != 0
 
     def _is_nonnegative(self, index: int) -> bool:
-        """Whether a value is certain to be at least 0 (or NaN), so that |x| is x."""
+        """Return whether a value is certain to be at least 0 (or NaN), so that |x| is x."""
         value = self.flow.values[index]
         match value:
             case Input(name=name):
@@ -358,7 +357,7 @@ class LeafWriter:
 
 
 def _constancy(text: str) -> int:
-    """How constant an expression looks to linters: 2 for numbers, 1 for names in capitals."""
+    """Return how constant an expression is for linters: 2 for numbers, 1 for names in capitals."""
     without_numbers = re.sub(rf"(?<!\w){_LITERAL}", "", text)
     if not re.search(r"[A-Za-z]", without_numbers):
         return 2

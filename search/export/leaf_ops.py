@@ -1,7 +1,7 @@
 """How each instruction is written in exported source: the tables of `leaf_code.py`.
 
 Every form here computes what the instruction's `fn` in `ops.py` computes, guards and all;
-`tests/search/test_export.py` compares the two bit for bit.
+`tests/search/export/test_optax_module.py` compares the two bit for bit.
 """
 
 import math
@@ -54,12 +54,12 @@ def _every(x, period):
 ''',
     "_row_axes": '''\
 def _row_axes(x):
-    """Return what each row lies along: the last axis."""
+    """Return the axis of each row: the last one."""
     return tuple(range(x.ndim))[-1:]
 ''',
     "_column_axes": '''\
 def _column_axes(x):
-    """Return what each column lies along: all axes but the last."""
+    """Return the axes of each column: all but the last."""
     return tuple(range(x.ndim))[:-1]
 ''',
     "_row_mean": '''\
@@ -135,7 +135,7 @@ def _orthogonalize(x):
 ''',
     "_thin": '''\
 def _thin(shape, rows, columns):
-    """Return the shape of what varies only along the rows, the columns or neither."""
+    """Return the shape of a value that varies only along the rows, the columns or neither."""
     if not shape:
         return shape
     leading = shape[:-1] if rows else (1,) * (len(shape) - 1)
@@ -143,18 +143,18 @@ def _thin(shape, rows, columns):
 ''',
     "_spread": '''\
 def _spread(x, g, rows, columns):
-    """Return x in the thin shape of what varies as told, typed as the gradient."""
+    """Return x in the thin shape of the given directions, typed as the gradient."""
     return jnp.broadcast_to(x, _thin(g.shape, rows, columns)).astype(g.dtype)
 ''',
     "_zeros": '''\
 def _zeros(params, rows, columns):
-    """Return zeros that broadcast to the parameters; they do not vary where told so."""
+    """Return zeros that broadcast to the parameters and vary in the given directions."""
     return jax.tree.map(lambda p: jnp.zeros(_thin(p.shape, rows, columns), p.dtype), params)
 ''',
-    # What `tasks.trainable.skip_untrainable` does.
+    # The same as `tasks.trainable.skip_untrainable`.
     "_skip_untrainable": '''\
 def _skip_untrainable(tx):
-    """Take leaves that are empty, or no real numbers, for None, and leave them as they are."""
+    """Treat leaves that are empty, or no real numbers, as None, and leave them unchanged."""
     tx = optax.with_extra_args_support(tx)
 
     def prune(tree, likes):
@@ -246,7 +246,7 @@ CALLS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "matmul": ("jnp.matmul", ("{0}", "{1}")),
 }
 
-# How a leaf function gets what follows from its tensor's shape.
+# Values in a leaf function that follow from the shape of its tensor.
 SHAPE_ROLES: Final = {
     "ndim": "float(g.ndim)",
     "fan_in": "float(math.prod(g.shape[:-1]))",

@@ -1,13 +1,13 @@
 """Programs as stand-alone Optax modules.
 
-`export_optax` writes the source of a module that imports only JAX and Optax, that is named as Optax
-names things, and that computes what `Program.as_optax` computes, operation for operation: the
-guards of the instruction set stay where they could matter. What a person reads is the rule: live
-instructions only, under the program's own names.
+`export_optax` writes the source of a module that imports only JAX and Optax, that follows Optax's
+naming, and that computes what `Program.as_optax` computes, operation for operation: the guards of
+the instruction set stay where they could matter. The readable part is the rule: live instructions
+only, under the program's own names.
 
 The text depends on nothing but the arguments. It passes `ruff check` and `ruff format --check` at a
-line length of 100, whatever the program's names are, and nothing from the outside (names,
-docstring, provenance) reaches it unsanitised.
+line length of 100, whatever the program's names are, and nothing from outside (names, docstring,
+provenance) reaches it unsanitised.
 """
 
 import inspect
@@ -30,7 +30,7 @@ _MAX_RULE_NAME: Final = 40
 _MAX_NAME: Final = 25
 _MAX_LOCAL_NAME: Final = 24
 
-# Names that mean something in the exported module, and those that linters refuse.
+# Names that have a meaning in the exported module, and names that linters refuse.
 # fmt: off
 _RESERVED: Final = frozenset((
     embedded_program.PROGRAM, embedded_program.ORIGIN,
@@ -39,7 +39,7 @@ _RESERVED: Final = frozenset((
     "square_sum", "squared", "squares", "state", "sum", "tx", "update_fn", "updates", "l", "I", "O",
 ))
 # fmt: on
-# The parser's names for the parts of nested expressions: nobody chose them.
+# The parser's names for the parts of nested expressions, which nobody chose.
 _TEMPORARY: Final = re.compile(r"t\d+")
 
 
@@ -49,23 +49,23 @@ def export_optax(
     learning_rate: float | None = None,
     provenance: Mapping[str, str] | None = None,
 ) -> str:
-    """Writes a program as the source of an Optax module.
+    """Write a program as the source of an Optax module.
 
     The module has `scale_by_<rule>(b1=...)` (the rule in descent direction), its state
     `ScaleBy<Rule>State`, and `<rule>(learning_rate, b1=...)`.
 
     Args:
-      program: the rule; its name and constants name the functions and their arguments. A name that
+      program: Rule, with the names of the functions and their arguments. A name that
         the module needs for something else, or that is very long, is changed.
-      learning_rate: the default of `<rule>`'s argument; None for an argument without default.
-      provenance: lines of the docstring that say where the rule comes from, such as the run's id,
-        seeds, fitness and configuration.
+      learning_rate: Default of `<rule>`'s argument; None for an argument without default.
+      provenance: Lines of the docstring on the rule's origin, such as the run's id, seeds, fitness
+        and configuration.
 
     Returns:
       The text of the module, ending with a newline.
 
     Raises:
-      LoweringError: the program is not well formed.
+      LoweringError: The program is not well formed.
     """
     return _Module(program, learning_rate, provenance or {}).text()
 
@@ -93,7 +93,7 @@ class _Module:
         self.choose_names()
 
     def choose_names(self) -> None:
-        """Gives every live value a name of its own; an argument or a field keeps the program's."""
+        """Give every live value a distinct name; arguments and fields keep the program's names."""
         flow = self.flow
         taken = {*_RESERVED, "g", "w", STEP, *ROLES, self.state_class, f"scale_by_{self.rule}"}
 
@@ -121,7 +121,7 @@ class _Module:
         for slot in flow.live_slots:
             index = flow.new_slots[flow.slots.index(slot)]
             if index in wished and index not in self.names:
-                # A slot's old and new value are two names here: nothing is assigned twice.
+                # A slot's old and new value have two names here: nothing is assigned twice.
                 if wished[index] == slot or index in self.temporary:
                     wished[index] = f"new_{slot}"
                     self.temporary -= {index}
@@ -148,7 +148,7 @@ class _Module:
         return "\n\n".join(head) + "\n\n\n" + "\n\n\n".join(parts) + "\n"
 
     def carried(self) -> list[str]:
-        """What veldt reads of the module; nothing of a program whose names no text can have."""
+        """Return the constants for veldt; none for a program with names that no text can have."""
         text = str(self.program)
         try:
             readable = replace(Program.parse(text), doc="") == replace(self.program, doc="")
@@ -159,7 +159,7 @@ class _Module:
         return [embedded_program.constants(text, self.learning_rate, self.provenance)]
 
     def docstring(self) -> str:
-        """The module's docstring: what it is, how to use it, the program, where it comes from."""
+        """Return the module's docstring: what it is, how to use it, the program, its origin."""
         kind = "a scalar or a schedule"
         rate = "learning_rate"
         if self.learning_rate is not None:
@@ -185,14 +185,14 @@ class _Module:
             ),
         ]
         if self.program.doc:
-            lines += ["", "Its description:", ""]
+            lines += ["", "Description:", ""]
             lines += [
                 f"> {part}".rstrip()
                 for line in self.program.doc.splitlines()
                 for part in _wrap(_plain(line), LINE_LENGTH - 2) or [""]
             ]
         if self.provenance:
-            lines += ["", "Where it comes from:", ""]
+            lines += ["", "Origin:", ""]
             for key, value in self.provenance.items():
                 lines += _wrap(f"- {_plain(key)}: {_plain(value)}", hanging="  ")
         return '"""' + "\n".join(line.rstrip() for line in lines) + '\n"""'
@@ -209,7 +209,7 @@ class _Module:
         return "\n".join(lines)
 
     def scale_by(self) -> str:
-        """The transform itself."""
+        """Return the source of the transform itself."""
         reads_w = 0 in self.flow.live
         parameters = [
             f"{name}: float = {leaf_code.number_text(value)}" for name, value in self.constants
@@ -245,7 +245,7 @@ class _Module:
         return "\n".join(lines)
 
     def zeros(self, slot: str) -> str:
-        """A slot's first value."""
+        """Return the source of a slot's first value."""
         kind = self.flow.values[self.flow.input_index(slot)].kind
         extent = self.slots[slot]
         if kind != "tensor":
@@ -256,7 +256,7 @@ class _Module:
         return f"_zeros(params, rows={extent.rows}, columns={extent.columns})"
 
     def leaf_functions(self) -> list[str]:
-        """The per-tensor functions and what is done with them, inside `update_fn`."""
+        """Return the per-tensor functions and their use, inside `update_fn`."""
         flow = self.flow
         lines = [f"        {name} = {mask.__name__}(updates)" for name, mask in self.masks.items()]
         sums: dict[int, str] = {}
@@ -297,17 +297,17 @@ class _Module:
         return LeafWriter(self.flow, self.names, self.temporary, sums, outputs, " " * 12)
 
     def arguments(self, writer: LeafWriter) -> list[str]:
-        """What a leaf function reads from trees, `g` first: it says shape and dtype."""
+        """Return the leaf function's arguments from trees, `g` first, for shape and dtype."""
         tensors = [name for name in ("w", *self.flow.slots) if name in writer.inputs]
         return ["g", *tensors, *(name for name in self.masks if name in writer.roles)]
 
     def mapped(self, target: str, function: str, writer: LeafWriter) -> list[str]:
-        """`target = jax.tree.map(function, ...)`."""
+        """Return the lines of `target = jax.tree.map(function, ...)`."""
         trees = [self.trees[name] for name in self.arguments(writer)]
         return _call(f"        {target} = jax.tree.map", [function, *trees], ")", " " * 8)
 
     def function(self, name: str, writer: LeafWriter, results: Sequence[str]) -> list[str]:
-        """The source of a leaf function, with an empty line before and after."""
+        """Return the source of a leaf function, with an empty line before and after."""
         names = {"w": "w", **{v: v for v in self.masks}}
         names |= {slot: self.names[self.flow.input_index(slot)] for slot in self.flow.live_slots}
         inputs = [names[arg] for arg in self.arguments(writer)[1:]]
@@ -325,7 +325,7 @@ class _Module:
         return [*lines, "            return (", *parts, "            )", ""]
 
     def factory(self) -> str:
-        """The function that a user calls: the transform with the learning rate applied."""
+        """Return the function that a user calls: the transform with the learning rate applied."""
         rate = self.learning_rate
         default = "" if rate is None else f" = {leaf_code.number_text(rate)}"
         parameters = [f"learning_rate: optax.ScalarOrSchedule{default}"]
@@ -346,7 +346,7 @@ class _Module:
         return "\n".join(lines)
 
 
-# Roles that are read off the parameters' names, by functions that are exported as they are.
+# Roles that come from the parameters' names, by functions that are exported unchanged.
 _MASKS: Final = {roles.LAST: roles.last_mask, roles.EMBEDDING: roles.embedding_mask}
 
 _IMPORTS: Final = """\
@@ -361,7 +361,7 @@ _RETURNS: Final = ") -> optax.GradientTransformationExtraArgs:"
 
 
 def _call(head: str, args: Sequence[str], tail: str, indent: str) -> list[str]:
-    """`head(args` and `tail`, on one line, or one argument a line where that is too long."""
+    """Return `head(args` and `tail`, on one line, or one argument per line if it is too long."""
     line = f"{head}({', '.join(args)}{tail}"
     if len(line) <= LINE_LENGTH or not args:
         return [line]
@@ -369,7 +369,7 @@ def _call(head: str, args: Sequence[str], tail: str, indent: str) -> list[str]:
 
 
 def _identifier(name: str, length: int, taken: Iterable[str]) -> str:
-    """A plain ASCII name that is none of `taken` and at most `length` long."""
+    """Return a plain ASCII name that is none of `taken` and at most `length` long."""
     base = re.sub(r"[^A-Za-z0-9_]", "", name).lstrip("_")[:length]
     if not base or base[0].isdigit() or keyword.iskeyword(base):
         base = f"v{base}"[:length]
@@ -387,7 +387,7 @@ def _camel_case(name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that can stand in any docstring: nothing that ends it, escapes, or does not print."""
+    """Return text for any docstring: nothing that ends it, escapes, or does not print."""
     text = text.replace("\\", "/").replace('"""', "'''")
     return "".join(char if char.isprintable() else " " for char in text)
 

@@ -1,4 +1,4 @@
-"""A program as the benchmark's candidate."""
+"""A program as a candidate of the benchmark."""
 
 from dataclasses import dataclass
 from typing import Any, final
@@ -16,10 +16,10 @@ class ProgramCandidate(Candidate):
     """An update rule, compiled for each task with its constants' defaults.
 
     Attributes:
-      name: what tables call it.
-      program: the rule.
-      rates: peak learning rates; around the one that it was found with, where that is known.
-      proxies: names of the tasks that a search selected it on.
+      name: Name in tables.
+      program: Rule.
+      rates: Peak learning rates; around the one that it was found with, where that is known.
+      proxies: Names of the tasks that a search selected it on.
     """
 
     name: str

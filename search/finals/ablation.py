@@ -1,9 +1,9 @@
-"""Knock-out: removing instructions that a rule computes with but does not need.
+"""Ablation: removing instructions that a rule computes with but does not need.
 
 Lion's authors dropped the statements whose removal changed little (Chen et al. 2023, arXiv
-2302.06675, section 2.3: clip and arcsin in the program they found); here that is done by score.
-Each instruction is bypassed by one of its arguments, by 0 or by 1; what comes out is simplified and
-scored, shortest first. The first that loses nothing is kept, and its own instructions are tried.
+2302.06675, section 2.3: clip and arcsin in the program they found); here a score decides. Each
+instruction is replaced by one of its arguments, by 0 or by 1; the results are simplified and
+scored, shortest first. The first that loses nothing is kept, and its instructions are tried next.
 
 This changes what a rule does. It is only as good as its score: compare on the same seeds (each
 candidate is compared with the program given), and confirm the result on seeds not used here.
@@ -23,22 +23,22 @@ from veldt.search.program import Program
 from veldt.search.simplify import simplifier
 
 Score: TypeAlias = Callable[[Program], float]
-"""What a program is worth, lower is better; not finite where it failed."""
+"""Function that scores a program, lower is better; not finite where it failed."""
 
 _NEUTRAL: Final = (0.0, 1.0)
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class KnockOut:
-    """What knock-out came to.
+class Ablation:
+    """The result of an ablation.
 
     Attributes:
-      program: the shortest program found that loses no more than was allowed.
-      score: its score.
-      start_score: that of the program given.
-      num_evaluations: programs scored, the one given included.
-      complete: every single instruction left has been tried; False where the budget ran out.
+      program: Shortest program found that loses no more than was allowed.
+      score: Score of that program.
+      start_score: Score of the program given.
+      num_evaluations: Number of programs scored, the one given included.
+      complete: Whether every single instruction left was tried; False where the budget ran out.
     """
 
     program: Program
@@ -51,12 +51,12 @@ class KnockOut:
 def training_score(
     evaluate: Callable[[EvalJob], Outcome], learning_rate: float, runs: Sequence[ProxyRun]
 ) -> Score:
-    """The score of training on the proxies: mean log loss, on the same runs for every program.
+    """Return the score by training on the proxies: mean log loss, on the same runs always.
 
     Args:
-      evaluate: makes the runs, as an `Evaluator` does.
-      learning_rate: that all programs are trained at.
-      runs: proxies and seeds.
+      evaluate: Function that makes the runs, as an `Evaluator` does.
+      learning_rate: Learning rate that all programs are trained at.
+      runs: Proxies and seeds.
     """
 
     def score(program: Program) -> float:
@@ -66,20 +66,20 @@ def training_score(
     return score
 
 
-def knock_out(
+def ablate(
     program: Program, score: Score, *, tolerance: float = 0.0, max_evaluations: int = 200
-) -> KnockOut:
-    """Removes the instructions that a score does not miss.
+) -> Ablation:
+    """Remove the instructions that a score does not need.
 
     Args:
-      program: a rule.
-      score: of a program; has to give the same for the same program.
-      tolerance: how much worse than the program given the result may be, in units of the score.
-      max_evaluations: programs to score at most, the one given included.
+      program: Rule to shorten.
+      score: Score of a program; must be the same for the same program.
+      tolerance: Largest allowed loss against the program given, in units of the score.
+      max_evaluations: Largest number of programs to score, the one given included.
 
     Raises:
-      ValueError: the tolerance is negative, the budget is below 1, or the program given scores no
-        finite number.
+      ValueError: The tolerance is negative, the budget is below 1, or the score of the program
+        given is not finite.
     """
     if not tolerance >= 0.0:
         raise ValueError(f"tolerance is {tolerance}; it is at least 0")
@@ -97,19 +97,19 @@ def knock_out(
             if _key(candidate) in seen:
                 continue
             if len(seen) == max_evaluations:
-                return KnockOut(program, best, start, len(seen), complete=False)
+                return Ablation(program, best, start, len(seen), complete=False)
             seen.add(_key(candidate))
             value = score(candidate)
             if math.isfinite(value) and value <= start + tolerance:
                 found, best = candidate, value
                 break
         if found is None:
-            return KnockOut(program, best, start, len(seen), complete=True)
+            return Ablation(program, best, start, len(seen), complete=True)
         program = found
 
 
 def variants(program: Program) -> list[Program]:
-    """The programs that bypass one instruction, shortest first; each is shorter than `program`."""
+    """Return the programs without one instruction, shortest first, all shorter than `program`."""
     found: dict[str, Program] = {}
     length = len(program.statements)
     flow = dataflow.lower(program)
@@ -125,7 +125,7 @@ def variants(program: Program) -> list[Program]:
 
 
 def _bypassed(flow: Dataflow, index: int) -> Iterator[Dataflow]:
-    """The graph with an instruction's users reading something else in its place."""
+    """Yield the graphs in which users of an instruction read something else in its place."""
     for substitute in dict.fromkeys(flow.node(index).args):
         if not isinstance(flow.values[substitute], Constant):
             yield _replaced(flow, {index: substitute}, ())
@@ -135,7 +135,7 @@ def _bypassed(flow: Dataflow, index: int) -> Iterator[Dataflow]:
 
 
 def _replaced(flow: Dataflow, instead: dict[int, int], added: tuple[Value, ...]) -> Dataflow:
-    """The graph with some values read in the place of others; the added ones come early enough."""
+    """Return the graph with some values replaced by others; the added ones come early enough."""
     head = sum(isinstance(value, Input) for value in flow.values)
     at = {len(flow.values) + i: head + i for i in range(len(added))}
     at |= {i: i if i < head else i + len(added) for i in range(len(flow.values))}

@@ -1,9 +1,9 @@
-"""What a search's finals show, in words that claim no more than the figures do.
+"""The conclusion of a search's finals, in words that claim no more than the figures show.
 
 The winner is compared with each baseline on the final seeds, which nothing was selected on. A
 difference below two standard errors is called not significant, whatever its sign; so is any
 difference that was measured on one seed. The standard error of a difference is the root of the sum
-of both squared ones: both rules meet the same seeds, which makes it, if anything, too large.
+of both squared ones: both rules have the same seeds, so it is too large, if anything.
 """
 
 import math
@@ -21,15 +21,15 @@ SIGNIFICANT: Final = 2.0  # standard errors
 @final
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The winner against one baseline, on the final seeds.
+    """The winner compared with one baseline on the final seeds.
 
     Attributes:
-      baseline: its label.
-      difference: mean log loss of the winner less the baseline's; below 0 the winner is better.
-      standard_error: of the difference; None where there was one seed only.
-      meta_difference: the same on the meta-validation tasks; None where either has no score.
-      floor: tasks on which either is at the floor, where nothing can be told apart.
-      meta_floor: likewise, of meta-validation.
+      baseline: Label of the baseline.
+      difference: Mean log loss of the winner less the baseline's; below 0 the winner is better.
+      standard_error: Standard error of the difference; None where there was one seed only.
+      meta_difference: Difference on the meta-validation tasks; None where either has no score.
+      floor: Tasks on which either is at the floor, where losses cannot be distinguished.
+      meta_floor: Meta-validation tasks on which either is at the floor.
     """
 
     baseline: str
@@ -41,7 +41,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether it is at least `SIGNIFICANT` standard errors, these above 0, and at no floor."""
+        """Whether it is `SIGNIFICANT` standard errors or more, with error above 0 and no floor."""
         error = self.standard_error
         return (
             not self.floor
@@ -60,12 +60,12 @@ class Comparison:
 
 
 def find_winner(entries: Sequence[Entry]) -> Entry | None:
-    """The entry that the run hands over."""
+    """Return the entry of the winner."""
     return next((entry for entry in entries if entry.winner), None)
 
 
 def compare(entries: Sequence[Entry]) -> tuple[Comparison, ...]:
-    """The winner against every baseline that has a score; empty where the winner has none."""
+    """Compare the winner with every baseline that has a score; empty if the winner has none."""
     winner = find_winner(entries)
     if winner is None or winner.final is None:
         return ()
@@ -89,12 +89,12 @@ def compare(entries: Sequence[Entry]) -> tuple[Comparison, ...]:
     )
 
 
-def verdict(entries: Sequence[Entry], finals: FinalsConfig | None = None) -> str:
-    """The outcome in a sentence or two; empty before the finals have been played.
+def sentences(entries: Sequence[Entry], finals: FinalsConfig | None = None) -> str:
+    """Return the outcome in a few sentences; empty before the finals have been played.
 
     Args:
-      entries: of the finals.
-      finals: how they were played; by default, with a winner that meta-validation did not choose.
+      entries: Entries of the finals.
+      finals: Config of the finals; by default, meta-validation did not choose the winner.
     """
     if not entries:
         return ""
@@ -142,15 +142,15 @@ def verdict(entries: Sequence[Entry], finals: FinalsConfig | None = None) -> str
     if floored:
         tasks = _join(list(dict.fromkeys(task for c in floored for task in c.floor)))
         sentences.append(
-            f"Against {_join([c.baseline for c in floored])} nothing can be said: the losses on "
-            f"{tasks} are at the floor below which none can be told apart. A harder task, or fewer "
-            "steps, would tell."
+            f"Against {_join([c.baseline for c in floored])} no conclusion is possible: the losses "
+            f"on {tasks} are at the floor, below which losses cannot be distinguished. A harder "
+            "task, or fewer steps, would show a difference."
         )
     failed = [entry.label for entry in entries if entry.candidate < 0 and entry.final is None]
     if failed:
         sentences.append(f"{_join(failed)} failed on the final seeds.")
     if not comparisons and not failed:
-        sentences.append(f"The run has no baselines to hold {name} against.")
+        sentences.append(f"The run has no baselines to compare {name} with.")
     elsewhere = [
         f"{abs(gap):.3f} {'behind' if gap > 0 else 'ahead of'} {c.baseline}"
         for c in comparisons

@@ -1,23 +1,23 @@
-"""Numbers after structure: a program's constants and its learning rate, by a budget.
+"""Tuning a program's constants and learning rate with a budget, once its structure is found.
 
 Evolution finds constants by scaling one at a time, which is slow and, on the seeds that thousands
-of candidates share, lucky. And a rule that looks better than AdamW may only have better constants:
-AdamW with *all its constants* tuned on the same tasks, by the same budget, is what structure has to
-beat. So whatever is compared is tuned alike, in coordinates in which a step of 1 is of like meaning
-for every number (`coordinates`), by one of three methods:
+of candidates share, subject to luck. And a rule that seems better than AdamW may only have better
+constants: structure has to beat AdamW with *all its constants* tuned on the same tasks, with the
+same budget. So all rules that are compared are tuned in the same way, in coordinates in which a
+step of 1 has a like meaning for every number (`coordinates`), by one of three methods:
 
 - `cma_es`: CMA-ES (Hansen 2016, arXiv 1604.00772; evosax's).
 - `metagradient`: steps along metagradients (`constant_gradients`), divided by their root mean
-  square so far: each number moves by about the step's length, but for those that hardly matter.
-  Several lengths are scored and the best is moved to, so that no step has to be believed; the next
-  ones tried are around it.
+  square so far: each number moves by about the step's length, except those that hardly matter.
+  Several lengths are scored and the best is taken, so no step has to be trusted; the next lengths
+  tried are around it.
 - `both`: half of the budget for CMA-ES, and metagradients from the best of it.
 
-Where a metagradient fails its verdict, and where no step along one is an improvement, gradients
-have no more to say, and CMA-ES has what is left of the budget, from the best so far. So rules
-without a derivative, Lion's sign, are tuned by as much as those that have one.
+Where a metagradient is not trusted, and where no step along one is an improvement, CMA-ES takes the
+rest of the budget, from the best so far. So rules without a derivative, such as Lion with its sign,
+are tuned with the same budget as rules that have one.
 
-Literals are named first (`best.name_constants`), so they are tuned too, but for those that are
+Literals are named first (`best_rule.name_constants`), so they are tuned too, except those that are
 structure (1, 2, 1/2). A score that is infinite is a failure.
 """
 
@@ -39,16 +39,16 @@ from veldt.search.program import Program
 from veldt.search.storage import best_rule
 
 Score: TypeAlias = Callable[[Sequence[Genotype]], Sequence[float]]
-"""Scores a generation, lower is better; infinity where a candidate failed."""
+"""Function that scores a generation, lower is better; infinity where a candidate failed."""
 
 Differentiate: TypeAlias = Callable[[Program, Genotype], Sequence[float] | None]
-"""Takes the score's gradient by the coordinates of a rule's numbers, given the program that tuning
-began with and the rule; None where there is none to be trusted."""
+"""Function that takes the gradient of the score by the coordinates of a rule's numbers, from the
+program that tuning began with and the rule; None where no gradient is to be trusted."""
 
 
 _SHRINK: Final = STEP_FACTORS[0] / STEP_FACTORS[-1] / 2  # To the lengths below those tried.
-_SHORTEST: Final = 1e-3  # A step in coordinates that changes nothing worth having.
-_DECAY: Final = 0.9  # Of the mean of squared gradients; steps are few.
+_SHORTEST: Final = 1e-3  # A shorter step in coordinates changes nothing that matters.
+_DECAY: Final = 0.9  # Decay of the mean of squared gradients; steps are few.
 _FLOOR: Final = 0.01  # Numbers whose gradient is a smaller share of the largest move by less.
 _FROM_THE_BEST: Final = 1 << 31  # Folded into the key for CMA-ES after gradients.
 
@@ -56,14 +56,14 @@ _FROM_THE_BEST: Final = 1 << 31  # Folded into the key for CMA-ES after gradient
 @final
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What tuning came to.
+    """The result of tuning.
 
     Attributes:
-      genotype: the best that was scored.
-      score: its score; infinite if every candidate failed.
-      start_score: that of what tuning began with.
-      num_evaluations: made, the start's included, and the metagradients at their price.
-      num_gradients: metagradients taken.
+      genotype: Best rule that was scored.
+      score: Score of that rule; infinite if every candidate failed.
+      start_score: Score of the rule that tuning began with.
+      num_evaluations: Number of evaluations, the start's included, metagradients at their price.
+      num_gradients: Number of metagradients taken.
     """
 
     genotype: Genotype
@@ -83,20 +83,21 @@ def tune(
 ) -> Tuned:
     """Tune a rule's numbers.
 
-    The result is the best candidate by its score, which its start is one of: it is never worse on
-    what it was scored on, and has to be judged on something else.
+    The result is the best candidate by its score, and the start is one of the candidates. So it is
+    never worse on what it was scored on, and has to be judged on something else.
 
     Args:
-      genotype: where to begin.
-      score: see `Score`.
-      config: the budget; what is left of it when neither a whole generation nor a step fits is not
-        used.
-      seed: of the draws.
-      report: told how many evaluations are done, of how many.
-      differentiate: see `Differentiate`; for the methods that take metagradients.
+      genotype: Rule to begin with.
+      score: Function that scores a generation; see `Score`.
+      config: Method and budget; the rest of the budget is not used where neither a whole generation
+        nor a step fits into it.
+      seed: Seed of the random draws.
+      report: Function called with the number of evaluations done, and the number in all.
+      differentiate: Function that takes metagradients, for the methods that need it; see
+        `Differentiate`.
 
     Raises:
-      ValueError: the method takes metagradients, and nothing is given that does.
+      ValueError: The method takes metagradients, and no function for them is given.
     """
     start = Genotype(best_rule.name_constants(genotype.program), genotype.learning_rate)
     key = jax.random.key(seed)
@@ -115,7 +116,7 @@ def tune(
 
 @final
 class _Work:
-    """One rule's tuning: what has been spent, and the best found for it."""
+    """The tuning of one rule: the budget spent, and the best found so far."""
 
     def __init__(
         self,
@@ -135,7 +136,7 @@ class _Work:
 
     @property
     def tuned(self) -> Tuned:
-        """What it came to so far."""
+        """The result so far."""
         return Tuned(
             self._best, self._best_score, self._start_score, self._spent, self._num_gradients
         )
@@ -156,7 +157,7 @@ class _Work:
             state = cma_es.tell(state, points, jnp.asarray(scores, jnp.float32), keys[1])
 
     def descend(self, differentiate: Differentiate) -> None:
-        """Take steps along metagradients, until they have no more to say or the budget ends."""
+        """Take steps along metagradients, until none improves the score or the budget ends."""
         length = self._config.spread
         descent = _Descent()
         while length and self._has(PRICE + len(STEP_FACTORS)) and math.isfinite(self._best_score):
@@ -185,7 +186,7 @@ class _Work:
     def _try(
         self, points: Sequence[NDArray[np.float64]], rules: Sequence[Genotype] | None = None
     ) -> list[float]:
-        """Score points, infinite where one is no number, and keep the best."""
+        """Score points, infinite where one is NaN, and keep the best."""
         if rules is None:
             rules = [coordinates.decode(self._start.program, point) for point in points]
         scores = [value if math.isfinite(value) else math.inf for value in self._score(rules)]
@@ -208,8 +209,8 @@ class _Work:
 class _Descent:
     """Directions downhill: Adam's without momentum (Kingma and Ba 2015, arXiv 1412.6980).
 
-    Momentum is left out because a direction that has it may lead uphill: where no step is an
-    improvement, it shall be the gradient's fault.
+    Momentum is left out because with it a direction may lead uphill: where no step is an
+    improvement, the gradient must be the reason.
     """
 
     def __init__(self) -> None:
@@ -217,7 +218,7 @@ class _Descent:
         self._count = 0
 
     def direction(self, gradient: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return where to go, float [N], from a gradient [N] that is not all zero."""
+        """Return the direction of a step, float [N], from a gradient [N] that is not all zero."""
         self._count += 1
         self._square = _DECAY * self._square + (1 - _DECAY) * gradient**2
         size = np.sqrt(self._square / (1 - _DECAY**self._count))

@@ -1,11 +1,11 @@
-"""Training runs and metagradients that the finals ask for: made once, looked up after that.
+"""Training runs and metagradients of the finals, each made once and then read from the store.
 
-Finals that were interrupted go on where they stopped, and no run is made twice, because whoever
-wants runs names them (whose, with which constants, what for, at which learning rate, which tasks
-and seeds) and only those that the store lacks are made.
+Interrupted finals continue where they stopped, and no run is made twice: the finals name the runs
+they want (rule, constants, purpose, learning rate, tasks and seeds), and only those that the store
+lacks are made.
 
-Of a metagradient the store has one row for each task: `gradient`. Its status is ok where it passed
-its verdict. As steps, it counts as `finals_config.PRICE` runs on each seed.
+The store has one row of the table `gradient` for each task of a metagradient. The status is ok if
+the metagradient is trusted. As steps, it counts as `finals_config.PRICE` runs on each seed.
 """
 
 import json
@@ -36,14 +36,14 @@ class Contender:
     """A rule on its way through the finals.
 
     Attributes:
-      candidate: its id in the store; below 0 for a baseline.
-      label: how the table names it.
-      program: with the constants that it has by now.
-      search_fitness: the fitness that the search saw.
-      learning_rate: the best by now; None where every one failed.
-      select: its mean log loss on the selection seeds.
-      stages: passed.
-      tuned: whether the constants are others than the candidate's own.
+      candidate: Id in the store; below 0 for a baseline.
+      label: Name of the rule in the table.
+      program: Program with the present constants.
+      search_fitness: Fitness in the search.
+      learning_rate: Best learning rate so far; None where every one failed.
+      select: Mean log loss on the selection seeds.
+      stages: Number of stages of the funnel passed.
+      tuned: Whether the constants differ from the candidate's own.
     """
 
     candidate: int
@@ -62,10 +62,10 @@ class Wanted:
     """Training runs of one rule, at one learning rate, for one purpose.
 
     Attributes:
-      contender: the rule.
-      learning_rate: that of the runs.
-      purpose: what the runs are for, as the store names it.
-      runs: tasks and seeds, in order.
+      contender: Rule that is trained.
+      learning_rate: Learning rate of the runs.
+      purpose: Purpose of the runs, as the store names it.
+      runs: Tasks and seeds, in order.
     """
 
     contender: Contender
@@ -86,7 +86,7 @@ class Wanted:
 
 
 class Score(NamedTuple):
-    """A mean log loss and its standard error over seeds; None where a run failed."""
+    """The mean log loss of runs and its standard error over seeds; None where a run failed."""
 
     mean: float | None
     error: float | None
@@ -97,12 +97,12 @@ class Runs:
     """The runs of one search's finals."""
 
     def __init__(self, config: SearchConfig, store: Store, run_now: job_records.RunNow):
-        """Runs kept in `store`, made by `run_now`."""
+        """Set up runs that are kept in `store` and made by `run_now`."""
         self._config = config
         self._store = store
         self._run_now = run_now
-        # Older versions stored no constants: of a tuned rule's runs the rate said which they were.
-        # It does with CMA-ES. Steps along gradients may keep a rate, so that there it does not.
+        # Older versions stored no constants: the learning rate distinguished runs of tuned rules.
+        # That holds with CMA-ES, but not with gradients, whose steps may keep a learning rate.
         self._rates_tell = config.finals.tuning.method == "cma_es"
 
     def complete(self, wanted: Iterable[Wanted], report: Callable[[int, int], None]) -> None:
@@ -123,7 +123,7 @@ class Runs:
             report(done, len(jobs))
 
     def _missing(self, wanted: Wanted) -> tuple[ProxyRun, ...]:
-        """The runs still to be made: none after one that failed."""
+        """Return the runs still to be made: none after one that failed."""
         made = self._stored(wanted)
         if any(row["status"] != Status.OK for row in made.values()):
             return ()
@@ -146,16 +146,16 @@ class Runs:
     def gradient(
         self, each: Contender, start: Program, genotype: Genotype, runs: Sequence[ProxyRun]
     ) -> tuple[float, ...] | None:
-        """The gradient of the mean score of runs by the coordinates of a rule's numbers.
+        """Return the gradient of the mean score of runs by the coordinates of a rule's numbers.
 
         Args:
-          each: whose.
-          start: the program with the constants that tuning began with.
-          genotype: where it is taken.
-          runs: tasks by seeds, all of them of one weight.
+          each: Rule to differentiate.
+          start: Program with the constants that tuning began with.
+          genotype: Point at which the gradient is taken.
+          runs: Tasks by seeds, all of equal weight.
 
         Returns:
-          By number, the learning rate first; None where the verdict on one task's is against it.
+          The gradient by number, the learning rate first; None where that of a task is not trusted.
         """
         seeds: dict[int, list[int]] = {}
         for run in runs:
@@ -182,7 +182,7 @@ class Runs:
         return tuple(float(x) for x in np.mean(values, axis=0))
 
     def best_rate(self, tried: Sequence[Wanted]) -> tuple[float | None, float | None]:
-        """The best of the learning rates tried, and its score; None where every one failed."""
+        """Return the best of the learning rates tried and its score; None where each one failed."""
         scores = [
             (score, each.learning_rate)
             for each in tried
@@ -194,7 +194,7 @@ class Runs:
         return rate, score
 
     def score(self, wanted: Wanted) -> Score:
-        """What runs that were made come to."""
+        """Return the score of runs that were made."""
         stored = self._stored(wanted)
         per_seed: dict[int, list[float]] = {}
         for run in wanted.runs:
@@ -210,7 +210,7 @@ class Runs:
 def stored_gradient(
     store: Store, config: SearchConfig, job: GradientJob
 ) -> Gradient | Outcome | None:
-    """What a metagradient's job came to: an `Outcome` if its worker failed, None if it is to do."""
+    """Return a job's stored result: an `Outcome` if its worker failed, None if not made yet."""
     query = (
         "SELECT status, score, gradient, message FROM gradient WHERE candidate = ? "
         "AND constants = ? AND task = ? AND seeds = ? AND learning_rate = ?"
@@ -229,7 +229,7 @@ def stored_gradient(
 
 
 def _gradient_key(config: SearchConfig, job: GradientJob) -> dict[str, Any]:
-    """What a metagradient is stored under."""
+    """Return the key that a metagradient is stored under."""
     return {
         "candidate": job.candidate,
         "constants": constants_text(job.genotype.program),
@@ -243,7 +243,7 @@ def _insert_gradient(
     store: Store, config: SearchConfig, job: GradientJob, result: JobResult
 ) -> None:
     found, status = result.value, Status.OK
-    if not isinstance(found, Gradient):  # Its worker raised, took too long or died.
+    if not isinstance(found, Gradient):  # The worker raised an error, took too long or died.
         outcome = job_records.outcome_of(result)
         found, status = Gradient(None, None, outcome.message), outcome.status
     elif found.values is None:
@@ -255,7 +255,7 @@ def _insert_gradient(
         status=status.value,
         score=found.score,
         gradient=None if found.values is None else json.dumps(found.values),
-        message=found.verdict,
+        message=found.message,
         num_steps=finals_config.PRICE * num_steps * len(job.seeds),
         wall_s=result.wall_s,
     )

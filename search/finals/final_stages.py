@@ -1,17 +1,16 @@
 """The finals: hall of fame and baselines on equal terms, on seeds never used before.
 
-What a search found was selected thousands of times on the search's seeds, learning rate included;
-its fitness there flatters it. So at the end the Pareto front of fitness, length and state, the
+Fitness on the search's seeds is too good, because rules and learning rates were selected on these
+seeds thousands of times. So at the end the Pareto front of fitness, length and state, the
 incumbent, and the baselines (AdamW and Lion) are treated alike. Every learning rate of one grid is
-tried on the selection seeds, and the best is kept; from there, if the config says so, all constants
-are tuned with one budget (`constants`). Then comes the funnel (`funnel`): larger tasks, stage by
-stage, each passed only by what beats every baseline there. Among the rules that got furthest the
-winner is chosen on the selection seeds or on the meta-validation tasks, as the config says; the
-figures shown come from further seeds. Meta-validation tasks are scored at the learning rate chosen
-on the proxies.
+tried on the selection seeds, and the best is kept; where the config asks for it, all constants are
+then tuned with one budget (`constant_tuning`). Then comes the funnel (`funnel`): larger tasks,
+stage by stage, each passed only by rules that beat every baseline there. Among the rules that
+passed the most stages the winner is chosen on the selection seeds or on the meta-validation tasks,
+as the config sets; the figures shown come from further seeds. Meta-validation tasks are scored at
+the learning rate chosen on the proxies.
 
-Every run is looked up in the store first, so that finals that were interrupted go on where they
-stopped.
+Every run is read from the store if it is there, so interrupted finals continue where they stopped.
 """
 
 import itertools
@@ -39,7 +38,7 @@ from veldt.tasks.common.config import codec, older_config
 
 
 class _Finalist(NamedTuple):
-    """A candidate on the front; the order is that of fitness."""
+    """A candidate on the front, in the order of fitness."""
 
     fitness: float
     length: int
@@ -50,10 +49,10 @@ class _Finalist(NamedTuple):
 def hall_of_fame(store: Store, config: SearchConfig, incumbent: int) -> list[int]:
     """Choose finalists: the Pareto front over fitness, length and state slots, and the incumbent.
 
-    A rule is on the front if every one that is as short, and keeps as little state, is less fit.
+    A rule is on the front if every other that is as short, and keeps as little state, is less fit.
 
     Returns:
-      Their ids, shortest first; at most `config.finals.max_entries`, the fittest kept.
+      The ids, shortest first; at most `config.finals.max_entries`, the fittest kept.
     """
     rows = store.rows(
         "SELECT id, length, COALESCE(slots, 0) AS num_slots, MIN(fitness) AS fitness "
@@ -63,7 +62,7 @@ def hall_of_fame(store: Store, config: SearchConfig, incumbent: int) -> list[int
     front: list[_Finalist] = []
     for row in rows:
         found = _Finalist(row["fitness"], row["length"], row["num_slots"], row["id"])
-        # Fittest first, so whatever is in the front already is at least as fit.
+        # Fittest first, so every rule already on the front is at least as fit.
         if not any(
             found.length >= other.length and found.num_slots >= other.num_slots for other in front
         ):
@@ -84,13 +83,13 @@ class Finals:
     def __init__(
         self, config: SearchConfig, incumbent: int, store: Store, run_now: job_records.RunNow
     ):
-        """Prepares the finals of a search.
+        """Prepare the finals of a search.
 
         Args:
-          config: the search's.
-          incumbent: the best candidate in the end.
-          store: the search's; keeps every run.
-          run_now: makes them.
+          config: Config of the search.
+          incumbent: Best candidate at the end of the search.
+          store: Store of the search, which keeps every run.
+          run_now: Function that makes runs.
         """
         self._config = config
         self._incumbent = incumbent
@@ -98,10 +97,10 @@ class Finals:
         self._runs = Runs(config, store, run_now)
 
     def run(self, report: Callable[[str, int, int], None] = lambda *_: None) -> list[Entry]:
-        """Plays the finals. Returns the entries, shortest first, baselines last.
+        """Play the finals; return the entries, shortest first, baselines last.
 
         Args:
-          report: called with what is being done, how many of how many runs are done.
+          report: Function called with the present step, the runs done and the runs in all.
         """
         config = self._config
         contenders = [
@@ -143,7 +142,7 @@ class Finals:
         select: tuple[ProxyRun, ...],
         report: Callable[[str, int, int], None],
     ) -> list[Contender]:
-        """Give each the best learning rate of the grid."""
+        """Give each contender the best learning rate of the grid."""
         tried = [
             [Wanted(each, rate, "select", select) for rate in self._config.finals.rates]
             for each in contenders
@@ -161,7 +160,7 @@ class Finals:
     def _tune(
         self, each: Contender, select: tuple[ProxyRun, ...], report: Callable[[str, int, int], None]
     ) -> Contender:
-        """Tune all its constants, if the config says so."""
+        """Tune all constants of a contender, where the config asks for it."""
         config = self._config.finals.tuning
         if not config.budget or each.learning_rate is None:
             return each
@@ -224,7 +223,7 @@ class Finals:
         )
 
     def _meta(self, each: Contender, runs: tuple[ProxyRun, ...]) -> float | None:
-        """Its score on the meta-validation tasks, at the best of the rates tried there."""
+        """Return a contender's score on meta-validation, at the best of the rates tried there."""
         if each.learning_rate is None or not runs:
             return None
         tried = [
@@ -234,7 +233,7 @@ class Finals:
         return self._runs.best_rate(tried)[1]
 
     def _winner(self, entries: Sequence[Entry]) -> Entry | None:
-        """The best of those that got furthest; None where nothing could be trained."""
+        """Return the best of those that passed the most stages; None if none could be trained."""
         found = [entry for entry in entries if entry.candidate >= 0 and entry.select is not None]
         if not found:
             return None
@@ -280,16 +279,18 @@ class Finals:
         return Contender(candidate, name, program)
 
     def _note(self) -> None:
-        """Store that finals are played of this search, where they are not those begun before."""
-        told = self._store.first("SELECT COUNT(*) FROM proposal")
+        """Store that finals of this search are played, unless the same finals were begun before."""
+        num_told = self._store.first("SELECT COUNT(*) FROM proposal")
         config = self._config.finals
         last = self._store.rows("SELECT told, config FROM finals ORDER BY id DESC LIMIT 1")
-        # Read, and not compared as text: those of older versions have fewer settings.
+        # Configs are compared, not their texts: those of older versions have fewer settings.
         if [
             (r["told"], older_config.fill(FinalsConfig, json.loads(r["config"]))) for r in last
-        ] != [(told, codec.to_plain(config))]:
+        ] != [(num_told, codec.to_plain(config))]:
             with self._store.transaction():
-                self._store.insert("finals", told=told, config=json.dumps(codec.to_plain(config)))
+                self._store.insert(
+                    "finals", told=num_told, config=json.dumps(codec.to_plain(config))
+                )
                 self._store.execute("DELETE FROM hall_of_fame")
 
     def _store_entries(self, entries: Iterable[Entry]) -> None:

@@ -1,8 +1,8 @@
-"""The funnel: larger tasks, stage by stage, each passed only by what beats every baseline there.
+"""The funnel: larger tasks, stage by stage, each passed only by rules that beat every baseline.
 
-Lion (arXiv 2302.06675), section 2.3: programs that look best on the proxies go on to tasks of about
-10 and then 100 times the cost, and only those that beat the tuned baseline. A rule has the best of
-a few learning rates around the one it came with; so have the baselines.
+Lion (arXiv 2302.06675), section 2.3: the programs that are best on the proxies go on to tasks of
+about 10 and then 100 times the cost, and only those that beat the tuned baseline. A rule has the
+best of a few learning rates around the one it came with; so have the baselines.
 """
 
 import itertools
@@ -22,16 +22,16 @@ Report = Callable[[str, int, int], None]
 def play(
     config: SearchConfig, contenders: Sequence[Contender], runs: Runs, report: Report
 ) -> list[Contender]:
-    """Play all stages that somebody reaches.
+    """Play all stages that a finalist reaches.
 
     Args:
-      config: the search's.
-      contenders: finalists, and baselines (with ids below 0), which are at every stage.
-      runs: the finals'.
-      report: told what is being done, how many of how many runs are done.
+      config: Config of the search.
+      contenders: Finalists, and baselines (with ids below 0), which are at every stage.
+      runs: Runs of the finals.
+      report: Function called with the present step, the runs done and the runs in all.
 
     Returns:
-      The contenders with the stages that they passed, in their order.
+      The contenders with the stages that they passed, in the same order.
     """
     first = len(config.tasks) + len(config.meta_validation)
     for number, stage in enumerate(config.finals.stages, 1):
@@ -66,10 +66,10 @@ def _pass(
         if each.learning_rate is not None
     }
 
-    def tell(done: int, total: int) -> None:
+    def show(done: int, total: int) -> None:
         report(f"stage {stage.name} of the funnel", done, total)
 
-    runs.complete(itertools.chain.from_iterable(tried.values()), tell)
+    runs.complete(itertools.chain.from_iterable(tried.values()), show)
     scores = {candidate: runs.best_rate(of_each)[1] for candidate, of_each in tried.items()}
     known = {candidate: score for candidate, score in scores.items() if score is not None}
     bar = min((score for c, score in known.items() if c < 0), default=math.inf)

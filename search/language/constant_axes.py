@@ -1,9 +1,9 @@
-"""Extents: which values of a tensor's kind are the same all along its rows or its columns.
+"""Extents: which tensor values are constant along their rows or their columns.
 
-Nothing about meaning: `row_mean(x)` is a tensor with as many entries as x. But its entries are
-equal along each row, and so a state slot that only ever holds such values is kept as one column
-[R, 1], which is what makes Adafactor's state small; a slot that holds one number per tensor is kept
-as one number. Extents follow from the program alone, as the shapes that `execute.py` computes do.
+Extents do not change the meaning: `row_mean(x)` is a tensor with as many entries as x. But its
+entries are equal along each row, so a state slot that only ever holds such values is kept as one
+column [R, 1], which is what makes Adafactor's state small; a slot that holds one number per tensor
+is kept as one number. Extents follow from the program alone, as do the shapes of `execute.py`.
 """
 
 from typing import Final, NamedTuple
@@ -13,11 +13,11 @@ from veldt.search.language.ops import OPS
 
 
 class Extent(NamedTuple):
-    """Where a value varies.
+    """The directions in which a value varies.
 
     Attributes:
-      rows: its entries differ from row to row.
-      columns: its entries differ from column to column.
+      rows: Whether entries differ from row to row.
+      columns: Whether entries differ from column to column.
     """
 
     rows: bool
@@ -29,13 +29,13 @@ class Extent(NamedTuple):
 
     @property
     def full(self) -> bool:
-        """Whether it varies along both."""
+        """Whether it varies in both directions."""
         return self.rows and self.columns
 
     def shape(self, full: tuple[int, ...]) -> tuple[int, ...]:
-        """The thin shape that broadcasts to a tensor's shape.
+        """Return the thin shape that broadcasts to a tensor's shape.
 
-        Rows are told apart by all axes before the last, columns by the last.
+        All axes before the last distinguish rows, the last axis distinguishes columns.
         """
         if not full:
             return ()
@@ -45,7 +45,7 @@ class Extent(NamedTuple):
 
 NUMBER: Final = Extent(False, False)
 FULL: Final = Extent(True, True)
-# What a reduction of rows or columns leaves.
+# Extents of the results of reductions of rows or columns.
 _REDUCED: Final = {
     name: Extent(name.startswith("row_"), name.startswith("column_"))
     for name, op in OPS.items()
@@ -54,7 +54,7 @@ _REDUCED: Final = {
 
 
 def slot_extents(flow: Dataflow) -> dict[str, Extent]:
-    """Where each live slot may vary, over all steps: slots start at zero, and grow if need be.
+    """Return where each live slot may vary, over all steps; slots start at zero and may grow.
 
     A slot whose kind is not "tensor" counts as full.
     """
@@ -70,7 +70,7 @@ def slot_extents(flow: Dataflow) -> dict[str, Extent]:
 
 
 def value_extents(flow: Dataflow, slots: dict[str, Extent]) -> dict[int, Extent]:
-    """Where each live value varies, if the slots do as given; of any kind."""
+    """Return where each live value of any kind varies, if the slots vary as given."""
     found: dict[int, Extent] = {}
     for index in sorted(flow.live):
         value = flow.values[index]

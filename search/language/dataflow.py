@@ -1,9 +1,9 @@
 """Programs as graphs of values.
 
-`lower` runs a program symbolically: names disappear, and what is left is a list of *values* in
-which every instruction refers to earlier values by their index (static single assignment). Equal
+`lower` runs a program symbolically: names disappear, and the result is a list of *values* in which
+every instruction refers to earlier values by their index (static single assignment). Equal
 instructions on equal arguments become one value, and instructions on plain numbers are computed, in
-float64. The graph is what everything else works on: kind checking, liveness, the structural hash,
+float64. All other parts work on this graph: kind checking, liveness, the structural hash,
 simplification, the interpreter's encoding, and the native transform. One lowering, one meaning.
 
 Liveness crosses iterations: a slot's new value is needed only if the slot's old value is read by
@@ -26,7 +26,7 @@ from veldt.search.language.ops import OPS
 from veldt.search.language.statements import COPY, INPUTS, ROLES, STEP, AbstractProgram, Arg
 from veldt.search.language.types import Kind
 
-# Values are named tuples: tens are made for each child that a search draws.
+# Values are named tuples, because tens are made for each child that a search draws.
 
 
 class Input(NamedTuple):
@@ -37,7 +37,7 @@ class Input(NamedTuple):
 
 
 class Constant(NamedTuple):
-    """A number; `name` is the tunable constant it is the default of, or None for a literal."""
+    """A number; `name` is the tunable constant that has it as default, or None for a literal."""
 
     value: float
     name: str | None = None
@@ -57,12 +57,12 @@ _T = TypeVar("_T")
 
 
 class Phases(NamedTuple):
-    """The live instructions by how they hang on the state; each part in order.
+    """The live instructions by their dependence on the state; each part in order.
 
     Attributes:
-      stateless: depend on no slot: all steps' values can be computed at once.
-      recurrent: lie between a slot's old value and a slot's new value: step by step only.
-      downstream: depend on slots, and no slot on them.
+      stateless: Instructions that depend on no slot: all steps' values can be computed at once.
+      recurrent: Instructions between a slot's old and new value: step by step only.
+      downstream: Instructions that depend on slots, while no slot depends on them.
     """
 
     stateless: tuple[int, ...]
@@ -76,11 +76,11 @@ class Dataflow:
     """A lowered program.
 
     Attributes:
-      values: inputs (`w`, `g`, slots, `step`, the roles that are read), constants and instructions;
+      values: Inputs (`w`, `g`, slots, `step`, the roles that are read), constants and instructions;
         arguments come before their users.
-      slots: the slots' names.
-      update: index of the update.
-      new_slots: for each slot, the index of its new value.
+      slots: Names of the slots.
+      update: Index of the update.
+      new_slots: Index of the new value of each slot.
     """
 
     values: tuple[Value, ...]
@@ -90,7 +90,7 @@ class Dataflow:
 
     @cached_property
     def live(self) -> frozenset[int]:
-        """Indices of the values that the update depends on, now or through a slot later."""
+        """The indices of the values that the update depends on, now or through a slot later."""
         slot_index = {
             self.input_index(name): new
             for name, new in zip(self.slots, self.new_slots, strict=True)
@@ -111,7 +111,7 @@ class Dataflow:
 
     @cached_property
     def live_nodes(self) -> tuple[int, ...]:
-        """Indices of the live instructions, in order."""
+        """The indices of the live instructions, in order."""
         return tuple(i for i in sorted(self.live) if isinstance(self.values[i], Node))
 
     @cached_property
@@ -120,7 +120,7 @@ class Dataflow:
         return tuple(name for name in self.slots if self.input_index(name) in self.live)
 
     def input_index(self, name: str) -> int:
-        """Index of the input called `name`. `w` and `g` come first, then the slots, then `step`."""
+        """Return the index of an input. `w` and `g` come first, then the slots, then `step`."""
         return [*INPUTS, *self.slots, STEP].index(name)
 
     @cached_property
@@ -137,13 +137,13 @@ class Dataflow:
 
     @cached_property
     def slot_updates(self) -> dict[int, int]:
-        """For each live slot, the index of its old value and that of its new value."""
+        """The index of the old value of each live slot, with the index of the new value."""
         pairs = ((self.input_index(n), i) for n, i in zip(self.slots, self.new_slots, strict=True))
         return {old: new for old, new in pairs if old in self.live}
 
     @cached_property
     def phases(self) -> Phases:
-        """The live instructions by how they hang on the state."""
+        """The live instructions by their dependence on the state."""
         stateful = set(self.slot_updates)
         for index in self.live_nodes:
             if not stateful.isdisjoint(self.node(index).args):
@@ -159,18 +159,18 @@ class Dataflow:
         )
 
     def node(self, index: int) -> Node:
-        """The instruction at an index that is known to hold one."""
+        """Return the instruction at an index that is known to hold one."""
         value = self.values[index]
         assert isinstance(value, Node)
         return value
 
     @cached_property
     def structural_hash(self) -> str:
-        """A hash of the live code, blind to names, order, dead code and commuted arguments.
+        """A hash of the live code that ignores names, order, dead code and commuted arguments.
 
-        A slot is known by what becomes of it, found by refinement as in the minimisation of
-        automata: all slots start alike and take up the hash of their new value, as often as it may
-        take to tell the slots of two programs apart. Equal hashes mean equal behaviour.
+        A slot is identified by what becomes of it, found by refinement as in the minimisation of
+        automata: all slots start alike and take the hash of their new value, as many times as
+        needed to distinguish the slots of two programs. Equal hashes mean equal behaviour.
         """
         hashes: dict[int, str] = dict.fromkeys(self.slot_updates, "slot")
         for index in self.live:
@@ -188,7 +188,7 @@ class Dataflow:
         return _sha1(hashes[self.update])
 
     def _hash_nodes(self, nodes: Iterable[int], hashes: dict[int, str]) -> None:
-        """Adds, for each of `nodes`, a hash of the code that computes it."""
+        """Add, for each of `nodes`, a hash of the code that computes it."""
         for index in nodes:
             op, args, _ = self.node(index)
             parts = [hashes[arg] for arg in args]
@@ -202,10 +202,10 @@ def _sha1(text: str) -> str:
 
 
 def check(program: AbstractProgram) -> None:
-    """Checks that a program is well formed, at a fraction of what `lower` costs.
+    """Check that a program is well formed, at a fraction of what `lower` costs.
 
     Raises:
-      LoweringError: as `lower` does.
+      LoweringError: The program is not well formed, as for `lower`.
     """
     kinds = _Names[Kind]()
     for name in INPUTS:
@@ -230,7 +230,7 @@ def check(program: AbstractProgram) -> None:
 
 
 def _check_returns(slots: dict[str, Kind], returned: Sequence[Kind]) -> None:
-    """Checks that the update is shaped as the parameter, and each slot's new value as the slot."""
+    """Check that the update is shaped as the parameter, and each slot's new value as the slot."""
     wanted: list[tuple[str, Kind]] = [("the update", "tensor")]
     wanted += [(f"slot {name!r}", kind) for name, kind in slots.items()]
     for (what, kind), given in zip(wanted, returned, strict=True):
@@ -242,14 +242,15 @@ def _check_returns(slots: dict[str, Kind], returned: Sequence[Kind]) -> None:
 
 
 def lower(program: AbstractProgram, *, fold: bool = False) -> Dataflow:
-    """Turns a program into its graph of values.
+    """Turn a program into its graph of values.
 
     Args:
-      program: the program.
-      fold: treat the tunable constants as the numbers that they default to.
+      program: Program to lower.
+      fold: Whether to treat the tunable constants as the numbers that they default to.
 
     Raises:
-      LoweringError: a kind does not fit or a name is not defined; the statement's index is given.
+      LoweringError: A kind does not fit or a name is not defined; the error has the statement's
+        index.
     """
     return lower_with_targets(program, fold=fold)[0]
 
@@ -257,7 +258,7 @@ def lower(program: AbstractProgram, *, fold: bool = False) -> Dataflow:
 def lower_with_targets(
     program: AbstractProgram, *, fold: bool = False
 ) -> tuple[Dataflow, tuple[int, ...]]:
-    """`lower`, and for each statement the index of the value that it gives to its target."""
+    """Lower a program, and return for each statement the index of its target's value too."""
     builder = _Builder()
     targets: list[int] = []
     env = _Names[int]()
@@ -275,7 +276,7 @@ def lower_with_targets(
     def resolve(args: tuple[Arg, ...]) -> list[int]:
         return [env[a] if isinstance(a, str) else builder.constant(float(a)) for a in args]
 
-    with np.errstate(all="ignore"):  # for what is computed on plain numbers
+    with np.errstate(all="ignore"):  # for instructions computed on plain numbers
         for position, statement in enumerate(program.statements):
             try:
                 args = resolve(statement.args)
@@ -297,7 +298,7 @@ def _roles_read(program: AbstractProgram) -> list[str]:
 
 @final
 class _Names(dict[str, _T]):
-    """What each name that is defined so far stands for."""
+    """The meaning of each name that is defined so far."""
 
     def __missing__(self, name: str) -> NoReturn:
         raise LoweringError(f"the name {name!r} is not defined here")
@@ -312,7 +313,7 @@ class _Builder:
         self._index: dict[object, int] = {}
 
     def add(self, value: Value, key: object = None) -> int:
-        """The index of a value; values of equal keys (by default, themselves) are one."""
+        """Return the index of a value; values of equal keys (by default, themselves) are one."""
         key = value if key is None else key
         index = self._index.get(key)
         if index is None:
@@ -321,14 +322,14 @@ class _Builder:
         return index
 
     def constant(self, number: float, name: str | None = None) -> int:
-        # repr tells 0.0 from -0.0, which compare equal.
+        # repr distinguishes 0.0 from -0.0, which compare equal.
         key = (number or repr(number), name)
         index = self._index.get(key)
         return self.add(Constant(number, name), key) if index is None else index
 
     def apply(self, name: str, args: list[int]) -> int:
         op = OPS[name]
-        # `a * b` after `b * a` is the same value; the order first written is kept, for readers.
+        # `a * b` after `b * a` is the same value; the first order is kept, for readers.
         key = (name, *(sorted(args) if op.commutative else args))
         index = self._index.get(key)
         if index is not None:

@@ -1,27 +1,27 @@
 """The instruction set, as one table: `OPS`.
 
 The 45 functions of Lion's search space (Chen et al. 2023, arXiv 2302.06675, appendix H, as released
-in google/automl `hero/fn_lib.py` and `core.py`) with their defects mended, plus comparison,
-`where`, the per-tensor reductions `mean` and `amax`, and what rules over whole matrices need. What
-was mended: `cbrt` returned a function; `invert` was bitwise and so never valid on floats (here:
-logical not); `interp` demanded a scalar first argument; `power` was not mapped over trees.
+in google/automl `hero/fn_lib.py` and `core.py`) with their defects corrected, plus comparison,
+`where`, the per-tensor reductions `mean` and `amax`, and ops that rules over whole matrices need.
+The defects were: `cbrt` returned a function; `invert` was bitwise and so never valid on floats
+(here: logical not); `interp` demanded a scalar first argument; `power` was not mapped over trees.
 
 Every op is written once, against an array module `xp` that is NumPy (in probes) or jax.numpy (in
 training), and is *total*: it returns a value for every input. Where IEEE arithmetic would already
 give NaN on ordinary inputs (0/0 of a parameter that never gets a gradient, the logarithm of a
-negative number, arcsin outside its domain) a guard says what comes out instead; overflow is left to
-infinity, which training reports as a status. Derivatives with respect to a program's constants are
-meant to stay finite too: that of a root at 0 is 0 (`veldt.tasks.common.safe_math`).
+negative number, arcsin outside its domain) a guard defines the result. Overflow gives infinity,
+which training reports as a status. Derivatives with respect to a program's constants are meant to
+stay finite too: that of a root at 0 is 0 (`veldt.tasks.common.safe_math`).
 
 On the same arguments, float32 results are within `FLOAT32_TOLERANCE` of float64's, in NumPy and in
-every JAX that veldt supports; arguments and results below float32's normal numbers may be taken
-for 0.
+every JAX that veldt supports; arguments and results below float32's normal numbers may be treated
+as 0.
 
 Scopes: an `element` op works element by element; a `tensor` op reduces each parameter tensor to one
 number; a `global` op reduces over all parameter tensors: `partial` gives each tensor's
-contribution, the contributions are added, and `fn` gets the total first. A `matrix` op sees each
-tensor as a matrix, whose rows lie along the last axis and whose columns go through all others
-(`kinds.py`), and gives one that fits it; a `shape` op gives a matrix of another shape.
+contribution, the contributions are added, and `fn` gets the total first. A `matrix` op works on
+each tensor as a matrix, whose rows lie along the last axis and whose columns go through all others
+(`shapes.py`), and gives one that fits it; a `shape` op gives a matrix of another shape.
 """
 
 import math
@@ -46,10 +46,10 @@ _LION = "Lion appendix H"
 _VELDT = "veldt"
 _ADAFACTOR = "Adafactor, arXiv 1804.04235"
 
-# A float32 number: where a bound is none, what saturates differs from float64's by its rounding,
-# which the slope there multiplies (of arctanh by 5e5).
+# A float32 number: without a bound, saturation differs from that of float64 by its rounding, which
+# the slope there multiplies (of arctanh by 5e5).
 _BELOW_1: Final = 1.0 - 2.0**-20
-# How often `clip_by_quantile` halves the interval: to float32's resolution of the largest entry.
+# Number of halvings in `clip_by_quantile`: to float32's resolution of the largest entry.
 _HALVINGS: Final = 24
 
 
@@ -59,15 +59,16 @@ class Op:
     """One row of the instruction set.
 
     Attributes:
-      name: what a program calls it.
-      kinds: what each argument may be; the arity is its length.
-      fn: `fn(xp, *args)`, or `fn(xp, total, *args)` for a global op. Element ops broadcast.
-      scope: what the op sees at once (module docstring).
-      guard: what happens where plain arithmetic would fail.
-      source: where the op comes from: a paper, or veldt.
-      symbol: its infix form, if it has one.
-      commutative: whether the two arguments may be swapped.
-      partial: for a global op, `partial(xp, *args)`: one tensor's contribution to the total.
+      name: Name of the op in a program.
+      kinds: Kinds that each argument may have; one for each argument.
+      fn: Function `fn(xp, *args)`, or `fn(xp, total, *args)` for a global op. Element ops
+        broadcast.
+      scope: Part of the parameters that the op works on at once (module docstring).
+      guard: Result where plain arithmetic would fail.
+      source: Origin of the op: a paper, or veldt.
+      symbol: Infix form of the op, if it has one.
+      commutative: Whether the two arguments may be swapped.
+      partial: One tensor's contribution to the total, `partial(xp, *args)`, for a global op.
     """
 
     name: str
@@ -86,7 +87,7 @@ class Op:
 
     @property
     def reduces(self) -> bool:
-        """Whether the result is a scalar whatever the arguments are."""
+        """Whether the result is a scalar for all arguments."""
         return self.scope == "tensor" or self.name == "global_norm"
 
 
@@ -97,7 +98,7 @@ def _divide(xp: ArrayModule, x: Any, y: Any) -> Any:
 
 
 def _abs_floor(xp: ArrayModule, x: Any) -> Any:
-    """|x| kept above the smallest normal float32, so that a logarithm stays finite."""
+    """Return |x| kept above the smallest normal float32, so that a logarithm stays finite."""
     return xp.maximum(xp.abs(x), 2.0**-126)
 
 
@@ -125,12 +126,12 @@ def _every(xp: ArrayModule, x: Any, period: Any) -> Any:
 
 
 def _row_axes(x: Any) -> tuple[int, ...]:
-    """What a reduction of each row goes over: the last axis; nothing of a single number."""
+    """Return the axes of a reduction of each row: the last axis; none for a single number."""
     return tuple(range(x.ndim))[-1:]
 
 
 def _column_axes(x: Any) -> tuple[int, ...]:
-    """What a reduction of each column goes over: all axes before the last."""
+    """Return the axes of a reduction of each column: all axes before the last."""
     return tuple(range(x.ndim))[:-1]
 
 
@@ -155,7 +156,7 @@ def _factored(xp: ArrayModule, x: Any) -> Any:
 
 
 def _clip_by_quantile(xp: ArrayModule, x: Any, share: Any) -> Any:
-    """Halves the interval that the quantile lies in; its upper end covers the share throughout."""
+    """Clip |x| at a quantile; the interval is halved and its upper end always covers the share."""
     size = xp.abs(x)
 
     def halve(_: int, ends: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -176,7 +177,7 @@ def _clip_by_quantile(xp: ArrayModule, x: Any, share: Any) -> Any:
 
 
 def as_matrix(x: Any) -> Any:
-    """A parameter-shaped array as [R, C]; see `kinds.py`."""
+    """Return a parameter-shaped array as [R, C]; see `shapes.py`."""
     return x.reshape(-1, x.shape[-1]) if x.ndim else x.reshape(1, 1)
 
 
@@ -271,15 +272,15 @@ _ROWS: tuple[Op, ...] = (
 
 OPS: dict[str, Op] = {op.name: op for op in _ROWS}
 INFIX: dict[str, Op] = {op.symbol: op for op in _ROWS if op.symbol is not None}
-# What the interpreter can run: every value fits a register of one number per parameter.
+# The ops that the interpreter can run: every value fits a register of one number per parameter.
 INTERPRETED: Final[tuple[str, ...]] = tuple(op.name for op in _ROWS if op.scope != "shape")
-# The instruction set in parts, by which a search names what it uses (`expand`). "base" is
-# Lion's with comparison and `where`; "products" cannot be interpreted. Parts may share some.
+# The instruction set in parts, with which a search names the ops that it uses (`expand`). "base" is
+# Lion's with comparison and `where`; "products" cannot be interpreted. Parts may overlap.
 OP_SETS: Final[dict[str, tuple[str, ...]]] = {
     "base": tuple(
         op.name for op in _ROWS if op.scope not in ("matrix", "shape") and op.name != "every"
     ),
-    # What the shipped rules are made of: no trigonometry, few elementary functions.
+    # The ops of the shipped rules: no trigonometry, few elementary functions.
     "published": (
         "add",
         "subtract",
@@ -328,10 +329,10 @@ OP_SETS: Final[dict[str, tuple[str, ...]]] = {
 
 
 def expand(names: Iterable[str]) -> tuple[str, ...]:
-    """Ops by name or by the name of a part of the instruction set, each once; none means "base".
+    """Return ops by name or by part of the instruction set, each once; no name means "base".
 
     Raises:
-      ValueError: a name is neither.
+      ValueError: A name is neither an op nor a part.
     """
     found: dict[str, None] = {}
     for name in tuple(names) or ("base",):

@@ -48,7 +48,7 @@ _BINARY: Final[dict[type[ast.operator], str]] = {
     ast.Div: "divide",
     ast.Pow: "power",
 }
-# `a > b` is `less(b, a)`: the flag says whether the two change places.
+# `a > b` is `less(b, a)`: the flag tells whether the two change places.
 _COMPARE: Final[dict[type[ast.cmpop], tuple[str, bool]]] = {
     ast.Lt: ("less", False),
     ast.LtE: ("less_equal", False),
@@ -57,7 +57,7 @@ _COMPARE: Final[dict[type[ast.cmpop], tuple[str, bool]]] = {
     ast.Eq: ("equal", False),
 }
 
-# What people call the parts of Python that the language leaves out.
+# The usual names of the parts of Python that the language leaves out.
 _KINDS: Final[dict[str, str]] = {
     "Attribute": "an attribute",
     "AugAssign": "an in-place assignment",
@@ -94,7 +94,7 @@ def parse_program(text: str, make: type[AnyProgram]) -> AnyProgram:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
-            )  # Python's own remarks on odd literals; such text is refused below
+            )  # Python's warnings about odd literals; such text is refused below
             tree = ast.parse(text)
     except SyntaxError as error:
         raise ProgramSyntaxError(
@@ -184,8 +184,8 @@ class _Reader:
         for arg in [*positional, *args.kwonlyargs]:
             if arg.annotation is not None:
                 _refuse(arg.annotation, "annotations are not allowed")
-            # Every optimizer has a learning rate of its own beside the constants, and may be told
-            # the parameters' roles.
+            # Every optimizer has a learning rate beside the constants, and may have an argument
+            # for the parameters' roles.
             if arg.arg in OPS or arg.arg in (STEP, *ROLES, "learning_rate", "roles"):
                 _refuse(arg, f"the name {arg.arg!r} is taken by the language")
             if arg.arg in self.defined:
@@ -229,7 +229,7 @@ class _Reader:
         return tuple(self.read_arg(value, 0) for value in values)
 
     def emit(self, node: ast.expr, target: str, depth: int = 0) -> None:
-        """Appends the instructions that leave the value of `node` in `target`."""
+        """Append the instructions that leave the value of `node` in `target`."""
         op, args = self.read_expression(node, depth)
         if len(self.statements) >= MAX_STATEMENTS:
             _refuse(node, f"more than {MAX_STATEMENTS} instructions")
@@ -250,7 +250,7 @@ class _Reader:
                         "allowed: + - * / **",
                     )
                 if isinstance(operator, ast.Pow):
-                    left = _without_abs(left)  # A power is of the size of its base anyway.
+                    left = _without_abs(left)  # A power works on the size of its base anyway.
                 return _BINARY[type(operator)], self.read_args([left, right], depth)
             case ast.UnaryOp(ast.USub(), operand):
                 return "negative", self.read_args([operand], depth)
@@ -330,7 +330,7 @@ def _without_abs(node: ast.expr) -> ast.expr:
 
 
 def _number(node: ast.AST) -> float | None:
-    """The value of a numeric literal, with its sign; None for anything else."""
+    """Return the value of a numeric literal, with its sign; None for anything else."""
     match node:
         case ast.Constant(value) if isinstance(value, (int, float)) and not isinstance(value, bool):
             try:
@@ -355,7 +355,7 @@ def _is_doc(node: ast.AST) -> bool:
 
 
 def _clean_doc(doc: str) -> str:
-    """The docstring in the form that Python's clean-up leaves as it is, so that it prints back."""
+    """Return the docstring in a form that Python's clean-up does not change, to print it back."""
     while (cleaned := inspect.cleandoc(doc).strip()) != doc:
         doc = cleaned
     return doc

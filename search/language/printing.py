@@ -1,8 +1,9 @@
-"""Programs as a person would write them: single-use values nested into their users.
+"""Printing programs as a person would write them: single-use values nested into their users.
 
-For reading only: the hall of fame, the live view, reports and rule files that the search writes.
-The text parses to a program of the same behaviour. Expressions are not nested past a line's width.
-The language's power is of the size of its base; where that may be below zero, `abs` says so.
+This is for reading only: the hall of fame, the live view, reports and rule files that the search
+writes. The text parses to a program of the same behaviour. Expressions do not nest past the width
+of a line. The language's power works on the size of its base; `abs` shows that where the base may
+be below zero.
 """
 
 import math
@@ -32,7 +33,7 @@ def pretty(program: AbstractProgram) -> str:
     program = pruning.prune(program)
     inlined: dict[str, tuple[str, int]] = {}
     lines: list[str] = []
-    # Names whose value is at least zero, or no number, at this place.
+    # Names whose value is at least zero, or NaN, at this place.
     unsigned = {STEP, *ROLES, *(name for name, value in program.constants if value >= 0)}
     for position, statement in enumerate(program.statements):
         text, precedence = _expression(statement, inlined, unsigned)
@@ -55,7 +56,7 @@ def pretty(program: AbstractProgram) -> str:
 
 
 def _inlinable(program: AbstractProgram, position: int, text: str) -> bool:
-    """Whether the value is read once, later, and nothing it reads is overwritten before."""
+    """Return whether a value is read once, later, with nothing that it reads overwritten."""
     statement = program.statements[position]
     name = statement.target
     if name in program.slots or name == program.returns[0] or len(text) > MAX_EXPRESSION:
@@ -72,7 +73,7 @@ def _inlinable(program: AbstractProgram, position: int, text: str) -> bool:
 
 
 def _is_unsigned(statement: Statement, unsigned: Set[str]) -> bool:
-    """Whether a statement's value is at least zero, or no number, whatever it reads."""
+    """Return whether a statement's value is at least zero, or NaN, for all inputs."""
     args = statement.args[1:] if statement.op == "where" else statement.args
     keeps = statement.op in (*signs.SIGN_KEEPING, COPY, "where")
     return statement.op in signs.NONNEGATIVE or (
@@ -105,7 +106,7 @@ def _expression(
 
 
 def _operand(arg: Arg, inlined: dict[str, tuple[str, int]], level: int) -> str:
-    """The text of an argument, in parentheses where it binds less tightly than `level`."""
+    """Return the text of an argument, in parentheses where it binds less than `level`."""
     if isinstance(arg, str):
         text, precedence = inlined.get(arg, (arg, _ATOM))
     else:

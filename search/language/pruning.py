@@ -1,9 +1,9 @@
-"""Pruning: what a program does not need goes, exactly.
+"""Pruning: removing what a program does not need, exactly.
 
 Updates stay as they are to the last bit, but for numbers folded; it is fast enough for every child
-of a search. What is done is sound by construction: dead statements and dead state go (across
-iterations, `dataflow.Dataflow.live`), equal values are computed once, names that only copy go, and
-instructions on plain numbers are computed. Constants that nothing live reads are dropped.
+of a search. Each step is sound by construction: dead statements and dead state are removed (across
+iterations, `dataflow.Dataflow.live`), equal values are computed once, names that only copy are
+removed, and instructions on plain numbers are computed. Constants that nothing live reads go too.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ def prune(program: AnyProgram) -> AnyProgram:
 
 
 def to_program(flow: Dataflow, like: AnyProgram) -> AnyProgram:
-    """Writes a graph of values as a program again.
+    """Write a graph of values as a program again.
 
     Args:
-      flow: the lowered form of `like`.
-      like: gives the rule's name, its docstring and, where they still fit, the variables' names.
+      flow: Lowered form of `like`.
+      like: Program with the rule's name, the docstring and, where they still fit, variable names.
     """
     slots = flow.live_slots
     live = sorted(flow.live)
@@ -72,7 +72,7 @@ def _fresh_names(taken: set[str]) -> Iterator[str]:
 
 
 def _reuse_slot_names(program: AnyProgram) -> AnyProgram:
-    """Call a slot's new value by the slot's name where the old is not read again, as people do."""
+    """Call a slot's new value by the slot's name if the old is not read again, as people do."""
     statements = list(program.statements)
     returns = list(program.returns)
     for position, slot in enumerate(program.slots, 1):

@@ -1,10 +1,10 @@
-"""Roles: what a parameter tensor is in its model, as numbers that a program can read.
+"""Roles: the part of a parameter tensor in its model, as numbers that a program can read.
 
 `ndim` is the number of axes; `fan_in` and `fan_out` are the rows and columns of the tensor as a
-matrix (`kinds.py`), so a vector has a fan_in of 1; `is_last` and `is_embedding` are 1.0 or 0.0.
+matrix (`shapes.py`), so a vector has a fan_in of 1; `is_last` and `is_embedding` are 1.0 or 0.0.
 The first three follow from the shape. The other two are guessed from the names in the tree by the
-two functions below, which exports copy as they are; where the guess is wrong, give masks of your
-own: `program.as_optax(rate, roles=veldt.Roles(is_last=...))`.
+two functions below, which exports copy unchanged; where the guess is wrong, give masks of your own:
+`program.as_optax(rate, roles=veldt.Roles(is_last=...))`.
 """
 
 import math
@@ -15,13 +15,13 @@ from typing import Any, Final, final
 import jax
 import optax
 
-# What reads a mask off a tree of parameters.
+# Functions that compute a mask from a tree of parameters.
 LAST: Final = "is_last"
 EMBEDDING: Final = "is_embedding"
 
 
 def embedding_mask(params: optax.Params) -> optax.Params:
-    """Return 1.0 for each tensor of two or more axes whose path speaks of an embedding, else 0.0.
+    """Return 1.0 for each tensor of two or more axes whose path names an embedding, else 0.0.
 
     That is: the path contains "embed" but not "unembed", or one of GPT-2's names, wte and wpe.
     """
@@ -37,9 +37,9 @@ def embedding_mask(params: optax.Params) -> optax.Params:
 def last_mask(params: optax.Params) -> optax.Params:
     """Return 1.0 for the kernel of the model's last layer, else 0.0.
 
-    It is sought among the tensors of two or more axes: one whose path speaks of a head, logits, a
-    classifier, an unembedding or a readout, else one that is no embedding; of several, the last by
-    path, numbers in paths being compared as numbers.
+    It is one of the tensors of two or more axes: one whose path names a head, logits, a classifier,
+    an unembedding or a readout, else one that is no embedding; of several, the last by path, where
+    numbers in paths compare as numbers.
     """
     paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
 
@@ -65,18 +65,18 @@ class Roles:
     """Masks that replace the guesses; None keeps the guess.
 
     Attributes:
-      is_last: a tree shaped as the parameters, of numbers: 1.0 for the last layer's kernel.
-      is_embedding: likewise, 1.0 for embeddings.
+      is_last: Tree of numbers, shaped as the parameters: 1.0 for the last layer's kernel.
+      is_embedding: Tree of numbers, shaped as the parameters: 1.0 for embeddings.
     """
 
     is_last: Any = None
     is_embedding: Any = None
 
     def of(self, params: optax.Params) -> list[dict[str, float]]:
-        """The roles of each tensor of a tree, in the tree's order, by name.
+        """Return the roles of each tensor of a tree, in the tree's order, by name.
 
         Args:
-          params: arrays, or anything else with `shape` and `ndim`.
+          params: Arrays, or anything else with `shape` and `ndim`.
         """
         flattened: tuple[list[Any], Any] = jax.tree.flatten(params)
         leaves, treedef = flattened
@@ -94,14 +94,14 @@ class Roles:
 
 
 def _like(params: Any, mask: Any) -> Any:
-    """A mask without the entries of what counts as no parameter here, which are None."""
+    """Return a mask with None for the leaves that do not count as parameters here."""
     return jax.tree.map(
         lambda leaf, own: None if leaf is None else own, params, mask, is_leaf=lambda x: x is None
     )
 
 
 def of_shape(shape: tuple[int, ...]) -> dict[str, float]:
-    """The roles that follow from a tensor's shape."""
+    """Return the roles that follow from a tensor's shape."""
     columns = shape[-1] if shape else 1
     return {
         "ndim": float(len(shape)),

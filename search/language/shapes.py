@@ -1,17 +1,17 @@
-"""Kinds: what shape a value has, known before anything runs.
+"""Kinds: the shapes of values, known before anything runs.
 
 A parameter tensor is a matrix by one convention: its last axis is the columns, all axes before it
 together are the rows; a vector is one row, a single number is one by one. (`learned_opt.matrices`
 also knows the kernels of libraries that put the outputs first. A program's convention is simpler,
-so that a shape alone tells what a row is, and so that a stack of matrices is one matrix.)
+so that a row follows from the shape alone, and so that a stack of matrices is one matrix.)
 
-Shapes are pairs out of R, the number of rows, and C, that of columns. Ops that join values want
-equal kinds, but for scalars, which go with any; only `transpose` and `matmul` make other kinds than
+Shapes are pairs of R, the number of rows, and C, that of columns. Ops that join values need equal
+kinds, except that scalars go with any kind; only `transpose` and `matmul` make other kinds than
 "tensor". So a product that does not fit is found when a program is read, for all parameters at
 once, and the error names the statement.
 
-What `row_mean` or `column_norm` give is a tensor like any other, whose entries are equal along each
-row or column; that it can be kept thin is no matter of meaning (`extents.py`).
+The results of `row_mean` or `column_norm` are tensors like any other, whose entries are equal along
+each row or column; that they can be kept thin does not change their meaning (`constant_axes.py`).
 """
 
 import functools
@@ -36,22 +36,22 @@ _KIND_OF: Final[dict[tuple[str, str], Kind]] = {shape: kind for kind, shape in S
 
 
 def describe(kind: Kind) -> str:
-    """A kind as errors call it."""
+    """Return the name of a kind in errors."""
     return "a scalar" if kind == "scalar" else f"a [{', '.join(SHAPES[kind])}] tensor"
 
 
 def shape_of(kind: Kind, rows: int, columns: int) -> tuple[int, int]:
-    """The shape of a value that is no scalar, for a parameter of so many rows and columns."""
+    """Return the shape of a value that is no scalar, for a parameter of this shape."""
     sizes = {"R": rows, "C": columns}
     first, second = SHAPES[kind]
     return sizes[first], sizes[second]
 
 
 def result_kind(op: Op, kinds: Sequence[Kind]) -> Kind:
-    """The kind of `op`'s result on arguments of these kinds.
+    """Return the kind of `op`'s result on arguments of these kinds.
 
     Raises:
-      LoweringError: an argument has the wrong kind, or two do not fit each other.
+      LoweringError: An argument has the wrong kind, or two do not fit each other.
     """
     return cached_result_kind(op.name, tuple(kinds))
 
@@ -59,7 +59,7 @@ def result_kind(op: Op, kinds: Sequence[Kind]) -> Kind:
 # One entry for each op and well-kinded list of arguments; errors are not kept.
 @functools.cache
 def cached_result_kind(name: str, kinds: tuple[Kind, ...]) -> Kind:
-    """`result_kind`, by the op's name."""
+    """Return `result_kind` by the op's name, from a cache."""
     op = OPS[name]
     for position, (wanted, given) in enumerate(zip(op.kinds, kinds, strict=True), 1):
         if wanted != "any" and (wanted == "scalar") != (given == "scalar"):
@@ -84,10 +84,10 @@ def cached_result_kind(name: str, kinds: tuple[Kind, ...]) -> Kind:
 
 
 def slot_kinds(program: "AbstractProgram") -> dict[str, Kind]:
-    """The kind of each state slot: that of what it is given.
+    """Return the kind of each state slot, which is the kind of its new value.
 
-    All are tensors where nothing makes other kinds. Otherwise slots start out unknown, and what is
-    known goes round until nothing changes: each pass settles a slot, or is the last.
+    All are tensors where nothing makes other kinds. Otherwise slots start as unknown, and known
+    kinds are passed on until nothing changes: each pass settles a slot, or is the last.
     """
     known: dict[str, Kind] = {}
     if any(OPS[s.op].scope == "shape" for s in program.statements if s.op in OPS):
@@ -100,7 +100,7 @@ def slot_kinds(program: "AbstractProgram") -> dict[str, Kind]:
 
 
 def _returned_kinds(program: "AbstractProgram", known: dict[str, Kind]) -> dict[str, Kind]:
-    """The kinds that slots are given, as far as they follow from `known`; scalars say nothing."""
+    """Return the slots' new kinds, as far as they follow from `known`; scalars add nothing."""
     kinds: dict[str, Kind | None] = {slot: known.get(slot) for slot in program.slots}
     kinds |= dict.fromkeys(("w", "g"), "tensor")
     for statement in program.statements:
@@ -114,7 +114,7 @@ def _returned_kinds(program: "AbstractProgram", known: dict[str, Kind]) -> dict[
 
 
 def _known_kind(op: str, args: Sequence[Kind | None]) -> Kind | None:
-    """The kind of a result some of whose arguments are not known, where it follows all the same."""
+    """Return the kind of a result with unknown arguments, where it follows nevertheless."""
     if op not in OPS:  # a copy
         return args[0]
     if OPS[op].reduces:
@@ -127,5 +127,5 @@ def _known_kind(op: str, args: Sequence[Kind | None]) -> Kind | None:
         return next((kind for kind in certain if kind != "scalar"), None)
     try:
         return cached_result_kind(op, tuple(certain))
-    except LoweringError:  # said when the program is checked
+    except LoweringError:  # raised again when the program is checked
         return None

@@ -1,4 +1,4 @@
-"""Which instructions never return a negative number: printing writes powers by that."""
+"""The instructions that never return a negative number, for printing powers."""
 
 from typing import Final
 

@@ -19,7 +19,7 @@ Arg: TypeAlias = str | float
 
 MAX_SLOTS: Final = 6
 STEP: Final = "step"
-# What a parameter tensor is in its model; one number per tensor, fixed during training.
+# Roles of a parameter tensor in its model; one number per tensor, fixed during training.
 ROLES: Final = ("ndim", "fan_in", "fan_out", "is_last", "is_embedding")
 INPUTS: Final = ("w", "g")
 # `x = y` binds a second name to a value; it is no instruction and costs nothing.
@@ -27,7 +27,7 @@ COPY: Final = "copy"
 
 
 def format_arg(arg: Arg) -> str:
-    """A name as it is; a number in the shortest decimal form that reads back as the same float."""
+    """Return a name unchanged, or a number as the shortest decimal that reads back equal."""
     return arg if isinstance(arg, str) else repr(float(arg))
 
 
@@ -58,19 +58,19 @@ AnyProgram = TypeVar("AnyProgram", bound="AbstractProgram")
 
 @dataclass(frozen=True, slots=True)
 class AbstractProgram:
-    """The text of an update rule as a value; `veldt.Program` is the class of all of them.
+    """The text of an update rule as a value; the base class of `veldt.Program`.
 
     Lowering, execution and simplification work on this class, so that none of them depends on the
     methods of `Program`, which call them.
 
     Attributes:
-      name: the function's name; exports are called `scale_by_<name>`.
-      slots: names of the state slots, zero at the start, in the order in which they are returned.
+      name: Name of the function; exports are called `scale_by_<name>`.
+      slots: Names of the state slots, zero at the start, in the order in which they are returned.
         At most six.
-      constants: the tunable constants and their defaults, in order.
-      statements: the body.
-      returns: the update, then the slots' new values; each a name or a number.
-      doc: the docstring, without meaning for the search.
+      constants: Tunable constants and their defaults, in order.
+      statements: Statements of the body.
+      returns: Update, then the slots' new values; each a name or a number.
+      doc: Docstring, without meaning for the search.
     """
 
     name: str
@@ -81,14 +81,14 @@ class AbstractProgram:
     doc: str = ""
 
     def __str__(self) -> str:
-        """The program as a Python function, one instruction a line; it parses back equal."""
+        """Return the program as a Python function, one instruction per line, which parses back."""
         lines = self.head()
         lines += [f"    {statement}" for statement in self.statements]
         lines.append(f"    return {', '.join(format_arg(arg) for arg in self.returns)}")
         return "\n".join(lines) + "\n"
 
     def head(self) -> list[str]:
-        """The text's first lines: `def name(arguments):`, and the docstring if there is one."""
+        """Return the first lines: `def name(arguments):`, and the docstring if there is one."""
         signature = [*INPUTS, *self.slots]
         if self.constants:
             signature += ["*", *(f"{name}={float(value)!r}" for name, value in self.constants)]
@@ -116,7 +116,7 @@ class AbstractProgram:
 
 
 def quote_doc(doc: str) -> str:
-    """`doc` as a docstring, or as a plain string literal where its content would break out."""
+    """Return `doc` as a docstring, or as a string literal where its content would break out."""
     if (
         '"""' in doc
         or "\\" in doc

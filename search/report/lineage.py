@@ -1,8 +1,8 @@
 """How a program came about: the mutations that led to it, what each changed and what it gained.
 
-Steps that left the behaviour alone (dead code, mostly) are counted and not shown. Programs are
-compared as a person reads them, simplified and nested; names of intermediate values, which shift
-with every insertion, are no difference.
+Steps that left the behaviour as it was (dead code, mostly) are counted and not shown. Programs are
+compared in the form that people read, simplified and nested. Names of intermediate values, which
+change with every insertion, make no difference.
 """
 
 import difflib
@@ -23,7 +23,7 @@ _NUMBER: Final = re.compile(r"\d+\.\d{5,}(e[+-]\d+)?")
 @final
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a step did to the text of a program: lines gone and come, and settings altered."""
+    """A step's change to the text of a program: removed and added lines, and changed settings."""
 
     removed: tuple[str, ...]
     added: tuple[str, ...]
@@ -36,11 +36,11 @@ class Step:
     """A step that altered the behaviour.
 
     Attributes:
-      ancestor: the proposal.
-      num_neutral: steps before it, since the last one shown, that altered nothing.
-      change: against the last one shown.
-      gain: its fitness less that of the last one shown that has one, below 0 where it is better;
-        None where there is none to tell.
+      ancestor: Proposal that made the step.
+      num_neutral: Number of neutral steps between the last step shown and this one.
+      change: Difference to the last step shown.
+      gain: Fitness less that of the last step shown that has one, below 0 where it is better; None
+        where there is nothing to compare.
     """
 
     ancestor: Ancestor
@@ -55,13 +55,13 @@ def steps(
     lineage: Sequence[Ancestor],
     fitness: float | None = None,
 ) -> tuple[Step, ...]:
-    """The steps of a line that altered something, the first against the initial rule.
+    """Return the steps of a lineage that altered something, the first against the initial rule.
 
     Args:
-      initial: the initial rule.
-      learning_rate: the initial rule's.
-      lineage: proposals, each the parent of the next.
-      fitness: the initial rule's.
+      initial: Initial rule.
+      learning_rate: Learning rate of the initial rule.
+      lineage: Proposals, each the parent of the next.
+      fitness: Fitness of the initial rule.
     """
     shown: list[Step] = []
     candidate, num_neutral = 0, 0
@@ -82,7 +82,7 @@ def steps(
 
 
 def compare(before: Program, rate_before: float, after: Program, rate_after: float) -> Change:
-    """What differs between two programs and their learning rates."""
+    """Return what differs between two programs and their learning rates."""
     before, after = simplify.prune(before), simplify.prune(after)
     old, new = _body(before), _body(after)
     matcher = difflib.SequenceMatcher(None, _keys(old), _keys(new), autojunk=False)
@@ -112,7 +112,7 @@ def _keys(lines: Sequence[str]) -> list[str]:
 
 
 def _settings(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[str, ...]:
-    # A constant that comes or goes is seen in the lines that read it.
+    # A constant that is added or removed shows in the lines that read it.
     both = [name for name in before if name in after]
     return tuple(
         f"{name} {before[name]:.4g} → {after[name]:.4g}"

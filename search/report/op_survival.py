@@ -1,13 +1,13 @@
-"""Which ops a search kept: how often children compute with each, and how far those children got.
+"""How often children compute with each op, and how many of them evolution kept.
 
-Evolution draws ops alike and keeps few of them. So for each op this counts the children that use
-it, next to those that became parents, those that were better than their parent, the last
-population, and the hall of fame. A share that rises from the first of these to the last is
-selection at work, one that falls is an op that mutation brings and selection removes. Most uses
-are inherited, so introductions are counted by themselves: children with the op whose parent has it
-not, and how many of them have descendants in the end.
+Evolution draws all ops equally often and keeps few. So for each op this counts the children that
+use it, those that became parents, those that were better than their parent, the last population,
+and the hall of fame. A share that rises from the first to the last is selection at work; one that
+falls is an op that mutation brings and selection removes. Most uses are inherited, so introductions
+are counted separately: children with an op that their parent lacks, and how many of them have
+descendants at the end.
 
-Only live instructions count; a child stands for its candidate, the first program that behaved so.
+Only live instructions count. A child stands for its candidate, the first program that behaved so.
 """
 
 import functools
@@ -26,26 +26,27 @@ from veldt.search.storage.store import Store
 
 NUM_PARTS: Final = 24
 _CHUNK: Final = 1 << 16
-# A statement as the store writes it, one a line: `t = op(a, b)` or `t = a + b`.
+# A statement as the store writes it, one per line: `t = op(a, b)` or `t = a + b`.
 _STATEMENT: Final = re.compile(r"^    \w+ = (?:(\w+)\(|\S+ (\S+) \S)", re.MULTILINE)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class OpRecord:
-    """What became of one op; shares are from 0 to 1.
+    """How one op fared in a search; shares are from 0 to 1.
 
     Attributes:
-      op: its name.
-      initial: whether the initial rule computes with it.
-      children: share of all children that do.
-      parents: the same, each child counting for its parent.
-      accepted: share of the children better than their parent; 0 where there are none.
-      population: share of the last population.
-      finalists: finalists that compute with it.
-      introduced: children with it whose parent has it not, those of the last population left out.
-      alive: of these, the ones with descendants in the last population.
-      over_time: share of the children of each part of the search.
+      op: Name of the op.
+      initial: Whether the initial rule computes with it.
+      children: Share of all children that compute with it.
+      parents: Share of the parents that do; a parent counts once for each child.
+      accepted: Share of the children better than their parent; 0 where there are none.
+      population: Share of the last population.
+      finalists: Number of finalists that compute with it.
+      introduced: Number of children that have it and a parent without it, before the last
+        population.
+      alive: Number of introduced children with descendants in the last population.
+      over_time: Share of the children of each part of the search.
     """
 
     op: str
@@ -63,16 +64,16 @@ class OpRecord:
 @final
 @dataclass(frozen=True, slots=True)
 class Survival:
-    """All ops that any child used, those that the last population uses most first.
+    """All ops that any child used, ordered by their share of the last population, largest first.
 
     Attributes:
-      ops: the records.
-      num_children: children told.
-      num_accepted: of them, those better than their parent.
-      num_population: members of the last population.
-      num_finalists: of the finals; 0 before they have been played.
-      num_before: children before the last population.
-      num_alive: of these, the ones with descendants in it: what introductions compare with.
+      ops: Record of each op.
+      num_children: Number of children.
+      num_accepted: Number of children better than their parent.
+      num_population: Number of members of the last population.
+      num_finalists: Number of finalists; 0 before the finals were played.
+      num_before: Number of children before the last population.
+      num_alive: Number of children before it with descendants in it, to compare introductions with.
     """
 
     ops: tuple[OpRecord, ...]
@@ -85,15 +86,15 @@ class Survival:
 
 
 def survival(store: Store, population_size: int, finalists: Iterable[Program]) -> Survival:
-    """Counts the ops of a run.
+    """Count the ops of a run.
 
     Args:
-      store: the run's.
-      population_size: of its evolution.
-      finalists: those of its finals, baselines left out.
+      store: Store of the run.
+      population_size: Population size of the evolution.
+      finalists: Programs of the finals, without baselines.
 
     Raises:
-      ValueError: a program is not as the store writes it.
+      ValueError: A program is not as the store writes it.
     """
     names = list(OPS)
     columns = {name: i for i, name in enumerate(names)}
@@ -101,7 +102,7 @@ def survival(store: Store, population_size: int, finalists: Iterable[Program]) -
     rows = store.rows("SELECT candidate, parent FROM proposal ORDER BY id")
     children = np.array([row["candidate"] for row in rows], np.int64)
     parents = np.array([-1 if r["parent"] is None else r["parent"] for r in rows], np.int64)
-    # By child: its parent's candidate; the initial rule's is 0.
+    # By child: the candidate of its parent; 0 for the initial rule.
     of_parent = np.where(parents < 0, 0, children[np.maximum(parents, 0)]) if rows else children
     better = fitness[children] < fitness[of_parent]
     first = max(len(rows) - population_size, 0)
@@ -145,12 +146,12 @@ def survival(store: Store, population_size: int, finalists: Iterable[Program]) -
 
 
 def ops_of(text: str) -> frozenset[str]:
-    """The ops of a program as the store writes it: `str(program)`, one statement a line.
+    """Return the ops of a program as the store writes it: `str(program)`, one statement a line.
 
-    Parsing takes a millisecond, and a store has a program for each of its candidates.
+    Parsing would take a millisecond, and a store has a program for each of its candidates.
 
     Raises:
-      ValueError: an instruction is none of the instruction set.
+      ValueError: An instruction is not in the instruction set.
     """
     symbols = _symbols()
     names = [call or symbols.get(symbol, symbol) for call, symbol in _STATEMENT.findall(text)]
@@ -166,7 +167,7 @@ def _symbols() -> dict[str, str]:
 
 
 def _candidates(store: Store, columns: dict[str, int]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """By candidate: which ops it uses, bool [candidates, ops], and its fitness, [candidates]."""
+    """Return, by candidate, the ops that it uses, bool [candidates, ops], and its fitness."""
     rows = store.rows("SELECT id, program, fitness FROM candidate WHERE id >= 0 ORDER BY id")
     if [row["id"] for row in rows] != list(range(len(rows))):
         raise ValueError("candidates are not numbered from 0")
@@ -180,13 +181,13 @@ def _candidates(store: Store, columns: dict[str, int]) -> tuple[NDArray[Any], ND
 
 
 def _shares(uses: NDArray[Any], candidates: NDArray[Any]) -> NDArray[Any]:
-    """By op: the share of the candidates listed that use it, repeats counted."""
+    """Return, by op, the share of the listed candidates that use it, repeats counted."""
     counts = np.bincount(candidates, minlength=len(uses))
     return np.asarray(counts @ uses / max(len(candidates), 1))
 
 
 def _with_descendants(parents: NDArray[Any], first: int) -> NDArray[Any]:
-    """By child: whether it is, or has a descendant, among those from `first` on."""
+    """Return, by child, whether it or a descendant is among the children from `first` on."""
     alive = np.zeros(len(parents), bool)
     alive[first:] = True
     for child in range(len(parents) - 1, -1, -1):
@@ -198,7 +199,7 @@ def _with_descendants(parents: NDArray[Any], first: int) -> NDArray[Any]:
 def _introductions(
     uses: NDArray[Any], children: NDArray[Any], of_parent: NDArray[Any], alive: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """By op: children that have it and their parent has not, and how many of them are alive."""
+    """Return, by op, how many children have it that their parent lacks, and how many live on."""
     introduced = np.zeros(uses.shape[1], np.int64)
     kept = np.zeros(uses.shape[1], np.int64)
     for start in range(0, len(children), _CHUNK):

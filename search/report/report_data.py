@@ -1,8 +1,8 @@
-"""What a report tells of a run, read from its store in one snapshot.
+"""The data of a report, read from a run's store in one snapshot.
 
 The store is opened for reading alone, so a report can be written while the search goes on. Every
-value is checked to be of the kind that it should be (`report_rows`): rows that no search wrote are
-an error here and never text in a page.
+value is checked to be of the right kind (`report_rows`): rows that no search wrote raise an error
+here and never become text in a page.
 """
 
 import json
@@ -20,8 +20,8 @@ from veldt.search.program import Program
 from veldt.search.report import op_survival, report_rows
 from veldt.search.report.op_survival import Survival
 from veldt.search.report.report_rows import Ancestor as Ancestor
-from veldt.search.report.report_rows import Duel as Duel
-from veldt.search.report.report_rows import Reign as Reign
+from veldt.search.report.report_rows import FreshComparison as FreshComparison
+from veldt.search.report.report_rows import Incumbent as Incumbent
 from veldt.search.report.report_rows import Spent as Spent
 from veldt.search.report.report_rows import Trained as Trained
 from veldt.search.storage import hall_entries
@@ -32,7 +32,7 @@ from veldt.search.storage.usage import Work
 from veldt.tasks.common.config import codec
 from veldt.tasks.common.errors import ConfigError
 
-# What reading rows that no search wrote can raise; a `SearchError` says it better and passes.
+# Errors that rows raise which no search wrote; a `SearchError` is clearer and passes through.
 _NOT_A_RUN: Final = (
     ConfigError,
     sqlite3.Error,
@@ -48,33 +48,33 @@ _NOT_A_RUN: Final = (
 @final
 @dataclass(frozen=True, slots=True)
 class SearchData:
-    """A run as a report tells it.
+    """The data of a run that its report shows.
 
     Attributes:
-      config: the resolved config, as plain data.
-      settings: the config, checked.
-      rate_range: lowest and highest learning rate of the finals.
-      entries: the finals' table; empty before they have been played.
-      trained: the distinct programs trained, in order.
-      reigns: the incumbents, the initial rule first.
-      subject: whom the report is about: the winner, before the finals the incumbent.
-      program: the subject's.
-      learning_rate: the subject's.
-      initial_program: the initial rule's.
-      initial_learning_rate: the initial rule's.
-      lineage: from the initial rule's child to the subject; empty where they are the same.
-      duels: by candidate, those on the lineage that challenged an incumbent.
-      meta_runs: log losses of incumbents on meta-validation, by candidate, then by task and seed.
-      survival: what became of the ops.
-      counts: proposals, candidates and challenges of the search, in numbers.
-      num_won: challenges won.
-      spent: by purpose.
-      search_s: seconds of search.
-      errors: the commonest messages of failed candidates and how often each came.
-      seed_scores: per-seed mean log losses on the final seeds, by candidate.
-      work: who worked on it, and what that cost.
-      schema_version: version of the store, as its file says.
-      versions: of Python and the packages that the run was made with.
+      config: Resolved config, as plain data.
+      settings: Resolved config, checked.
+      rate_range: Lowest and highest learning rate of the finals.
+      entries: Table of the finals; empty before they were played.
+      trained: Distinct programs trained, in order.
+      incumbents: Incumbents, the initial rule first.
+      subject: Candidate that the report is about: the winner, before the finals the incumbent.
+      program: Program of that candidate.
+      learning_rate: Learning rate of that candidate.
+      initial_program: Program of the initial rule.
+      initial_learning_rate: Learning rate of the initial rule.
+      lineage: Proposals from the initial rule's child to the subject; empty if that is the rule.
+      comparisons: Challenges of an incumbent by members of the lineage, by candidate.
+      meta_runs: Log losses of incumbents on meta-validation, by candidate, then by task and seed.
+      survival: Record of each op.
+      counts: Numbers of proposals, candidates and challenges of the search.
+      num_won: Number of challenges won.
+      spent: Cost of each purpose of runs.
+      search_s: Seconds of search.
+      errors: Commonest messages of failed candidates, each with the number of times.
+      seed_scores: Mean log losses on the final seeds, by candidate, then by seed.
+      work: Record of the processes and workers, and of the cost.
+      schema_version: Version of the store, as the file states it.
+      versions: Versions of Python and the packages that the run was made with.
     """
 
     config: Mapping[str, Any]
@@ -82,14 +82,14 @@ class SearchData:
     rate_range: tuple[float, float]
     entries: tuple[Entry, ...]
     trained: tuple[Trained, ...]
-    reigns: tuple[Reign, ...]
+    incumbents: tuple[Incumbent, ...]
     subject: int
     program: Program
     learning_rate: float
     initial_program: Program
     initial_learning_rate: float
     lineage: tuple[Ancestor, ...]
-    duels: Mapping[int, Duel]
+    comparisons: Mapping[int, FreshComparison]
     meta_runs: Mapping[int, Mapping[tuple[str, int], float]]
     survival: Survival
     counts: Counts
@@ -104,7 +104,7 @@ class SearchData:
 
     @property
     def initial_rule(self) -> str:
-        """What the search started from, as its config names it."""
+        """The name of the rule that the search started from, as the config gives it."""
         return self.settings.initial_rule
 
     @property
@@ -114,10 +114,10 @@ class SearchData:
 
 
 def read_run(run_dir: Path) -> SearchData:
-    """Reads a run directory's store.
+    """Read a run directory's store.
 
     Raises:
-      StoreError: there is no run, it has scored nothing yet, or its store is damaged.
+      StoreError: There is no run, it has scored nothing yet, or its store is damaged.
     """
     with Store.open(run_dir, read_only=True) as store:
         try:
@@ -138,19 +138,19 @@ def _read(store: Store, run_dir: Path) -> SearchData:
             "to report"
         )
     config = dict(json.loads(meta["config"]))
-    # A newer version's fields are shown, and not read.
+    # Fields of a newer version are shown, and not read.
     known = codec.hints(SearchConfig).keys() & config.keys()
     settings = search_config.read_stored({key: config[key] for key in known}, str(store.path))
     finals_ = settings.finals
     highest = finals_.lowest_rate * finals_.rate_factor ** (finals_.num_rates - 1)
     entries = tuple(_checked(entry) for entry in hall_entries.read_entries(store))
     trained = report_rows.trained(store)
-    reigns = report_rows.reigns(store)
+    incumbents = report_rows.incumbents(store)
     winner = next((entry for entry in entries if entry.winner), None)
     if winner is not None and winner.learning_rate is not None:
         subject, program, rate = winner.candidate, winner.program, winner.learning_rate
     else:
-        subject = reigns[-1].candidate
+        subject = incumbents[-1].candidate
         program, rate = report_rows.candidate(store, subject)
     initial_program, initial_rate = report_rows.candidate(store, 0)
     lineage = report_rows.lineage(store, subject)
@@ -160,22 +160,22 @@ def _read(store: Store, run_dir: Path) -> SearchData:
         rate_range=(finals_.lowest_rate, highest),
         entries=entries,
         trained=trained,
-        reigns=reigns,
+        incumbents=incumbents,
         subject=subject,
         program=program,
         learning_rate=rate,
         initial_program=initial_program,
         initial_learning_rate=initial_rate,
         lineage=lineage,
-        duels=report_rows.duels(store, {one.candidate for one in lineage}),
-        meta_runs=report_rows.meta_runs(store, reigns),
+        comparisons=report_rows.comparisons(store, {one.candidate for one in lineage}),
+        meta_runs=report_rows.meta_runs(store, incumbents),
         survival=op_survival.survival(
             store,
             settings.population_size,
             (entry.program for entry in entries if entry.candidate >= 0),
         ),
         counts=Counts.read(store),
-        num_won=sum(1 for reign in reigns if reign.proposal >= 0),
+        num_won=sum(1 for incumbent in incumbents if incumbent.proposal >= 0),
         spent=report_rows.spent(store),
         search_s=float(store.rows("SELECT COALESCE(MAX(told_s), 0) AS s FROM proposal")[0]["s"]),
         errors=report_rows.errors(store),

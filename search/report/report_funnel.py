@@ -1,8 +1,9 @@
-"""The report's funnel: how many programs come to each point of a run, and how many get past it.
+"""The report's funnel: how many programs reach each point of a run, and how many pass it.
 
-Two funnels follow each other. In the search, children are drawn, looked up, tried on the probe,
-trained, and the fittest challenge the incumbent. In the finals, the Pareto front of all that was
-trained goes through the stages (`funnel.py`), so its first bar is no part of the last one before.
+There are two funnels. In the search, children are drawn, searched for in the cache, tried on the
+probe and trained, and the fittest challenge the incumbent. In the finals, the Pareto front of all
+trained programs goes through the stages (`funnel.py`), so the first bar there does not continue
+the last bar of the search.
 """
 
 import itertools
@@ -16,8 +17,8 @@ from veldt.tasks.common.html import plot as plot_lib
 from veldt.tasks.common.html.markup import Html, join, tag
 
 _WIDTH: Final = 720
-_LEFT: Final = 218  # where bars begin, right of their names
-_RIGHT: Final = 150  # what is left for the figures behind them
+_LEFT: Final = 218  # start of the bars, right of their names
+_RIGHT: Final = 150  # space for the figures behind the bars
 _PITCH: Final = 27
 _BAR: Final = 17
 _GAP: Final = 20  # between search and finals
@@ -34,7 +35,7 @@ STYLE: Final = """
 @final
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One bar: how many came this far, and what became of those that did not, in words."""
+    """One bar: how many programs reached this point, and in words what became of the others."""
 
     name: str
     count: int
@@ -42,7 +43,7 @@ class Level:
 
 
 def search_levels(data: SearchData) -> tuple[Level, ...]:
-    """The funnel of the search, from children drawn to new incumbents."""
+    """Return the funnel of the search, from children drawn to new incumbents."""
     counts = data.counts
     sources, statuses = counts.sources, counts.statuses
     new_structure = counts.num_told - sources["structure"]
@@ -75,7 +76,7 @@ def search_levels(data: SearchData) -> tuple[Level, ...]:
 
 
 def finals_levels(data: SearchData) -> tuple[Level, ...]:
-    """The funnel of the finals, from the Pareto front to the winner; empty before they end."""
+    """Return the funnel of the finals, from Pareto front to winner; empty before they end."""
     finalists = [entry for entry in data.entries if entry.candidate >= 0]
     if not finalists:
         return ()
@@ -88,7 +89,7 @@ def finals_levels(data: SearchData) -> tuple[Level, ...]:
 
 
 def section(data: SearchData) -> Html:
-    """The section with the picture."""
+    """Return the section with the picture."""
     found = search_levels(data)
     groups = [("In the search", "search", found)]
     if levels := finals_levels(data):
@@ -103,7 +104,7 @@ def section(data: SearchData) -> Html:
     return tag(
         "section",
         tag("h2", "The funnel"),
-        tag("p", "How many programs came to each point. Bars are on a logarithmic scale; the share "
+        tag("p", "How many programs reached each point. Bars are on a logarithmic scale; the share "
             "is of the bar above."),
         plot_lib.figure(_picture(groups), (), f"Lost on the way: {'; '.join(lost)}."),
     )  # fmt: skip
@@ -134,7 +135,7 @@ def _picture(groups: Sequence[tuple[str, str, Sequence[Level]]]) -> Html:
         y += _GAP
     svg = tag(
         "svg",
-        tag("title", "How many programs came to each point of the run"),
+        tag("title", "How many programs reached each point of the run"),
         tag("desc", "; ".join(f"{one.name}: {one.count:,}" for _, _, ls in groups for one in ls)),
         join(parts),
         viewBox=f"0 0 {_WIDTH} {y - _GAP:.0f}",

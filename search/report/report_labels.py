@@ -1,4 +1,4 @@
-"""Names beside the points of a figure, where they cover no other name, point or error bar."""
+"""Names beside the points of a figure, placed so that they cover no name, point or error bar."""
 
 import itertools
 import math
@@ -9,10 +9,10 @@ from veldt.tasks.common.html import plot as plot_lib
 from veldt.tasks.common.html.markup import Html, join, tag
 from veldt.tasks.common.html.plot import Frame, Point
 
-_LETTER: Final = 7.5  # a letter's width, or a little more
+_LETTER: Final = 7.5  # width of a letter, or a little more
 _HEIGHT: Final = 13.0
 _MARKER: Final = 7.0  # half of the largest marker
-_NEAR: Final = 22.0  # farther from its point a name gets a line to it
+_NEAR: Final = 22.0  # a name farther from its point than this gets a line to it
 
 
 class _Box(NamedTuple):
@@ -27,11 +27,11 @@ class _Box(NamedTuple):
 
 
 def place(points: Sequence[tuple[str, Point, tuple[float, float]]], frame: Frame) -> list[Html]:
-    """Names as figure elements, in the order given; the lowest point's is placed first.
+    """Return names as figure elements, in the order given; the lowest point's is placed first.
 
     Args:
-      points: each a name, a place in the figure, and from where to where its error bar goes.
-      frame: the figure's; names stay inside.
+      points: Names, each with its point in the figure and the two ends of the error bar.
+      frame: Frame of the figure; names stay inside.
     """
     taken = [_Box(x - _MARKER, x + _MARKER, y - _MARKER, y + _MARKER) for _, (x, y), _ in points]
     taken += [_Box(left, right, y - 1, y + 1) for _, (_, y), (left, right) in points]
@@ -48,7 +48,7 @@ def place(points: Sequence[tuple[str, Point, tuple[float, float]]], frame: Frame
 
 
 def _around(point: Point, width: float) -> Iterator[_Box]:
-    """Places for a name of this width, the nearest first."""
+    """Yield places for a name of this width, the nearest first."""
     x, y = point
     steps = [(dx, dy) for dx in range(-120, 121, 12) for dy in range(-96, 97, 6)]
     steps.sort(key=lambda step: (math.hypot(*step), step[1], -step[0]))

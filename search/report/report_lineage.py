@@ -1,15 +1,14 @@
 """The report's account of how its rule came about: what each mutation changed, and what it gained.
 
-A gain is the fitness of a step less that of the step before, on the search's seeds, which both were
-selected on. Where a step challenged the incumbent, the seeds were new; that difference is beside
-it.
+A gain is the fitness of a step less that of the step before, on the search's seeds, on which both
+were selected. Where a step challenged the incumbent on fresh seeds, that difference is shown too.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
 from veldt.search.report import lineage
-from veldt.search.report.report_data import Duel, SearchData
+from veldt.search.report.report_data import FreshComparison, SearchData
 from veldt.tasks.common import formatting
 from veldt.tasks.common.html import page
 from veldt.tasks.common.html.markup import Html, join, table, tag
@@ -31,15 +30,15 @@ figure svg.gain, svg.gain {
 .gain .worse { fill: var(--orange); }
 .gain .zero { stroke: var(--grey); stroke-width: 1; }
 """
-"""Rules for the page."""
+"""CSS rules for the page."""
 
 
 def section(data: SearchData) -> Html:
-    """The section on the lineage of the rule reported."""
+    """Return the section on the lineage of the rule reported."""
     title = "The winner's lineage" if data.finished else "The lineage of the best so far"
     if not data.lineage:
         return page.section(title, tag("p", f"It is {data.initial_rule} itself."))
-    start = data.reigns[0].fitness
+    start = data.incumbents[0].fitness
     steps = lineage.steps(data.initial_program, data.initial_learning_rate, data.lineage, start)
     largest = max((abs(step.gain) for step in steps if step.gain is not None), default=0.0)
     rows: list[tuple[str, Sequence[object]]] = [
@@ -60,7 +59,7 @@ def section(data: SearchData) -> Html:
                     one.status if one.fitness is None else formatting.signed(one.fitness),
                     formatting.signed(step.gain),
                     _bar(step.gain, largest),
-                    _duel(data.duels.get(one.candidate)),
+                    _comparison(data.comparisons.get(one.candidate)),
                     _change(step.change),
                 ),
             )
@@ -70,17 +69,17 @@ def section(data: SearchData) -> Html:
         "section",
         tag("h2", title),
         tag("p", f"{count:,} mutation{'s' if count > 1 else ''}, {len(steps):,} of which changed "
-            "what the rule does; neutral ones touch dead statements, or write the same in another "
+            "what the rule does; neutral ones change dead statements, or write the same in another "
             "way. A gain is the change in fitness since the step before, on the search's own "
-            "seeds: below 0 is better. Some steps are worse than the one before: whoever wins "
-            "a tournament is a parent. “Fresh seeds” is the difference to the incumbent of the "
-            "time, where the step challenged it."),
+            "seeds: below 0 is better. Some steps are worse than the one before: the winner of "
+            "a tournament becomes a parent, whatever its fitness. “Fresh seeds” is the difference "
+            "to the incumbent of the time, where the step challenged it."),
         tag("div", table(_HEADS, rows, numbers=(0, 2, 3, 5)), class_="lineage"),
     )  # fmt: skip
 
 
 def _bar(gain: float | None, largest: float) -> Html:
-    """A gain as a bar: to the left of the middle it is better, to the right worse."""
+    """Return a gain as a bar: left of the middle it is better, right of it worse."""
     if gain is None or not largest > 0:
         return Html()
     width, height = _BAR
@@ -97,14 +96,14 @@ def _bar(gain: float | None, largest: float) -> Html:
     )
 
 
-def _duel(duel: Duel | None) -> str:
-    if duel is None:
+def _comparison(comparison: FreshComparison | None) -> str:
+    if comparison is None:
         return ""
-    outcome = "won" if duel.won else "lost"
-    if duel.difference is None:
-        return f"{'the other' if duel.won else 'it'} failed, {outcome}"
-    error = formatting.plus_minus(duel.standard_error)
-    return f"{formatting.signed(duel.difference)}{error}, {outcome}"
+    outcome = "won" if comparison.won else "lost"
+    if comparison.difference is None:
+        return f"{'the other' if comparison.won else 'it'} failed, {outcome}"
+    error = formatting.plus_minus(comparison.standard_error)
+    return f"{formatting.signed(comparison.difference)}{error}, {outcome}"
 
 
 def _change(change: lineage.Change) -> Html:

@@ -1,4 +1,4 @@
-"""How a report begins: what was searched, and what came of it, in honest words and figures."""
+"""The beginning of a report: what was searched, and the outcome in sentences and figures."""
 
 import shlex
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from veldt.tasks.common.html.markup import Html, join, table, tag
 
 
 def headline(data: SearchData, run_dir: Path) -> Html:
-    """The page's head: the run's name, what was searched, and the outcome."""
+    """Return the head of the page: the run's name, what was searched, and the outcome."""
     counts = data.counts
     start = _join([data.initial_rule, *(one.rule for one in data.settings.founders)])
     searched = (
@@ -25,7 +25,7 @@ def headline(data: SearchData, run_dir: Path) -> Html:
     )
     if data.finished:
         outcome: list[object] = [
-            tag("p", conclusion.verdict(data.entries, data.settings.finals), class_="outcome")
+            tag("p", conclusion.sentences(data.entries, data.settings.finals), class_="outcome")
         ]
         outcome += [_comparisons(data)]
     else:
@@ -36,7 +36,7 @@ def headline(data: SearchData, run_dir: Path) -> Html:
 
 
 def _unfinished(data: SearchData, run_dir: Path) -> Html:
-    first, best_ = data.reigns[0], data.reigns[-1]
+    first, best_ = data.incumbents[0], data.incumbents[-1]
     if best_.candidate == 0:
         state = f"Nothing has beaten {data.initial_rule} on fresh seeds yet."
     else:
@@ -50,9 +50,9 @@ def _unfinished(data: SearchData, run_dir: Path) -> Html:
     )
     return tag(
         "div",
-        tag("p", f"This search has not ended. {state} No finals have been played: nothing here "
-            "says yet whether it beats a tuned baseline.", class_="outcome"),
-        tag("p", "If it was interrupted, ", tag("code", again), " goes on with it.", class_="soft"),
+        tag("p", f"This search has not ended. {state} No finals have been played, so it is not "
+            "known yet whether it beats a tuned baseline.", class_="outcome"),
+        tag("p", "If it was interrupted, ", tag("code", again), " continues it.", class_="soft"),
     )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def _comparisons(data: SearchData) -> Html:
             )
         )
     heads = (
-        f"{winner.label} against", "log loss", "loss", "seeds won", "verdict",
+        f"{winner.label} against", "log loss", "loss", "seeds won", "result",
         "meta-validation, log loss",
     )  # fmt: skip
     config = data.settings.finals
@@ -91,8 +91,8 @@ def _comparisons(data: SearchData) -> Html:
         f"{config.num_rates} learning rates to choose from, on {config.select_seeds} seeds "
         f"of their own; the figures are from {config.final_seeds} further seeds, ± one standard "
         f"error over seeds. {_tuned(config)} Meta-validation has {data.settings.meta_seeds} seeds "
-        f"and {_part_of_meta(config)}. Standard errors count seeds, not tasks: they do not say how "
-        "the rule does elsewhere."
+        f"and {_part_of_meta(config)}. Standard errors count seeds, not tasks: they do not show "
+        "how the rule does on other tasks."
     )
     edge = _edge(data)
     return join(
@@ -127,7 +127,7 @@ def _judgement(comparison: conclusion.Comparison) -> str:
 
 
 def _edge(data: SearchData) -> list[Html]:
-    """Says whose best learning rate is the lowest or highest tried, so that it may be beyond."""
+    """Return a note on rules whose best learning rate is the lowest or highest tried."""
     lowest, highest = data.rate_range
     ends = [
         entry.label
@@ -149,5 +149,5 @@ def _join(names: Sequence[str]) -> str:
 
 
 def task_names(proxies: Sequence[ProxyConfig]) -> str:
-    """Proxy tasks of a config with their lengths, for a sentence."""
+    """Return the proxy tasks of a config with their lengths, for a sentence."""
     return ", ".join(f"{proxy.task} ({proxy.num_steps} steps)" for proxy in proxies)

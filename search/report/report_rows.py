@@ -1,7 +1,7 @@
-"""Rows of a store as a report reads them: each table's, checked and by name.
+"""Rows of a store as a report needs them, checked and with names.
 
-Every value is checked to be of the kind that it should be: what no search wrote is an error, which
-`report_data.read_run` words.
+Every value is checked to be of the right kind: a row that no search wrote raises an error, which
+`report_data.read_run` puts into words.
 """
 
 import bisect
@@ -16,7 +16,7 @@ from veldt.search.storage import stored_runs
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.store import Store
 
-# Beyond this a number is no score and no learning rate, and a figure of it shows nothing.
+# A larger number is no score and no learning rate, and a figure of it would show nothing.
 _MAX_NUMBER: Final = 1e12
 PURPOSES: Final = (
     "fitness",
@@ -28,13 +28,13 @@ PURPOSES: Final = (
     "final",
     "meta-final",
 )
-"""What was trained for, in the order of the search; stages of the funnel come last."""
+"""The purposes of runs, in the order of the search; stages of the funnel come last."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A distinct program that was trained: the how-manieth, what it got, what became of it."""
+    """A distinct program that was trained: its number in order, its fitness and its status."""
 
     number: int
     candidate: int
@@ -44,18 +44,18 @@ class Trained:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Reign:
-    """An incumbent's time.
+class Incumbent:
+    """A rule that was the best so far for a time.
 
     Attributes:
-      candidate: its id in the store.
-      since: programs trained when it became the incumbent.
-      proposal: the proposal that it came by; -1 for the initial rule.
-      length: live instructions.
-      fitness: on the search's seeds.
-      fresh: mean log loss on all fresh seeds that it met; None where it met none or failed on one.
-      num_fresh: how many fresh seeds those were.
-      meta: on the meta-validation tasks.
+      candidate: Id in the store.
+      since: Number of programs trained when it became the incumbent.
+      proposal: Proposal that introduced it; -1 for the initial rule.
+      length: Number of live instructions.
+      fitness: Mean log loss on the search's seeds.
+      fresh: Mean log loss on all fresh seeds so far; None without any or with a failure on one.
+      num_fresh: Number of fresh seeds.
+      meta: Mean log loss on the meta-validation tasks.
     """
 
     candidate: int
@@ -84,13 +84,13 @@ class Ancestor:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Duel:
+class FreshComparison:
     """A candidate's challenge of the incumbent, on fresh seeds.
 
     Attributes:
-      difference: mean log loss, its own less the incumbent's; None where one of them failed.
-      standard_error: of the difference.
-      won: whether it became the incumbent.
+      difference: Mean log loss less that of the incumbent; None where one of them failed.
+      standard_error: Standard error of the difference.
+      won: Whether the candidate became the incumbent.
     """
 
     difference: float | None
@@ -101,7 +101,7 @@ class Duel:
 @final
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What one kind of evaluation took: runs, training steps, seconds of training."""
+    """The cost of the runs of one purpose: runs, training steps, seconds of training."""
 
     purpose: str
     num_runs: int
@@ -110,27 +110,27 @@ class Spent:
 
 
 def optional(value: Any) -> float | None:
-    """The same of a value that may be missing."""
+    """Return a value that may be missing as a number; see `number`."""
     return None if value is None else number(value)
 
 
 def number(value: Any) -> float:
-    """A score or a rate as a number of ordinary size; anything else is an error."""
+    """Return a score or a rate as a number of ordinary size; raise an error for anything else."""
     number = float(value)
     if not abs(number) < _MAX_NUMBER:
-        raise ValueError(f"{number} stands where a score or a rate should")
+        raise ValueError(f"{number} is no possible score or learning rate")
     return number
 
 
 def candidate(store: Store, candidate: int) -> tuple[Program, float]:
-    """A candidate's program and learning rate."""
+    """Return a candidate's program and learning rate."""
     query = "SELECT program, learning_rate FROM candidate WHERE id = ?"
     row = store.rows(query, (candidate,))[0]
     return Program.parse(row["program"]), number(row["learning_rate"])
 
 
 def trained(store: Store) -> tuple[Trained, ...]:
-    """The distinct programs trained, in order."""
+    """Return the distinct programs trained, in order."""
     rows = store.rows(
         "SELECT p.candidate, c.fitness, c.status FROM proposal p JOIN candidate c "
         "ON c.id = p.candidate WHERE p.source = 'evaluated' ORDER BY p.id"
@@ -141,8 +141,8 @@ def trained(store: Store) -> tuple[Trained, ...]:
     )
 
 
-def reigns(store: Store) -> tuple[Reign, ...]:
-    """The incumbents, the initial rule first."""
+def incumbents(store: Store) -> tuple[Incumbent, ...]:
+    """Return the incumbents, the initial rule first."""
     proposals = [
         int(row["id"])
         for row in store.rows("SELECT id FROM proposal WHERE source = 'evaluated' ORDER BY id")
@@ -159,11 +159,11 @@ def reigns(store: Store) -> tuple[Reign, ...]:
         "SELECT h.challenger, h.proposal, h.meta_fitness, c.length, c.fitness FROM challenge h "
         "JOIN candidate c ON c.id = h.challenger WHERE h.won = 1 ORDER BY h.id"
     )
-    reigns = []
+    incumbents = []
     for row in rows:
         met = fresh.get(row["challenger"], {"mean": None, "seeds": 0, "failed": 0})
-        reigns.append(
-            Reign(
+        incumbents.append(
+            Incumbent(
                 candidate=int(row["challenger"]),
                 since=bisect.bisect_right(proposals, int(row["proposal"])),
                 proposal=int(row["proposal"]),
@@ -174,13 +174,13 @@ def reigns(store: Store) -> tuple[Reign, ...]:
                 meta=optional(row["meta_fitness"]),
             )
         )
-    if not reigns or reigns[0].candidate != 0:
+    if not incumbents or incumbents[0].candidate != 0:
         raise ValueError("the first incumbent is not the initial rule")
-    return tuple(reigns)
+    return tuple(incumbents)
 
 
 def lineage(store: Store, candidate: int) -> tuple[Ancestor, ...]:
-    """From the first proposal with this candidate back to the initial rule, told forwards."""
+    """Return the line from the initial rule's child to the first proposal with this candidate."""
     if candidate == 0:
         return ()
     first = "SELECT MIN(id) AS id FROM proposal WHERE candidate = ?"
@@ -209,11 +209,11 @@ def lineage(store: Store, candidate: int) -> tuple[Ancestor, ...]:
     return tuple(reversed(lineage))
 
 
-def duels(store: Store, candidates: set[int]) -> dict[int, Duel]:
-    """By candidate, the challenges of those asked for."""
+def comparisons(store: Store, candidates: set[int]) -> dict[int, FreshComparison]:
+    """Return the challenges of the candidates given, by candidate."""
     rows = store.rows("SELECT * FROM challenge WHERE proposal >= 0 ORDER BY id")
     return {
-        int(row["challenger"]): Duel(
+        int(row["challenger"]): FreshComparison(
             optional(row["difference"]), optional(row["standard_error"]), bool(row["won"])
         )
         for row in rows
@@ -221,23 +221,25 @@ def duels(store: Store, candidates: set[int]) -> dict[int, Duel]:
     }
 
 
-def meta_runs(store: Store, reigns: tuple[Reign, ...]) -> dict[int, dict[tuple[str, int], float]]:
-    """Incumbents' log losses on meta-validation, by candidate, then by task and seed."""
+def meta_runs(
+    store: Store, incumbents: tuple[Incumbent, ...]
+) -> dict[int, dict[tuple[str, int], float]]:
+    """Return incumbents' log losses on meta-validation, by candidate, then by task and seed."""
     query = (
         "SELECT task, seed, log_loss FROM evaluation WHERE candidate = ? AND purpose = 'meta' "
         "AND log_loss IS NOT NULL"
     )
     return {
-        reign.candidate: {
+        incumbent.candidate: {
             (str(row["task"]), int(row["seed"])): number(row["log_loss"])
-            for row in store.rows(query, (reign.candidate,))
+            for row in store.rows(query, (incumbent.candidate,))
         }
-        for reign in reigns
+        for incumbent in incumbents
     }
 
 
 def spent(store: Store) -> tuple[Spent, ...]:
-    """What each kind of evaluation took, in the order of the search."""
+    """Return what each purpose of runs cost, in the order of the search."""
     rows = store.rows(
         "SELECT purpose, COUNT(*) AS runs, SUM(num_steps) AS steps, SUM(wall_s) AS wall_s "
         "FROM evaluation GROUP BY purpose UNION ALL "
@@ -251,7 +253,7 @@ def spent(store: Store) -> tuple[Spent, ...]:
 
 
 def errors(store: Store) -> tuple[tuple[str, int], ...]:
-    """The commonest messages of failed candidates and how often each came."""
+    """Return the commonest messages of failed candidates and how often each came."""
     rows = store.rows(
         "SELECT message, COUNT(*) AS n FROM candidate WHERE message <> '' "
         "GROUP BY message ORDER BY n DESC, message LIMIT 5"
@@ -260,7 +262,7 @@ def errors(store: Store) -> tuple[tuple[str, int], ...]:
 
 
 def seed_scores(store: Store, entries: tuple[Entry, ...]) -> dict[int, dict[int, float]]:
-    """By candidate, mean log losses on the final seeds; without those on which a run failed."""
+    """Return mean log losses on the final seeds, by candidate, without seeds of failed runs."""
     return {entry.candidate: _seed_means(store, entry) for entry in entries}
 
 

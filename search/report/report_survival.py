@@ -1,8 +1,8 @@
-"""The report's account of the ops: which of them mutation brings, and which selection keeps.
+"""The report's account of the ops: which ones mutation brings, and which ones selection keeps.
 
 The picture has a row for each op and a column for each part of the search; the darker, the larger
-the share of children that compute with it. The table holds the figures; what they count is in
-`survival.py`.
+the share of children that compute with it. The table holds the figures, which are defined in
+`op_survival.py`.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ STYLE: Final = """
 
 
 def section(data: SearchData) -> Html:
-    """The section on the ops."""
+    """Return the section on the ops."""
     found = data.survival
     if not found.num_children:
         return Html()
@@ -47,7 +47,7 @@ def section(data: SearchData) -> Html:
     note += "(none) to full colour (all); in per cent, of the last population. "
     note += f"Names in {data.initial_rule} are set darker."
     if left_out:
-        note += f" {left_out} ops that no more children used are in the table alone."
+        note += f" {left_out} ops that no child used at the end are only in the table."
     return tag(
         "section",
         tag("h2", "Which ops survive"),
@@ -137,10 +137,10 @@ def _share(value: float) -> str:
 def _explanation(found: Survival) -> str:
     usual = f"{found.num_alive / found.num_before:.1%}" if found.num_before else "none"
     return (
-        f"Shares are of all {found.num_children:,} children, of their parents (each child counts "
-        f"for its own), of the {found.num_accepted:,} children better than their parent, and of "
-        f"the {found.num_population:,} last ones. “Introduced” counts children with an op that "
-        "their parent has not, those of the last population left out; “still there” is how many of "
-        f"them have descendants in it. Of any child that is {usual}: an op well below is one that "
-        "mutation keeps bringing and selection keeps removing. Only live instructions count."
+        f"Shares are of all {found.num_children:,} children, of their parents (a parent counts "
+        f"once for each child), of the {found.num_accepted:,} children better than their parent, "
+        f"and of the {found.num_population:,} last ones. “Introduced” counts children with an op "
+        "that their parent lacks, without the last population; “still there” is how many of "
+        f"them have descendants in it. Of all children that is {usual}: an op well below is one "
+        "that mutation keeps bringing and selection keeps removing. Only live instructions count."
     )

@@ -4,13 +4,13 @@ import datetime
 from typing import Final
 
 from veldt.search.storage import usage
-from veldt.search.storage.usage import SittingRow, Work
+from veldt.search.storage.usage import StoredSession, Work
 from veldt.tasks.common import formatting
 from veldt.tasks.common.html import page
 from veldt.tasks.common.html.markup import Html, join, table, tag
 
-MAX_WORKERS: Final = 64  # Listed one by one per sitting.
-_SITTING_HEADS: Final = (
+MAX_WORKERS: Final = 64  # Listed one by one per session.
+_SESSION_HEADS: Final = (
     "began (UTC)", "where", "ended", "lasted", "workers", "jobs", "used, s", "wasted, s",
     "starting, s", "time of the workers",
 )  # fmt: skip
@@ -22,24 +22,24 @@ _EVENT_HEADS: Final = ("when (UTC)", "what", "worker", "job", "more")
 
 
 def section(data: Work) -> Html:
-    """The section "Work and cost"."""
-    if not data.sittings:
+    """Return the section "Work and cost"."""
+    if not data.sessions:
         text = "This run was made by an older veldt, which kept no record of it."
         return page.section("Work and cost", tag("p", text))
     parts: list[object] = [
         tag("p", f"{usage.cost_line(data).capitalize()}."),
-        _sittings(data.sittings),
+        _sessions(data.sessions),
         tag("p", "Seconds are worker-seconds. Used: work whose result was taken. Wasted: lost with "
-            "a worker, over the time limit, or done twice. The rest of the time that workers were "
-            "there they waited.", class_="soft"),
+            "a worker, over the time limit, or done twice. For the rest of the time the workers "
+            "were waiting.", class_="soft"),
         tag("h3", "What went wrong"),
-        _troubles(data.sittings),
+        _troubles(data.sessions),
         tag("h3", "Throughput per worker"),
         tag("ul", *(
             tag("li", f"{one.began}: {usage.throughput(one.stats.workers)}")
-            for one in data.sittings
+            for one in data.sessions
         )),
-        *(_workers(one) for one in data.sittings),
+        *(_workers(one) for one in data.sessions),
     ]  # fmt: skip
     if data.events:
         rows = [
@@ -51,7 +51,7 @@ def section(data: Work) -> Html:
     return page.section("Work and cost", *parts)
 
 
-def _sittings(sittings: tuple[SittingRow, ...]) -> Html:
+def _sessions(sessions: tuple[StoredSession, ...]) -> Html:
     rows = [
         (
             "",
@@ -68,12 +68,12 @@ def _sittings(sittings: tuple[SittingRow, ...]) -> Html:
                 usage.shares(one.stats),
             ),
         )
-        for one in sittings
+        for one in sessions
     ]
-    return table(_SITTING_HEADS, rows, numbers=(3, 5, 6, 7, 8))
+    return table(_SESSION_HEADS, rows, numbers=(3, 5, 6, 7, 8))
 
 
-def _troubles(sittings: tuple[SittingRow, ...]) -> Html:
+def _troubles(sessions: tuple[StoredSession, ...]) -> Html:
     rows = [
         (
             "",
@@ -86,12 +86,12 @@ def _troubles(sittings: tuple[SittingRow, ...]) -> Html:
                 f"{one.stats.num_killed:,}",
             ),
         )
-        for one in sittings
+        for one in sessions
     ]
     return table(_TROUBLE_HEADS, rows, numbers=range(1, len(_TROUBLE_HEADS)))
 
 
-def _workers(sitting: SittingRow) -> Html:
+def _workers(session: StoredSession) -> Html:
     rows = [
         (
             "",
@@ -104,13 +104,13 @@ def _workers(sitting: SittingRow) -> Html:
                 usage.throughput((one,)),
             ),
         )
-        for one in sitting.stats.workers[:MAX_WORKERS]
+        for one in session.stats.workers[:MAX_WORKERS]
     ]
     if not rows:
         return Html()
-    left_out = len(sitting.stats.workers) - len(rows)
+    left_out = len(session.stats.workers) - len(rows)
     more = tag("p", f"and {left_out:,} more", class_="soft") if left_out else Html()
-    summary = tag("summary", f"The workers of {sitting.began}")
+    summary = tag("summary", f"The workers of {session.began}")
     return tag("details", summary, join([table(_WORKER_HEADS, rows, numbers=(2, 3, 4, 5)), more]))
 
 

@@ -9,16 +9,16 @@ from typing import Final
 
 from veldt.search.report import report_labels
 from veldt.search.report.overfitting import Onset
-from veldt.search.report.report_data import Reign, Trained
+from veldt.search.report.report_data import Incumbent, Trained
 from veldt.search.storage.hall_entries import Entry
 from veldt.tasks.common.html import plot as plot_lib
 from veldt.tasks.common.html.markup import Html
 from veldt.tasks.common.html.plot import Frame, LinearAxis, Plot, Point
 
 MAX_DOTS: Final = 6000
-# Dots above this quantile are drawn at the upper edge, so that a few do not press the rest flat.
+# Dots above this quantile are drawn at the upper edge, so that a few do not flatten the rest.
 CLIP_QUANTILE: Final = 0.95
-_LEFT: Final = 76  # of a frame: room for ticks of three digits beside the axis's name
+_LEFT: Final = 76  # left of a frame: space for ticks of three digits and the axis's name
 
 STYLE: Final = """
 .line.fitness { stroke: var(--blue); }
@@ -41,17 +41,20 @@ STYLE: Final = """
 
 
 def progress(
-    trained: Sequence[Trained], reigns: Sequence[Reign], initial_rule: str, ancestors: set[int]
+    trained: Sequence[Trained],
+    incumbents: Sequence[Incumbent],
+    initial_rule: str,
+    ancestors: set[int],
 ) -> Html:
-    """Fitness of every program trained to the end, and the best so far, on old and fresh seeds.
+    """Draw the fitness of every fully trained program, and the best so far on old and fresh seeds.
 
     Args:
-      trained: the programs, in order.
-      reigns: the incumbents, the initial rule first.
-      initial_rule: its name.
-      ancestors: candidates on the line to the rule reported, drawn as rings.
+      trained: Programs, in order.
+      incumbents: Incumbents, the initial rule first.
+      initial_rule: Name of the initial rule.
+      ancestors: Candidates of the lineage of the rule reported, drawn as rings.
     """
-    initial = reigns[0].fitness
+    initial = incumbents[0].fitness
     scored = [
         (one.number, one.fitness, one.candidate) for one in trained if one.fitness is not None
     ]
@@ -59,7 +62,11 @@ def progress(
     for number, fitness, _ in scored:
         if fitness < best[-1][1]:
             best.append((number, fitness))
-    fresh = [(reign.since, reign.fresh) for reign in reigns if reign.fresh is not None]
+    fresh = [
+        (incumbent.since, incumbent.fresh)
+        for incumbent in incumbents
+        if incumbent.fresh is not None
+    ]
     high = max([initial, *(f for _, f in fresh), _quantile([f for _, f, _ in scored], initial)])
     end = max(len(trained), 1)
     shown = [best[-1][1], high, *(f for _, f in fresh)]
@@ -99,23 +106,23 @@ def progress(
     return plot_lib.figure(figure, items, " ".join(notes))
 
 
-def track(reigns: Sequence[Reign], end: int, onset: Onset | None = None) -> Html:
-    """The incumbents against the initial rule: on old seeds, fresh seeds and other tasks.
+def track(incumbents: Sequence[Incumbent], end: int, onset: Onset | None = None) -> Html:
+    """Draw the incumbents against the initial rule: on old seeds, fresh seeds and other tasks.
 
     Args:
-      reigns: the incumbents, the initial rule first.
-      end: programs trained in all.
-      onset: where meta-overfitting set in, to be marked.
+      incumbents: Incumbents, the initial rule first.
+      end: Number of programs trained in all.
+      onset: Onset of meta-overfitting, to be marked.
     """
     series: list[tuple[str, str, list[Point]]] = []
     for kind, text, scores in (
-        ("fitness", "fitness: same tasks, the seeds searched on", [r.fitness for r in reigns]),
-        ("fresh", "same tasks, fresh seeds", [r.fresh for r in reigns]),
-        ("meta", "meta-validation: other tasks, not searched on", [r.meta for r in reigns]),
+        ("fitness", "fitness: same tasks, the seeds searched on", [r.fitness for r in incumbents]),
+        ("fresh", "same tasks, fresh seeds", [r.fresh for r in incumbents]),
+        ("meta", "meta-validation: other tasks, not searched on", [r.meta for r in incumbents]),
     ):
         start = scores[0]
         if start is not None:
-            since = zip(reigns, scores, strict=True)
+            since = zip(incumbents, scores, strict=True)
             points: list[Point] = [(r.since, s - start) for r, s in since if s is not None]
             series.append((kind, text, points))
     end = max(end, 1)
@@ -127,7 +134,7 @@ def track(reigns: Sequence[Reign], end: int, onset: Onset | None = None) -> Html
     )
     figure = plot.draw(
         "Gain of the incumbent over the initial rule, by what it is measured on",
-        f"The incumbent changed {len(reigns) - 1} times.",
+        f"The incumbent changed {len(incumbents) - 1} times.",
         plot.line([(0, 0.0), (end, 0.0)], "initial"),
         *(_onset(plot, onset) if onset else ()),
         *(plot.steps(points, end, kind) for kind, _, points in series),
@@ -144,7 +151,7 @@ def track(reigns: Sequence[Reign], end: int, onset: Onset | None = None) -> Html
 
 
 def _onset(plot: Plot, onset: Onset) -> list[Html]:
-    """A line upright where meta-validation was left behind, its name above the plot."""
+    """Draw an upright line where meta-validation was last at its best, with a name above it."""
     x, top = plot.place((onset.since, plot.y.high))
     side = "start" if x < plot.frame.width / 2 else "end"
     name = "meta-overfitting from here" if onset.significant else "meta-validation best until here"
@@ -156,7 +163,7 @@ _SHAPES: Final = {"fitness": "circle", "fresh": "square", "meta": "diamond"}
 
 
 def transfer(entries: Sequence[Entry]) -> Html:
-    """Finalists and baselines: proxy tasks across, meta-validation tasks upwards."""
+    """Draw finalists and baselines: proxy tasks across, meta-validation tasks upwards."""
     points = [(e, e.final, e.meta) for e in entries if e.final is not None and e.meta is not None]
     if len(points) < 2:
         return Html()

@@ -1,7 +1,7 @@
-"""A run's report: one HTML page that holds all it shows and runs nothing.
+"""A run's report: one HTML page that contains everything it shows and runs no script.
 
 It is written from the store alone, read-only, so it can be made of a finished run, an interrupted
-one, or one that is still going on. What the store holds is shown as text, whoever wrote it.
+one, or one that still goes on. What the store holds is shown as text, whatever its origin.
 """
 
 import shlex
@@ -64,15 +64,15 @@ def write_report(run_dir: Path, output: Path | None = None) -> Path:
     """Write the report of a run.
 
     Args:
-      run_dir: the run's directory.
-      output: the file; `report.html` in the run directory if None.
+      run_dir: Directory of the run.
+      output: File to write; `report.html` in the run directory if None.
 
     Returns:
-      The file written.
+      The path of the written file.
 
     Raises:
-      StoreError: there is no run, it has scored nothing yet, or its store is damaged.
-      FileError: the file cannot be written.
+      StoreError: There is no run, it has scored nothing yet, or its store is damaged.
+      FileError: The file cannot be written.
     """
     return page_lib.write(render(run_dir), run_dir, output)
 
@@ -197,14 +197,14 @@ def _progress(data: SearchData) -> Html:
     if not data.trained:
         return section("Progress", tag("p", "No program has been trained yet."))
     ancestors = {one.candidate for one in data.lineage}
-    figure = search_figures.progress(data.trained, data.reigns, data.initial_rule, ancestors)
+    figure = search_figures.progress(data.trained, data.incumbents, data.initial_rule, ancestors)
     return section("Progress", figure)
 
 
 def _meta_validation(data: SearchData) -> Html:
-    first, last = data.reigns[0], data.reigns[-1]
+    first, last = data.incumbents[0], data.incumbents[-1]
     content: list[object] = []
-    if len(data.reigns) > 1:
+    if len(data.incumbents) > 1:
         gains = [f"{last.fitness - first.fitness:+.3f} on the seeds that it was selected on"]
         if first.fresh is not None and last.fresh is not None:
             gains.append(f"{last.fresh - first.fresh:+.3f} on fresh seeds of the same tasks")
@@ -217,11 +217,11 @@ def _meta_validation(data: SearchData) -> Html:
         )
         flatters = "Where another line lies above the fitness, the fitness flatters."
         content.append(tag("p", f"{text}{'; '.join(gains)}. {flatters}"))
-        found = overfitting.onset(data.reigns, data.meta_runs)
+        found = overfitting.onset(data.incumbents, data.meta_runs)
         if found is not None:
             best = f"#{found.best.candidate}" if found.best.candidate else data.initial_rule
             content.append(tag("p", overfitting.describe(found, len(data.trained), best)))
-        content.append(search_figures.track(data.reigns, len(data.trained), found))
+        content.append(search_figures.track(data.incumbents, len(data.trained), found))
         content.append(_incumbents(data))
     else:
         content.append(
@@ -244,16 +244,16 @@ def _incumbents(data: SearchData) -> Html:
         (
             "",
             (
-                f"#{reign.candidate}" if reign.candidate else data.initial_rule,
-                f"{reign.since:,}",
-                reign.length,
-                formatting.signed(reign.fitness),
-                formatting.signed(reign.fresh),
-                reign.num_fresh,
-                formatting.signed(reign.meta),
+                f"#{incumbent.candidate}" if incumbent.candidate else data.initial_rule,
+                f"{incumbent.since:,}",
+                incumbent.length,
+                formatting.signed(incumbent.fitness),
+                formatting.signed(incumbent.fresh),
+                incumbent.num_fresh,
+                formatting.signed(incumbent.meta),
             ),
         )
-        for reign in data.reigns
+        for incumbent in data.incumbents
     ]
     heads = (
         "incumbent", "after programs", "length", "fitness", "fresh", "fresh seeds",

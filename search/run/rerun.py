@@ -1,11 +1,11 @@
 """Running a search again from its own results, without training.
 
 `replay` gives a new search the stored config, and answers each of its jobs from the stored training
-runs. Everything else is computed anew: children, look-ups, hurdles, fitness, challenges, finals.
-Where the new store equals the old one, every decision of the old search follows from the stored
-results in the stored order: none depended on when a result came, on which worker, or on how often
-the search was killed and resumed; and no stored decision was altered afterwards. It says nothing on
-whether a training run would give its result again.
+runs. Everything else is computed anew: children, cache queries, hurdles, fitness, challenges,
+finals. Where the new store equals the old one, every decision of the old search follows from the
+stored results in the stored order: none depended on when a result came, on which worker, or on how
+often the search was killed and resumed; and no stored decision was altered afterwards. It does not
+show whether a training run would give its result again.
 
 Time-outs, deaths and errors are results like any other here. A search that was cut short is
 replayed as far as it got.
@@ -39,23 +39,23 @@ _WITHOUT_RUNS: Final = (Status.ERROR, Status.TIMEOUT, Status.KILLED)
 
 
 class _NotStored(BaseException):
-    """A job that has no stored result: in the finals, here the old search was cut short.
+    """A job that has no stored result: in the finals, the old search was cut short here.
 
-    Not an `Exception`, which the pool would take for the job's result.
+    It is not an `Exception`, which the pool would take for the job's result.
     """
 
 
 @final
 class _Recorded:
-    """A worker that looks results up."""
+    """A worker that reads results from the old store."""
 
     def __init__(self, store: Store, config: SearchConfig):
         self._store = store
         self._config = config
         self._proxies = config.proxies
         self._num_tasks = len(config.tasks)
-        # The initial rule's losses along the way make the hurdle, and a race has those of all. Of
-        # others the last one is enough.
+        # The initial rule's losses along the way make the hurdle, and a race has those of all
+        # candidates. Otherwise the last loss is enough.
         self._initial_curves = json.loads(store.meta()["initial_curves"])
         self._races = config.racing.enabled
 
@@ -99,7 +99,7 @@ class _Recorded:
         return Outcome.of(results)
 
     def _curves(self, job: EvalJob) -> list[list[float]]:
-        """The log losses at all checks of each run made; empty where they are not stored."""
+        """Return the log losses at all checks of each run made; empty if they are not stored."""
         if not self._races or job.purpose != "fitness" or job.candidate == 0:
             return []
         query = (
@@ -110,18 +110,18 @@ class _Recorded:
 
 
 def replay(run_dir: Path, into: Path) -> list[str]:
-    """Replays the run of one directory into another, and compares the stores.
+    """Replay the run of one directory into another, and compare the stores.
 
     Args:
-      run_dir: the run's; only read.
-      into: an empty directory, or one to be made; it gets the new store.
+      run_dir: Directory of the run; only read.
+      into: Empty directory, or one to be made, for the new store.
 
     Returns:
-      What differs, in sentences, see `differences`; empty where all of the old search was found
+      The differences, in sentences, see `differences`; empty where all of the old search was found
       again.
 
     Raises:
-      StoreError: there is no run, or it holds too little: nothing scored yet, or begun by a veldt
+      StoreError: There is no run, or it holds too little: nothing scored yet, or begun by a veldt
         of an older store version; or `into` cannot be used.
     """
     with Store.open(run_dir, read_only=True) as old:
@@ -135,19 +135,19 @@ def replay(run_dir: Path, into: Path) -> list[str]:
         atomic_files.make_folder(into)
         with Store.create(into) as new:
             with new.transaction():
-                # Of the run whose results these are.
+                # The process and machine of the stored results.
                 for key in meta.keys() & {"config", "versions", founders.META_KEY}:
                     new.set_meta(key, meta[key])
             found = []
             try:
                 _search(config, old, new)
             except _NotStored as lack:
-                found.append(f"training runs are asked for that the store does not have: {lack}")
+                found.append(f"training runs are needed that the store does not have: {lack}")
             return found + differences(old, new)
 
 
 def _search(config: SearchConfig, old: Store, new: Store) -> None:
-    """Search until the old store's proposals are all told, with finals where it played them."""
+    """Search until all proposals of the old store are made, with finals where it played them."""
     num_told = old.first("SELECT COUNT(*) FROM proposal")
     for finals in old.rows("SELECT told, config FROM finals ORDER BY id"):
         played = codec.from_plain(FinalsConfig, json.loads(finals["config"]), str(old.path))
@@ -159,9 +159,9 @@ def _search(config: SearchConfig, old: Store, new: Store) -> None:
 
 
 def _leg(config: SearchConfig, old: Store, new: Store, end: int, *, play: bool) -> None:
-    """Go on to proposal `end`, and play finals if they were."""
+    """Continue to proposal `end`, and play finals if the old search did."""
     start = new.first("SELECT COUNT(*) FROM proposal")
-    # What ended the old search, budget or clock or Ctrl-C, is in the number of its proposals.
+    # The number of proposals holds what ended the old search: budget, clock or Ctrl-C.
     endless = replace(config, max_evaluations=end + 1, time_limit_s=None)
     with inline.InlinePool(lambda: _Recorded(old, config)) as pool:
         engine = driver.OrderedDriver(pool, window=config.window, start=start)
@@ -174,7 +174,7 @@ def _leg(config: SearchConfig, old: Store, new: Store, end: int, *, play: bool) 
 
 
 def differences(old: Store, new: Store) -> list[str]:
-    """Compares what two stores say was searched: all but times and machines.
+    """Compare what two stores hold of the search: all but times and machines.
 
     Returns:
       For each table that differs, a sentence with its first different row.
@@ -189,14 +189,14 @@ def differences(old: Store, new: Store) -> list[str]:
 
 
 def _same(table: str, ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    """Whether two rows say the same, where an older version may have written the first."""
+    """Return whether two rows are the same, the first perhaps of an older version."""
     if table == "evaluation" and not ours["constants"]:  # Older versions stored none.
         return ours == {**theirs, "constants": ""}
     return ours == theirs or (table == "finals" and _same_finals(ours, theirs))
 
 
 def _same_finals(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    """Whether two rows say the same finals: those of older versions have fewer settings."""
+    """Return whether two rows are the same finals; those of older versions have fewer settings."""
     first, second = (
         {**row, "config": older_config.fill(FinalsConfig, json.loads(row["config"]))}
         for row in (ours, theirs)

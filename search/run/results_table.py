@@ -1,4 +1,4 @@
-"""The table that a search prints at its end, what it means, and the winner's source text."""
+"""The table that a search prints at its end, with the conclusion and the winner's source text."""
 
 import sys
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ def print_results(
     *,
     config: SearchConfig | None = None,
 ) -> None:
-    """Prints the finals' table, what it means, and the winner's source.
+    """Print the finals' table, the conclusion, and the winner's source.
 
     Args:
-      entries: the table's.
-      run_dir: the run's directory.
-      stream: where it is printed; standard output if None.
-      config: the run's; None where the caller does not know it.
+      entries: Entries of the table.
+      run_dir: Directory of the run.
+      stream: Stream to print to; standard output if None.
+      config: Config of the run; None where the caller does not know it.
     """
     from rich.console import Console
     from rich.syntax import Syntax
@@ -38,7 +38,7 @@ def print_results(
     scale = objectives.describe(config.objective if config else objectives.DEFAULT)
     if config is None:
         scale = f"the config's objective, by default {scale}"
-    # Away from a terminal rich would fold the table at 80 columns; below that, columns vanish.
+    # Without a terminal, rich would fold the table at 80 columns; below that, columns vanish.
     width = max(Console(file=stream).width, 80) if stream.isatty() else 120
     console = Console(file=stream, width=width, highlight=False, markup=False)
     console.print(results_table(entries))
@@ -48,19 +48,19 @@ def print_results(
         "that nothing was selected on, ± one standard error.",
         style="dim",
     )
-    console.print(conclusion.verdict(entries, config.finals if config else None))
+    console.print(conclusion.sentences(entries, config.finals if config else None))
     winner = conclusion.find_winner(entries)
     if winner is not None:
         console.print()
         source = Syntax("", "python", theme="ansi_dark", background_color="default").highlight(
             best.shown(winner.program).rstrip()
         )
-        console.print(source, soft_wrap=True)  # Folded by rich, it would be no program.
+        console.print(source, soft_wrap=True)  # If rich folded it, it would be no program.
     console.print(f"run directory: {run_dir}", soft_wrap=True)
 
 
 def results_table(entries: Sequence[Entry]) -> "Table":
-    """The hall of fame as a table."""
+    """Return the hall of fame as a table."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -94,6 +94,6 @@ def results_table(entries: Sequence[Entry]) -> "Table":
 
 
 def score_with_error(entry: Entry) -> str:
-    """A finalist's score on the final seeds, with its standard error where there is one."""
+    """Return a finalist's score on the final seeds, with its standard error if there is one."""
     error = "" if entry.final is None else formatting.plus_minus(entry.final_error)
     return formatting.signed(entry.final) + error

@@ -1,8 +1,8 @@
-"""Running a search: the run directory, the pool, the engine and the finals, put together.
+"""Running a search with all its parts: the run directory, the pool, the engine and the finals.
 
 A run directory holds all of a run: `run.json`, `config.yaml`, `store.sqlite`, `best.py` with
-`best.json` (from the first new best on, at the end the winner), and whatever the user has written
-from it (reports, exports). Where it was killed, `resume=True` goes on.
+`best.json` (from the first new best on, at the end the winner), and files that the user has made
+from it (reports, exports). A killed run continues with `resume=True`.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from veldt.search.run.search_view import SearchView
 from veldt.search.storage import best_rule as best
 from veldt.search.storage import integrity, usage
 from veldt.search.storage.hall_entries import Entry
-from veldt.search.storage.session import Sitting
+from veldt.search.storage.session import Session
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.common import formatting, versions
 from veldt.tasks.common.config import codec
@@ -39,23 +39,23 @@ from veldt.tasks.inner_loop import hollow
 from veldt.tasks.pool import base, driver, pools
 from veldt.tasks.pool.base import JobResult
 
-_TELLS_HOLLOW: Final = (0, 2)  # The first version of veldt that does.
-# What may differ when a run is resumed: how long it goes on and where, not what it is.
+_DETECTS_HOLLOW: Final = (0, 2)  # The first version of veldt that detects hollow runs.
+# Settings that may differ when a run is resumed: how long it goes on and where it runs.
 TERMS: Final = Terms(
     "search", SearchConfig, may_differ=("max_evaluations", "time_limit_s", "pool", "finals")
 )
-# With another one of these, finals that were played are not this run's.
+# If one of these differs, finals that were played do not count for this run.
 _FINALS_OF: Final = ("max_evaluations", "time_limit_s", "finals")
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What a search hands over.
+    """The result of a search.
 
     Attributes:
-      entries: the hall of fame and the baselines.
-      best: the winner.
+      entries: Hall of fame and baselines.
+      best: Winner.
     """
 
     entries: tuple[Entry, ...]
@@ -70,23 +70,23 @@ def run_search(
     view: SearchView | None = None,
     factory: base.WorkerFactory | None = None,
 ) -> SearchResult:
-    """Runs a search to its end.
+    """Run a search to its end.
 
     Args:
-      config: what to search.
-      run_dir: where the run is kept; made if it does not exist.
-      resume: go on with the run that is there; `config` must be its config but for what `TERMS` let
-        change.
-      view: what shows it; None shows nothing.
-      factory: makes the pool's workers, `EvalJob -> Outcome`; None trains the config's proxies.
+      config: Config of the search.
+      run_dir: Directory of the run; made if it does not exist.
+      resume: Whether to continue the run that is there; `config` must then be the same but for the
+        settings that `TERMS` lets change.
+      view: Display of the search; None shows nothing.
+      factory: Maker of the pool's workers, `EvalJob -> Outcome`; None trains the config's proxies.
 
     Raises:
-      FileError: the run directory cannot be used.
-      SearchError: its store cannot be used, or the initial rule cannot be trained.
-      KeyboardInterrupt: Ctrl-C; all that was told is stored, and `resume` goes on.
+      FileError: The run directory cannot be used.
+      SearchError: The store cannot be used, or the initial rule cannot be trained.
+      KeyboardInterrupt: Ctrl-C; all recorded results are stored, and `resume` continues the run.
     """
-    # Tasks and rules are loaded before anything is written: a misspelt name leaves no run directory
-    # behind.
+    # Tasks and rules are loaded before anything is written: a misspelt name leaves no run
+    # directory behind.
     view = view if view is not None else SearchView()
     names = dict.fromkeys(proxy.task for proxy in (*config.tasks, *config.meta_validation))
     view.doing(f"loading {', '.join(names)}")
@@ -102,9 +102,9 @@ def run_search(
     ):
         with (
             pools.make_pool(config.workers, factory) as workers,
-            Sitting(store, workers, view.work) as sitting,
+            Session(store, workers, view.work) as session,
         ):
-            entries = _search(config, run_dir, store, workers, sitting, view)
+            entries = _search(config, run_dir, store, workers, session, view)
         view.note(usage.cost_line(usage.read_work(store)))
         winner = next((entry for entry in entries if entry.winner), None)
         if winner is None or winner.learning_rate is None:
@@ -117,7 +117,7 @@ def run_search(
 
 
 def _start(config: SearchConfig, run_dir: Path, *, resume: bool) -> tuple[Founder, ...]:
-    """Whom the run starts from, or started from if it is resumed."""
+    """Return the rules that the run starts from, or started from if it is resumed."""
     if not (resume and (run_dir / FILE_NAME).exists()):
         return founders.load(config)
     with Store.open(run_dir, read_only=True) as store:
@@ -125,7 +125,7 @@ def _start(config: SearchConfig, run_dir: Path, *, resume: bool) -> tuple[Founde
 
 
 def _evaluator(config: SearchConfig, start: Sequence[Founder]) -> EvaluatorConfig:
-    """What workers are built from, with the founders' instructions in the interpreter.
+    """Return the settings of workers, with the founders' instructions in the interpreter.
 
     Mutation need not insert them, but children inherit them: each would be compiled by itself.
     """
@@ -139,10 +139,10 @@ def _search(
     run_dir: Path,
     store: Store,
     workers: base.Pool,
-    sitting: Sitting,
+    session: Session,
     view: SearchView,
 ) -> list[Entry]:
-    """The search and its finals, on workers that are there."""
+    """Run the search and its finals, on workers that are there."""
     if config.window < workers.num_workers:
         view.note(
             f"the window is {config.window}, so no more than {config.window} of the "
@@ -150,7 +150,7 @@ def _search(
         )
     num_told = store.first("SELECT COUNT(*) FROM proposal")
     engine = driver.OrderedDriver(
-        workers, window=config.window, start=num_told, watch=sitting.watch
+        workers, window=config.window, start=num_told, watch=session.watch
     )
     starting = _Starting(config, engine.run_now, view)
     view.phase("compiling the training loops")
@@ -168,11 +168,11 @@ def _search(
             _write_incumbent(run_dir, config, evolution.incumbent)
             view.best(evolution)
         view.update(evolution)
-        sitting.watch()
+        session.watch()
 
     def report(text: str, done: int, total: int) -> None:
         view.phase(text, done, total)
-        sitting.watch()
+        session.watch()
 
     engine.run(evolution.ask, tell)
     incumbent = evolution.incumbent.candidate
@@ -181,7 +181,7 @@ def _search(
 
 @final
 class _Starting:
-    """`run_now`, which says while a search starts what it waits for."""
+    """`run_now`, which reports what a search waits for while it starts."""
 
     def __init__(self, config: SearchConfig, run_now: job_records.RunNow, view: SearchView):
         self.done = False
@@ -207,7 +207,7 @@ class _Starting:
 
 
 def _note_trouble(view: SearchView, founder: Founder, result: JobResult | driver.Ready) -> None:
-    """Says so where a founder comes to nothing."""
+    """Report a founder that has no descendants."""
     outcome = result.value if isinstance(result, driver.Ready) else job_records.outcome_of(result)
     if isinstance(outcome, Outcome) and outcome.fitness is None:
         blind = outcome.message == IGNORES_GRADIENT
@@ -219,9 +219,9 @@ def _note_trouble(view: SearchView, founder: Founder, result: JobResult | driver
 
 
 def _note_limits(view: SearchView, config: SearchConfig, store: Store) -> None:
-    """Say on which tasks nothing can be found, since the initial rule is at one end of the scale.
+    """Report tasks where nothing can be found, since the initial rule is at a limit of the scale.
 
-    Also of a run begun before hollow runs were told: what it has is taken as it is.
+    Report also a run that was begun before hollow runs were detected: its results are kept.
     """
     meta = store.meta()
     if config.objective in objectives.OBJECTIVES:
@@ -230,9 +230,9 @@ def _note_limits(view: SearchView, config: SearchConfig, store: Store) -> None:
             ends = [curve[-1] for curve in curves[proxy :: len(config.tasks)]]
             if ends and all(hollow.at_floor(end) for end in ends):
                 view.note(
-                    f"{task.task}: the initial rule is at the floor already, below which no loss "
-                    "can be told from another, so nothing better can be found there; take a harder "
-                    "task, fewer steps, or a normalizer that has a bottom"
+                    f"{task.task}: the initial rule is at the floor already, below which losses "
+                    "cannot be distinguished, so nothing better can be found there; take a harder "
+                    "task, fewer steps, or a normalizer with a lower bound"
                 )
             elif ends and all(end >= objectives.NOTHING_LEARNT for end in ends):
                 view.note(
@@ -240,10 +240,10 @@ def _note_limits(view: SearchView, config: SearchConfig, store: Store) -> None:
                     f"{config.learning_rate:g}; another rate may do, or more steps"
                 )
     begun_by = json.loads(meta.get("versions", "{}")).get("veldt", "0")
-    if tuple(int(part) for part in re.findall(r"\d+", begun_by)[:2]) < _TELLS_HOLLOW:
+    if tuple(int(part) for part in re.findall(r"\d+", begun_by)[:2]) < _DETECTS_HOLLOW:
         view.note(
-            f"this run was begun by veldt {begun_by}, which did not tell hollow runs (a low loss "
-            "that training did not earn): what it has trained counts as it did. The finals are "
+            f"this run was begun by veldt {begun_by}, which did not detect hollow runs (a low loss "
+            "that training did not earn): its trained programs keep their scores. The finals are "
             "checked; if its best rule turns out hollow, begin a new run"
         )
 
@@ -251,7 +251,7 @@ def _note_limits(view: SearchView, config: SearchConfig, store: Store) -> None:
 def _open_store(
     config: SearchConfig, directory: RunDirectory, start: tuple[Founder, ...], *, resume: bool
 ) -> Store:
-    """Open or make the store of the run that a directory is to hold, and write the run's config."""
+    """Open or make the store of the run in a directory, and write the run's config."""
     if resume and (directory.path / FILE_NAME).exists():
         store = Store.open(directory.path, locked=True)
     else:

@@ -1,4 +1,4 @@
-"""What a search tells a display: how far it is, its best rule, and its workers.
+"""The view of a search: sends its progress, best rule and workers to a display.
 
 The display only reads: a search with another display, or none, is the same search.
 """
@@ -22,7 +22,7 @@ MAX_TROUBLE_LINES: Final = 5  # At a time; the store has them all.
 
 @final
 class SearchView:
-    """Turns what the search's engine and pool say into a status for a display."""
+    """Turns the state of the search's engine and pool into a status for a display."""
 
     def __init__(self, display: Display | None = None):
         self._display: Display = Silent() if display is None else display
@@ -32,20 +32,20 @@ class SearchView:
         self._display.update(self.status)
 
     def phase(self, text: str, done: int = 0, total: int = 0) -> None:
-        """Tell how far a stage other than the search itself is: compiling, the finals."""
+        """Show the progress of a stage other than the search itself: compiling, the finals."""
         self._display.phase(text, done, total)
 
     def doing(self, text: str) -> None:
-        """Tell what is waited for until something new comes."""
+        """Show what the search waits for, until something new comes."""
         self._display.doing(text)
 
     def update(self, evolution: Evolution) -> None:
-        """Tell that a result was taken in. Called often."""
+        """Show that a result was recorded. Called often."""
         self._evolution = evolution
         self._display.update(self.status)
 
     def best(self, evolution: Evolution) -> None:
-        """Tell of a new best."""
+        """Show a new best."""
         self._evolution = evolution
         self._display.log(
             f"new best after {evolution.counts.num_told:,} proposed: {candidate_name(evolution)}, "
@@ -53,7 +53,7 @@ class SearchView:
         )
 
     def work(self, stats: PoolStats, events: Sequence[PoolEvent]) -> None:
-        """Tell what the workers do, and what happened since the last call. Called often."""
+        """Show what the workers do, and what happened since the last call. Called often."""
         self._stats = stats
         wrong = [event for event in events if event.kind in usage.TROUBLE]
         for event in wrong[:MAX_TROUBLE_LINES]:
@@ -72,32 +72,32 @@ class SearchView:
         self._display.note(text)
 
     def status(self) -> Status:
-        """Return how far the search is."""
+        """Return the status of the search."""
         evolution, stats = self._evolution, self._stats
         if evolution is None:
             starting = stats is not None and _is_starting(stats)
             workers = usage.figures(stats)["workers"] if stats is not None else ""
             return Status("", highlights=(f"workers: {workers}",) if starting else ())
-        told, total = evolution.counts, evolution.config.max_evaluations
+        found, total = evolution.counts, evolution.config.max_evaluations
         left = formatting.duration(time_left_s(evolution))
         elapsed, scores = formatting.duration(evolution.elapsed_s), score_line(evolution)
         figures = {} if stats is None else dict(usage.figures(stats))
         best = evolution.incumbent.genotype
         return Status(
             line=(
-                f"[{elapsed}, {left} left] {told.num_told:,} proposed ({rate(evolution):.0f}/s), "
-                f"{counts.share(told.num_cached, told.num_told)} from cache, "
-                f"{told.num_trained:,} of {total:,} trained; {scores}"
-                # The first few proposals say nothing about the rate.
-                if told.num_told > evolution.config.window
+                f"[{elapsed}, {left} left] {found.num_told:,} proposed ({rate(evolution):.0f}/s), "
+                f"{counts.share(found.num_cached, found.num_told)} from cache, "
+                f"{found.num_trained:,} of {total:,} trained; {scores}"
+                # The first few proposals show little of the rate.
+                if found.num_told > evolution.config.window
                 else ""
             ),
-            done=told.num_trained,
+            done=found.num_trained,
             total=total,
             rate=f"{rate(evolution):.0f} candidates/s",
             time=f"{elapsed}, {left} left",
             highlights=(scores,),
-            figures=figures | counts.figures(told, total),
+            figures=figures | counts.figures(found, total),
             source=best_rule.shown(best.program),
             source_title=(
                 f"best rule, {candidate_name(evolution)}, learning rate {best.learning_rate:.3g}"
@@ -120,12 +120,12 @@ def time_left_s(evolution: Evolution) -> float:
 
 
 def rate(evolution: Evolution) -> float:
-    """Return the candidates told per second, over the whole search."""
+    """Return the candidates recorded per second, over the whole search."""
     return evolution.counts.num_told / max(evolution.elapsed_s, 1e-9)
 
 
 def candidate_name(evolution: Evolution) -> str:
-    """Return what the best so far is called, here and in tables, reports and the store."""
+    """Return the name of the best so far, as in tables, reports and the store."""
     candidate = evolution.incumbent.candidate
     return f"#{candidate}" if candidate else evolution.config.initial_rule
 

@@ -1,13 +1,13 @@
 """Programs as data for the interpreter.
 
-Three things happen here, once per candidate and on the host, so that they cost nothing per training
-step:
+Three things happen here, once per candidate and on the host, so that they cost nothing per
+training step:
 
 - constants become registers that are filled once;
 - instructions that depend on nothing but the step count and constants (bias corrections, schedules)
   are computed for all steps at once, as *schedules*; in training each is one load;
 - registers are shared: a value's row is free again after its last use, and a slot's new value is
-  written straight into the slot's row where the old value is no longer needed. Small programs then
+  written directly into the slot's row where the old value is no longer needed. Small programs then
   stay in the CPU's nearest caches.
 """
 
@@ -46,14 +46,14 @@ FIRST_SLOT_ROW: Final = 2
 @final
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What an interpreter is built for; programs beyond it are refused with `CapacityError`.
+    """The size of an interpreter; programs beyond it are refused with `CapacityError`.
 
     Attributes:
-      statements: most instructions executed per step.
-      registers: rows of the register file, `R`; each holds one number per parameter.
-      schedules: most values that depend on the step alone, `K`.
-      ops: the instructions that it knows. Compiling it takes longer with each, most of all with
-        those that see tensors as matrices, and so these are left out unless they are named.
+      statements: Largest number of instructions executed per step.
+      registers: Number of rows of the register file, `R`; each holds one number per parameter.
+      schedules: Largest number of values that depend on the step alone, `K`.
+      ops: Instructions that it knows. Each makes compiling take longer, most of all those that work
+        on tensors as matrices, so these are left out unless they are named.
     """
 
     statements: int = 48
@@ -70,7 +70,7 @@ class Capacity:
                 )
 
     def with_ops(self, ops: Iterable[str]) -> "Capacity":
-        """The same with more instructions, but for those that no interpreter can run."""
+        """Return the same with more instructions, but for those that no interpreter can run."""
         more = [name for name in ops if name in INTERPRETED and name not in self.ops]
         return replace(self, ops=(*self.ops, *more))
 
@@ -99,11 +99,11 @@ class Encoded(NamedTuple):
 
 
 def encode(program: AbstractProgram, *, num_steps: int, capacity: Capacity) -> Encoded:
-    """Encodes a program for a horizon of `num_steps` steps.
+    """Encode a program for a horizon of `num_steps` steps.
 
     Raises:
-      CapacityError: the program needs more than `capacity`; says of what.
-      LoweringError: the program is not well formed.
+      CapacityError: The program needs more than `capacity`; the message names what.
+      LoweringError: The program is not well formed.
     """
     return encode_dataflow(
         dataflow.lower(program, fold=True), num_steps=num_steps, capacity=capacity
@@ -111,7 +111,7 @@ def encode(program: AbstractProgram, *, num_steps: int, capacity: Capacity) -> E
 
 
 def encode_dataflow(flow: Dataflow, *, num_steps: int, capacity: Capacity) -> Encoded:
-    """Encodes a lowered and folded program; see `encode`."""
+    """Encode a lowered and folded program; see `encode`."""
     return _Encoder(flow, num_steps, capacity).encode()
 
 
@@ -129,8 +129,8 @@ class _Encoder:
         self.first_free = FIRST_SLOT_ROW + len(flow.slots)
         self.free = list(range(capacity.registers - 1, self.first_free - 1, -1))
         self.slot_row = {name: FIRST_SLOT_ROW + i for i, name in enumerate(flow.slots)}
-        # How often each value is still to be read; outputs count as one read that never happens
-        # before the end.
+        # Number of reads of each value that are left; an output counts as one more read, which
+        # never happens before the end.
         self.reads: dict[int, int] = {}
 
     def encode(self) -> Encoded:
@@ -150,8 +150,8 @@ class _Encoder:
             self.reads[output] = self.reads.get(output, 0) + 1
         for index in sorted(needed):
             self.place(index, by_step)
-        # A slot's new value may go straight into the slot's row once the old value has been read
-        # for the last time.
+        # A slot's new value may be written directly into the slot's row after the last read of the
+        # old value.
         home = {new: self.slot_row[self.input_name(old)] for old, new in outputs.items()}
         slot_of_row = {self.slot_row[self.input_name(old)]: old for old in outputs}
         for i in instructions:
@@ -186,7 +186,7 @@ class _Encoder:
         return value.name
 
     def step_only(self) -> dict[int, NDArray[np.float64]]:
-        """Values that depend on the step and constants alone, for steps 1 to T, each [T]."""
+        """Return the values that depend on step and constants alone, for steps 1 to T, each [T]."""
         steps = np.arange(1, self.num_steps + 1, dtype=np.float64)
         known: dict[int, NDArray[np.float64]] = {}
         known[self.flow.input_index(STEP)] = steps
@@ -200,7 +200,7 @@ class _Encoder:
         return known
 
     def place(self, index: int, by_step: dict[int, NDArray[np.float64]]) -> None:
-        """Gives an input, a constant or a schedule its row."""
+        """Give an input, a constant or a schedule a row."""
         value = self.flow.values[index]
         if index in by_step:
             if len(self.columns) == self.capacity.schedules:
@@ -266,7 +266,7 @@ class _Encoder:
         if self.code:
             code[: len(self.code)] = self.code
         schedules = np.zeros((self.num_steps, self.capacity.schedules), np.float32)
-        with np.errstate(over="ignore"):  # beyond float32 is infinity
+        with np.errstate(over="ignore"):  # larger than float32 becomes infinity
             fill = self.fill.astype(np.float32)
             for column, values in enumerate(self.columns):
                 schedules[:, column] = values

@@ -1,12 +1,13 @@
 """Running a lowered program on a pytree's leaves, with NumPy or with jax.numpy.
 
-This is what a program *means*: the native transform (`transform.py`) calls it; the interpreter, and
-the probe behind fingerprints (`probe.py`), are tested against it. Every value is a list with one
-entry per parameter tensor: an array for a tensor, a number for a scalar. Element, tensor, matrix
-and shape ops go leaf by leaf; a global op adds its partial results over all leaves first.
+This defines what a program *means*: the native transform (`optax_transform.py`) calls it; the
+interpreter, and the probe behind fingerprints (`probe.py`), are tested against it. Every value is a
+list with one entry per parameter tensor: an array for a tensor, a number for a scalar. Element,
+tensor, matrix and shape ops go leaf by leaf; a global op adds its partial results over all leaves
+first.
 
-An array may be thin: of length 1 along axes on which a value does not vary (`extents.py`). Element
-ops broadcast; every other op is given its arguments at full size.
+An array may be thin: of length 1 along axes on which a value does not vary (`constant_axes.py`).
+Element ops broadcast; every other op is given its arguments at full size.
 """
 
 import math
@@ -28,19 +29,19 @@ def execute(
     step: Sequence[Any],
     constants: Mapping[str, Any],
 ) -> tuple[list[Any], list[list[Any]]]:
-    """Runs the live instructions of `flow` once.
+    """Run the live instructions of `flow` once.
 
     Args:
-      flow: a lowered program; `L` below is the number of parameter tensors.
-      xp: `numpy` or `jax.numpy`.
-      inputs: by name, sequences of length `L`: `w` and `g`, arrays of equal shapes and dtypes; the
+      flow: Lowered program; `L` below is the number of parameter tensors.
+      xp: Array module: `numpy` or `jax.numpy`.
+      inputs: Sequences of length `L`, by name: `w` and `g`, arrays of equal shapes and dtypes; the
         live slots, arrays that broadcast to those shapes; the live roles, numbers.
-      step: the step count from 1, once per leaf, in a floating dtype.
-      constants: values for the named constants, over the defaults in `flow`.
+      step: Step count from 1, once per leaf, in a floating dtype.
+      constants: Values for the named constants, over the defaults in `flow`.
 
     Returns:
       The update, shaped as the parameters, and the new values of `flow.live_slots`, shaped as
-      `slot_shapes` says; each a list of `L` arrays of the parameters' dtypes.
+      in `slot_shapes`; each a list of `L` arrays of the parameters' dtypes.
     """
     params = inputs["w"]
     values: dict[int, list[Any]] = {}
@@ -73,7 +74,7 @@ def execute(
 def slot_shapes(
     flow: Dataflow, shapes: Sequence[tuple[int, ...]]
 ) -> dict[str, list[tuple[int, ...]]]:
-    """The shapes of each live slot's arrays, for parameters of these shapes."""
+    """Return the shapes of each live slot's arrays, for parameters of these shapes."""
     found: dict[str, list[tuple[int, ...]]] = {}
     for name, extent in constant_axes.slot_extents(flow).items():
         kind = flow.values[flow.input_index(name)].kind
@@ -85,7 +86,7 @@ def slot_shapes(
 
 
 def _full_shape(kind: Kind, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a value of some kind, for a parameter of some shape."""
+    """Return the shape of a value of some kind, for a parameter of some shape."""
     if kind == "tensor":
         return shape
     return kinds.shape_of(kind, math.prod(shape[:-1]), shape[-1] if shape else 1)
@@ -118,14 +119,14 @@ def _apply(
     if op.scope == "shape" and node.kind == "tensor":
         results = [x.reshape(like.shape) for x, like in zip(results, params, strict=True)]
     if mixed:
-        # A float32 scalar must not widen a bfloat16 tensor; and it is the result that is rounded,
-        # not the scalar: 0.999 is 1 in bfloat16, and an average with that weight never moves.
+        # A float32 scalar must not widen a bfloat16 tensor. The result is rounded, not the scalar:
+        # 0.999 is 1 in bfloat16, and an average with that weight never moves.
         results = [xp.asarray(x, dtype=like.dtype) for x, like in zip(results, params, strict=True)]
     return results
 
 
 def _full(xp: ArrayModule, x: Any, shape: tuple[int, ...]) -> Any:
-    """A thin array at full size, laid out row by row: sums must not depend on where it was thin."""
+    """Return a thin array at full size, laid out row by row, so that sums do not depend on it."""
     if x.shape == shape:
         return x
     return xp.broadcast_to(x, shape).reshape(-1).reshape(shape)

@@ -1,27 +1,27 @@
 """The interpreter: one compiled training loop runs every program.
 
-Compiling each candidate costs about a second and nearly all of the time of a small proxy task. Here
-the training loop is compiled once per task, and a program is data: `interpret(encoded)` is an Optax
-transform on one flat parameter vector (`tasks.flat`), whose meta-parameters are the program's
-encoding. A step is a `while` loop over instructions; each reads its argument rows from a register
-file [R, D], runs one branch of a `lax.switch` and writes one row.
+Compiling each candidate costs about a second, which is nearly all of the time of a small proxy
+task. Here the training loop is compiled once per task, and a program is data: `interpret(encoded)`
+is an Optax transform on one flat parameter vector (`tasks.inner_loop.flat`), whose meta-parameters
+are the program's encoding. A step is a `while` loop over instructions; each reads its argument rows
+from a register file [R, D], runs one branch of a `lax.switch` and writes one row.
 
-What makes it fast, measured on the CPU with XLA: the opcode is *not* batched (batched, XLA runs
-every branch for every lane: Kozax, TensorNEAT); argument rows are read inside the branch, so that
-reading fuses with computing; nothing but the register file is carried, and it is updated in place
-(a branch that writes the file itself makes XLA copy it); unused arguments are not read. What works
-element by element is run in *blocks*: all instructions of a run on the first few thousand numbers
-of their rows, then on the next, so that the intermediate values of many parameters stay in the
-nearer caches. What sees tensors one by one or as matrices ends a run, and takes static slices of
-the flat vector. Every register holds one number per parameter; a scalar, or what is the same all
-along a row, is written out in full.
+Four things make it fast, as measured on the CPU with XLA: the opcode is *not* batched (batched, XLA
+runs every branch for every lane: Kozax, TensorNEAT); argument rows are read inside the branch, so
+that reading fuses with computing; nothing but the register file is carried, and it is updated in
+place (a branch that writes the file itself makes XLA copy it); unused arguments are not read. Ops
+that work element by element run in *blocks*: all instructions of a run on the first few thousand
+numbers of their rows, then on the next, so that the intermediate values of many parameters stay in
+the nearer caches. Ops that work on tensors one by one or as matrices end a run, and take static
+slices of the flat vector. Every register holds one number per parameter; a scalar, or a value that
+is the same along a row, is written out in full.
 
 The cost of a step, on top of the gradient's: 0.15 us for each instruction and block, and 0.3 ns for
 each instruction and parameter, of which a copy of the branch's result into its row is about a
 third; on a busy machine up to twice that, and up to 1 ns where rows leave the nearer caches.
 
-The interpreter and the native transform (`transform.py`) agree to float32 rounding;
-`tests/search/test_interpreter.py` holds them to it.
+The interpreter and the native transform (`optax_transform.py`) agree to float32 rounding;
+`tests/search/runtime/test_interpreter.py` checks that.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,8 +53,8 @@ from veldt.search.runtime.encode import (
 )
 from veldt.tasks.inner_loop.flat import Layout
 
-# Numbers of a row that are worked on at once: eight rows of them, which is what programs of a dozen
-# statements keep busy, take a sixteenth of a CPU core's second cache. Half or twice as many run as
+# Numbers of a row that are worked on at once: eight rows of them, which programs of a dozen
+# statements use, take a sixteenth of a CPU core's second cache. Half or twice as many run as
 # fast. On a GPU every block would be a launch.
 BLOCK: Final = 4096
 
@@ -78,19 +78,19 @@ class Segment(NamedTuple):
     columns: int
 
     def of(self, vector: jax.Array) -> jax.Array:
-        """The tensor's part of a vector [D]."""
+        """Return the tensor's part of a vector [D]."""
         return vector[self.offset : self.offset + self.rows * self.columns]
 
 
 class Blocks(NamedTuple):
-    """How rows of D numbers are cut: `num` blocks of `size`, D or a few more in all."""
+    """The blocks of rows of D numbers: `num` blocks of `size`, D or a few more in all."""
 
     num: int
     size: int
 
     @classmethod
     def of(cls, num_params: int, largest: int) -> "Blocks":
-        """Blocks of at most `largest` numbers, as equal as they can be."""
+        """Return blocks of at most `largest` numbers, as equal as possible."""
         num = max(-(-num_params // largest), 1)
         return cls(num, -(-num_params // num))
 
@@ -103,16 +103,16 @@ def interpret(
     roles: Roles | None = None,
     largest_block: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """An encoded program as a transform of one flat parameter vector, in descent direction.
+    """Return an encoded program as a transform of one flat parameter vector, in descent direction.
 
     Args:
-      encoded: the program; its leaves may be traced (they are what changes from candidate to
-        candidate).
-      layout: where each parameter tensor lies in the flat vector; static.
-      capacity: that of the encoding; its ops are what is compiled.
-      roles: what the parameters are, where the guesses from their names are wrong.
-      largest_block: most numbers of a row worked on at once; by default `BLOCK` on a CPU and all
-        elsewhere.
+      encoded: Encoded program, with leaves that may be traced, since they change from candidate to
+        candidate.
+      layout: Places of the parameter tensors in the flat vector; static.
+      capacity: Capacity of the encoding, with the ops to compile.
+      roles: Roles of the parameters, where the guesses from their names are wrong.
+      largest_block: Largest number of a row's numbers worked on at once; by default `BLOCK` on a
+        CPU and all elsewhere.
 
     Returns:
       A transform on arrays [D]. It counts steps up to the encoding's horizon `T`; past it the
@@ -155,7 +155,7 @@ def interpret(
             return lax.dynamic_update_slice(registers, row[None], (instruction[RESULT], start))
 
         def run(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            """A run in blocks, empty or not, and the instruction on whole rows that ends it."""
+            """Run a stretch in blocks, perhaps empty, and the whole-row instruction after it."""
             first, registers = carry
             end = run_end[first]
 
@@ -186,19 +186,19 @@ def interpret(
 def _plan(
     encoded: Encoded, of_blocks: Sequence[int], of_rows: Sequence[int]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What follows from the code alone; computed once, outside the training loop.
+    """Return what follows from the code alone; computed once, outside the training loop.
 
     Args:
-      encoded: the program.
-      of_blocks: the opcodes of what works in blocks, in the order of their branches.
-      of_rows: the opcodes of all others, likewise.
+      encoded: Encoded program.
+      of_blocks: Opcodes of ops that work in blocks, in the order of their branches.
+      of_rows: Opcodes of all other ops, in the order of their branches.
 
     Returns:
       Three arrays of int32. [statements, 8]: the code, and for each argument whether its row
-      varies; what is written nowhere is all the same number, so that any block of it will do, and
-      one stays in the nearest cache. [statements]: where each instruction's branch is among those
-      of its sort. [statements]: for each instruction the first at or after it that works on whole
-      rows, or the program's length.
+      varies; a row that nothing writes holds one number, so that any block of it will do, and one
+      block stays in the nearest cache. [statements]: position of each instruction's branch among
+      those of its sort. [statements]: for each instruction the first at or after it that works on
+      whole rows, or the program's length.
     """
     code = jnp.asarray(encoded.code)
     index = jnp.arange(code.shape[0], dtype=jnp.int32)
@@ -218,7 +218,7 @@ def _plan(
 
 
 def _block_branches(ops: Sequence[str], size: int) -> dict[int, Branch]:
-    """By opcode, what works element by element: on `size` numbers of each row."""
+    """Return the branches of ops that work element by element on `size` numbers, by opcode."""
 
     def read(
         registers: jax.Array, instruction: jax.Array, start: Any, arity: int
@@ -261,17 +261,17 @@ def _block_branches(ops: Sequence[str], size: int) -> dict[int, Branch]:
 
 
 def row_branches(layout: Layout, ops: Sequence[str], roles: Roles) -> dict[int, Branch]:
-    """By opcode, what sees whole rows.
+    """Return the branches of ops that work on whole rows, by opcode.
 
     Args:
-      layout: of the parameters, D in all.
-      ops: of the capacity.
-      roles: of the parameters.
+      layout: Layout of the parameters, D in all.
+      ops: Ops of the capacity.
+      roles: Roles of the parameters.
 
     Returns:
-      `branch(registers, instruction, now, start)`, which gives a row [D].
+      Functions `branch(registers, instruction, now, start)` that give a row [D].
     """
-    # A tensor without entries has no part in the vector, and none in what is read off a tensor.
+    # A tensor without entries has no part in the vector, and no part in reductions of tensors.
     like = [
         jax.ShapeDtypeStruct(shape, float) if size else None
         for shape, size in zip(layout.shapes, layout.sizes, strict=True)

@@ -2,18 +2,18 @@
 
 `interpreter.py` under `vmap` would be right and very slow: where each lane has its own number of
 instructions and its own runs, every loop that depends on them carries the whole register file
-through a select. Here the loop over instructions is common to all lanes, and goes as far as the
+through a select. Here the loop over instructions is common to all lanes, and ends with the
 longest program; a lane that has ended moves its parameters' row onto itself.
 
 A batched opcode makes `lax.switch` a select over all branches (XLA has no batched conditional;
-jax-ml/jax#8409): *every instruction computes every op*, in every lane. That is what a GPU is for,
-where what works element by element becomes one kernel over the three argument rows; on a CPU it is
-many times slower than one program after the other. What is not elementwise costs a kernel or more
-per op and tensor, and `orthogonalize` a dozen matrix products; each such scope stands under a
-condition of its own that asks whether *any* lane needs it at this instruction, and is common to all
-lanes, so that `vmap` leaves it a condition. A lane's numbers do not hang on the answer.
+jax-ml/jax#8409): *every instruction computes every op*, in every lane. That suits a GPU, where the
+elementwise ops become one kernel over the three argument rows; on a CPU it is many times slower
+than one program after the other. Other ops cost a kernel or more per op and tensor, and
+`orthogonalize` a dozen matrix products. So each such scope has a condition of its own, whether
+*any* lane needs it at this instruction, which is common to all lanes, so that `vmap` leaves it a
+condition. A lane's numbers do not depend on it.
 
-There are no blocks: rows are worked on whole, since on a GPU every block would be a launch.
+There are no blocks: rows are processed whole, since on a GPU every block would be a launch.
 """
 
 import functools
@@ -46,11 +46,11 @@ from veldt.search.runtime.encode import (
 from veldt.search.runtime.interpreter import InterpreterState
 from veldt.tasks.inner_loop.flat import Layout
 
-# `branch(arguments [3, D], number, schedules [K])` gives a row [D]; what the first argument of an
-# instruction says where it is no row is `number`.
+# `branch(arguments [3, D], number, schedules [K])` gives a row [D]; `number` is the first argument
+# of an instruction where that is no row.
 _Branch = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
-# What is computed under one condition. The first, which works element by element, always is.
+# The ops computed under one condition. The first scope, which works element by element, always is.
 _SCOPES: Final = (("element",), ("tensor", "global"), ("matrix",))
 
 # An instruction whose arguments are the rows of `arguments` in order.
@@ -58,18 +58,18 @@ _IN_ORDER: Final = np.array([0, 0, 1, 2, 0], np.int32)
 
 
 class Together(NamedTuple):
-    """What the programs of all lanes need, taken together; not mapped under `vmap`."""
+    """The needs of the programs of all lanes, taken together; not mapped under `vmap`."""
 
     length: jax.Array  # []: int32, instructions of the longest
     scopes: jax.Array  # [statements, scopes]: bool, whether any runs an op of that scope there
 
 
 def together(encoded: Encoded, capacity: Capacity) -> Together:
-    """What several programs need.
+    """Return what several programs need together.
 
     Args:
-      encoded: all of them, stacked: leaves [N, ...].
-      capacity: of the encoding.
+      encoded: All programs, stacked: leaves [N, ...].
+      capacity: Capacity of the encoding.
     """
     scope_of, _ = _where(capacity.ops)
     index = jnp.arange(encoded.code.shape[1])
@@ -88,16 +88,16 @@ def interpret(
     capacity: Capacity,
     roles: Roles | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """One lane's program as a transform of one flat parameter vector, in descent direction.
+    """Return one lane's program as a transform of one flat parameter vector, in descent direction.
 
-    It computes what `interpreter.interpret` does, and is to be called under `vmap`.
+    It computes what `interpreter.interpret` computes, and has to be called under `vmap`.
 
     Args:
-      encoded: the lane's program; batched under `vmap`.
-      of_all: of the programs of all lanes; not batched.
-      layout: where each parameter tensor lies in the flat vector; static.
-      capacity: that of the encoding.
-      roles: what the parameters are, where the guesses from their names are wrong.
+      encoded: Program of the lane; batched under `vmap`.
+      of_all: Needs of the programs of all lanes; not batched.
+      layout: Places of the parameter tensors in the flat vector; static.
+      capacity: Capacity of the encoding.
+      roles: Roles of the parameters, where the guesses from their names are wrong.
 
     Returns:
       A transform on arrays [D].
@@ -136,7 +136,7 @@ def interpret(
             arguments = registers[instruction[ARGUMENTS]]
 
             def run(branches: Sequence[_Branch]) -> jax.Array:
-                # Of another scope's opcode the position is that of some branch, whose row is
+                # For an opcode of another scope the position is that of some branch, whose row is
                 # dropped.
                 return lax.switch(
                     position_of[opcode], branches, arguments, instruction[FIRST_ARGUMENT], now
@@ -160,7 +160,7 @@ def interpret(
 
 
 def _opcodes(ops: Sequence[str]) -> list[list[int]]:
-    """The opcodes of each of `_SCOPES`, in the order of their branches."""
+    """Return the opcodes of each of `_SCOPES`, in the order of their branches."""
     named = list(enumerate(ops, FIRST_OP))
     of_scopes = [[code for code, name in named if OPS[name].scope in one] for one in _SCOPES]
     element, reducing, matrix = of_scopes
@@ -168,7 +168,7 @@ def _opcodes(ops: Sequence[str]) -> list[list[int]]:
 
 
 def _where(ops: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """For each opcode the number of its scope, and of its branch there; int32 [opcodes]."""
+    """Return the number of each opcode's scope, and of its branch there; int32 [opcodes]."""
     scope_of, position_of = np.zeros((2, FIRST_OP + len(ops)), np.int32)
     for number, opcodes in enumerate(_opcodes(ops)):
         scope_of[opcodes] = number
@@ -177,7 +177,7 @@ def _where(ops: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _branches(layout: Layout, ops: Sequence[str], roles: Roles) -> list[list[_Branch]]:
-    """The branches of each of `_SCOPES`."""
+    """Return the branches of each of `_SCOPES`."""
     num_params = layout.num_params
 
     def load_schedule(arguments: jax.Array, number: jax.Array, now: jax.Array) -> jax.Array:
@@ -207,7 +207,7 @@ def _branches(layout: Layout, ops: Sequence[str], roles: Roles) -> list[list[_Br
     for code, name in enumerate(ops, FIRST_OP):
         if OPS[name].scope == "element":
             by_opcode[code] = of_element(OPS[name])
-    # What sees whole rows is the same for one lane and for many.
+    # Ops that work on whole rows are the same for one lane and for many.
     for code, branch in interpreter.row_branches(layout, ops, roles).items():
         by_opcode[code] = of_rows(code, branch)
     return [[by_opcode[code] for code in opcodes] for opcodes in _opcodes(ops)]

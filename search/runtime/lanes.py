@@ -1,28 +1,28 @@
 """Lanes: a population per call. Calls from many threads become one call of a vmapped function.
 
-On an accelerator one small proxy task leaves the device idle, and what a training step costs is
-launching it. So candidates and seeds are trained side by side: the inline pool runs a job in each
-of its threads, all of them share the proxies' loops (`evaluator.py`), and where several threads ask
-for the same thing at about the same time, `Coalescer` hands their arguments to one compiled call,
-one lane for each. What stands in a lane is a whole training run: program, learning rate, seed and
-state; only the task is common to all.
+On an accelerator one small proxy task leaves the device idle, and the cost of a training step is
+that of launching it. So candidates and seeds are trained side by side: the inline pool runs a job
+in each of its threads, and all threads share the proxies' loops (`evaluator.py`). Where several
+threads ask for the same thing at about the same time, `Coalescer` passes their arguments to one
+compiled call, one lane for each. A lane holds a whole training run: program, learning rate, seed
+and state; only the task is common to all.
 
-A batch has always the same number of lanes: one program is compiled, and the arithmetic of a lane
-is the same whoever the others are. Where fewer callers come, the first one's arguments fill the
-rest, so that a call costs what a full one does. A run's report agrees with what it is by itself to
-float rounding and no further: matrix products of many lanes are summed in another order. That it
-does not depend on the lane either, to the last bit, is tested on the CPU and taken for granted
-elsewhere: a search repeats itself only where that holds. Seconds that are noted for a run or a job
-are those of the calls that it shared, and of waiting for them.
+A batch always has the same number of lanes: one program is compiled, and the arithmetic of a lane
+is the same whatever the others hold. Where fewer callers come, the first one's arguments fill the
+rest, so that a call costs as much as a full one. A run's report agrees with that of the run by
+itself to float rounding and no further: matrix products of many lanes are summed in another order.
+That it does not depend on the lane either, to the last bit, is tested on the CPU and assumed
+elsewhere: a search repeats itself only where that holds. Seconds recorded for a run or a job are
+those of the calls that it shared, and of waiting for them.
 
 Runs stay on the device, stacked as they came from their last call; only the reports come to the
-host, in one transfer. Where all that go on come from one call, nothing is copied. Else they are
-gathered: one pass over a stack for each call that they come from. A stack is mostly register files
-(lanes x rows x parameters x 4 bytes; 158 MB for 256 lanes of 2,410 parameters) and lives until its
-last lane has gone on, so that a few of them are there at once.
+host, in one transfer. Where all runs that go on come from one call, nothing is copied. Else they
+are gathered: one pass over a stack for each call that they come from. A stack is mostly register
+files (lanes x rows x parameters x 4 bytes; 158 MB for 256 lanes of 2,410 parameters) and lives
+until its last lane has gone on, so a few of them are there at once.
 
-Candidates leave at different checks, and proxies have loops of their own: of threads that are at
-work on P proxies, about one in P waits at each. More threads than lanes keep lanes full.
+Candidates leave at different checks, and proxies have loops of their own: of threads that work on P
+proxies, about one in P waits at each. More threads than lanes keep lanes full.
 """
 
 import functools
@@ -43,8 +43,9 @@ from veldt.tasks.common import compiling
 CallT = TypeVar("CallT")
 ResultT = TypeVar("ResultT")
 
-# How long a batch that is not full waits for one more caller. Threads that come from the same batch
-# arrive within it, unless one of them has a new candidate to encode: that takes about as long.
+# Time that a batch that is not full waits for one more caller. Threads that come from the same
+# batch arrive within it, unless one of them has a new candidate to encode, which takes about as
+# long.
 PATIENCE_S: Final = 0.005
 
 _Function: TypeAlias = Callable[..., Any]
@@ -59,7 +60,7 @@ class _Runs(NamedTuple):
 
 
 class _Lane(NamedTuple):
-    """One of several runs; what stands for a state outside."""
+    """One of several runs; other modules use it as the state of a run."""
 
     runs: _Runs
     place: int
@@ -81,8 +82,8 @@ class Coalescer(Generic[CallT, ResultT]):
     """A function of one call, which answers calls of several threads by one call of another.
 
     The first caller of a batch leads it: it waits until the batch is full, or until no batch is
-    being computed and nobody has come for a while, and then computes it. The others wait for that.
-    So nobody waits for a thread that has left.
+    being computed and no caller has come for a while, and then computes it. The others wait for
+    that. So no caller waits for a thread that has left.
     """
 
     def __init__(
@@ -92,13 +93,13 @@ class Coalescer(Generic[CallT, ResultT]):
         *,
         patience_s: float = PATIENCE_S,
     ):
-        """Nothing runs until it is called.
+        """Set up the function; nothing runs until it is called.
 
         Args:
-          function: answers exactly `lanes` calls, in their order; called in one of the callers'
-            threads, and at times in two at once.
-          lanes: calls answered at once.
-          patience_s: seconds after the last arrival, or after the last batch ended, for which an
+          function: Function that answers exactly `lanes` calls, in their order; called in one of
+            the callers' threads, and at times in two at once.
+          lanes: Number of calls answered at once.
+          patience_s: Seconds after the last arrival, or after the last batch ended, for which an
             incomplete batch waits.
         """
         if lanes < 1:
@@ -109,13 +110,13 @@ class Coalescer(Generic[CallT, ResultT]):
         self._lock = threading.Lock()
         self._forming: _Batch[CallT, ResultT] | None = None
         self._num_running = 0
-        self._changed = 0.0  # When a caller came or a batch ended last.
+        self._changed = 0.0  # Time when a caller came or a batch ended last.
 
     def __call__(self, call: CallT) -> ResultT:
         """Answer one call; blocks until its batch is answered.
 
         Raises:
-          BaseException: what the function raised, in all callers of the batch.
+          BaseException: The function raised it; it is raised in all callers of the batch.
         """
         with self._lock:
             leads = self._forming is None
@@ -142,7 +143,7 @@ class Coalescer(Generic[CallT, ResultT]):
                         self._close(batch)
             batch.results = self._compute(batch.calls)
         except BaseException as error:
-            # Whatever it is, Ctrl-C while waiting as well: the others would wait for ever.
+            # Any exception counts, Ctrl-C while waiting as well: the others would wait for ever.
             batch.error = error
             with self._lock:
                 self._close(batch)
@@ -174,20 +175,21 @@ def compile_loop(
     lanes: int,
     capacity: Capacity,
 ) -> tuple[_Function, _Function]:
-    """A training loop, compiled for many lanes, as functions of one lane for many threads.
+    """Compile a training loop for many lanes; return functions of one lane for many threads.
 
     Args:
-      start: `start(task, (encoded, together), rate, seed) -> state` of one lane, where `together`
-        is what `lane_interpreter.interpret` needs to know of all lanes.
-      advance: `advance(task, (encoded, together), rate, state) -> (state, report)`, likewise.
-      task: common to all lanes.
-      example: an encoded program, a learning rate and a seed: only shapes and dtypes count.
-      lanes: how many runs a call advances.
-      capacity: of the encoding.
+      start: Function `start(task, (encoded, together), rate, seed) -> state` of one lane, where
+        `together` is what `lane_interpreter.interpret` needs to know of all lanes.
+      advance: Function `advance(task, (encoded, together), rate, state) -> (state, report)` of one
+        lane.
+      task: Task, common to all lanes.
+      example: Encoded program, learning rate and seed: only shapes and dtypes count.
+      lanes: Number of runs that a call advances.
+      capacity: Capacity of the encoding.
 
     Returns:
-      `start(encoded, rate, seed) -> state` and `advance(encoded, rate, state) -> (state, report)`,
-      where a report is a NumPy array.
+      Functions `start(encoded, rate, seed) -> state` and `advance(encoded, rate, state) -> (state,
+      report)`, where a report is a NumPy array.
     """
 
     def each(function: _Function, task: Any, encoded: Any, rate: Any, last: Any) -> Any:
@@ -203,7 +205,7 @@ def compile_loop(
     begin = jax.jit(functools.partial(each, start))
     started = begin.lower(task, *stacked).compile(options)
     states = jax.eval_shape(begin, task, *stacked)
-    # Nothing is given away: other lanes of the same stack may be still to go on.
+    # No buffers are donated: other lanes of the same stack may still have to go on.
     go_on = jax.jit(functools.partial(each, advance))
     advanced = go_on.lower(task, *stacked[:2], states).compile(options)
 
@@ -220,20 +222,20 @@ def compile_loop(
 
     start_one = Coalescer(start_all, lanes)
     advance_one = Coalescer(advance_all, lanes)
-    # What a run's program and learning rate are, its lane knows.
+    # A lane knows the program and the learning rate of its run.
     return lambda *call: start_one(call), lambda encoded, rate, lane: advance_one(lane)
 
 
 def _stack(trees: Sequence[Any]) -> Any:
-    """Trees of equal shapes as one, its leaves NumPy arrays [trees, ...]."""
+    """Return trees of equal shapes as one, with leaves that are NumPy arrays [trees, ...]."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def _gather(lanes: Sequence[_Lane]) -> tuple[_Runs, Sequence[int]]:
-    """Runs that hold those in these lanes, and where each of them stands there."""
+    """Return runs that hold those in these lanes, and the place of each of them there."""
     runs = lanes[0].runs
     if all(lane.runs is runs for lane in lanes):
-        # Those that have left go on with them, and nobody looks.
+        # Runs that have left are advanced too; their results are ignored.
         return runs, [lane.place for lane in lanes]
     for source in {id(lane.runs): lane.runs for lane in lanes}.values():
         places = [lane.place if lane.runs is source else -1 for lane in lanes]
@@ -243,7 +245,7 @@ def _gather(lanes: Sequence[_Lane]) -> tuple[_Runs, Sequence[int]]:
 
 @jax.jit
 def _take(runs: _Runs, source: _Runs, places: jax.Array) -> _Runs:
-    """`runs`, with those of `source` at `places` [lanes]; where that is -1, as they were."""
+    """Return `runs` with those of `source` at `places` [lanes], unchanged where that is -1."""
 
     def one(place: jax.Array, run: _Runs) -> _Runs:
         return jax.tree.map(lambda new, old: jnp.where(place < 0, old, new[place]), source, run)

@@ -2,9 +2,9 @@
 
 `scale_by_program` is the rule in descent direction, `optax_factory` adds the learning rate and the
 sign. The state is a step count and one tree per *live* slot: a slot that cannot reach the update
-costs no memory, and one that varies along no row, or no column, has length 1 there (`extents.py`).
-Everything is jittable, vmappable and differentiable with respect to the constants, which may be
-traced.
+costs no memory, and one that does not vary along rows, or along columns, has length 1 there
+(`constant_axes.py`). Everything is jittable, vmappable and differentiable with respect to the
+constants, which may be traced.
 """
 
 import inspect
@@ -35,17 +35,17 @@ class ScaleByProgramState(NamedTuple):
 def scale_by_program(
     program: AbstractProgram, /, roles: Roles | None = None, **constants: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """The program's update, in descent direction, before the learning rate.
+    """Return the program's update, in descent direction, before the learning rate.
 
     Args:
-      program: the rule.
-      roles: what the parameters are, where the guesses from their names are wrong; for a program
+      program: Rule.
+      roles: Roles of the parameters, where the guesses from their names are wrong; for a program
         that reads such a role.
-      **constants: values for the program's constants (numbers or traced scalars) in place of its
+      **constants: Values for the program's constants (numbers or traced scalars) in place of the
         defaults.
 
     Raises:
-      ProgramError: a constant that the program does not have.
+      ProgramError: A constant that the program does not have.
     """
     unknown = sorted(set(constants) - {name for name, _ in program.constants})
     if unknown:
@@ -60,13 +60,13 @@ def scale_by_dataflow(
     roles: Roles | None = None,
     constants: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> optax.GradientTransformationExtraArgs:
-    """`scale_by_program` of a program that is lowered already.
+    """Return `scale_by_program` of a program that is lowered already.
 
     Args:
-      flow: the lowered program.
-      name: what errors call it.
-      roles: see `scale_by_program`.
-      constants: values for the program's constants, over its defaults.
+      flow: Lowered program.
+      name: Name of the rule in errors.
+      roles: Roles of the parameters, as for `scale_by_program`.
+      constants: Values for the program's constants, over the defaults.
     """
 
     def init_fn(params: Any) -> ScaleByProgramState:
@@ -105,11 +105,11 @@ def scale_by_dataflow(
 def on_vector(
     tx: optax.GradientTransformationExtraArgs, layout: Layout
 ) -> optax.GradientTransformationExtraArgs:
-    """A transform of trees, as one of the flat vectors [D] that the interpreter works on.
+    """Return a transform of trees as one of the interpreter's flat vectors [D].
 
     Args:
-      tx: the transform.
-      layout: where the tree's leaves lie in the vector.
+      tx: Transform of trees.
+      layout: Places of the tree's leaves in the vector.
     """
 
     def update_fn(
@@ -145,7 +145,7 @@ class OptaxFactory(Protocol):
 
 
 def optax_factory(program: AbstractProgram) -> OptaxFactory:
-    """The program as an optimizer's factory: training does `w <- w - learning_rate * update`.
+    """Return the program as an optimizer's factory: `w <- w - learning_rate * update`.
 
     The factory's signature names the constants, so that
     `optax.inject_hyperparams(program.as_optax)` finds them. Where the program reads a role that is

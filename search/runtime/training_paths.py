@@ -1,13 +1,13 @@
 """The two ways in which a program runs inside a proxy's training loop.
 
-`Interpreted` is data to a loop that is compiled once for all programs (`interpreter.py`).
-`Compiled` is the native transform (`transform.py`), for which the loop is compiled anew: it runs
-anything, and faster where parameters are many, but only after a second or more of compiling.
+`Interpreted` is data for a loop that is compiled once for all programs (`interpreter.py`).
+`Compiled` is the native transform (`optax_transform.py`), for which the loop is compiled anew: it
+runs anything, and faster where parameters are many, but only after a second or more of compiling.
 
-`choose` says which of them a program takes, and is the one place that does: it goes by what each
-costs. The two agree to float32 rounding and no further, so the choice must never hang on a clock or
-on what a worker happens to have compiled: it is a function of the program, the task and the number
-of steps, and its constants were measured once (`benchmarks/search_throughput.py`).
+`choose` alone decides which of them a program takes, by their costs. The two agree to float32
+rounding and no further, so the choice must never depend on a clock or on what a worker happens to
+have compiled: it is a function of the program, the task and the number of steps, and its constants
+were measured once (`benchmarks/search_throughput.py`).
 
 Several programs in one compiled loop ("grouped compiling") are not offered: a group's members must
 be known together, where the search asks for one child at a time, and where training takes long
@@ -31,20 +31,19 @@ from veldt.tasks.inner_loop.flat import Layout
 # Processor seconds that a loop of its own takes to compile, and what it then saves over
 # interpreting, in nanoseconds per instruction, parameter and step: round figures from
 # `benchmarks/search_throughput.py` where it matters, at 88,090 and 301,066 parameters (4.8 to 8.8 s
-# and 0.23 to 0.86 ns, on a machine at other work). Both grow
-# alike on a slower or busier machine. What a compiled program loses by computing at each step the
-# schedules that the interpreter has ready is not counted; for one in three it was more than the
-# saving at 2,410 parameters.
+# and 0.23 to 0.86 ns, on a machine with other work). Both grow alike on a slower or busier machine.
+# A compiled program computes schedules at each step, which the interpreter has ready; that loss is
+# not counted; for one in three it was more than the saving at 2,410 parameters.
 COMPILE_S: Final = 5.0
 SAVED_NS: Final = 0.35
 
 
 class AbstractPath(abc.ABC):
-    """How one program runs inside the loop.
+    """The way in which one program runs inside the loop.
 
     Attributes:
-      data: a pytree of arrays, the program as far as it is data; the loop's argument.
-      compiles_as: paths of equal value share one compiled loop.
+      data: Pytree of arrays, the part of the program that is data; the loop's argument.
+      compiles_as: Key of the compiled loop; paths with equal keys share one.
     """
 
     data: Any
@@ -52,10 +51,10 @@ class AbstractPath(abc.ABC):
 
     @abc.abstractmethod
     def transform(self, data: Any) -> optax.GradientTransformationExtraArgs:
-        """The rule, in descent direction, on the flat vector of parameters [D].
+        """Return the rule, in descent direction, on the flat vector of parameters [D].
 
         Args:
-          data: what `self.data` is; traced.
+          data: Traced value of `self.data`.
         """
 
 
@@ -89,17 +88,17 @@ class Compiled(AbstractPath):
 
 
 def choose(flow: Dataflow, layout: Layout, *, num_steps: int, capacity: Capacity) -> AbstractPath:
-    """The path that a program takes.
+    """Return the path that a program takes.
 
-    It is compiled if the interpreter lacks room or ops for it, or if one training run alone is
-    worth it (`worth_compiling`). How many runs will share the loop is not asked: when finals are
+    It is compiled if the interpreter lacks space or ops for it, or if one training run alone is
+    worth it (`worth_compiling`). How many runs will share the loop does not count: when finals are
     resumed, only some of a job's runs are left, and they must give what they would have given.
 
     Args:
-      flow: the program, lowered and folded.
-      layout: of the task's parameters.
-      num_steps: how long it is trained.
-      capacity: the interpreter's.
+      flow: Program, lowered and folded.
+      layout: Layout of the task's parameters.
+      num_steps: Number of training steps.
+      capacity: Capacity of the interpreter.
     """
     try:
         encoded = encode.encode_dataflow(flow, num_steps=num_steps, capacity=capacity)
@@ -111,14 +110,14 @@ def choose(flow: Dataflow, layout: Layout, *, num_steps: int, capacity: Capacity
 
 
 def worth_compiling(num_instructions: int, num_params: int, num_steps: int) -> bool:
-    """Whether a loop of its own saves more in one run than compiling it takes.
+    """Return whether a loop of its own saves more in one run than compiling it takes.
 
     A dozen instructions on a million parameters are worth it from 1,191 steps on, on a hundred
     thousand from 11,905.
 
     Args:
-      num_instructions: that the interpreter would execute at each step.
-      num_params: of the task.
-      num_steps: of the run.
+      num_instructions: Number of instructions that the interpreter would execute at each step.
+      num_params: Number of parameters of the task.
+      num_steps: Number of steps of the run.
     """
     return SAVED_NS * 1e-9 * num_instructions * num_params * num_steps > COMPILE_S

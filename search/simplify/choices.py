@@ -1,12 +1,11 @@
-"""Ways to compute: for each value of a program, the instructions that give it.
+"""Ways to compute each value of a program: the instructions that give it.
 
-Values are known by their normal forms (`forms.py`), so that all expressions of one form are one
-value. To begin with, a value has the instruction that the program computes it by. `grow` adds
-others: instructions on values that are there already, found by looking the result's form up, and
-new intermediate values that spell a form out. Which of them make the shortest program is chosen
-afterwards (`extraction.py`). This is equality saturation (Willsey et al. 2021, arXiv 2004.03082)
-where equality is decided by a normal form and not by rewriting, so that it cannot blow up: the
-number of values is bounded.
+Values are identified by their normal forms (`forms.py`), so that all expressions of one form are
+one value. At first, a value has the instruction by which the program computes it. `grow` adds
+others: instructions on existing values, found by the form of the result, and new intermediate
+values that spell a form out. Later, `extraction.py` chooses those that make the shortest program.
+This is equality saturation (Willsey et al. 2021, arXiv 2004.03082) where equality is decided by a
+normal form and not by rewriting, so that it cannot blow up: the number of values is bounded.
 """
 
 import math
@@ -24,7 +23,7 @@ from veldt.search.simplify.forms import ANYTHING, Algebra, Atom, Form, FormError
 # New values are added up to so many in all, and so many instructions away from the program's own.
 MAX_VALUES: Final = 300
 MAX_DEPTH: Final = 3
-# Instructions on two values that are there are looked for among the first so many of them.
+# Instructions on two existing values are searched for among the first so many of them.
 _MAX_PAIRED: Final = 48
 _STRUCTURAL: Final = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5)
 _UNARY: Final = ("negative", "abs", "sign", "square", "cube", "sqrt", "cbrt", "reciprocal")
@@ -42,11 +41,11 @@ class Values:
     """The values of one program, and the ways to compute each.
 
     Attributes:
-      algebra: what the forms are made of.
-      forms: by value, its normal form.
-      leaves: by value, its name or its number where it needs no instruction, else None.
-      ways: by value, the instructions that give it; the program's own come first.
-      num_given: how many values were there before `grow`.
+      algebra: Algebra of the forms.
+      forms: Normal form of each value.
+      leaves: Name or number of each value that needs no instruction, else None.
+      ways: Instructions that give each value; the program's own come first.
+      num_given: Number of values before `grow`.
     """
 
     def __init__(self, algebra: Algebra):
@@ -59,16 +58,16 @@ class Values:
         self._index: dict[Form, int] = {}
 
     def leaf(self, form: Form, leaf: Arg) -> int:
-        """Adds an input or a constant under its own name; the first of its form stands for it."""
+        """Add an input or a constant under its own name; the first of a form represents it."""
         value = self._new(form, 0)
         self.leaves[value] = leaf
-        # A tunable constant that happens to be 1 does not stand for the 1 in 1 - b.
+        # A tunable constant that happens to be 1 does not replace the 1 in 1 - b.
         if isinstance(leaf, float) or form.number not in _STRUCTURAL:
             self._index.setdefault(form, value)
         return value
 
     def value(self, form: Form, depth: int = 0) -> int | None:
-        """The value of a form; added where it is new and not too far from the program's own."""
+        """Return the value of a form, added if it is new and not too far from the program's own."""
         found = self._index.get(form)
         if found is not None:
             return found
@@ -81,7 +80,7 @@ class Values:
         return value
 
     def add_way(self, value: int, op: str, args: Iterable[int | None]) -> None:
-        """Notes an instruction that gives a value, if all its arguments are there and fit."""
+        """Add an instruction that gives a value, if all its arguments exist and fit."""
         given = tuple(arg for arg in args if arg is not None)
         if len(given) < OPS[op].arity or value in given or self.leaves[value] is not None:
             return
@@ -104,7 +103,7 @@ class Values:
     # --- finding ways
 
     def grow(self) -> None:
-        """Looks for further ways to compute each value, adding values as needed."""
+        """Search for further ways to compute each value, adding values as needed."""
         self.num_given = len(self.forms)
         self._pair()
         value = 0
@@ -117,7 +116,7 @@ class Values:
             value += 1
 
     def _pair(self) -> None:
-        """Finds the values that one instruction on one or two others gives."""
+        """Find the values that one instruction on one or two others gives."""
         values = [v for v, form in enumerate(self.forms) if form.number is None][:_MAX_PAIRED]
         used = {way.op for ways in self.ways for way in ways}
         unary = [op for op in OPS if OPS[op].arity == 1 and (op in _UNARY or op in used)]
@@ -144,14 +143,14 @@ class Values:
             self._combine(x, values, multiples)
 
     def _gives(self, op: str, args: Sequence[Form], form: Form) -> bool:
-        """Whether the algebra agrees with a spelling: nothing else makes it sound."""
+        """Return whether the algebra agrees with a spelling, which alone makes it sound."""
         try:
             return identities.apply(self.algebra, op, args) == form
         except (FormError, LoweringError):
             return False
 
     def _look_up(self, op: str, *args: int) -> None:
-        """Notes the instruction where its result is a value that is there."""
+        """Add the instruction if its result is an existing value."""
         try:
             form = identities.apply(self.algebra, op, [self.forms[arg] for arg in args])
         except (FormError, LoweringError):
@@ -169,7 +168,7 @@ class Values:
     def _combine(
         self, x: int, values: Sequence[int], multiples: Mapping[Form, Sequence[tuple[int, float]]]
     ) -> None:
-        """Finds the values that are x plus something, or between x and another value."""
+        """Find the values that are x plus something, or between x and another value."""
         algebra = self.algebra
         directions: dict[Form, list[tuple[int, float]]] = {}
         for y in values:
@@ -197,7 +196,7 @@ class Values:
             directions[direction].append((y, first))
 
     def _shifted(self, value: int, x: int, difference: Form) -> None:
-        """Notes `value = x + difference`, whose difference or its negative is there."""
+        """Add `value = x + difference`, where the difference or its negative exists."""
         number = difference.number
         negative = self.algebra.scale(difference, -1.0)
         if negative in self._index or (number is not None and number < 0.0):
@@ -213,16 +212,16 @@ class Values:
 def values_of(
     algebra: Algebra, flow: Dataflow, inputs: Mapping[str, Form], opaque: frozenset[int]
 ) -> tuple[Values, dict[int, int]]:
-    """The values of a program, each with the instruction that the program computes it by.
+    """Return the values of a program, each with the instruction by which it is computed.
 
     Args:
-      algebra: keeps the atoms.
-      flow: the program, lowered. Constants without an entry in `inputs` count as numbers.
-      inputs: the forms of the slots, and of constants that are to stay names.
-      opaque: instructions (indices into `flow.values`) to take as they are: no algebra on them.
+      algebra: Algebra that keeps the atoms.
+      flow: Program, lowered. Constants without an entry in `inputs` count as numbers.
+      inputs: Forms of the slots, and of constants that keep their names.
+      opaque: Instructions (indices into `flow.values`) without algebra on them.
 
     Returns:
-      The values, and for each live index of `flow.values` its value.
+      The values, and for each live index of `flow.values` the index of its value.
     """
     values = Values(algebra)
     of: dict[int, int] = {}
@@ -232,7 +231,7 @@ def values_of(
             values.leaf(algebra.atom(input_atom(value)), value.name)
 
     def whole(index: int) -> int:
-        """A tensor although its form is that of a scalar: g * 0 + 1 is one where norms are."""
+        """Return a value as a tensor even if its form is a scalar's, such as g * 0 + 1."""
         value = flow.values[index]
         if value.kind == "scalar" or algebra.kind(values.forms[of[index]]) != "scalar":
             return of[index]
@@ -242,7 +241,7 @@ def values_of(
         return as_it_is(index, value, f"#{index}")
 
     def as_it_is(index: int, node: Node, label: str) -> int:
-        """The result of an instruction without any algebra on it."""
+        """Return the result of an instruction without any algebra on it."""
         args = [whole(arg) for arg in node.args]
         forms = [values.forms[arg] for arg in args]
         form = identities.opaque(algebra, node.op, forms, label=label, kind=node.kind)
@@ -283,7 +282,7 @@ def values_of(
 
 
 def _number(algebra: Algebra, number: float) -> Form:
-    """A constant; one that is too large or too small for the algebra is known by its digits."""
+    """Return a constant; one of extreme size for the algebra is identified by its digits."""
     try:
         return algebra.number(number)
     except FormError:
@@ -299,14 +298,14 @@ def _number(algebra: Algebra, number: float) -> Form:
 
 
 def input_atom(value: Input) -> Atom:
-    """What `w`, `g`, a slot, the step or a role is to the algebra."""
+    """Return the atom of `w`, `g`, a slot, the step or a role."""
     uniform = value.name == STEP
     bounds = (1.0, math.inf) if uniform else (0.0, math.inf) if value.name in ROLES else ANYTHING
     return Atom("input", (), value.name, kind=value.kind, bounds=bounds, uniform=uniform)
 
 
 def shortest(number: float, tolerance: float = 4e-16) -> float:
-    """The shortest decimal number that equals a computed one up to a relative tolerance."""
+    """Return the shortest decimal number that equals a computed one up to a tolerance."""
     for digits in range(1, 17):
         short = float(f"{number:.{digits}g}")
         if abs(short - number) <= tolerance * abs(number):

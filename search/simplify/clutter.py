@@ -1,7 +1,7 @@
-"""Clutter: longer programs of the same behaviour, to try simplification on.
+"""Clutter: longer programs of the same behaviour, to test simplification on.
 
-What evolution leaves in a program, and what people remove from it: statements whose result nothing
-reads, and a value or an instruction written in a roundabout way.
+They contain what evolution leaves in a program, and what people remove from it: statements whose
+result nothing reads, and a value or an instruction written in a roundabout way.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ _Detour: TypeAlias = Callable[[Arg, Callable[[], str]], list[Statement]]
 
 
 def clutter(rng: np.random.Generator, program: AnyProgram, count: int) -> AnyProgram:
-    """Makes `count` random changes that are none. The generator is advanced."""
+    """Make `count` random changes that keep the behaviour. The generator is advanced."""
     for _ in range(count):
         changes = (_dead, _swap, _rewrite, _detour, _detour)
         program = changes[rng.integers(len(changes))](rng, program)
@@ -33,7 +33,7 @@ def clutter(rng: np.random.Generator, program: AnyProgram, count: int) -> AnyPro
 
 
 def _dead(rng: np.random.Generator, program: AnyProgram) -> AnyProgram:
-    """A statement that nothing reads."""
+    """Add a statement that nothing reads."""
     at = int(rng.integers(len(program.statements) + 1))
     names = [*INPUTS, *program.slots]
     op = ("add", "cosh", "interp", "max", "sin")[rng.integers(5)]
@@ -42,7 +42,7 @@ def _dead(rng: np.random.Generator, program: AnyProgram) -> AnyProgram:
 
 
 def _swap(rng: np.random.Generator, program: AnyProgram) -> AnyProgram:
-    """Two arguments the other way round."""
+    """Swap two arguments."""
     places = [i for i, s in enumerate(program.statements) if s.op in OPS and OPS[s.op].commutative]
     if not places:
         return program
@@ -52,7 +52,7 @@ def _swap(rng: np.random.Generator, program: AnyProgram) -> AnyProgram:
 
 
 def _rewrite(rng: np.random.Generator, program: AnyProgram) -> AnyProgram:
-    """An instruction in terms of others."""
+    """Write an instruction in terms of others."""
     names = _fresh(program)
     places = [i for i, s in enumerate(program.statements) if _in_other_words(s, names)]
     if not places:
@@ -98,7 +98,7 @@ def _in_other_words(statement: Statement, names: Iterator[str]) -> list[Statemen
 
 
 def _detour(rng: np.random.Generator, program: AnyProgram) -> AnyProgram:
-    """An argument that takes the long way."""
+    """Write an argument in a longer way."""
     places = [(i, j) for i, s in enumerate(program.statements) for j in range(len(s.args))]
     if not places:
         return program

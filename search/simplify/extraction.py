@@ -1,8 +1,8 @@
 """Choosing the shortest program among the ways to compute each value.
 
-The cost of a program is its number of instructions, each value counted once however often it is
-read; then the number of instructions on whole tensors, then how deeply they are nested, then the
-number of instructions that the program did not have, so that nothing is rewritten for nothing, and
+The cost of a program is its number of instructions, where each value counts once however often it
+is read; then the number of instructions on whole tensors, then how deeply they are nested, then the
+number of instructions that the program did not have, so that nothing is rewritten without need, and
 the length of their numbers. Exact choice is hard (a directed acyclic graph, not a tree); this is
 greedy from below, and then a local search over single choices that starts from the greedy solution
 and from the program as it was written. The result is never longer than the program given.
@@ -29,7 +29,7 @@ _MAX_VISITS: Final = 5_000_000
 
 
 def choose(values: Values, roots: Sequence[int]) -> Choice:
-    """Chooses a way for each value that the roots need."""
+    """Choose a way for each value that the roots need."""
     greedy = _greedy(values)
     given = {v: ways[0] for v, ways in enumerate(values.ways[: values.num_given]) if ways}
     weights = {
@@ -48,20 +48,20 @@ def choose(values: Values, roots: Sequence[int]) -> Choice:
 def emit(
     values: Values, roots: Sequence[int], choice: Mapping[int, Way], flow: Dataflow
 ) -> Dataflow:
-    """The chosen program.
+    """Return the chosen program.
 
     Args:
-      values: what there is to compute.
-      roots: the update and the new value of each slot.
-      choice: how to compute each.
-      flow: the program whose inputs and slots it has.
+      values: Values and the ways to compute them.
+      roots: Update and the new value of each slot.
+      choice: Way chosen for each value.
+      flow: Program with the inputs and slots.
     """
     out: list[Value] = [value for value in flow.values if isinstance(value, Input)]
     names = {value.name: index for index, value in enumerate(out) if isinstance(value, Input)}
     index: dict[int, int] = {}
 
     def place(value: int) -> int:
-        """Where a value is; names and numbers are added as they are needed."""
+        """Return the index of a value; names and numbers are added as they are needed."""
         leaf = values.leaves[value]
         if value not in index:
             if isinstance(leaf, str) and leaf in names:
@@ -69,7 +69,7 @@ def emit(
             else:
                 number = values.forms[value].number if isinstance(leaf, str) else leaf
                 name = leaf if isinstance(leaf, str) else None
-                # A constant that stays a name is no number here; `like` has its default.
+                # A constant that keeps its name is no number here; `like` has its default.
                 out.append(Constant(math.nan if number is None else number, name))
                 index[value] = len(out) - 1
         return index[value]
@@ -97,7 +97,7 @@ def _weight(values: Values, value: int, way: Way) -> int:
 
 
 def _needed(values: Values, roots: Sequence[int], choice: Mapping[int, Way]) -> list[int] | None:
-    """The values to compute, arguments before their users."""
+    """Return the values to compute, arguments before their users."""
     order: list[int] = []
     done: dict[int, bool] = {}  # False while its arguments are being visited
     pending = [(root, False) for root in reversed(roots)]
@@ -121,7 +121,7 @@ def _needed(values: Values, roots: Sequence[int], choice: Mapping[int, Way]) -> 
 def _total(
     values: Values, roots: Sequence[int], choice: Mapping[int, Way], weights: _Weights
 ) -> int | None:
-    """What a choice costs; None where it goes in a circle or leaves a value out."""
+    """Return the cost of a choice; None where it is circular or leaves a value out."""
     used = _needed(values, roots, choice)
     if used is None:
         return None
@@ -138,7 +138,7 @@ def _total(
 def _improve(
     values: Values, roots: Sequence[int], choice: Choice, weights: _Weights
 ) -> tuple[int, Choice] | None:
-    """Changes one value's way at a time for as long as that saves something."""
+    """Change one value's way at a time for as long as that saves something."""
     choice = dict(choice)
     best = _total(values, roots, choice, weights)
     if best is None:
@@ -165,7 +165,7 @@ def _improve(
 
 
 def _greedy(values: Values) -> Choice:
-    """For each value by itself the way that needs the fewest instructions in all."""
+    """Return, for each value by itself, the way that needs the fewest instructions in all."""
     # The instructions needed, as a set of bits; a name or a number needs none.
     needs = {v: 0 for v, leaf in enumerate(values.leaves) if leaf is not None}
     sizes = dict.fromkeys(needs, 0)

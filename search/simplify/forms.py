@@ -1,4 +1,4 @@
-"""Normal forms: what a value is, whatever way it is written.
+"""Normal forms: one form for each value, in whatever way it is written.
 
 A `Form` is a sum of monomials; a monomial is a number times powers of *atoms*; an atom is an input
 or the result of an operation that no power law describes. Two expressions of one form are equal.
@@ -44,8 +44,8 @@ class Form:
     """A sum of monomials with coefficients.
 
     Attributes:
-      terms: the monomials in order with their coefficients.
-      key: the same with the coefficients rounded to 12 digits; equal keys, equal forms.
+      terms: Monomials in order with their coefficients.
+      key: Same with the coefficients rounded to 12 digits; equal keys, equal forms.
     """
 
     __slots__ = ("_hash", "key", "terms")
@@ -53,7 +53,7 @@ class Form:
     def __init__(self, terms: tuple[tuple[Monomial, float], ...]):
         self.terms = terms
         self.key = tuple([(m, c if c in (1.0, -1.0) else float(f"{c:.12g}")) for m, c in terms])
-        self._hash = hash(self.key)  # forms are looked up far more often than they are made
+        self._hash = hash(self.key)  # the hash is needed far more often than forms are made
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Form) and self._hash == other._hash and self.key == other.key
@@ -73,17 +73,17 @@ class Form:
 @final
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """What powers are taken of.
+    """The base of a power.
 
     Attributes:
-      op: an instruction's name; `input`, `constant`, or `sum`.
-      args: the forms that it is applied to; of a sum, the sum.
-      label: an input's or a constant's name; or whatever tells apart atoms of equal `op` and
+      op: Name of an instruction; `input`, `constant`, or `sum`.
+      args: Forms that it is applied to; for a sum, the sum.
+      label: Name of an input or a constant; or a text that distinguishes atoms of equal `op` and
         `args`.
-      kind: the value's shape.
-      bounds: between which numbers it lies.
-      uniform: a scalar that is the same for all parameter tensors.
-      constant: made of tunable constants alone.
+      kind: Kind of the value.
+      bounds: Smallest and largest possible value.
+      uniform: Whether it is a scalar that is the same for all parameter tensors.
+      constant: Whether it is made of tunable constants alone.
     """
 
     op: str
@@ -96,15 +96,15 @@ class Atom:
 
 
 def form_of(terms: Iterable[tuple[Monomial, float]]) -> Form:
-    """Collects terms; those of one monomial are added, and what cancels to rounding goes.
+    """Collect terms: equal monomials are added, and terms that cancel to rounding are dropped.
 
     Raises:
-      FormError: there are too many, or a coefficient is not of ordinary size.
+      FormError: There are too many, or a coefficient is not of ordinary size.
     """
     sums: dict[Monomial, float] = {}
     for monomial, coefficient in terms:
         if not coefficient:
-            raise FormError  # It has underflowed: nobody makes a term of 0.
+            raise FormError  # It has underflowed: no term of 0 is ever made.
         before = sums.get(monomial)
         if before is not None:
             total = before + coefficient
@@ -132,11 +132,11 @@ class Algebra:
     # --- making forms
 
     def number(self, value: float) -> Form:
-        """A plain number."""
+        """Return a plain number as a form."""
         return form_of([((), float(value))] if value else [])
 
     def atom(self, atom: Atom) -> Form:
-        """An atom by itself."""
+        """Return an atom as a form."""
         return form_of([(((self._add_atom(atom), True, 1.0),), 1.0)])
 
     def _add_atom(self, atom: Atom) -> int:
@@ -146,7 +146,7 @@ class Algebra:
         return index
 
     def kind(self, form: Form) -> Kind:
-        """The kind of the first atom that is no scalar."""
+        """Return the kind of the first atom that is no scalar."""
         for monomial, _ in form.terms:
             for index, _, _ in monomial:
                 if self.atoms[index].kind != "scalar":
@@ -154,25 +154,25 @@ class Algebra:
         return "scalar"
 
     def is_constant(self, form: Form) -> bool:
-        """Whether a form holds numbers and tunable constants alone."""
+        """Return whether a form holds numbers and tunable constants alone."""
         return all(self.atoms[index].constant for m, _ in form.terms for index, _, _ in m)
 
     # --- arithmetic
 
     def add(self, *forms: Form) -> Form:
-        """The sum."""
+        """Return the sum."""
         return form_of(term for form in forms for term in form.terms)
 
     def scale(self, form: Form, number: float) -> Form:
-        """The product with a number."""
+        """Return the product with a number."""
         return form_of((m, number * c) for m, c in form.terms) if number else self.zero
 
     def subtract(self, x: Form, y: Form) -> Form:
-        """The difference."""
+        """Return the difference."""
         return form_of([*x.terms, *((m, -c) for m, c in y.terms)])
 
     def multiply(self, x: Form, y: Form) -> Form:
-        """The product."""
+        """Return the product."""
         for number, other in ((x.number, y), (y.number, x)):
             if number is not None:
                 return self.scale(other, number)
@@ -180,7 +180,7 @@ class Algebra:
         return self.expand(a * b, self._merge(left, right))
 
     def power(self, form: Form, exponent: float, *, odd: bool) -> Form:
-        """sign(x) |x|^exponent if odd, else |x|^exponent; 0 at 0 for every exponent.
+        """Return sign(x) |x|^exponent if odd, else |x|^exponent; 0 at 0 for every exponent.
 
         An odd power keeps the parity of each factor, so that the exponents -1, 0, 1, 1/3 give the
         reciprocal, the sign, the value itself and the cube root.
@@ -198,17 +198,17 @@ class Algebra:
         )
 
     def absolute(self, form: Form) -> Form:
-        """|x|."""
+        """Return |x|."""
         low, high = self.bounds(form)
         if low >= 0.0:
             return form
         return self.scale(form, -1.0) if high <= 0.0 else self.power(form, 1.0, odd=False)
 
     def split(self, form: Form) -> tuple[float, Monomial]:
-        """A form as one number times one monomial; what is left of a sum becomes an atom.
+        """Return a form as one number times one monomial; the rest of a sum becomes an atom.
 
-        Common factors of a sum are taken out, and what is left is divided by its first
-        coefficient: sums that differ by a factor share an atom.
+        Common factors of a sum are taken out, and the rest is divided by its first coefficient, so
+        that sums that differ by a factor share an atom.
         """
         if len(form.terms) == 1:
             monomial, coefficient = form.terms[0]
@@ -253,7 +253,7 @@ class Algebra:
         return first, self._merge(tuple(sorted(common.values())), ((sum_, True, 1.0),))
 
     def expand(self, coefficient: float, monomial: Monomial) -> Form:
-        """A monomial as a form: sums in it are multiplied out where that is the normal form."""
+        """Return a monomial as a form, with sums multiplied out where the normal form is so."""
         plain = [i for i, odd, e in monomial if odd and e == 1.0 and self.atoms[i].op == SUM]
         out = [i for i in plain if self.atoms[i].constant]
         if len(plain) - len(out) == 1:
@@ -266,7 +266,7 @@ class Algebra:
         return self.add(*(self.expand(coefficient * c, self._merge(rest, m)) for m, c in terms))
 
     def _merge(self, x: Monomial, y: Monomial) -> Monomial:
-        """The product of two monomials."""
+        """Return the product of two monomials."""
         powers: dict[int, tuple[bool, float]] = {}
         for index, odd, e in (*x, *y):
             before = powers.get(index, (False, 0.0))
@@ -274,7 +274,7 @@ class Algebra:
         merged = []
         for index, (odd, e) in sorted(powers.items()):
             low, high = self.atoms[index].bounds
-            if low >= 0.0:  # its sign says nothing: the parity is that of the exponent
+            if low >= 0.0:  # its sign does not matter: the parity is that of the exponent
                 odd = e % 2.0 == 1.0
             if odd or e or not (low > 0.0 or high < 0.0):
                 merged.append((index, odd, e))
@@ -283,7 +283,7 @@ class Algebra:
     # --- bounds
 
     def bounds(self, form: Form) -> Interval:
-        """Between which numbers a value lies."""
+        """Return the bounds of a value."""
         found = self._bounds.get(form)
         if found is None:
             found = self._bounds[form] = self._sum_bounds(form)
@@ -291,7 +291,7 @@ class Algebra:
         return found if noted is None else _meet(found, noted)
 
     def refine(self, form: Form, bounds: Interval) -> None:
-        """Notes that a value lies between these numbers."""
+        """Record that a value lies between these numbers."""
         if bounds != ANYTHING:
             self._noted[form] = _meet(self._noted.get(form, ANYTHING), bounds)
 
@@ -302,7 +302,7 @@ class Algebra:
             for factor in monomial:
                 term = _times(term, self._power_bounds(*factor))
             low, high = low + term[0], high + term[1]
-        # Infinities that have no sum: nothing is known.
+        # Infinities without a sum: nothing is known.
         return (-math.inf if math.isnan(low) else low), (math.inf if math.isnan(high) else high)
 
     def _power_bounds(self, index: int, odd: bool, e: float) -> Interval:
@@ -321,7 +321,7 @@ class Algebra:
 
 
 def natural(form: Form, algebra: Algebra) -> Form:
-    """For even functions: of x, -x and |x| the one that is shortest to write."""
+    """Return the shortest to write of x, -x and |x|, for even functions."""
     if not form.terms:
         return form
     coefficient, monomial = algebra.split(form)
@@ -329,7 +329,7 @@ def natural(form: Form, algebra: Algebra) -> Form:
 
 
 def hull(intervals: Sequence[Interval]) -> Interval:
-    """The smallest interval that holds all of them."""
+    """Return the smallest interval that holds all of them."""
     return min(low for low, _ in intervals), max(high for _, high in intervals)
 
 

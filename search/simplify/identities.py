@@ -1,8 +1,8 @@
-"""What the algebra knows of each instruction: its result as a form, and its bounds.
+"""The algebra of each instruction: the form of the result, and its bounds.
 
-`apply` gives the normal form of an instruction's result from those of its arguments. An
-instruction without a row in `_FORMS`, or on arguments where its row says nothing (None), is opaque:
-its result is an atom known by its name and its arguments' forms. So a new instruction is safe
+`apply` gives the normal form of an instruction's result from those of its arguments. An instruction
+without a row in `_FORMS`, or with arguments for which its row gives None, is opaque: the result is
+an atom identified by the instruction's name and the arguments' forms. So a new instruction is safe
 before anything is known of it. Every row holds with the guards of `ops.py`, for all finite values,
 up to rounding and where nothing overflows or underflows; the tests compare each row, and all rows
 composed, with the instruction itself.
@@ -27,11 +27,11 @@ _EVEN: Final = ("cos", "cosh", "log", "log2", "log10", "log1p")
 
 
 def apply(algebra: Algebra, name: str, args: Sequence[Form]) -> Form:
-    """The form of an instruction's result.
+    """Return the form of an instruction's result.
 
     Raises:
-      FormError: the form is too long or a coefficient overflows; see `opaque`.
-      LoweringError: an argument that must be a tensor is known to be the same number everywhere.
+      FormError: The form is too long or a coefficient overflows; see `opaque`.
+      LoweringError: An argument that must be a tensor is known to be the same number everywhere.
     """
     op = OPS[name]
     shapes.result_kind(op, [algebra.kind(arg) for arg in args])
@@ -52,17 +52,17 @@ def apply(algebra: Algebra, name: str, args: Sequence[Form]) -> Form:
 def opaque(
     algebra: Algebra, name: str, args: Sequence[Form], *, label: str = "", kind: Kind | None = None
 ) -> Form:
-    """The result of an instruction as an atom.
+    """Return the result of an instruction as an atom.
 
     Args:
-      algebra: keeps the atom.
-      name: the instruction.
-      args: its arguments.
-      label: tells the atom from others of the same instruction on the same arguments.
-      kind: the result's, where it does not follow from the arguments' forms.
+      algebra: Algebra that keeps the atom.
+      name: Name of the instruction.
+      args: Arguments of the instruction.
+      label: Text that distinguishes the atom from others of the same instruction and arguments.
+      kind: Kind of the result, where it does not follow from the arguments' forms.
 
     Raises:
-      LoweringError: no kind is given, and it does not follow.
+      LoweringError: No kind is given, and it does not follow.
     """
     op = OPS[name]
     if op.commutative:
@@ -123,7 +123,7 @@ def _even(name: str) -> Callable[[Algebra, Form], Form]:
 
 
 def _extremum(name: str) -> Callable[[Algebra, Form, Form], Form]:
-    """Maxima (minima) are sets: nested ones are one, and those that never win are left out."""
+    """Return the row of a maximum (minimum): nested ones are one, without those that never win."""
     is_max = name == "max"
     pick = max if is_max else min
 
@@ -177,7 +177,7 @@ def _where(algebra: Algebra, condition: Form, x: Form, y: Form) -> Form | None:
 
 
 def _compare(if_equal: float, if_below: float, if_above: float) -> Callable[..., Form | None]:
-    """Comparisons whose outcome is known; `if_below` where x < y everywhere."""
+    """Return the row of a comparison with known outcome; `if_below` where x < y everywhere."""
 
     def row(algebra: Algebra, x: Form, y: Form) -> Form | None:
         (x_low, x_high), (y_low, y_high) = algebra.bounds(x), algebra.bounds(y)
@@ -199,7 +199,7 @@ def _invert(algebra: Algebra, x: Form) -> Form | None:
 
 
 def _take_out(algebra: Algebra, x: Form, *, uniform: bool = False) -> tuple[Form, Form]:
-    """A form as a scalar times the rest; only what is the same for all tensors if `uniform`."""
+    """Split a form into a scalar and the rest; if `uniform`, one that all tensors share."""
     coefficient, monomial = algebra.split(x)
 
     def is_out(index: int) -> bool:
@@ -221,7 +221,7 @@ def _norm(name: str) -> Callable[[Algebra, Form], Form]:
 
 
 def _mean(name: str) -> Callable[[Algebra, Form], Form]:
-    """Means are linear."""
+    """Return the row of a mean, which is linear."""
 
     def row(algebra: Algebra, x: Form) -> Form:
         parts = []
@@ -263,7 +263,7 @@ def _divide(algebra: Algebra, x: Form, y: Form) -> Form:
 
 
 def single_atom(algebra: Algebra, form: Form) -> Atom | None:
-    """The atom that a form is, where it is one by itself."""
+    """Return the atom that a form consists of, or None."""
     if len(form.terms) != 1 or form.terms[0][1] != 1.0 or len(form.terms[0][0]) != 1:
         return None
     index, odd, e = form.terms[0][0][0]
@@ -317,7 +317,7 @@ _BOUNDS: Final[dict[str, Interval]] = {
 
 
 def _bounds(algebra: Algebra, name: str, args: Sequence[Form]) -> Interval:
-    """Between which numbers an instruction's result lies."""
+    """Return the bounds of an instruction's result."""
     match name, [algebra.bounds(arg) for arg in args]:
         case _, [x] if name in _WITHIN:
             return x

@@ -1,14 +1,14 @@
-"""What holds of state slots at every step, found by running and proved by induction.
+"""Relations of state slots that hold at every step, found by running and proved by induction.
 
-Slots are zero before the first step, so a relation between old values that the program carries
-over to the new ones always holds. Candidates are read off a run of the program; each is then
-assumed for the old values and has to follow for the new ones, by the algebra of forms. What does
-not follow is dropped, and the rest is tried again without it.
+Slots are zero before the first step, so a relation between old values that the program carries over
+to the new ones always holds. A run of the program suggests candidates. Each is then assumed for the
+old values and has to follow for the new ones, by the algebra of forms. Those that do not follow are
+dropped, and the rest is tried again without them.
 
-Found this way: slots that stay zero, slots that are a multiple of another, slots that are never
-negative (averages of squares, whose |v| is then v). A slot may also be kept at another scale:
-m = 0.1 * g + 0.9 * m, read as 10 * m, is m = g + 0.9 * m. But not at one so far off that it, its
-square (the slot's may be taken) or its inverse is no normal float32.
+These are found: slots that stay zero, slots that are a multiple of another, and slots that are
+never negative (averages of squares, whose |v| is then v). A slot may also be kept at another scale:
+m = 0.1 * g + 0.9 * m, read as 10 * m, is m = g + 0.9 * m. But the scale must not be so extreme that
+it, its square (the slot's may be taken) or its inverse is no normal float32.
 """
 
 import contextlib
@@ -36,18 +36,18 @@ Lower: TypeAlias = Callable[[Algebra, Mapping[str, Form]], tuple[Values, dict[in
 @final
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What holds of the slots at every step.
+    """Relations of the slots that hold at every step.
 
     Attributes:
-      multiples: by slot, the slot that it is a multiple of and the factor; 0 for one that is zero.
-      nonnegative: slots that are never negative.
+      multiples: Slot that each slot is a multiple of, and the factor; 0 for a slot that is zero.
+      nonnegative: Slots that are never negative.
     """
 
     multiples: Mapping[str, tuple[str, float]]
     nonnegative: frozenset[str]
 
     def forms(self, algebra: Algebra, flow: Dataflow) -> dict[str, Form]:
-        """The old values of a program's slots."""
+        """Return the old values of a program's slots."""
         forms = {}
         for name in flow.slots:
             source, factor = self.multiples.get(name, (name, 1.0))
@@ -61,12 +61,12 @@ class Facts:
 
 
 def find(flow: Dataflow, seen: Trace, lower: Lower) -> Facts:
-    """Finds relations that hold of a program's live slots at every step.
+    """Find relations of a program's live slots that hold at every step.
 
     Args:
-      flow: the program.
-      seen: a run of it.
-      lower: gives its values, from the forms of its slots.
+      flow: Program.
+      seen: Run of the program.
+      lower: Function that gives the program's values from the forms of the slots.
     """
     facts = _guess(flow.live_slots, seen)
     while facts.multiples or facts.nonnegative:
@@ -122,9 +122,9 @@ def _guess(slots: Sequence[str], seen: Trace) -> Facts:
 
 
 def scales(values: Values, flow: Dataflow, of: Mapping[int, int]) -> list[tuple[str, Form]]:
-    """Scales that a slot might better be kept at: (slot, its value in units of the new one).
+    """Return scales that may suit a slot better: (slot, its value in units of the new one).
 
-    They are those at which the slot or its new value is read, and that of what enters it.
+    They are those at which the slot or its new value is read, and those of its inputs.
     """
     algebra = values.algebra
     defaults = {c.name: c.value for c in flow.values if isinstance(c, Constant) and c.name}
@@ -157,7 +157,7 @@ def scales(values: Values, flow: Dataflow, of: Mapping[int, int]) -> list[tuple[
 
 
 def _size(algebra: Algebra, form: Form, defaults: Mapping[str, float]) -> float:
-    """The size of a form of constants, at their defaults."""
+    """Return the size of a form of constants, at their defaults."""
     return abs(sum(c * _product(algebra, m, defaults) for m, c in form.terms))
 
 
@@ -167,14 +167,14 @@ def _product(algebra: Algebra, monomial: Monomial, defaults: Mapping[str, float]
         atom = algebra.atoms[index]
         if atom.op == SUM:
             base = _size(algebra, atom.args[0], defaults)
-        else:  # What other functions make of constants is taken to be of ordinary size.
+        else:  # Results of other functions of constants are assumed to be of ordinary size.
             base = abs(defaults.get(atom.label, 1.0))
         product *= math.pow(base, exponent) if base else 1.0
     return product
 
 
 def _constant_factor(algebra: Algebra, form: Form) -> tuple[Form, Form]:
-    """A form as a factor of constants and the rest."""
+    """Split a form into a factor of constants and the rest."""
     if not form.terms:
         return algebra.one, form
     coefficient, monomial = algebra.split(form)

@@ -1,21 +1,21 @@
 """Simplification: the same behaviour in the shortest form known.
 
 Lion's authors removed by hand what their search had left in the program it found (Chen et al. 2023,
-arXiv 2302.06675, section 2.3). `simplify` does that by itself:
+arXiv 2302.06675, section 2.3). `simplify` does that automatically:
 
 1. `pruning`: dead statements and slots, across iterations; exact to the bit.
-2. `recurrence`: what holds of the slots at every step, by induction.
+2. `recurrence`: relations of the slots that hold at every step, by induction.
 3. `forms`, `identities`, `choices`: every value in a normal form, and the ways to compute it;
    m / sqrt(m * m) is sign(m), an average of an average is an average.
 4. `extraction`: the shortest program among them.
 5. `verification`: the result runs beside the original. If it differs by more than rounding, the
-   instruction whose algebra is to blame is found by bisection and taken as it is from then on.
+   instruction with the wrong algebra is found by bisection and has no algebra from then on.
 
 Steps 2 to 5 are repeated for as long as the program gets cheaper, so simplifying twice changes
 nothing, and nothing gets longer. Two programs count as the same here if they agree up to rounding
 where nothing overflows, underflows or is NaN: gradients between 1e-5 and 100 in size are tried, in
-float32 and float64. A search's inner loop, which asks for thousands of programs a second and must
-not change one bit, uses `prune`.
+float32 and float64. A search's inner loop, which needs thousands of programs a second and must not
+change one bit, uses `prune`.
 """
 
 import math
@@ -35,14 +35,14 @@ _MAX_BLAMED: Final = 4
 
 
 def simplify(program: AnyProgram, *, fold: bool = False) -> AnyProgram:
-    """The same behaviour in the shortest form known.
+    """Return the same behaviour in the shortest form known.
 
     Args:
-      program: a rule.
-      fold: treat tunable constants as the numbers that they default to. They keep their names where
-        they are still read as they are; what is computed from them alone becomes a new number.
-        Without it the result equals the program at all values of its constants that are on the same
-        side of 0 and of 1 as the defaults.
+      program: Rule to simplify.
+      fold: Whether to treat tunable constants as the numbers that they default to. They keep their
+        names where they are still read unchanged; a number computed from them alone is a new
+        number. Without it the result equals the program at all values of its constants that are on
+        the same side of 0 and of 1 as the defaults.
 
     Returns:
       A program with no more statements and no more slots.
@@ -59,7 +59,7 @@ def simplify(program: AnyProgram, *, fold: bool = False) -> AnyProgram:
 def _shorten(
     program: AnyProgram, reference: verification.Reference, fold: bool
 ) -> AnyProgram | None:
-    """A cheaper program of the same behaviour, if one is found."""
+    """Return a cheaper program of the same behaviour, if one is found."""
     flow = dataflow.lower(program)
     nodes = flow.live_nodes
     opaque: frozenset[int] = frozenset()
@@ -67,7 +67,7 @@ def _shorten(
     def rewritten(opaque: frozenset[int]) -> AnyProgram:
         try:
             return _rewrite(program, flow, opaque, fold)
-        # A slot whose kind was known by what it was given, or a number of no ordinary size.
+        # A slot with a kind that only followed from its new value, or a number of extreme size.
         except (LoweringError, FormError):
             return program
 
@@ -77,7 +77,7 @@ def _shorten(
             return None
         if reference.agrees(shorter):
             return shorter
-        # With algebra on none of the instructions all is well, with all of them it is not.
+        # Without algebra on any instruction the result is right, with all of them it is wrong.
         well, ill = 0, len(nodes)
         while ill - well > 1:
             middle = (well + ill) // 2
@@ -90,7 +90,7 @@ def _shorten(
 
 
 def _cost(program: AbstractProgram) -> tuple[int, ...]:
-    """Statements, slots, statements on tensors, and how deep they are nested."""
+    """Return the numbers of statements, slots and tensor statements, and their nesting."""
     flow = dataflow.lower(program)
     depths: dict[int, int] = {}
     for index in flow.live_nodes:
@@ -100,7 +100,7 @@ def _cost(program: AbstractProgram) -> tuple[int, ...]:
 
 
 def _rewrite(program: AnyProgram, flow: Dataflow, opaque: frozenset[int], fold: bool) -> AnyProgram:
-    """The shortest program that the algebra finds, with some instructions taken as they are."""
+    """Return the shortest program that the algebra finds, without algebra on `opaque`."""
 
     def lower(algebra: Algebra, slots: Mapping[str, Form]) -> tuple[Values, dict[int, int]]:
         inputs = dict(slots)
@@ -113,7 +113,7 @@ def _rewrite(program: AnyProgram, flow: Dataflow, opaque: frozenset[int], fold: 
     algebra = Algebra()
     slots = facts.forms(algebra, flow)
     values, of = lower(algebra, slots)
-    # A slot that another is a multiple of goes first, in a round of its own.
+    # Slots that are multiples of another are handled first, in a round of their own.
     candidates = [] if facts.multiples else recurrence.scales(values, flow, of)
     best = _extract(program, flow, values, of, facts, {})
     for name, scale in candidates:
@@ -137,13 +137,13 @@ def _extract(
     facts: Facts,
     scales: Mapping[str, Form],
 ) -> AnyProgram:
-    """The shortest program that gives the update and the slots, each divided by its scale."""
+    """Return the shortest program for the update and the slots, each divided by its scale."""
     zero = values.value(values.algebra.zero)
     assert zero is not None, "numbers always fit"
     roots = [of[flow.update]]
     for name in flow.slots:
         if name not in flow.live_slots or name in facts.multiples:
-            # Not read, unless it stays zero and something wants zeros of a tensor's shape.
+            # Not read, unless it stays zero and something needs zeros of a tensor's shape.
             roots.append(zero)
             continue
         root = of[flow.new_slots[flow.slots.index(name)]]
@@ -171,7 +171,7 @@ def _constant_atom(name: str, value: float) -> Atom:
 
 
 def _constant_bounds(value: float) -> Interval:
-    """A constant stays on its side of 0 and of 1."""
+    """Return the bounds of a constant, which stays on its side of 0 and of 1."""
     if value < 0.0:
         low, high = _constant_bounds(-value)
         return -high, -low

@@ -1,8 +1,8 @@
-"""Spelling forms out: instructions that give a form, written down from the form alone.
+"""Spelling forms out: instructions that give a form, derived from the form alone.
 
-A form has many spellings, and here are the few that lead somewhere: a sum without one of its terms,
-its common factors, the average that it is; a monomial without one of its factors; a power by its
-name. The arguments are forms in their turn.
+A form has many spellings, and here are the few that are useful: a sum without one of its terms, its
+common factors, its form as an average; a monomial without one of its factors; a power by its name.
+The arguments are forms too.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ Spelling: TypeAlias = tuple[str, tuple[Form, ...]]
 
 
 def spellings(algebra: Algebra, form: Form) -> Iterator[Spelling]:
-    """Instructions whose result has this form; their arguments may be new values."""
+    """Yield instructions whose result has this form; their arguments may be new values."""
     try:
         if len(form.terms) == 1:
             yield from _monomial(algebra, form)
@@ -72,9 +72,9 @@ def _sum(algebra: Algebra, form: Form) -> Iterator[Spelling]:
 
 
 def _weights(algebra: Algebra, form: Form) -> list[Monomial]:
-    """Factors of some of a sum's terms that an average may be weighted by.
+    """Return factors of some of a sum's terms that may be the weights of an average.
 
-    Constants, one by one and all those of a term, and scalars between 0 and 1.
+    They are constants, single or all those of a term, and scalars between 0 and 1.
     """
     weights: dict[Monomial, None] = {}
     for monomial, _ in form.terms:
@@ -117,7 +117,7 @@ def _inverse(monomial: Monomial) -> Monomial:
 
 
 def _single(algebra: Algebra, factor: tuple[int, bool, float]) -> Iterator[Spelling]:
-    """A power of one atom."""
+    """Yield spellings of a power of one atom."""
     index, odd, e = factor
     atom = algebra.atoms[index]
     base = algebra.expand(1.0, ((index, True, 1.0),))

@@ -1,13 +1,13 @@
-"""Checking that a rewritten program still does what it did.
+"""Checking that a rewritten program behaves as before.
 
 Both programs run side by side, without training: parameters and gradients are given and do not
 depend on the updates, so that a difference at one step cannot be undone at the next. The probes
 hold matrices and vectors, gradients of very different scales, zeros, and an entry that never gets a
-gradient; everything runs in float64 and, because that is what training computes in, in float32.
-Where constants are to stay tunable, other values of them are tried too.
+gradient; everything runs in float64 and, because training computes in it, in float32. Where
+constants stay tunable, other values of them are tried too.
 
-What rounding may do is bounded: per entry, and per tensor for what cancels within it. A difference
-beyond that, or an infinity or NaN on one side alone, is a difference in behaviour.
+The effect of rounding is bounded: per entry, and per tensor for values that cancel within it. A
+difference beyond that, or an infinity or NaN on one side alone, is a difference in behaviour.
 """
 
 import functools
@@ -25,9 +25,9 @@ from veldt.search.language.statements import AbstractProgram
 from veldt.search.runtime import execute
 
 NUM_STEPS: Final = 50
-# By dtype: steps, and the difference allowed relative to an entry and to its tensor's largest.
+# By dtype: steps, and the allowed difference relative to an entry and to its tensor's largest.
 _TOLERANCES: Final = (("float64", NUM_STEPS, 1e-9, 1e-10), ("float32", 20, 2e-3, 1e-4))
-# In float32, for entries below this, what a step would change in the last bits of a parameter.
+# In float32, for entries below this, the change of a parameter's last bits by a step.
 _LAST_BITS: Final = 1e-6
 _TREES: Final = (
     (((4, 3), 0.5), ((5,), 2e-3)),
@@ -39,11 +39,11 @@ _ZEROS: Final = 0.15  # share of the gradients that are exactly zero
 @final
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What a program did on one probe.
+    """The behaviour of a program on one probe.
 
     Attributes:
-      updates: by tensor, [num_steps, *shape].
-      slots: by slot, the values before each step: by tensor, [num_steps, *shape].
+      updates: Updates by tensor, [num_steps, *shape].
+      slots: Values before each step by slot, then by tensor, [num_steps, *shape].
     """
 
     updates: tuple[NDArray[np.floating], ...]
@@ -54,7 +54,7 @@ class Trace:
 def _inputs(
     tree: int, seed: int
 ) -> tuple[tuple[NDArray[np.float64], ...], tuple[NDArray[np.float64], ...]]:
-    """Parameters and gradients of all steps, by tensor: [NUM_STEPS, *shape]."""
+    """Return parameters and gradients of all steps, by tensor: [NUM_STEPS, *shape]."""
     rng = np.random.default_rng((seed, tree))
     params, grads = [], []
     for shape, scale in _TREES[tree]:
@@ -75,15 +75,15 @@ def trace(
     constants: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> Trace:
-    """Runs a lowered program on a probe.
+    """Run a lowered program on a probe.
 
     Args:
-      flow: the program.
-      tree: which of the probes' trees.
-      dtype: float64 or float32.
-      num_steps: at most `NUM_STEPS`.
-      constants: other values than the defaults.
-      seed: of the parameters and gradients.
+      flow: Lowered program.
+      tree: Number of the probe's tree.
+      dtype: Precision: float64 or float32.
+      num_steps: Number of steps, at most `NUM_STEPS`.
+      constants: Values of constants, in place of the defaults.
+      seed: Seed of the parameters and gradients.
     """
     params, grads = (
         [tensor.astype(dtype) for tensor in tensors] for tensors in _inputs(tree, seed)
@@ -119,14 +119,14 @@ def _stack(steps: Sequence[Sequence[Any]]) -> tuple[NDArray[np.floating], ...]:
 
 @final
 class Reference:
-    """A program's behaviour, for others to be held to."""
+    """A program's behaviour, with which others are compared."""
 
     def __init__(self, program: AbstractProgram, *, fold: bool = False):
-        """Runs the program on all probes.
+        """Run the program on all probes.
 
         Args:
-          program: the one that is right.
-          fold: constants count with their defaults only.
+          program: Program with the right behaviour.
+          fold: Whether constants count with their defaults only.
         """
         settings = [dict(program.constants)]
         if not fold and program.constants:
@@ -141,7 +141,7 @@ class Reference:
         self._updates = [trace(flow, *case[:4]).updates for case in self._cases]
 
     def agrees(self, program: AbstractProgram) -> bool:
-        """Whether a program's updates are the same up to rounding."""
+        """Return whether a program's updates are the same up to rounding."""
         flow = dataflow.lower(program)
         known = {name for name, _ in program.constants}
         for case, expected in zip(self._cases, self._updates, strict=True):
@@ -156,20 +156,20 @@ class Reference:
 
 
 def _moved(value: float) -> float:
-    """Another value of a constant, on the same side of 0 and of 1."""
+    """Return another value of a constant, on the same side of 0 and of 1."""
     if 0.5 <= value < 1.0:
         return 1.0 - 1.6 * (1.0 - value) if value > 0.7 else 0.8 * value
     return 0.7 * value or 0.3
 
 
 def is_close(x: NDArray[np.floating], y: NDArray[np.floating], *, rtol: float, atol: float) -> bool:
-    """Whether one tensor's updates are equal to rounding, and infinite or NaN at the same places.
+    """Return whether updates are equal to rounding, and infinite or NaN at the same places.
 
     Args:
-      x: by step, [num_steps, *shape].
-      y: shaped likewise.
-      rtol: what they may differ by, relative to an entry.
-      atol: relative to the tensor's largest entry at that step.
+      x: Updates by step, [num_steps, *shape].
+      y: Updates to compare, of the same shape.
+      rtol: Allowed difference, relative to an entry.
+      atol: Allowed difference, relative to the tensor's largest entry at that step.
     """
     finite = np.isfinite(x)
     if not np.array_equal(finite, np.isfinite(y)):

@@ -1,7 +1,7 @@
-"""A run's best rule on disk: `best.py`, a rule file, and `best.json`, where it comes from.
+"""A run's best rule on disk: `best.py`, a rule file, and `best.json`, its provenance.
 
-Literals that evolution left in the program become named constants, so that whoever uses the rule
-can tune them.
+Literals that evolution left in the program become named constants, so that users of the rule can
+tune them.
 """
 
 import functools
@@ -35,9 +35,9 @@ class Best:
     """A run's best rule.
 
     Attributes:
-      program: simplified, its numbers named.
-      learning_rate: that it was found with.
-      provenance: where it comes from, by short descriptions: run, seeds, scores, versions.
+      program: Simplified rule with named constants.
+      learning_rate: Learning rate that it was found with.
+      provenance: Origin of the rule, by short descriptions: run, seeds, scores, versions.
     """
 
     program: Program
@@ -46,17 +46,17 @@ class Best:
 
     @property
     def proxies(self) -> frozenset[str]:
-        """Names of the tasks that it was selected on, as far as the provenance says."""
+        """Names of the tasks that it was selected on, as far as the provenance names them."""
         return frozenset(re.findall(r"(?:^|, )(\S+) \(\d+ steps\)", self.provenance.get(TASKS, "")))
 
 
 def describe_tasks(tasks: Iterable[tuple[str, int]]) -> str:
-    """Names and numbers of steps of a search's tasks, as `Best.proxies` reads them."""
+    """Return names and numbers of steps of a search's tasks, as `Best.proxies` reads them."""
     return ", ".join(f"{name} ({num_steps} steps)" for name, num_steps in tasks)
 
 
 def name_constants(program: Program) -> Program:
-    """Turn literals into constants `c1, c2, ...`, equal ones into one, but for structural ones."""
+    """Turn literals into constants `c1, c2, ...`, equal ones into one, except structural ones."""
     taken = {
         *program.slots,
         *(name for name, _ in program.constants),
@@ -83,15 +83,15 @@ def name_constants(program: Program) -> Program:
 
 @functools.lru_cache(maxsize=32)
 def shown(program: Program) -> str:
-    """Return the text of a rule found as people see it everywhere: as `best.py` has it."""
+    """Return the text of a rule that was found, as it is shown everywhere and in `best.py`."""
     return printing.pretty(make_best(program, 1.0, "discovered", {}).program)
 
 
 def write_best(directory: Path, best: Best) -> None:
-    """Writes both files, each whole.
+    """Write both files, each of them whole.
 
     Raises:
-      SearchError: one of them cannot be written.
+      SearchError: One of them cannot be written.
     """
     lines = [f"{key}: {value}" for key, value in best.provenance.items()]
     doc = "\n".join(["Found by veldt.", "", *lines, f"learning rate: {best.learning_rate:g}"])
@@ -108,21 +108,21 @@ def write_best(directory: Path, best: Best) -> None:
 
 
 def read_best(directory: Path) -> Best:
-    """Reads a run directory's best rule.
+    """Read a run directory's best rule.
 
     Raises:
-      UnknownRuleError: the directory holds none.
-      SearchError: its files are damaged.
+      UnknownRuleError: The directory holds none.
+      SearchError: One of the files is damaged.
     """
     return read_files(directory, RULE_FILE, PROVENANCE_FILE)
 
 
 def read_files(directory: Path, rule_file: str, provenance_file: str) -> Best:
-    """Reads a rule that was found, and where it comes from, by the names of both files.
+    """Read a rule that was found, and its provenance, by the names of both files.
 
     Raises:
-      UnknownRuleError: the directory holds none.
-      SearchError: its files are damaged.
+      UnknownRuleError: The directory holds none.
+      SearchError: One of the files is damaged.
     """
     try:
         content = (directory / rule_file).read_bytes()
@@ -154,6 +154,6 @@ def read_files(directory: Path, rule_file: str, provenance_file: str) -> Best:
 def make_best(
     program: Program, learning_rate: float, name: str, provenance: Mapping[str, str]
 ) -> Best:
-    """A found program under the name it is to be known by."""
+    """Return a found program as a rule with a name of its own."""
     program = simplify.prune(name_constants(simplify.simplify(program, fold=True)))
     return Best(replace(program, name=name, doc=""), learning_rate, provenance)

@@ -1,11 +1,10 @@
-"""Whether a store's rows are those that were written: one number for each table.
+"""One checksum for each table of a store, which shows whether the rows are those written.
 
-SQLite finds a damaged page where its structure breaks, and not where a digit of a fitness does. So
-each row has a hash, a table's checksum is the sum of its rows' (in any order, so that a row costs
-one hash when it is written, and nothing is read again), and the checksums are written in the
-transaction that they are of. They are verified when a store is opened. What is not covered: of a
-write-ahead log that is damaged, SQLite drops what follows, as after a power cut; what is left is
-whole.
+SQLite finds a damaged page where its structure breaks, but not a changed digit of a fitness. So
+each row has a hash, and a table's checksum is the sum of the hashes of its rows, in any order: a
+row costs one hash when it is written, and nothing is read again. A transaction writes the checksums
+of what it changes. They are verified when a store is opened. Not covered: where a write-ahead log
+is damaged, SQLite drops the rest of it, as after a power cut; what remains is whole.
 
 The hashes are no secret: this is for damage, not against forgery.
 """
@@ -27,13 +26,13 @@ _CHANGED: Final = re.compile(
 
 
 class _Column(NamedTuple):
-    """A column: its type as declared, and what a row has in it that does not say."""
+    """A column: the declared type, and the value in a row that names none."""
 
     type: str
     default: Any
 
     def stored(self, value: Any) -> Any:
-        """A value as it comes back: NaN is NULL to SQLite, and its columns make numbers theirs."""
+        """Return a value as SQLite returns it: NaN as NULL, numbers of the column's type."""
         if not isinstance(value, int | float):
             return value
         if value != value:
@@ -56,7 +55,7 @@ class Checksums:
         self._changed: set[str] = set()
 
     def added(self, table: str, values: Mapping[str, Any], row_id: int) -> None:
-        """A row was inserted; columns that are not named have their defaults."""
+        """Record that a row was inserted; columns that are not named have their defaults."""
         columns = self._columns[table].items()
         row = {name: column.stored(values.get(name, column.default)) for name, column in columns}
         if "id" in row and row["id"] is None:
@@ -64,12 +63,12 @@ class Checksums:
         self._added.setdefault(table, []).append(_hash(tuple(row.values())))
 
     def ran(self, statement: str) -> None:
-        """Rows may have been changed by a statement: their table is read again at the end."""
+        """Record a statement that may have changed rows; the table is read again at the end."""
         if found := _CHANGED.match(statement):
             self._changed.add(found.group(1))
 
     def write(self) -> None:
-        """Write what a transaction changed, inside it."""
+        """Write the checksums that a transaction changed, inside it."""
         if not self._added and not self._changed:
             return
         if not self._totals:
@@ -83,7 +82,7 @@ class Checksums:
         self._totals |= new
 
     def forget(self, *, written: bool) -> None:
-        """The transaction is over: it was committed, or taken back."""
+        """End the transaction, which was committed or rolled back."""
         self._added.clear()
         self._changed.clear()
         if not written:
@@ -91,23 +90,23 @@ class Checksums:
 
 
 def begin(connection: sqlite3.Connection) -> None:
-    """Write the checksums of all tables, as they are."""
+    """Write the checksums of all tables as they are now."""
     connection.execute(f"DELETE FROM {TABLE}")
     tables = (*_tables(connection), _SCHEMA)
     _set(connection, {table: _sum(connection, table) for table in tables})
 
 
 def has(connection: sqlite3.Connection) -> bool:
-    """Return whether a store has checksums: those of older versions have none."""
+    """Return whether a store has checksums; stores of older versions have none."""
     query = f"SELECT 1 FROM {_SCHEMA} WHERE name = ?"
     return connection.execute(query, (TABLE,)).fetchone() is not None
 
 
 def wrong(connection: sqlite3.Connection) -> str:
-    """Return what is wrong with a store that has checksums; empty if nothing is.
+    """Return what is wrong with a store that has checksums; empty if nothing is wrong.
 
     Raises:
-      sqlite3.DatabaseError: It cannot even be read.
+      sqlite3.DatabaseError: The store cannot be read.
     """
     connection.execute("BEGIN")  # One snapshot, though a search may be writing.
     try:
@@ -129,7 +128,7 @@ def _tables(connection: sqlite3.Connection) -> list[str]:
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> dict[str, _Column]:
-    """The columns of a table, in order."""
+    """Return the columns of a table, in order."""
     query = "SELECT name, type, dflt_value FROM pragma_table_info(?)"
     rows = connection.execute(query, (table,)).fetchall()
     return {
@@ -151,7 +150,7 @@ def _set(connection: sqlite3.Connection, sums: Mapping[str, tuple[int, int]]) ->
 
 
 def _sum(connection: sqlite3.Connection, table: str) -> tuple[int, int]:
-    """How many rows a table has, and the sum of their hashes."""
+    """Return the number of rows of a table, and the sum of their hashes."""
     what = "type, name, tbl_name, sql" if table == _SCHEMA else "*"
     cursor = connection.execute(f"SELECT {what} FROM {table}")
     num_rows = total = 0

@@ -1,4 +1,4 @@
-"""The entries of a hall of fame, as the finals leave them in the store."""
+"""The entries of a hall of fame, as the finals store them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ from veldt.tasks.inner_loop import hollow
 @final
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a rule's last runs ended, as far as scores do not say.
+    """How the last runs of a rule ended, as far as scores do not show it.
 
     Attributes:
-      failure: what the first of its runs on the final seeds that failed came to; empty if none did.
-      at_floor: tasks where half of these runs or more are at the floor, below which nothing can be
-        told apart.
-      meta_at_floor: likewise, of meta-validation.
+      failure: Reason of the first failed run on the final seeds; empty if none failed.
+      at_floor: Tasks where at least half of those runs are at the floor, below which losses
+        cannot be distinguished.
+      meta_at_floor: Meta-validation tasks where at least half of the runs are at the floor.
     """
 
     failure: str = ""
@@ -34,7 +34,7 @@ class End:
     def read(
         cls, store: Store, candidate: int, program: Program, learning_rate: float | None
     ) -> "End":
-        """What the store says of a rule at the learning rate that it was judged at."""
+        """Return how a rule's runs ended at the learning rate that it was judged at."""
         if learning_rate is None:
             return cls()
 
@@ -47,9 +47,9 @@ class End:
         failures = [row for row in rows if row["status"] != Status.OK]
         failure = ""
         if failures:
-            said = failures[0].get("message")
+            message = failures[0].get("message")
             failure = f"{failures[0]['status']} on {failures[0]['task']}" + (
-                f": {said}" if said else ""
+                f": {message}" if message else ""
             )
         if not _has_floor(store):
             return cls(failure)
@@ -57,13 +57,13 @@ class End:
 
 
 def _has_floor(store: Store) -> bool:
-    """Whether scores are logarithms of losses, and no function of a user's."""
+    """Return whether scores are logarithms of losses, and not of a user's function."""
     config = json.loads(store.meta().get("config", "{}"))
     return config.get("objective", objectives.DEFAULT) in objectives.OBJECTIVES
 
 
 def _at_floor(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Tasks where half of the runs or more are at the floor."""
+    """Return the tasks where half of the runs or more are at the floor."""
     by_task: dict[str, list[bool]] = {}
     for row in rows:
         if row["log_loss"] is not None:
@@ -77,19 +77,19 @@ class Entry:
     """One row of the hall of fame.
 
     Attributes:
-      label: how the table names it.
-      candidate: its id in the store; below 0 for a baseline.
-      program: the rule, simplified; with its constants tuned where the finals tune.
-      learning_rate: the best of the grid on the selection seeds; None where every one failed.
-      length: live instructions.
-      search_fitness: the fitness that the search saw; None for a baseline.
-      select: mean log loss on the selection seeds, at that learning rate.
-      final: mean log loss on the final seeds; None where a run failed.
-      final_error: standard error of that mean over seeds.
-      meta: mean log loss on the meta-validation tasks; None where a run failed or there are none.
-      winner: True for the one that the run hands over.
-      stages: of the funnel, that it passed; a baseline passes none.
-      end: how its runs on the final seeds ended.
+      label: Name of the rule in the table.
+      candidate: Id in the store; below 0 for a baseline.
+      program: Simplified rule; with tuned constants where the finals tune them.
+      learning_rate: Best of the grid on the selection seeds; None where every one failed.
+      length: Number of live instructions.
+      search_fitness: Fitness in the search; None for a baseline.
+      select: Mean log loss on the selection seeds, at that learning rate.
+      final: Mean log loss on the final seeds; None where a run failed.
+      final_error: Standard error of that mean over seeds.
+      meta: Mean log loss on the meta-validation tasks; None where a run failed or there are none.
+      winner: Whether it is the rule that the run returns.
+      stages: Number of stages of the funnel that it passed; 0 for a baseline.
+      end: End of the runs on the final seeds.
     """
 
     label: str
@@ -108,7 +108,7 @@ class Entry:
 
 
 def read_entries(store: Store) -> list[Entry]:
-    """The finals' result as stored; empty before the finals have been played."""
+    """Return the finals' result as stored; empty before the finals were played."""
     rows = store.rows(
         "SELECT h.*, COALESCE(h.program, c.program) AS source "
         "FROM hall_of_fame h JOIN candidate c ON c.id = h.candidate ORDER BY h.id"

@@ -1,4 +1,4 @@
-"""Any entry of a run's hall of fame, by its candidate's id: `runs/mine#64`."""
+"""Reading any entry of a run's hall of fame, by its candidate's id: `runs/mine#64`."""
 
 import json
 import os
@@ -16,10 +16,10 @@ MARK: Final = "#"
 
 
 def split(source: str | Path) -> tuple[Path, str] | None:
-    """Return run directory and id of `RUN#ID`; None for what names no run so.
+    """Return run directory and id of `RUN#ID`; None for a source that is not of this form.
 
     Raises:
-      UnknownRuleError: what stands before the mark is a path, and there is no such directory.
+      UnknownRuleError: The part before the mark is a path, and there is no such directory.
     """
     directory, mark, number = str(source).rpartition(MARK)
     if not mark or not directory:
@@ -35,15 +35,15 @@ def split(source: str | Path) -> tuple[Path, str] | None:
 
 
 def read_entry(directory: Path, number: str) -> best_rule.Best:
-    """Read one entry of a run's hall of fame, as `best.read_best` reads its best.
+    """Read one entry of a run's hall of fame, as `best_rule.read_best` reads its best.
 
     Args:
-      directory: the run's.
-      number: the candidate's id, as the hall of fame shows it.
+      directory: Run directory.
+      number: Id of the candidate, as the hall of fame shows it.
 
     Raises:
-      UnknownRuleError: the hall of fame has no such entry; says which there are.
-      SearchError: the run cannot be read.
+      UnknownRuleError: The hall of fame has no such entry; the message lists those there are.
+      SearchError: The run cannot be read.
     """
     if not (directory / FILE_NAME).is_file():
         raise UnknownRuleError(f"{str(directory)!r} is no search's run directory (no {FILE_NAME})")

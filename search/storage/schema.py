@@ -1,8 +1,8 @@
-"""The tables of a run's store, and how those of an older version become these.
+"""The tables of a run's store, and the migration of older versions.
 
-Two kinds of tables: what was searched, which a killed and resumed run has exactly as one left alone
-(but for columns named `*_s`, which hold times), and what happened on machines, `MACHINE_TABLES`,
-which no search ever reads and no two runs share.
+Two kinds of tables: the tables of the search, which a killed and resumed run has exactly as a run
+without a break (but for columns named `*_s`, which hold times), and `MACHINE_TABLES`, which record
+what happened on machines. No search reads those, and no two runs share them.
 """
 
 import json
@@ -14,7 +14,7 @@ from veldt.search.storage import checksums
 SCHEMA_VERSION: Final = 6
 READABLE: Final = (1, 2, 3, 4, 5, 6)
 
-MACHINE_TABLES: Final = ("sitting", "worker", "pool_event", checksums.TABLE)
+MACHINE_TABLES: Final = ("session", "worker", "pool_event", checksums.TABLE)
 
 _SEARCH: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -31,7 +31,7 @@ CREATE TABLE candidate (
   message TEXT NOT NULL,
   slots INTEGER                   -- live state slots; NULL in what older versions wrote
 );
--- One row per child proposed, in the order told.
+-- One row per child proposed, in the order recorded.
 CREATE TABLE proposal (
   id INTEGER PRIMARY KEY,
   parent INTEGER,                 -- proposal; NULL for a child of the initial rule
@@ -39,14 +39,14 @@ CREATE TABLE proposal (
   program TEXT NOT NULL,          -- the genotype, dead statements included
   learning_rate REAL NOT NULL,
   structure TEXT NOT NULL,        -- structural hash with the learning rate
-  statements INTEGER NOT NULL,    -- of the genotype
-  live INTEGER NOT NULL,          -- of them, those that matter
+  statements INTEGER NOT NULL,    -- statements of the genotype
+  live INTEGER NOT NULL,          -- statements that matter
   invalid INTEGER NOT NULL,       -- draws thrown away before it
-  -- evaluated | probe | hollow | capacity (by older versions), or the cache that had it:
+  -- evaluated | probe | hollow | capacity (by older versions), or the cache that answered:
   -- structure | behaviour
   source TEXT NOT NULL,
   candidate INTEGER NOT NULL REFERENCES candidate(id),
-  told_s REAL NOT NULL            -- seconds of search when it was told
+  told_s REAL NOT NULL            -- seconds of search when it was recorded
 );
 -- One row per challenge of the incumbent, won or lost.
 CREATE TABLE challenge (
@@ -57,7 +57,7 @@ CREATE TABLE challenge (
   difference REAL,                -- mean log loss, challenger less incumbent; NULL: one failed
   standard_error REAL,
   won INTEGER NOT NULL,
-  meta_fitness REAL,              -- of a new incumbent
+  meta_fitness REAL,              -- fitness on meta-validation of a new incumbent
   told_s REAL NOT NULL
 );
 -- The finals' table, in the order shown.
@@ -73,8 +73,8 @@ CREATE TABLE hall_of_fame (
   final_error REAL,
   meta REAL,
   winner INTEGER NOT NULL,
-  program TEXT,                   -- with its constants tuned; NULL: the candidate's
-  stages INTEGER NOT NULL DEFAULT 0  -- of the funnel, that it passed
+  program TEXT,                   -- with tuned constants; NULL: the candidate's program
+  stages INTEGER NOT NULL DEFAULT 0  -- stages of the funnel that it passed
 );
 """
 _EVALUATION: Final = """
@@ -87,30 +87,30 @@ CREATE TABLE evaluation (
   task TEXT NOT NULL,
   seed INTEGER NOT NULL,
   learning_rate REAL NOT NULL,
-  -- Of the program trained, where they were tuned, as JSON; empty for the candidate's own program,
-  -- and in what versions before 6 wrote, where the learning rate alone told tuned programs apart.
+  -- Tuned constants of the program trained, as JSON; empty for the candidate's own program and in
+  -- rows of versions before 6, in which the learning rate alone distinguished tuned programs.
   constants TEXT NOT NULL DEFAULT '',
   status TEXT NOT NULL,
   loss REAL,
   log_loss REAL,                  -- log normalised validation loss at the end
   num_steps INTEGER NOT NULL,
   wall_s REAL NOT NULL,
-  message TEXT NOT NULL DEFAULT '',  -- of a job without runs, or why a run is hollow
+  message TEXT NOT NULL DEFAULT '',  -- why a job has no runs, or why a run is hollow
   PRIMARY KEY (candidate, purpose, constants, task, seed, learning_rate)
 ) WITHOUT ROWID;
 """
 _GRADIENT: Final = """
--- One row per metagradient of a rule's numbers: of the mean score of a task's runs.
+-- One row per metagradient: the gradient of a task's mean score by the numbers of a rule.
 CREATE TABLE gradient (
   candidate INTEGER NOT NULL REFERENCES candidate(id),
   constants TEXT NOT NULL,        -- as in evaluation
   task TEXT NOT NULL,
-  seeds TEXT NOT NULL,            -- of the runs: JSON
+  seeds TEXT NOT NULL,            -- seeds of the runs: JSON
   learning_rate REAL NOT NULL,
-  status TEXT NOT NULL,           -- ok; rejected: it is not to be trusted; or what went wrong
-  score REAL,                     -- mean of the runs'; NULL unless the status is ok
-  gradient TEXT,                  -- by number, the learning rate first: JSON; NULL likewise
-  message TEXT NOT NULL,          -- the verdict on it, or what went wrong
+  status TEXT NOT NULL,           -- ok; rejected: not to be trusted; or what went wrong
+  score REAL,                     -- mean score of the runs; NULL unless the status is ok
+  gradient TEXT,                  -- by number, the learning rate first: JSON; NULL unless ok
+  message TEXT NOT NULL,          -- result of the check of the gradient, or what went wrong
   num_steps INTEGER NOT NULL,     -- training steps that it counts as
   wall_s REAL NOT NULL,           -- with compiling
   PRIMARY KEY (candidate, constants, task, seeds, learning_rate)
@@ -121,29 +121,29 @@ _OF_VERSION_3: Final = (
     ("hall_of_fame", "program TEXT"),
     ("hall_of_fame", "stages INTEGER NOT NULL DEFAULT 0"),
 )
-# What version 2 added to those of version 1.
+# The table that version 2 added.
 _PLAYED: Final = """
 -- Finals begun: more than one where a budget grew or the finals' config changed.
 CREATE TABLE finals (
   id INTEGER PRIMARY KEY,
-  told INTEGER NOT NULL,          -- proposals told by then
-  config TEXT NOT NULL            -- of the finals, as JSON
+  told INTEGER NOT NULL,          -- proposals recorded by then
+  config TEXT NOT NULL            -- config of the finals, as JSON
 );
 CREATE INDEX proposal_structure ON proposal(structure);
 """
-# What version 4 added.
+# The table that version 4 added.
 _RACE: Final = """
 -- One row per program that was trained in a search that races (`racing.py`).
 CREATE TABLE race (
   proposal INTEGER PRIMARY KEY REFERENCES proposal(id),
   role TEXT NOT NULL,             -- by lot: raced | calibrates | shapes; or founder
-  dropped_at INTEGER,             -- rung, from 0 over all runs; NULL: the race dropped it not
+  dropped_at INTEGER,             -- rung, from 0 over all runs; NULL: the race did not drop it
   curves TEXT NOT NULL            -- by run, log losses at the checks made: JSON
 );
 """
 _MACHINES: Final = """
 -- One row per process that worked on the run. Seconds are worker-seconds but for `elapsed_s`.
-CREATE TABLE sitting (
+CREATE TABLE session (
   id INTEGER PRIMARY KEY,
   host TEXT NOT NULL,
   pid INTEGER NOT NULL,
@@ -163,20 +163,20 @@ CREATE TABLE sitting (
   alive_s REAL NOT NULL,
   elapsed_s REAL NOT NULL
 );
--- A sitting's workers, lost ones as they were last seen.
+-- A session's workers, lost ones as they were last seen.
 CREATE TABLE worker (
-  sitting INTEGER NOT NULL REFERENCES sitting(id),
+  session INTEGER NOT NULL REFERENCES session(id),
   name TEXT NOT NULL,
   place TEXT NOT NULL,
   jobs INTEGER NOT NULL,
   busy_s REAL NOT NULL,
   alive_s REAL NOT NULL,
-  PRIMARY KEY (sitting, name)
+  PRIMARY KEY (session, name)
 ) WITHOUT ROWID;
 -- What happened to workers and jobs apart from results; the most recent ones.
 CREATE TABLE pool_event (
   id INTEGER PRIMARY KEY,
-  sitting INTEGER NOT NULL REFERENCES sitting(id),
+  session INTEGER NOT NULL REFERENCES session(id),
   time_s REAL NOT NULL,           -- since the epoch
   kind TEXT NOT NULL,
   worker TEXT NOT NULL,
@@ -184,12 +184,12 @@ CREATE TABLE pool_event (
   message TEXT NOT NULL
 );
 """
-# What version 5 added; see `checksums.py`.
+# The table that version 5 added; see `checksums.py`.
 _CHECKSUMS: Final = f"""
 CREATE TABLE {checksums.TABLE} (
-  name TEXT PRIMARY KEY,          -- of a table
+  name TEXT PRIMARY KEY,          -- name of a table
   num_rows INTEGER NOT NULL,
-  total TEXT NOT NULL             -- of its rows' hashes, in hexadecimal
+  total TEXT NOT NULL             -- sum of the hashes of its rows, in hexadecimal
 ) WITHOUT ROWID;
 """
 
@@ -198,7 +198,7 @@ _RUN: Final = (
     "candidate, purpose, task, seed, learning_rate, status, loss, log_loss, num_steps, wall_s, "
     "message"
 )
-_FIRST_SEED_5: Final = 2_000_000  # Of all metagradients; version 5 stored the last one alone.
+_FIRST_SEED_5: Final = 2_000_000  # First seed of metagradients; version 5 stored only the last.
 
 
 class _Gradient5(NamedTuple):
@@ -216,7 +216,7 @@ class _Gradient5(NamedTuple):
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Makes the tables of a new store."""
+    """Make the tables of a new store."""
     connection.executescript(
         _SEARCH + _EVALUATION + _GRADIENT + _PLAYED + _RACE + _MACHINES + _CHECKSUMS
     )
@@ -231,6 +231,8 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         connection.execute("ALTER TABLE evaluation ADD COLUMN message TEXT NOT NULL DEFAULT ''")
         for statement in (_PLAYED + _MACHINES).split(";\n"):
             connection.execute(statement)
+    else:
+        _rename_sessions(connection)
     if version < 3:
         for table, column in _OF_VERSION_3:
             connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
@@ -245,8 +247,15 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
     checksums.begin(connection)
 
 
+def _rename_sessions(connection: sqlite3.Connection) -> None:
+    """Give the tables of sessions the names of version 6."""
+    connection.execute("ALTER TABLE sitting RENAME TO session")
+    for table in ("worker", "pool_event"):
+        connection.execute(f"ALTER TABLE {table} RENAME COLUMN sitting TO session")
+
+
 def _key_runs_by_constants(connection: sqlite3.Connection) -> None:
-    """Make of version 5's table of runs, which had metagradients as well, the two of version 6."""
+    """Split version 5's table of runs and metagradients into the two tables of version 6."""
     connection.execute("ALTER TABLE evaluation RENAME TO of_version_5")
     connection.execute(_EVALUATION)
     connection.execute(_GRADIENT)
@@ -259,8 +268,8 @@ def _key_runs_by_constants(connection: sqlite3.Connection) -> None:
         "FROM of_version_5 WHERE purpose = 'gradient'"
     )
     for row in map(_Gradient5._make, gradients.fetchall()):
-        told = json.loads(row.message) if row.status == "ok" else {"verdict": row.message}
-        gradient = json.dumps(told["gradient"]) if row.status == "ok" else None
+        stored = json.loads(row.message) if row.status == "ok" else {"verdict": row.message}
+        gradient = json.dumps(stored["gradient"]) if row.status == "ok" else None
         connection.execute(
             "INSERT INTO gradient VALUES (?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -271,7 +280,7 @@ def _key_runs_by_constants(connection: sqlite3.Connection) -> None:
                 row.status,
                 row.score,
                 gradient,
-                told["verdict"],
+                stored["verdict"],
                 row.num_steps,
                 row.wall_s,
             ),

@@ -1,8 +1,8 @@
-"""One process's work on a run: watches the pool, keeps its record in the store, passes it on.
+"""One process's work on a run: watches the pool and records it in the store.
 
 The record is about machines and not about the search: workers, seconds used and wasted, what went
-wrong. It is written every few seconds and at the end, however the end comes; a process that was
-killed leaves what it wrote last. Events also go to the logger "veldt.pool".
+wrong. It is written every few seconds and at the end, in whatever way the run ends; a process that
+was killed leaves its last record. Events also go to the logger "veldt.pool".
 """
 
 import datetime
@@ -19,9 +19,9 @@ from veldt.search.storage import usage
 from veldt.search.storage.store import Store
 from veldt.tasks.pool.base import Pool, PoolEvent, PoolStats
 
-LOOK_S: Final = 0.5  # Between looks at the pool.
+CHECK_S: Final = 0.5  # Between checks of the pool.
 STORE_S: Final = 5.0  # Between records in the store.
-MAX_EVENTS: Final = 10_000  # Kept in the store, of all sittings together.
+MAX_EVENTS: Final = 10_000  # Kept in the store, of all sessions together.
 
 _LOG: Final = logging.getLogger("veldt.pool")
 _LOG.addHandler(logging.NullHandler())  # Silent unless the caller sets logging up.
@@ -30,30 +30,30 @@ Show = Callable[[PoolStats, Sequence[PoolEvent]], None]
 
 
 @final
-class Sitting:
+class Session:
     """Watches a pool while the block runs. The pool still belongs to the caller."""
 
     def __init__(self, store: Store, pool: Pool, show: Show = lambda *_: None):
-        """Notes that this process works on the run.
+        """Record that this process works on the run.
 
         Args:
-          store: the run's, open for writing.
-          pool: what is watched; its events are taken.
-          show: told the pool's figures and new events, every `LOOK_S` at most.
+          store: Store of the run, open for writing.
+          pool: Pool to watch and to take events from.
+          show: Called with the pool's figures and new events, every `CHECK_S` at most.
 
         Raises:
-          StoreError: the store cannot be written.
+          StoreError: The store cannot be written.
         """
         self._store = store
         self._pool = pool
         self._show = show
         self._began = time.monotonic()
-        self._looked = self._stored = self._began
+        self._checked = self._stored = self._began
         self._events: list[PoolEvent] = []  # Not stored yet.
         began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with store.transaction():
             self._id = store.insert(
-                "sitting",
+                "session",
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 began=began,
@@ -62,11 +62,11 @@ class Sitting:
             )
 
     def watch(self) -> None:
-        """Look at the pool, where it is time to. Cheap: call it often, outside transactions."""
+        """Check the pool where it is time to. Cheap: call it often, outside transactions."""
         now = time.monotonic()
-        if now - self._looked >= LOOK_S:
-            self._looked = now
-            stats = self._look()
+        if now - self._checked >= CHECK_S:
+            self._checked = now
+            stats = self._check()
             if now - self._stored >= STORE_S:
                 self._stored = now
                 self._record(stats, "working")
@@ -86,12 +86,12 @@ class Sitting:
         elif issubclass(kind, KeyboardInterrupt):
             state = "stopped"
         try:
-            self._record(self._look(), state)
+            self._record(self._check(), state)
         except StoreError:
-            if kind is None:  # Else what ended the search is what has to be told.
+            if kind is None:  # Else the error that ended the search is the one to raise.
                 raise
 
-    def _look(self) -> PoolStats:
+    def _check(self) -> PoolStats:
         stats, events = self._pool.stats(), self._pool.take_events()
         for event in events:
             level = logging.WARNING if event.kind in usage.TROUBLE else logging.INFO
@@ -105,7 +105,7 @@ class Sitting:
         names = ", ".join(f"{name} = ?" for name in figures)
         with self._store.transaction():
             self._store.execute(
-                f"UPDATE sitting SET {names} WHERE id = ?", (*figures.values(), self._id)
+                f"UPDATE session SET {names} WHERE id = ?", (*figures.values(), self._id)
             )
             self._store.executemany(
                 "INSERT OR REPLACE INTO worker VALUES (?, ?, ?, ?, ?, ?)",
@@ -115,7 +115,7 @@ class Sitting:
                 ),
             )
             self._store.executemany(
-                "INSERT INTO pool_event (sitting, time_s, kind, worker, job, message) "
+                "INSERT INTO pool_event (session, time_s, kind, worker, job, message) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     (self._id, one.time_s, one.kind.value, one.worker, one.job, one.message)

@@ -1,13 +1,13 @@
 """The run's store: one SQLite file that survives `kill -9`.
 
 One writer, the driver, in write-ahead mode. A proposal, its program, its evaluations and what they
-changed are told in one transaction: after a crash each is there whole or not at all, so nothing is
-lost that was told and nothing is counted twice. There is no separate search state to
-checkpoint: population, caches and incumbent are functions of the rows (`engine.py` makes
-them from these), and random numbers of the seed and the proposal's number.
+changed are recorded in one transaction: after a crash it is there whole or not at all, so nothing
+recorded is lost and nothing is counted twice. There is no separate search state to checkpoint:
+population, caches and incumbent are functions of the rows (`engine.py` makes them), and random
+numbers are functions of the seed and the proposal's number.
 
-A run that was killed and resumed has the same rows as one left alone, up to the columns named
-`*_s`, which hold times, and the `MACHINE_TABLES`. The tables are in `schema.py`.
+A run that was killed and resumed has the same rows as a run without a break, up to the columns
+named `*_s`, which hold times, and the `MACHINE_TABLES`. The tables are in `schema.py`.
 """
 
 import contextlib
@@ -39,22 +39,22 @@ class Store:
         self, path: Path, connection: sqlite3.Connection, lock: DirectoryLock | None, version: int
     ):
         self.path = path
-        self.version = version  # Of the file: below the present one only where read-only.
+        self.version = version  # Version of the file: below the present one only where read-only.
         self._connection = connection
         self._lock = lock
         self._checksums = checksums.Checksums(connection)
 
     @classmethod
     def create(cls, directory: Path, *, locked: bool = False) -> "Store":
-        """Makes the store of a new run; one in which nothing was told yet is replaced.
+        """Make the store of a new run; a store without any result is replaced.
 
         Args:
-          directory: where it is made.
-          locked: whether the caller holds the directory already.
+          directory: Directory of the run.
+          locked: Whether the caller holds the directory already.
 
         Raises:
-          StoreError: there is one already, or it cannot be made.
-          FileError: another process works there, or the directory cannot be written.
+          StoreError: There is one already, or it cannot be made.
+          FileError: Another process works there, or the directory cannot be written.
         """
         path = directory / FILE_NAME
         with contextlib.ExitStack() as undo:
@@ -71,7 +71,7 @@ class Store:
                 draft.unlink(missing_ok=True)
                 with contextlib.closing(sqlite3.connect(draft)) as connection:
                     schema.create(connection)
-                # What a process left that was killed before anything was told: its log would be
+                # A process that was killed before its first record left a log, which would be
                 # taken for the new store's.
                 for suffix in ("-wal", "-shm"):
                     path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -84,19 +84,19 @@ class Store:
 
     @classmethod
     def open(cls, directory: Path, *, read_only: bool = False, locked: bool = False) -> "Store":
-        """Opens the store of an existing run, checking it.
+        """Open the store of an existing run, and check it.
 
-        A store of an older version is brought up to date: the file for writing, for reading a copy
-        in memory. So all others know the present tables alone.
+        A store of an older version is brought up to date: the file itself for writing, a copy in
+        memory for reading. So all other modules know the present tables alone.
 
         Args:
-          directory: where it is.
-          read_only: whether it is only read, which needs no lock.
-          locked: whether the caller holds the directory already.
+          directory: Directory of the run.
+          read_only: Whether it is only read, which needs no lock.
+          locked: Whether the caller holds the directory already.
 
         Raises:
-          StoreError: there is none, it is damaged, or of another version.
-          FileError: another process works there, or the directory cannot be written.
+          StoreError: There is none, it is damaged, or of another version.
+          FileError: Another process works there, or the directory cannot be written.
         """
         path = directory / FILE_NAME
         if not path.is_file():
@@ -107,15 +107,15 @@ class Store:
             try:
                 connection = _connect(path, read_only=read_only)
                 undo.callback(connection.close)
-                verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-                if verdict != "ok":
-                    raise StoreError(f"{path} is damaged ({verdict}); restore it from a copy")
+                damage = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+                if damage != "ok":
+                    raise StoreError(f"{path} is damaged ({damage}); restore it from a copy")
                 found = dict(connection.execute("SELECT key, value FROM meta"))
                 version = str(found.get("schema_version"))
-                # Of a version that has none, unless the version is what is damaged.
+                # Older versions have no checksums, unless the version is what is damaged.
                 if checksums.has(connection) or version == str(schema.SCHEMA_VERSION):
-                    verdict = checksums.wrong(connection)
-            # What is no text or no number where SQLite or the checksums have one is a ValueError.
+                    damage = checksums.wrong(connection)
+            # Where SQLite or the checksums need a text or a number, others raise these two errors.
             except (sqlite3.Error, ValueError, TypeError) as error:
                 raise StoreError(
                     f"{path} is damaged or no run's store ({error}); restore it from a copy"
@@ -126,8 +126,8 @@ class Store:
                     f"this one reads {' and '.join(map(str, schema.READABLE))}); use the veldt "
                     "that wrote it, or start a new run"
                 )
-            if verdict not in ("", "ok"):
-                raise StoreError(f"{path} is damaged ({verdict}); restore it from a copy")
+            if damage not in ("", "ok"):
+                raise StoreError(f"{path} is damaged ({damage}); restore it from a copy")
             if not read_only:
                 _check_space(directory)
             if int(version) == schema.SCHEMA_VERSION:
@@ -144,7 +144,7 @@ class Store:
             return store
 
     def close(self) -> None:
-        """Closes the file; further calls fail."""
+        """Close the file; further calls fail."""
         self._connection.close()
         if self._lock is not None:
             self._lock.close()
@@ -157,11 +157,11 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything inserted inside is committed together, or not at all.
+        """Commit everything inserted inside together, or nothing.
 
         Raises:
-          StoreError: the disk is full or the file cannot be written; nothing of the transaction is
-            kept.
+          StoreError: The disk is full or the file cannot be written; nothing of the transaction
+            is kept.
         """
         written = False
         try:
@@ -178,20 +178,20 @@ class Store:
         except sqlite3.DatabaseError as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            # Other kinds are mistakes of the caller's.
+            # Other kinds are mistakes of the caller.
             if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
                 raise
             raise StoreError(
-                f"{self.path} cannot be written ({error}); what was told before is safe. "
-                "Once that is mended, --resume goes on"
+                f"{self.path} cannot be written ({error}); what was recorded before is safe. "
+                "Once the cause is removed, --resume continues the run"
             ) from error
         finally:
             self._checksums.forget(written=written)
 
     def insert(self, table: str, **values: Any) -> int:
-        """Adds one row inside a transaction. Returns its row id.
+        """Add one row inside a transaction, and return its row id.
 
-        `table` and the names come from this package.
+        `table` and the names must come from this package.
         """
         names = ", ".join(values)
         marks = ", ".join("?" * len(values))
@@ -203,37 +203,37 @@ class Store:
         return row_id
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
-        """Runs one statement inside a transaction."""
+        """Run one statement inside a transaction."""
         self._connection.execute(statement, tuple(parameters))
         self._checksums.ran(statement)
 
     def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> None:
-        """Runs one statement for each row of parameters, inside a transaction."""
+        """Run one statement for each row of parameters, inside a transaction."""
         self._connection.executemany(statement, parameters)
         self._checksums.ran(statement)
 
     def set_meta(self, key: str, value: str) -> None:
-        """Sets one named text, inside a transaction."""
+        """Set one named text, inside a transaction."""
         self.execute(
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             (key, value),
         )
 
     def meta(self) -> dict[str, str]:
-        """All named texts."""
+        """Return all named texts."""
         return dict(self._connection.execute("SELECT key, value FROM meta"))
 
     def first(self, query: str, parameters: Sequence[Any] = ()) -> Any:
-        """Runs a SELECT of one column. Returns its first value, or None where there is no row."""
+        """Run a SELECT of one column; return its first value, or None where there is no row."""
         row = self._connection.execute(query, tuple(parameters)).fetchone()
         return None if row is None else row[0]
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """Runs a SELECT. Returns one dict per row."""
+        """Run a SELECT; return one dict per row."""
         return list(self.iterate(query, parameters))
 
     def iterate(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[dict[str, Any]]:
-        """Runs a SELECT. Yields one dict per row, read as they are taken."""
+        """Run a SELECT; yield one dict per row, read as they are taken."""
         cursor = self._connection.execute(query, tuple(parameters))
         names = [column[0] for column in cursor.description]
         return (dict(zip(names, row, strict=True)) for row in cursor)
@@ -242,7 +242,7 @@ class Store:
 def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "?mode=rw")
     if read_only and not path.with_name(path.name + "-wal").exists():
-        uri += "&immutable=1"  # nobody writes: no side files, and read-only folders will do
+        uri += "&immutable=1"  # Nobody writes: no side files are needed, so read-only folders work.
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0)
     if not read_only:
         try:
@@ -258,7 +258,7 @@ def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 
 def _migrated_copy(path: Path, connection: sqlite3.Connection, version: int) -> sqlite3.Connection:
-    """A copy in memory of an older store, with the present tables; nobody writes to it."""
+    """Return a copy in memory of an older store, with the present tables; nobody writes to it."""
     copy = sqlite3.connect(":memory:", isolation_level=None)
     try:
         connection.backup(copy)
@@ -276,7 +276,7 @@ def _migrated_copy(path: Path, connection: sqlite3.Connection, version: int) -> 
 def _migrate(path: Path, connection: sqlite3.Connection, version: int) -> None:
     try:
         schema.migrate(connection, version)
-    except (ValueError, LookupError, TypeError) as error:  # What should be JSON is none, say.
+    except (ValueError, LookupError, TypeError) as error:  # For example, broken JSON.
         raise StoreError(
             f"{path} holds what version {version} did not write ({error}); restore it from a copy"
         ) from None
@@ -287,12 +287,12 @@ def _check_space(directory: Path) -> None:
     if free < MIN_FREE_BYTES:
         raise StoreError(
             f"{directory}: only {free / 2**20:.0f} MiB of disk are free; a run needs at least "
-            f"{MIN_FREE_BYTES / 2**20:.0f} MiB. Make room, or choose another --run-dir"
+            f"{MIN_FREE_BYTES / 2**20:.0f} MiB. Free some space, or choose another --run-dir"
         )
 
 
 def _holds_something(path: Path) -> bool:
-    """Whether a store has any result. What cannot be read may hold one."""
+    """Return whether a store has any result. A file that cannot be read may hold one."""
     try:
         with contextlib.closing(_connect(path)) as connection:
             return connection.execute("SELECT 1 FROM candidate LIMIT 1").fetchone() is not None

@@ -1,4 +1,4 @@
-"""Training runs as the store has them, looked up by what they are."""
+"""Reading training runs from the store."""
 
 from typing import Any, TypeAlias
 
@@ -20,17 +20,17 @@ def read(
     """Return a rule's training runs at one learning rate, in the order of tasks and seeds.
 
     Args:
-      store: a search's.
-      candidate: the rule's id.
-      purpose: what the runs are for, as the store names it.
-      learning_rate: exactly that of the runs.
-      constants: those of the rule, if they were tuned, as the store names them; see `EvalJob`.
-      unnamed: whether runs count that are stored without constants. Versions before 6 stored none:
-        a learning rate told tuned rules apart.
+      store: Store of a search.
+      candidate: Id of the rule.
+      purpose: Purpose of the runs, as the store names it.
+      learning_rate: Exact learning rate of the runs.
+      constants: Tuned constants of the rule, as the store names them; see `EvalJob`.
+      unnamed: Whether runs stored without constants count too. Versions before 6 stored none: the
+        learning rate distinguished tuned rules.
     """
     query = (
         "SELECT * FROM evaluation WHERE candidate = ? AND purpose = ? AND learning_rate = ? "
-        "AND constants IN (?, ?) ORDER BY task, seed, constants"  # Those named come last.
+        "AND constants IN (?, ?) ORDER BY task, seed, constants"  # Rows with constants come last.
     )
     other = "" if unnamed else constants
     rows = store.iterate(query, (candidate, purpose, learning_rate, constants, other))

@@ -1,7 +1,7 @@
 """What a run's work took, in figures for people: workers, seconds used and wasted, what went wrong.
 
-A running search's figures come from its pool (`PoolStats`), a stored one's from the store's
-sittings; both are worded here.
+The figures of a running search come from its pool (`PoolStats`), those of a stored run from the
+sessions in its store. Both are put into words here.
 """
 
 import statistics
@@ -13,7 +13,7 @@ from veldt.search.storage.store import Store
 from veldt.tasks.pool.base import EventKind, PoolEvent, PoolStats, WorkerStats
 
 MAX_EVENTS_READ: Final = 20
-# What is worth a line of its own while the search runs.
+# Events that get a line of their own while the search runs.
 TROUBLE: Final = frozenset(
     (
         EventKind.WORKER_LOST,
@@ -30,15 +30,15 @@ _UNITS: Final = (("s", 1), ("min", 60), ("h", 3600))
 
 @final
 @dataclass(frozen=True, slots=True)
-class SittingRow:
+class StoredSession:
     """One process's work on a run, as stored.
 
     Attributes:
-      place: host and process.
-      began: UTC, ISO 8601.
-      state: working (or killed), done, stopped or failed.
-      elapsed_s: seconds that it lasted.
-      stats: the pool's figures when they were last stored.
+      place: Host and process.
+      began: Time of the start: UTC, ISO 8601.
+      state: One of working (or killed), done, stopped and failed.
+      elapsed_s: Seconds from start to end.
+      stats: Figures of the pool when they were last stored.
     """
 
     place: str
@@ -51,21 +51,21 @@ class SittingRow:
 @final
 @dataclass(frozen=True, slots=True)
 class Work:
-    """All sittings of a run, in their order, and the last events of its pools, oldest first."""
+    """All sessions of a run, in their order, and the last events of its pools, oldest first."""
 
-    sittings: tuple[SittingRow, ...]
+    sessions: tuple[StoredSession, ...]
     events: tuple[PoolEvent, ...]
 
 
 def read_work(store: Store) -> Work:
-    """A run's record of its work; empty where an older version of veldt made its store.
+    """Return a run's record of its work; empty where an older version of veldt made its store.
 
     Raises:
-      ValueError: a value is not of the kind that it should be.
+      ValueError: A value is not of the kind that it should be.
     """
-    sittings = []
-    for row in store.rows("SELECT * FROM sitting ORDER BY id"):
-        query = "SELECT * FROM worker WHERE sitting = ? ORDER BY name"
+    sessions = []
+    for row in store.rows("SELECT * FROM session ORDER BY id"):
+        query = "SELECT * FROM worker WHERE session = ? ORDER BY name"
         workers = tuple(
             WorkerStats(
                 str(worker["name"]),
@@ -96,7 +96,7 @@ def read_work(store: Store) -> Work:
         )
         place = f"{row['host']}, process {int(row['pid'])}"
         began, state = str(row["began"]), str(row["state"])
-        sittings.append(SittingRow(place, began, state, float(row["elapsed_s"]), stats))
+        sessions.append(StoredSession(place, began, state, float(row["elapsed_s"]), stats))
     query = "SELECT * FROM pool_event ORDER BY id DESC LIMIT ?"
     events = [
         PoolEvent(
@@ -108,18 +108,18 @@ def read_work(store: Store) -> Work:
         )
         for row in reversed(store.rows(query, (MAX_EVENTS_READ,)))
     ]
-    return Work(tuple(sittings), tuple(events))
+    return Work(tuple(sessions), tuple(events))
 
 
 def _time(value: object) -> float:
     time_s = float(str(value))
     if not 0 <= time_s < _YEAR_10000_S:
-        raise ValueError(f"{time_s} stands where a time should")
+        raise ValueError(f"{time_s} is not a time in seconds")
     return time_s
 
 
 def figures(stats: PoolStats) -> dict[str, str]:
-    """A running pool's figures, by the names under which they are shown; those there are."""
+    """Return a running pool's figures that are there, by the names under which they are shown."""
     found = {
         "workers": f"{stats.num_ready:,} of {stats.num_workers:,} ready, {stats.num_running:,} "
         f"jobs running, {stats.num_queued:,} queued",
@@ -131,7 +131,7 @@ def figures(stats: PoolStats) -> dict[str, str]:
 
 
 def throughput(workers: Sequence[WorkerStats]) -> str:
-    """Jobs done per time: of each worker where there are few, else how they spread."""
+    """Return the jobs done per time: of each worker where there are few, else their spread."""
     rates = [worker.num_jobs / worker.alive_s for worker in workers if worker.alive_s > 0]
     if not rates:
         return "-"
@@ -146,7 +146,7 @@ def throughput(workers: Sequence[WorkerStats]) -> str:
 
 
 def shares(stats: PoolStats) -> str:
-    """Where the workers' time went, in per cent of the time that they were there."""
+    """Return how the workers' time was spent, in per cent of the time that they were there."""
     if not stats.alive_s > 0:
         return "-"
     busy, wasted = (min(x / stats.alive_s, 1.0) for x in (stats.busy_s, stats.wasted_s))
@@ -154,7 +154,7 @@ def shares(stats: PoolStats) -> str:
 
 
 def trouble(stats: PoolStats) -> str:
-    """What went wrong so far; empty if nothing did."""
+    """Return what went wrong so far; empty if nothing did."""
     counts = {
         "workers lost": stats.num_lost_workers,
         "retries": stats.num_retries,
@@ -165,21 +165,21 @@ def trouble(stats: PoolStats) -> str:
 
 
 def event_line(event: PoolEvent) -> str:
-    """An event in a line."""
+    """Return an event as one line."""
     subjects = ", ".join(part for part in (event.worker, event.job) if part)
     parts = (event.kind.value.replace("-", " "), subjects, event.message.split("\n", 1)[0])
     return ": ".join(part for part in parts if part)
 
 
 def cost_line(work: Work) -> str:
-    """What the run cost, over all its sittings."""
-    all_stats = [sitting.stats for sitting in work.sittings]
+    """Return the line that states what the run cost, over all its sessions."""
+    all_stats = [session.stats for session in work.sessions]
     spent = sum(stats.alive_s + stats.starting_s for stats in all_stats)
     used = sum(stats.busy_s for stats in all_stats)
     wasted = sum(stats.wasted_s for stats in all_stats)
     lost = sum(stats.num_lost_workers for stats in all_stats)
-    sittings = f" in {len(all_stats)} sittings" if len(all_stats) > 1 else ""
+    sessions = f" in {len(all_stats)} sessions" if len(all_stats) > 1 else ""
     return (
-        f"cost: {spent:,.1f} worker-seconds{sittings}, of them {used:,.1f} used and {wasted:,.1f} "
+        f"cost: {spent:,.1f} worker-seconds{sessions}, of them {used:,.1f} used and {wasted:,.1f} "
         f"wasted; {lost:,} workers lost"
     )

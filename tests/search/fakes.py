@@ -48,7 +48,7 @@ class FakeWorker:
 
 
 class TroubledWorker:
-    """Scores like `FakeWorker`, but for one job in six, which comes to nothing, each in its way."""
+    """Scores like `FakeWorker`, but for one job in six, which fails in one of several ways."""
 
     def __init__(self):
         self.worker = FakeWorker()
@@ -94,7 +94,7 @@ def pool_stats(live: int = 2, **changes: object) -> PoolStats:
 
 
 class View:
-    """A display that keeps what it was told."""
+    """A display that keeps what it was given."""
 
     def __init__(self):
         self.phases, self.notes, self.stats, self.events = [], [], [], []

@@ -25,7 +25,10 @@ def downgrade(directory, version):
 
 
 def _to_5(connection):
-    """Runs keyed by the learning rate alone, and metagradients among them."""
+    """Key runs by the learning rate alone, put metagradients among them, and rename a table."""
+    for table in ("worker", "pool_event"):
+        connection.execute(f"ALTER TABLE {table} RENAME COLUMN session TO sitting")
+    connection.execute("ALTER TABLE session RENAME TO sitting")
     connection.execute(f"CREATE TABLE runs AS SELECT {RUN} FROM evaluation")
     gradients = connection.execute(
         "SELECT candidate, 'gradient', task, seeds, learning_rate, status, NULL, score, num_steps, "
@@ -42,10 +45,10 @@ def _to_5(connection):
     )
     connection.execute("INSERT INTO evaluation SELECT * FROM runs")
     connection.execute("DROP TABLE runs")
-    for *row, verdict, gradient in gradients:
+    for *row, message, gradient in gradients:
         row[3] = json.loads(row[3])[-1]
-        told = {"gradient": gradient and json.loads(gradient), "verdict": verdict}
-        message = json.dumps(told) if gradient else verdict
+        if gradient:
+            message = json.dumps({"gradient": json.loads(gradient), "verdict": message})
         connection.execute(f"INSERT INTO evaluation VALUES ({'?, ' * 10}?)", (*row, message))
 
 

@@ -35,15 +35,15 @@ def search(backend, directory):
     found = run_search.run_search(config, directory)
     with Store.open(directory, read_only=True) as store:
         integrity.check(store)
-        sitting = store.rows("SELECT * FROM sitting")
+        session = store.rows("SELECT * FROM session")
         workers = store.rows("SELECT * FROM worker")
         events = store.rows("SELECT kind FROM pool_event")
-    return found, sitting, workers, events
+    return found, session, workers, events
 
 
 def test_a_search_on_ray_is_the_search_inline(tmp_path):
     inline, _, _, _ = search("inline", tmp_path / "inline")
-    on_ray, (sitting,), workers, events = search("ray", tmp_path / "ray")
+    on_ray, (session,), workers, events = search("ray", tmp_path / "ray")
     assert on_ray == dataclasses.replace(inline, best=on_ray.best)  # Its origin names the folder.
     assert (on_ray.best.program, on_ray.best.learning_rate) == (
         inline.best.program,
@@ -56,11 +56,11 @@ def test_a_search_on_ray_is_the_search_inline(tmp_path):
         different = rerun.differences(ours, theirs)
     # The config says where the work was done.
     assert [text.split(":")[0] for text in different] == ["meta"]
-    assert (sitting["backend"], sitting["num_workers"]) == ("ray", 2)
-    assert sitting["busy_s"] > 0
-    assert sitting["starting_s"] > 0
+    assert (session["backend"], session["num_workers"]) == ("ray", 2)
+    assert session["busy_s"] > 0
+    assert session["starting_s"] > 0
     assert len(workers) >= 1
-    assert sum(worker["jobs"] for worker in workers) == sitting["done"]
+    assert sum(worker["jobs"] for worker in workers) == session["done"]
     assert {event["kind"] for event in events} == {"worker-ready"}
 
 

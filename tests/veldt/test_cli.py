@@ -215,7 +215,7 @@ def test_help_and_version(searches, capsys):
     code, out, _ = run(capsys, "search", "--help")
     assert code == 0
     assert "--resume" in out
-    assert "  --seed (an integer; 0)\n      of everything random;" in out
+    assert "  --seed (an integer; 0)\n      Seed of all random draws;" in out
     assert "  --pool.num-workers (an integer or null; null)" in out
 
 

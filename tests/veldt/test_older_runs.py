@@ -58,7 +58,7 @@ def test_a_search_is_reported_resumed_and_its_rule_used(unpacked, capsys):
         before = store.rows("SELECT id, program, fitness FROM candidate WHERE id >= 0")
     words = ["search", as_config(run_dir), "--run-dir", str(run_dir), "--resume"]
     assert cli.main([*words, "--max-evaluations", "14"]) == 0
-    noted = "did not tell hollow runs" in capsys.readouterr().err
+    noted = "did not detect hollow runs" in capsys.readouterr().err
     assert noted == unpacked.version.startswith("0.1.")
     with Store.open(run_dir, read_only=True) as store:
         after = store.rows("SELECT id, program, fitness FROM candidate WHERE id >= 0")

@@ -174,7 +174,7 @@ def test_a_mistuned_rule_is_mended_within_the_budget(worker):
 def test_a_gradient_that_is_not_the_slope_is_not_given():
     found = make_worker("held_out_loss")(job_at(Genotype(JUMP, 0.1), JUMP))
     assert found.values is None and found.score is None
-    assert "differences" in found.verdict
+    assert "differences" in found.message
 
 
 # ------------------------------------------------------------------------------ in the store
@@ -193,7 +193,7 @@ class Worker:
             self.jobs.append(job)
             values = (job.genotype.learning_rate / 3, float(len(job.seeds)), 0.1 + 0.2)
             found = Gradient(values, -1.5, "fine")
-            if self.fail == "verdict" and job.proxy == 1:
+            if self.fail == "check" and job.proxy == 1:
                 found = Gradient(None, None, "rough")
             status = JobStatus.TIMEOUT if self.fail == "timeout" else JobStatus.OK
             yield JobResult(i, status, found if status is JobStatus.OK else None, "late", 2.0, "w")
@@ -203,7 +203,7 @@ CONFIG = fakes.small_config(
     tasks=(ProxyConfig("quadratic", 50), ProxyConfig("digits_mlp", 30)), meta_validation=()
 )
 RUNS = final_runs.each_seed(range(2), job_records.SELECT_SEEDS, 3)
-RIVAL = Contender(3, "#3", RULE)
+CONTENDER = Contender(3, "#3", RULE)
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def add_rule(store):
 
 def take(store, worker, genotype=None, runs=RUNS):
     genotype = genotype or Genotype(RULE, 0.1)
-    return final_runs.Runs(CONFIG, store, worker).gradient(RIVAL, RULE, genotype, runs)
+    return final_runs.Runs(CONFIG, store, worker).gradient(CONTENDER, RULE, genotype, runs)
 
 
 def test_a_gradient_is_taken_once_and_read_back_to_the_bit(store):
@@ -255,7 +255,7 @@ def test_a_gradient_elsewhere_or_over_other_seeds_is_another(store):
 
 
 @pytest.mark.parametrize(
-    ("fail", "status"), [("verdict", Status.REJECTED), ("timeout", Status.TIMEOUT)]
+    ("fail", "status"), [("check", Status.REJECTED), ("timeout", Status.TIMEOUT)]
 )
 def test_a_gradient_that_failed_on_one_task_is_none_and_not_tried_again(store, fail, status):
     worker = Worker(fail)
@@ -263,7 +263,7 @@ def test_a_gradient_that_failed_on_one_task_is_none_and_not_tried_again(store, f
     assert take(store, worker) is None
     assert len(worker.jobs) == 2
     found = final_runs.stored_gradient(store, CONFIG, worker.jobs[1])
-    if fail == "verdict":
+    if fail == "check":
         assert found == Gradient(None, None, "rough")
     else:
         assert found == Outcome(status, None, message="late")

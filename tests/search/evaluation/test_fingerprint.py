@@ -76,7 +76,7 @@ def test_digests_are_those_of_earlier_stores():
     assert lion == "06b162c05f5eacfd24bf80c3bed7bfb5dd04b183"
 
 
-def test_updates_that_are_not_finite_are_told():
+def test_updates_that_are_not_finite_are_reported():
     flow = dataflow.lower(Program.parse(body("exp(exp(exp(8 + abs(g))))")))
     assert not fingerprint_of(flow, 1.0).finite
     assert fingerprint_of(dataflow.lower(Program.parse(body("g / (g - g)"))), 1.0).finite

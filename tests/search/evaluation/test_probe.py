@@ -81,7 +81,7 @@ def test_inputs_show_guards_and_small_constants() -> None:
         ("def f(w, g, m):\n    m = m + g\n    t = m - m\n    return t + w, m\n", True),
         ("def f(w, g):\n    return 1e9 + g\n", False),  # Training tells of this one.
         ("def f(w, g, m):\n    update = sign(m)\n    m = m + g\n    return update, m\n", False),
-        # It may look at the gradient later.
+        # It may read the gradient later.
         ("def f(w, g):\n    return where(less(step, 10.0), w, g)\n", False),
     ],
 )

@@ -105,7 +105,7 @@ def test_every_behaviour_is_trained_once_and_all_are_counted(whole):
         assert fingerprint_of(candidate) == seen
 
 
-def test_a_parent_is_the_best_of_living_members_that_had_been_told(whole):
+def test_a_parent_is_the_best_of_living_members_that_had_been_recorded(whole):
     directory, _ = whole
     config = fakes.small_config()
     proposals = rows(directory, "SELECT * FROM proposal ORDER BY id")
@@ -322,7 +322,7 @@ def test_kill_9_at_random_moments_loses_and_repeats_nothing(whole, tmp_path):
 
 
 def count(directory):
-    """Proposals told so far, as another process sees them."""
+    """Proposals recorded so far, as another process sees them."""
     if not (directory / FILE_NAME).exists():
         return 0
     with sqlite3.connect(directory / FILE_NAME) as connection:
@@ -331,12 +331,12 @@ def count(directory):
     return number
 
 
-def test_ctrl_c_keeps_what_was_told(tmp_path):
-    told = []
+def test_ctrl_c_keeps_what_was_recorded(tmp_path):
+    recorded = []
 
     class View(fakes.View):
         def update(self, evolution):
-            told.append(evolution.counts.num_told)
+            recorded.append(evolution.counts.num_told)
             if evolution.counts.num_told == 20:
                 os.kill(os.getpid(), signal.SIGINT)
 
@@ -344,7 +344,7 @@ def test_ctrl_c_keeps_what_was_told(tmp_path):
         run_search.run_search(
             fakes.small_config(pool=ONE), tmp_path, view=View(), factory=fakes.FakeWorker
         )
-    assert count(tmp_path) == told[-1] == 20
+    assert count(tmp_path) == recorded[-1] == 20
     assert Program.parse((tmp_path / "best.py").read_text())
 
 
@@ -498,8 +498,8 @@ def test_hollow_founders_have_no_fitness_and_do_not_win(tempted):
         assert row["source"] == ("evaluated" if "swamped" in name else "hollow")
     winner = next(each for each in result.entries if each.winner)
     assert winner.final is not None and winner.final > math.log(1e-3)
-    told = report_data.read_run(directory).counts
-    counts = counts_lib.figures(told, max_evaluations=100)
+    found = report_data.read_run(directory).counts
+    counts = counts_lib.figures(found, max_evaluations=100)
     (blind,) = rows(directory, "SELECT COUNT(*) AS n FROM proposal WHERE source = 'hollow'")
     assert blind["n"] >= 2 and f"; {blind['n']} ignored the gradient" in counts["hollow"]
     assert not rerun.replay(directory, directory.with_name("again"))

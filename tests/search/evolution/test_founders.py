@@ -1,4 +1,4 @@
-"""Whom a search starts from, and restarts: against the rows that a search leaves."""
+"""Founders and restarts: against the rows that a search leaves."""
 
 import shutil
 
@@ -33,7 +33,7 @@ def rows(directory, query):
 
 
 class Stop(fakes.View):
-    """Presses Ctrl-C when so many results have been told."""
+    """Presses Ctrl-C when so many results have been recorded."""
 
     def __init__(self, after):
         super().__init__()
@@ -92,7 +92,7 @@ def test_founders_are_the_first_proposals_and_have_children(named, tmp_path):
     assert found[0]["mutation"].endswith(f"a #{hall[0]['candidate']}")
     assert not found[count]["mutation"].startswith("founder ")
     parents = {row["id"]: row["parent"] for row in found[count:]}
-    # Told before they are parents, and parents long before the proposals between are old enough.
+    # Recorded before they are parents, and parents long before the others are old enough.
     assert all(p is None or p <= i - config.window for i, p in parents.items())
     text = search_report.render(tmp_path / "run")
     assert f"A search from adamw, {tmp_path}/a, lion and {tmp_path}/mine.py on" in text
@@ -118,7 +118,7 @@ def test_the_initial_rule_of_a_run_comes_with_its_learning_rate(first_run):
     assert founders.read({founders.META_KEY: founders.dump((initial,))}, config) == (initial,)
 
 
-def test_a_founder_that_fails_is_told(tmp_path):
+def test_a_founder_that_fails_is_reported(tmp_path):
     view = Stop(-1)
 
     class Worker(fakes.FakeWorker):
@@ -136,7 +136,7 @@ def test_a_founder_that_fails_is_told(tmp_path):
 def test_founders_that_cannot_be_are_clear_errors(tmp_path):
     with pytest.raises(SearchError, match="16 founders, the initial rule included, for 15 places"):
         search(tmp_path / "run", founders=(FounderConfig("lion"),) * 15)
-    with pytest.raises(SearchError, match="adamw comes with no learning rate"):
+    with pytest.raises(SearchError, match="adamw has no learning rate"):
         search(tmp_path / "run", learning_rate=None)
     with pytest.raises(SearchError, match="did you mean lion"):
         search(tmp_path / "run", founders=(FounderConfig("lionn"),))
@@ -179,6 +179,6 @@ def test_the_interpreter_has_room_for_what_children_inherit(named):
     config = fakes.small_config(founders=(*named, FounderConfig("muon", 0.02)))
     start = founders.load(config)
     inherited = {s.op for one in start for s in one.genotype.program.statements}
-    room = run_search._evaluator(config, start).capacity.ops
+    ops = run_search._evaluator(config, start).capacity.ops
     assert "orthogonalize" not in config.evaluator.capacity.ops
-    assert inherited & set(INTERPRETED) <= set(room) and "orthogonalize" in room
+    assert inherited & set(INTERPRETED) <= set(ops) and "orthogonalize" in ops

@@ -64,8 +64,8 @@ def test_parents_are_the_best_of_their_niche(tmp_path):
             assert row["parent"] in living
             score, kind = scores[row["parent"]], kinds[row["parent"]]
         assert math.isfinite(score)
-        rivals = [scores[i] for i in living if i >= 0 and kinds[i] == kind]
-        assert all(score <= rival for rival in rivals)
-        num_checked += len(rivals) > 1
+        others = [scores[i] for i in living if i >= 0 and kinds[i] == kind]
+        assert all(score <= other for other in others)
+        num_checked += len(others) > 1
     assert num_checked > 10
     assert rerun.replay(tmp_path / "run", tmp_path / "again") == []

@@ -1,4 +1,4 @@
-"""Look-ups of what was proposed, against plain dictionaries."""
+"""Queries for what was proposed, against plain dictionaries."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,9 +37,9 @@ def test_it_knows_what_dictionaries_know(tmp_path_factory, children, window, reo
         structures, behaviours, waiting = {"a": 0}, {"a": 0}, []
         for number, (structure, behaviour) in enumerate(children):
             if len(waiting) == window:
-                told = waiting.pop(0)
-                tell(store, *told)
-                seen.tell(told[1], told[3])
+                first = waiting.pop(0)
+                tell(store, *first)
+                seen.tell(first[1], first[3])
             assert seen.num_pending == sum(bool(each[3]) for each in waiting)
             for name in "abcdef":
                 assert seen.by_structure(name) == structures.get(name)
@@ -53,9 +53,9 @@ def test_it_knows_what_dictionaries_know(tmp_path_factory, children, window, reo
             structures.setdefault(structure, candidate)
             seen.ask(structure, candidate, new)
             waiting.append((number, structure, candidate, new))
-        for told in waiting:
-            tell(store, *told)
-            seen.tell(told[1], told[3])
+        for first in waiting:
+            tell(store, *first)
+            seen.tell(first[1], first[3])
         if reopened:
             seen = Seen(store, "a")
         assert seen.num_pending == 0
@@ -64,5 +64,5 @@ def test_it_knows_what_dictionaries_know(tmp_path_factory, children, window, reo
         assert [seen.fitness(c) for c in behaviours.values()] == [
             float("inf") if c % 2 else -1.5 for c in behaviours.values()
         ]
-        # Memory holds nothing of what has been told.
+        # Memory holds nothing of what has been recorded.
         assert not seen._structures and not seen._behaviours

@@ -1,4 +1,4 @@
-"""The race: the chance it states is kept, by simulation; levels are functions of what was told."""
+"""The race: the chance it states is kept, by simulation; levels follow from what was recorded."""
 
 import dataclasses
 import hashlib
@@ -59,10 +59,10 @@ def test_a_good_candidate_is_dropped_with_the_stated_chance_and_one_place_less_w
     rates, off_by_one = [], []
     for _ in range(500):
         curves = draw_curves(rng, len(roles) + num_new)
-        told, new = curves[: len(roles)], curves[len(roles) :]
-        found = racing.calibrate(TENTH, as_controls(told, roles))
+        known, new = curves[: len(roles)], curves[len(roles) :]
+        found = racing.calibrate(TENTH, as_controls(known, roles))
         # By the definition: the best 10 of 20 are good, so 9 others set the level, at their worst.
-        calibrating = told[num_shaping:]
+        calibrating = known[num_shaping:]
         fitness = calibrating[:, :, -1].mean(axis=1)
         lags = ((brute_totals(calibrating) - found.centre) / found.scale).max(axis=1)
         ranked = np.argsort(fitness)
@@ -311,7 +311,7 @@ def test_control_candidates_are_never_raced(raced):
             assert [len(curve) for curve in json.loads(row["curves"])] == [5, 5]
 
 
-def test_every_drop_follows_from_the_rows_told_a_window_before(raced):
+def test_every_drop_follows_from_the_rows_recorded_a_window_before(raced):
     directory, config, used = raced
     with Store.open(directory, read_only=True) as store:
         controls = racing.read_controls(store, 10**9)

@@ -94,9 +94,9 @@ def test_code_is_refused_with_the_remedy_and_never_run(text, message, tmp_path):
     assert message in str(caught.value) and str(path) in str(caught.value)
 
 
-def test_an_export_that_lost_its_program_says_where_else_to_look(tmp_path):
+def test_an_export_that_lost_its_program_names_other_sources(tmp_path):
     path = tmp_path / "lion.py"
-    path.write_text(export_optax(rule_sources.load_rule("lion")).partition("# What veldt reads")[0])
+    path.write_text(export_optax(rule_sources.load_rule("lion")).partition("# For veldt only")[0])
     with pytest.raises(ProgramError, match="name the rule or run that it was exported from"):
         rule_sources.load_rule(path)
 

@@ -1,4 +1,4 @@
-"""Knock-out: what a score does not miss goes, what it misses stays, and the budget holds."""
+"""Ablation: needed instructions stay, others go, and the budget holds."""
 
 import math
 
@@ -42,14 +42,14 @@ def far_from_lion(program):
 
 
 def test_clip_and_arcsin_go_and_lion_is_left():
-    found = ablation.knock_out(FULL, far_from_lion, tolerance=0.05, max_evaluations=60)
+    found = ablation.ablate(FULL, far_from_lion, tolerance=0.05, max_evaluations=60)
     assert found.complete
     assert found.program.lower().structural_hash == LION.lower().structural_hash
     assert found.score <= found.start_score + 0.05
 
 
 def test_nothing_goes_that_the_score_misses():
-    found = ablation.knock_out(LION, far_from_lion)
+    found = ablation.ablate(LION, far_from_lion)
     assert found.program.lower().structural_hash == LION.lower().structural_hash
     assert found.complete and found.score == found.start_score == 0.0
 
@@ -61,7 +61,7 @@ def test_a_budget_of_evaluations_is_kept():
         scored.append(program)
         return far_from_lion(program)
 
-    found = ablation.knock_out(FULL, score, tolerance=0.05, max_evaluations=3)
+    found = ablation.ablate(FULL, score, tolerance=0.05, max_evaluations=3)
     assert len(scored) == found.num_evaluations == 3
     assert not found.complete
     behaviours = {prune(program).lower().structural_hash for program in scored}
@@ -72,7 +72,7 @@ def test_a_failed_program_is_no_gain():
     def score(program):
         return 0.0 if len(program.statements) > 4 else math.nan
 
-    program = ablation.knock_out(LION, score).program
+    program = ablation.ablate(LION, score).program
     assert len(program.statements) == len(prune(LION).statements)
 
 
@@ -99,7 +99,7 @@ def test_variants_are_shorter_and_well_formed():
 )
 def test_bad_input_is_a_clear_error(options, message):
     with pytest.raises(ValueError, match=message):
-        ablation.knock_out(LION, **{"score": far_from_lion, **options})
+        ablation.ablate(LION, **{"score": far_from_lion, **options})
 
 
 def test_training_scores_are_those_of_the_evaluator_on_the_same_runs():

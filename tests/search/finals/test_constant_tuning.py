@@ -66,16 +66,18 @@ def test_equal_seeds_give_equal_rules_and_others_do_not():
 
 
 def test_no_more_is_spent_than_whole_generations_of_the_budget():
-    asked, told = [], []
+    asked, reported = [], []
 
     def count(genotypes):
         asked.append(len(genotypes))
         return score_all(genotypes)
 
     config = finals_config.TuningConfig(budget=40, generation=12)
-    constant_tuning.tune(Genotype(RULE, 1e-3), count, config, 0, lambda *done: told.append(done))
+    constant_tuning.tune(
+        Genotype(RULE, 1e-3), count, config, 0, lambda *done: reported.append(done)
+    )
     assert asked == [1, 12, 12, 12]
-    assert told == [(1, 37), (13, 37), (25, 37), (37, 37)]
+    assert reported == [(1, 37), (13, 37), (25, 37), (37, 37)]
 
 
 def test_failures_are_never_chosen():
@@ -162,15 +164,20 @@ def counted(score):
 def test_metagradients_are_paid_for_and_the_budget_holds(method, budget):
     differentiate, calls = slope_of(misfit)
     score_all, asked = counted(misfit)
-    told = []
+    reported = []
     config = finals_config.TuningConfig(budget=budget, method=method)
     found = constant_tuning.tune(
-        Genotype(RULE, 1e-3), score_all, config, 0, lambda *done: told.append(done), differentiate
+        Genotype(RULE, 1e-3),
+        score_all,
+        config,
+        0,
+        lambda *done: reported.append(done),
+        differentiate,
     )
     num_scored = sum(len(generation) for generation in asked)
     assert found.num_gradients == len(calls) > 0
     assert found.num_evaluations == num_scored + PRICE * len(calls) <= budget
-    assert told[-1] == (found.num_evaluations, budget)
+    assert reported[-1] == (found.num_evaluations, budget)
     assert found.score == misfit(found.genotype) < 0.7 * found.start_score
 
 

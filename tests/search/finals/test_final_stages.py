@@ -299,10 +299,10 @@ def test_without_meta_validation_there_is_no_such_score(store):
     assert all(entry.meta is None and entry.final is not None for entry in entries)
 
 
-def test_progress_is_told(store):
-    told = []
-    final_stages.Finals(CONFIG, 4, store, Trainer(hashed)).run(lambda *args: told.append(args))
-    assert told == [
+def test_progress_is_reported(store):
+    reported = []
+    final_stages.Finals(CONFIG, 4, store, Trainer(hashed)).run(lambda *args: reported.append(args))
+    assert reported == [
         *(("learning rates", done, 15) for done in range(16)),
         *(("final seeds", done, 10) for done in range(11)),
     ]

@@ -170,7 +170,7 @@ def outcome(function: Any, program: Program) -> Any:
 
 
 @hypothesis.given(program=strategies.programs(), data=st.data())
-def test_checking_says_what_lowering_says(program: Program, data: Any) -> None:
+def test_checking_and_lowering_give_the_same_errors(program: Program, data: Any) -> None:
     assert outcome(dataflow.check, program) is None
     # A statement is lost, and an op changes for another of as many arguments.
     statements = list(program.statements)
@@ -304,7 +304,7 @@ def test_hash_is_blind_to_whether_a_number_has_a_name() -> None:
     assert digest(named.with_constants(k=0.25)) != digest(literal)
 
 
-def test_hash_tells_different_rules_apart() -> None:
+def test_hash_distinguishes_different_rules() -> None:
     digests = {name: digest(rule_sources.load_rule(name)) for name in rule_sources.RULE_NAMES}
     assert len(set(digests.values())) == len(digests)
     for text in ("w - g", "g - w", "w + g", "w", "-g", "step", "g * 2", "g * 2.5", "g ** 2"):

@@ -154,7 +154,7 @@ def test_binary(op: str) -> None:
 
 
 @pytest.mark.parametrize("op", [*UNARY, *BINARY])
-def test_float32_is_as_near_to_float64_as_the_table_says(op: str) -> None:
+def test_float32_is_as_near_to_float64_as_the_table_states(op: str) -> None:
     """In NumPy and in the JAX that is installed: guards saturate at the same value in both."""
     points = np.float32([x for x in POINTS if not 0 < abs(x) < TINY])
     points = np.concatenate([points, np.nextafter(points, np.float32(0))])

@@ -28,7 +28,7 @@ def rule(body, constants=""):
         ("return g * where(g < m, 0.5, abs(m)) ** 3.0, m", "", "where(g < m, 0.5, abs(m)) ** 3.0"),
     ],
 )
-def test_a_power_is_of_the_size_of_its_base_and_says_so(body, constants, shown):
+def test_a_power_works_on_the_size_of_its_base_and_shows_it(body, constants, shown):
     program = rule(body, constants)
     text = program.pretty()
     assert shown in text.replace("update = ", "return ")

@@ -64,10 +64,10 @@ def test_roles_of_shapes() -> None:
 
 def test_masks_of_ones_own_replace_the_guesses() -> None:
     params = tree(a=(2, 2), b=(2, 2))
-    guessed, told = Roles().of(params), Roles(is_last={"a": True, "b": False}).of(params)
+    guessed, given = Roles().of(params), Roles(is_last={"a": True, "b": False}).of(params)
     assert [of["is_last"] for of in guessed] == [0.0, 1.0]
-    assert [of["is_last"] for of in told] == [1.0, 0.0]
-    assert [of["is_embedding"] for of in told] == [0.0, 0.0]
+    assert [of["is_last"] for of in given] == [1.0, 0.0]
+    assert [of["is_embedding"] for of in given] == [0.0, 0.0]
 
 
 def test_thin_shapes_broadcast_to_the_full_one() -> None:

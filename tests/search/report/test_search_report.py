@@ -117,11 +117,11 @@ def test_every_element_is_closed_and_figures_are_svg(page):
             assert "nan" not in path.get("d") and "inf" not in path.get("d")
 
 
-def test_the_figures_told_are_those_of_the_store(page, finished_run):
+def test_the_figures_shown_are_those_of_the_store(page, finished_run):
     text = Page(page).text
-    (told,) = query(finished_run, "SELECT COUNT(*) FROM proposal")[0]
+    (num_told,) = query(finished_run, "SELECT COUNT(*) FROM proposal")[0]
     (steps,) = query(finished_run, "SELECT SUM(num_steps) FROM evaluation")[0]
-    assert f"40 distinct programs trained, {told:,} proposed" in text
+    assert f"40 distinct programs trained, {num_told:,} proposed" in text
     assert f"{steps:,}" in text
     for label, final, error, meta in query(
         finished_run, "SELECT label, final_score, final_error, meta FROM hall_of_fame"
@@ -180,7 +180,7 @@ def test_the_lineage_is_the_chain_of_parents(page, finished_run):
         data.initial_program,
         data.initial_learning_rate,
         data.lineage,
-        data.reigns[0].fitness,
+        data.incumbents[0].fitness,
     )
     neutral = sum(step.num_neutral for step in steps)
     assert len(steps) + neutral == len(chain)
@@ -198,15 +198,15 @@ def test_the_funnel_narrows_from_children_drawn_to_new_incumbents(page, finished
     data = report_data.read_run(finished_run)
     counts = {level.name: level.count for level in report_funnel.search_levels(data)}
     assert list(counts.values()) == sorted(counts.values(), reverse=True)
-    told, invalid = query(finished_run, "SELECT COUNT(*), SUM(invalid) FROM proposal")[0]
-    assert counts["drawn"] == told + invalid and counts["well formed"] == told
+    num_told, invalid = query(finished_run, "SELECT COUNT(*), SUM(invalid) FROM proposal")[0]
+    assert counts["drawn"] == num_told + invalid and counts["well formed"] == num_told
     (trained,) = query(finished_run, "SELECT COUNT(*) FROM proposal WHERE source = 'evaluated'")[0]
     assert counts["sound on the probe: trained"] == trained == 40
     (fit,) = query(finished_run, "SELECT COUNT(*) FROM candidate WHERE id > 0 AND status = 'ok'")[0]
     assert counts["trained to the end"] == fit
     shown = next(e for e in main_element(page).iter("svg") if e.get("class") == "funnel")
     texts = [text.text for text in shown.iter("text")]
-    assert f"{told + invalid:,}" in texts and any(text.startswith("40, ") for text in texts)
+    assert f"{num_told + invalid:,}" in texts and any(text.startswith("40, ") for text in texts)
 
 
 def test_stages_are_in_the_funnel(run_copy):
@@ -249,29 +249,29 @@ def test_names_of_points_in_a_heap_cover_neither_each_other_nor_a_point():
             assert not (left < x < right and top < y < bottom)
 
 
-def reign(candidate, since, fitness, meta):
-    return report_data.Reign(candidate, since, since, 3, fitness, None, 0, meta)
+def incumbent(candidate, since, fitness, meta):
+    return report_data.Incumbent(candidate, since, since, 3, fitness, None, 0, meta)
 
 
 def test_meta_overfitting_sets_in_where_the_best_on_meta_validation_ends():
-    reigns = [
-        reign(0, 0, -1.0, -2.0),
-        reign(3, 10, -1.1, -2.3),
-        reign(5, 40, -1.2, -2.2),
-        reign(9, 70, -1.4, -2.1),
+    incumbents = [
+        incumbent(0, 0, -1.0, -2.0),
+        incumbent(3, 10, -1.1, -2.3),
+        incumbent(5, 40, -1.2, -2.2),
+        incumbent(9, 70, -1.4, -2.1),
     ]
     runs = {3: {("a", 0): -2.4, ("a", 1): -2.2}, 9: {("a", 0): -2.19, ("a", 1): -2.01}}
-    found = overfitting.onset(reigns, runs)
+    found = overfitting.onset(incumbents, runs)
     assert (found.best.candidate, found.since, found.last.candidate) == (3, 40, 9)
     assert found.gained == pytest.approx(-0.3) and found.lost == pytest.approx(0.2)
     assert found.error == pytest.approx(0.01) and found.significant  # 0.21 and 0.19
-    told = overfitting.describe(found, 100, "#3")
-    assert "40% of the search" in told and "meta-overfitting set in there" in told
+    text = overfitting.describe(found, 100, "#3")
+    assert "40% of the search" in text and "meta-overfitting began there" in text
     noisy = {**runs, 9: {("a", 0): -1.8, ("a", 1): -2.4}}
-    assert not overfitting.onset(reigns, noisy).significant
-    assert "may be noise" in overfitting.describe(overfitting.onset(reigns, {}), 100, "#3")
-    assert overfitting.onset(reigns[:2], runs) is None
-    assert overfitting.onset([reign(0, 0, -1.0, None)], {}) is None
+    assert not overfitting.onset(incumbents, noisy).significant
+    assert "may be noise" in overfitting.describe(overfitting.onset(incumbents, {}), 100, "#3")
+    assert overfitting.onset(incumbents[:2], runs) is None
+    assert overfitting.onset([incumbent(0, 0, -1.0, None)], {}) is None
 
 
 def test_the_winner_s_source_is_the_rule_handed_over(page, finished_run):
@@ -345,13 +345,13 @@ def test_a_file_that_cannot_be_written_is_a_clear_error(finished_run, tmp_path):
         search_report.write_report(finished_run, tmp_path / "file" / "report.html")
 
 
-def test_the_work_is_told_with_its_cost(run_copy):
+def test_the_work_is_shown_with_its_cost(run_copy):
     query(
-        run_copy, "UPDATE sitting SET busy_s = 12.25, alive_s = 49, lost_workers = 3, retries = 41"
+        run_copy, "UPDATE session SET busy_s = 12.25, alive_s = 49, lost_workers = 3, retries = 41"
     )
     query(
         run_copy,
-        "INSERT INTO pool_event (sitting, time_s, kind, worker, job, message) "
+        "INSERT INTO pool_event (session, time_s, kind, worker, job, message) "
         "VALUES (1, 86400, 'worker-lost', 'w-77', 'candidate 8: digits_mlp', 'node gone')",
     )
     text = Page(search_report.render(run_copy)).text
@@ -382,7 +382,7 @@ def test_texts_from_a_stranger_s_store_stay_text(run_copy):
     query(run_copy, "UPDATE candidate SET program = ? WHERE id < 0", program)
     query(run_copy, "UPDATE proposal SET mutation = ?, program = ?", EVIL, program)
     query(run_copy, "UPDATE hall_of_fame SET label = ?", EVIL)
-    query(run_copy, "UPDATE sitting SET host = ?, state = ?, backend = ?", EVIL, EVIL, EVIL)
+    query(run_copy, "UPDATE session SET host = ?, state = ?, backend = ?", EVIL, EVIL, EVIL)
     query(run_copy, "UPDATE worker SET name = ?, place = ?", EVIL, EVIL)
     query(run_copy, "UPDATE OR IGNORE evaluation SET purpose = ? WHERE purpose = 'fresh'", EVIL)
     text = search_report.render(run_copy)
@@ -406,7 +406,7 @@ def test_texts_from_a_stranger_s_store_stay_text(run_copy):
         "UPDATE meta SET value = '[1]' WHERE key = 'config'",
         "UPDATE meta SET value = '{}' WHERE key = 'config'",
         "DROP TABLE evaluation",
-        "UPDATE sitting SET busy_s = 'much'",
+        "UPDATE session SET busy_s = 'much'",
         "INSERT INTO pool_event VALUES (1, 1, 0.0, '<b>', '', '', '')",
         "INSERT INTO pool_event VALUES (1, 1, 1e300, 'retry', '', '', '')",
     ],
@@ -428,76 +428,78 @@ def entry(label, candidate, final, error, *, meta=None, winner=False):
 def say(winner, *baselines):
     winner = entry("#7", 7, *winner, winner=True)
     named = [entry(f"base{i}", -i, *scores) for i, scores in enumerate(baselines, 1)]
-    return conclusion.verdict([winner, *named])
+    return conclusion.sentences([winner, *named])
 
 
 def test_a_gain_is_called_one_only_from_two_standard_errors():
     # Combined: sqrt(0.03^2 + 0.04^2) = 0.05.
-    told = say((-1.11, 0.03), (-1, 0.04))
-    assert "#7 is better than base1 (-0.110 ± 0.050, 10% less loss)" in told
-    told = say((-1.09, 0.03), (-1, 0.04))
-    assert "not significant" in told and "better" not in told
+    text = say((-1.11, 0.03), (-1, 0.04))
+    assert "#7 is better than base1 (-0.110 ± 0.050, 10% less loss)" in text
+    text = say((-1.09, 0.03), (-1, 0.04))
+    assert "not significant" in text and "better" not in text
 
 
 def test_a_better_baseline_is_named():
     assert "is worse than base1 (+0.200 ± 0.050)" in say((-1, 0.03), (-1.2, 0.04))
-    told = say((-1.0, 0.03), (-1.01, 0.04))
-    assert "not significant" in told and "base1 scored better" in told
+    text = say((-1.0, 0.03), (-1.01, 0.04))
+    assert "not significant" in text and "base1 scored better" in text
 
 
 def test_one_seed_shows_nothing():
     assert "one seed shows no spread" in say((-9, None), (-1, 0.04))
 
 
-def test_mixed_outcomes_are_all_told():
-    told = say((-1, 0.01), (-0.5, 0.01), (-1.01, 0.01), (-1.5, 0.01), (None, None))
-    assert "is better than base1" in told
-    assert re.search(r"Against base2 .* not significant", told)
-    assert "is worse than base3" in told
-    assert "base4 failed" in told
+def test_mixed_outcomes_are_all_stated():
+    text = say((-1, 0.01), (-0.5, 0.01), (-1.01, 0.01), (-1.5, 0.01), (None, None))
+    assert "is better than base1" in text
+    assert re.search(r"Against base2 .* not significant", text)
+    assert "is worse than base3" in text
+    assert "base4 failed" in text
 
 
 def test_at_a_floor_nothing_is_called_better():
     floor = hall_entries.End(at_floor=("digits_mlp",), meta_at_floor=("spiral",))
     ours = replace(entry("#7", 7, -13.8, 0.01, meta=-13.8, winner=True), end=floor)
     theirs = entry("adamw", -1, -2.0, 0.01, meta=-2.0)
-    told = conclusion.verdict([ours, theirs])
-    assert "Against adamw nothing can be said" in told and "digits_mlp are at the floor" in told
-    assert "better" not in told and "ahead" not in told
+    text = conclusion.sentences([ours, theirs])
+    assert (
+        "Against adamw no conclusion is possible" in text and "digits_mlp are at the floor" in text
+    )
+    assert "better" not in text and "ahead" not in text
     assert not conclusion.compare([ours, theirs])[0].significant
     # Nor where it is the baseline that is at the floor.
-    told = conclusion.verdict([replace(ours, end=hall_entries.End()), replace(theirs, end=floor)])
-    assert "nothing can be said" in told and "better" not in told
+    text = conclusion.sentences([replace(ours, end=hall_entries.End()), replace(theirs, end=floor)])
+    assert "no conclusion is possible" in text and "better" not in text
 
 
 def test_a_spread_of_nothing_is_no_evidence():
-    told = say((-2.0, 0.0), (-1.0, 0.0))
-    assert "± 0.000" not in told and "(no spread)" in told
-    assert "not significant" in told and "no evidence" in told
+    text = say((-2.0, 0.0), (-1.0, 0.0))
+    assert "± 0.000" not in text and "(no spread)" in text
+    assert "not significant" in text and "no evidence" in text
     assert "± 2e-05" in say((-2.0, 2e-5), (-1.0, 0.0))
 
 
-def test_a_winner_that_turns_out_hollow_says_so():
+def test_a_winner_that_turns_out_hollow_is_reported():
     why = hall_entries.End(failure="hollow on digits_mlp: its loss is lost")
-    told = conclusion.verdict([replace(entry("#7", 7, None, None, winner=True), end=why)])
-    assert "failed on a final seed (hollow on digits_mlp: its loss is lost)" in told
+    text = conclusion.sentences([replace(entry("#7", 7, None, None, winner=True), end=why)])
+    assert "failed on a final seed (hollow on digits_mlp: its loss is lost)" in text
 
 
-def test_failed_or_absent_winners_are_told():
-    assert conclusion.verdict([]) == ""
-    assert "No finalist" in conclusion.verdict([entry("adamw", -1, -1, 0.1)])
+def test_failed_or_absent_winners_are_stated():
+    assert conclusion.sentences([]) == ""
+    assert "No finalist" in conclusion.sentences([entry("adamw", -1, -1, 0.1)])
     assert "failed on a final seed" in say((None, None), (-1, 0.1))
     start = entry("adamw (initial)", 0, -1, 0.1, winner=True)
-    assert "nothing better than the rule that it started from" in conclusion.verdict([start])
+    assert "nothing better than the rule that it started from" in conclusion.sentences([start])
 
 
-def test_meta_validation_is_told_with_its_sign():
+def test_meta_validation_is_stated_with_its_sign():
     ours = entry("#7", 7, -1, 0.1, meta=-1.0, winner=True)
     theirs = [entry("a", -1, -1, 0.1, meta=-1.5), entry("b", -2, -1, 0.1, meta=-0.9)]
-    told = "0.500 behind a and 0.100 ahead of b"
-    assert f"On the meta-validation tasks it is {told}" in conclusion.verdict([ours, *theirs])
+    gaps = "0.500 behind a and 0.100 ahead of b"
+    assert f"On the meta-validation tasks it is {gaps}" in conclusion.sentences([ours, *theirs])
     chosen = FinalsConfig(choose_by="meta_validation")
-    assert f"which chose it, it is {told}" in conclusion.verdict([ours, *theirs], chosen)
+    assert f"which chose it, it is {gaps}" in conclusion.sentences([ours, *theirs], chosen)
 
 
 @pytest.mark.parametrize(
@@ -510,7 +512,7 @@ def test_meta_validation_is_told_with_its_sign():
         ),
     ],
 )
-def test_a_report_says_how_the_finals_were_played(run_copy, finals, said):
+def test_a_report_states_how_the_finals_were_played(run_copy, finals, said):
     data = report_data.read_run(run_copy)
     data = replace(data, settings=replace(data.settings, finals=finals))
     words = html.unescape(str(report_outcome.headline(data, run_copy)))
@@ -522,7 +524,7 @@ def test_a_report_says_how_the_finals_were_played(run_copy, finals, said):
 # ----------------------------------------------------------------------------------- the machinery
 
 
-def test_a_change_is_told_without_the_noise():
+def test_a_change_is_shown_without_the_noise():
     before = Program.parse(
         "def rule(w, g, m, *, b=0.9):\n    m = interp(g, m, b)\n    t5 = sign(m)\n"
         "    t6 = exp(t5)\n    t7 = t6 * t5 + w\n    return t7, m\n"

@@ -106,7 +106,7 @@ def test_the_baselines_beside_it_had_their_constants_tuned_alike(name, tmp_path)
 
 
 @EACH
-def test_its_record_says_where_it_comes_from(name):
+def test_its_record_states_its_origin(name):
     record = record_of(name)
     assert {"config", "store", "lineage", "provenance"} <= set(record)
     assert isinstance(record["config"]["seed"], int)

@@ -93,12 +93,12 @@ def test_a_search_with_every_kind_of_result_is_found_again(troubled, tmp_path):
         assert query(tmp_path / "again", count) == query(troubled, count) != [(0,)]
 
 
-@pytest.mark.parametrize("told", [1, 30])
-def test_a_search_that_was_stopped_is_found_as_far_as_it_got(tmp_path, told):
+@pytest.mark.parametrize("num_told", [1, 30])
+def test_a_search_that_was_stopped_is_found_as_far_as_it_got(tmp_path, num_told):
     with pytest.raises(KeyboardInterrupt):
-        search(tmp_path / "run", view=Stop(results=told))
+        search(tmp_path / "run", view=Stop(results=num_told))
     assert rerun.replay(tmp_path / "run", tmp_path / "again") == []
-    assert query(tmp_path / "again", "SELECT COUNT(*) FROM proposal") == [(told,)]
+    assert query(tmp_path / "again", "SELECT COUNT(*) FROM proposal") == [(num_told,)]
 
 
 def test_a_search_that_was_stopped_resumed_and_grown_is_found_again(tmp_path):

@@ -1,4 +1,4 @@
-"""A run's directory and its work: what is recorded, what is told, and disks that are full."""
+"""A run's directory and its work: what is recorded, what is shown, and disks that are full."""
 
 import dataclasses
 import json
@@ -26,25 +26,25 @@ def search(directory, *, view=None, resume=False, factory=fakes.FakeWorker, **ch
     return run.run_search(config, directory, view=view, resume=resume, factory=factory)
 
 
-def test_the_work_is_recorded_and_its_cost_told(tmp_path):
+def test_the_work_is_recorded_and_its_cost_shown(tmp_path):
     view = fakes.View()
     search(tmp_path, view=view, max_evaluations=10, pool=PoolConfig(num_workers=2))
     search(tmp_path, view=view, max_evaluations=15, resume=True)
     with Store.open(tmp_path, read_only=True) as store:
         found = usage.read_work(store)
         made = store.first("SELECT COUNT(*) FROM evaluation")
-    assert [one.state for one in found.sittings] == ["done", "done"]
-    assert [one.stats.num_workers for one in found.sittings] == [2, 1]
+    assert [one.state for one in found.sessions] == ["done", "done"]
+    assert [one.stats.num_workers for one in found.sessions] == [2, 1]
     # A job makes one run at least.
-    assert 20 < sum(one.stats.num_done for one in found.sittings) <= made
-    for one in found.sittings:
+    assert 20 < sum(one.stats.num_done for one in found.sessions) <= made
+    for one in found.sessions:
         assert sum(worker.num_jobs for worker in one.stats.workers) == one.stats.num_done
     assert [note[:5] for note in view.notes] == ["cost:", "cost:"]
-    assert view.notes[-1] == usage.cost_line(found) and "2 sittings" in view.notes[-1]
+    assert view.notes[-1] == usage.cost_line(found) and "2 sessions" in view.notes[-1]
     assert view.stats[-1].backend == "inline"
 
 
-def test_a_run_that_was_stopped_says_so(tmp_path):
+def test_a_run_that_was_stopped_is_marked_stopped(tmp_path):
     class View(fakes.View):
         def update(self, evolution):
             raise KeyboardInterrupt
@@ -52,11 +52,11 @@ def test_a_run_that_was_stopped_says_so(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path, view=View())
     with Store.open(tmp_path, read_only=True) as store:
-        assert [one.state for one in usage.read_work(store).sittings] == ["stopped"]
+        assert [one.state for one in usage.read_work(store).sessions] == ["stopped"]
 
 
 @pytest.mark.parametrize(("window", "warned"), [(2, True), (3, False)])
-def test_workers_that_the_window_leaves_idle_are_told_of_once(tmp_path, window, warned):
+def test_workers_that_the_window_leaves_idle_are_reported_once(tmp_path, window, warned):
     view = fakes.View()
     pool = PoolConfig(num_workers=3)
     search(tmp_path, view=view, window=window, max_evaluations=5, pool=pool)
@@ -116,7 +116,7 @@ except VeldtError as error:
 def test_a_full_disk_stops_a_run_that_then_goes_on(tmp_path):
     """The system refuses to let any file grow past some size, as a full disk would."""
     directory = tmp_path / "run"
-    told = [0]
+    written = [0]
     for limit in (250_000, 400_000):
         command = [sys.executable, "-c", SCRIPT, str(directory), str(limit)]
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -125,8 +125,8 @@ def test_a_full_disk_stops_a_run_that_then_goes_on(tmp_path):
         assert f"{directory}/store.sqlite cannot be written" in ended.stderr
         with Store.open(shutil.copytree(directory, tmp_path / str(limit))) as store:
             assert integrity.problems(store) == []
-            told.append(store.first("SELECT COUNT(*) FROM proposal"))
-    assert told == sorted(told) and told[-1] > 0
+            written.append(store.first("SELECT COUNT(*) FROM proposal"))
+    assert written == sorted(written) and written[-1] > 0
     search(directory, resume=True)
     search(tmp_path / "whole")
     found = []
@@ -138,7 +138,7 @@ def test_a_full_disk_stops_a_run_that_then_goes_on(tmp_path):
     assert json.loads((directory / "best.json").read_text())["learning_rate"] > 0
 
 
-def test_a_run_begun_before_hollow_runs_were_told_says_so(tmp_path):
+def test_a_run_begun_before_hollow_runs_were_detected_is_reported(tmp_path):
     search(tmp_path, max_evaluations=10)
     with Store.open(tmp_path) as store, store.transaction():
         versions = json.loads(store.meta()["versions"])

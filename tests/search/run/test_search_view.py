@@ -199,11 +199,11 @@ def test_plain_lines_come_seldom_and_say_the_same(searched, monkeypatch):
     assert "\x1b" not in stream.getvalue()
     assert lines[0] == "compiling"
     assert sum("proposed (" in line for line in lines) == 4
-    told = next(line for line in lines if "proposed (" in line)
+    line = next(line for line in lines if "proposed (" in line)
     trained, num_told = evolution.counts.num_trained, evolution.counts.num_told
-    assert f"{num_told} proposed ({num_told / 100:.0f}/s)" in told
-    assert f"{trained} of 60 trained" in told and "from cache" in told
-    assert "meta-validation" in told and "[1:40, " in told
+    assert f"{num_told} proposed ({num_told / 100:.0f}/s)" in line
+    assert f"{trained} of 60 trained" in line and "from cache" in line
+    assert "meta-validation" in line and "[1:40, " in line
     assert sum(line.startswith("new best after") for line in lines) == 1
     # The first and the last of a phase, whatever the clock says.
     assert [line for line in lines if line.startswith("learning")] == [

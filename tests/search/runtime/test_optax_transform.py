@@ -147,14 +147,14 @@ def test_slots_are_as_thin_as_what_they_hold() -> None:
     assert jax.tree.map(lambda x: x.shape, update) == jax.tree.map(jnp.shape, params)
 
 
-def test_roles_are_told_or_guessed() -> None:
+def test_roles_are_given_or_guessed() -> None:
     rule = Program.parse("def rule(w, g):\n    return 10 * is_embedding + is_last + ndim / 100")
     params = {"embed": jnp.ones((4, 2)), "dense_10": jnp.ones((2, 2)), "dense_9": jnp.ones((2, 3))}
     update = updates_of(rule.as_optax(-1.0), params, params, 1)[0]
     found = jax.tree.map(lambda x: round(float(x.ravel()[0]), 2), update)
     assert found == {"embed": 10.02, "dense_10": 1.02, "dense_9": 0.02}
-    told = Roles(is_last={"embed": 0, "dense_10": 0, "dense_9": 1})
-    update = updates_of(rule.as_optax(-1.0, roles=told), params, params, 1)[0]
+    given = Roles(is_last={"embed": 0, "dense_10": 0, "dense_9": 1})
+    update = updates_of(rule.as_optax(-1.0, roles=given), params, params, 1)[0]
     found = jax.tree.map(lambda x: round(float(x.ravel()[0]), 2), update)
     assert found == {"embed": 10.02, "dense_10": 0.02, "dense_9": 1.02}
     assert "roles" in inspect.signature(rule.as_optax).parameters

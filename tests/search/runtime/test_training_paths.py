@@ -1,4 +1,4 @@
-"""Which path a program takes: by cost alone, and where the interpreter has no room."""
+"""The path that a program takes: by cost alone, unless the interpreter has no space."""
 
 import jax
 import numpy as np

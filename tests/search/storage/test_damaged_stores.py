@@ -26,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(directory: Path) -> Any:
-    """All rows of all tables, by both ways of opening; what a reader could be told."""
+    """All rows of all tables, by both ways of opening; what a reader could see."""
     with Store.open(directory, read_only=True) as store:
         names = store.rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")
         rows = {name: store.rows(f"SELECT * FROM {name}") for row in names for name in row.values()}
@@ -75,7 +75,7 @@ def test_a_damaged_store_is_found_or_reads_the_same_often(made: Path, tmp_path: 
         ("evaluation", "wall_s", 9.0),
         ("proposal", "program", "def p(w, g):\n    return w\n"),
         ("meta", "value", "{}"),
-        ("sitting", "busy_s", 1.0),
+        ("session", "busy_s", 1.0),
         ("worker", "jobs", 99),
         ("hall_of_fame", "label", "a better one"),
         ("checksum", "total", "0123456789abcdef"),
@@ -100,7 +100,7 @@ def test_values_that_are_sound_to_sqlite_are_found(
         search_report.write_report(tmp_path)
 
 
-def test_rows_that_are_gone_or_told_twice_are_found(made: Path, tmp_path: Path):
+def test_rows_that_are_missing_or_repeated_are_found(made: Path, tmp_path: Path):
     path = tmp_path / FILE_NAME
     for change in (
         "DELETE FROM proposal WHERE id = (SELECT MAX(id) FROM proposal)",

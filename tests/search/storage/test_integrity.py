@@ -47,11 +47,11 @@ def test_sound_runs_pass(made, finished_run):
     assert problems(made) == problems(finished_run) == []
 
 
-@pytest.mark.parametrize("told", [1, 9, 40])
-def test_a_run_that_was_stopped_passes(tmp_path, told):
+@pytest.mark.parametrize("num_told", [1, 9, 40])
+def test_a_run_that_was_stopped_passes(tmp_path, num_told):
     class View(fakes.View):
         def update(self, evolution):
-            if evolution.counts.num_told == told:
+            if evolution.counts.num_told == num_told:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -65,15 +65,15 @@ def test_a_run_that_has_scored_nothing_passes(tmp_path):
     assert problems(tmp_path) == []
 
 
-MEAN = "a fitness is the mean log loss of its training runs, all of them ok; not so of candidate"
+MEAN = "a fitness is the mean log loss of its training runs, all of them ok; broken by candidate"
 CHANGES = {
     "a proposal is lost": (
         ["DELETE FROM proposal WHERE id = 7 AND source IS NOT NULL"],
-        "proposals are numbered from 0 without a gap; wrong from number 7",
+        "proposals are numbered from 0 without a gap; broken from number 7",
     ),
     "a candidate is lost": (
         ["DELETE FROM candidate WHERE id = 5"],
-        "candidates are numbered from 0 without a gap; wrong from number 5",
+        "candidates are numbered from 0 without a gap; broken from number 5",
     ),
     "a proposal without candidate": (
         ["UPDATE proposal SET candidate = 9999 WHERE id = 3"],
@@ -86,41 +86,41 @@ CHANGES = {
     "a candidate that no one proposed": (
         ["INSERT INTO candidate SELECT MAX(id) + 1, 'b', 'p', 0.1, 1, 'error', NULL, 0, '', 0 "
          "FROM candidate"],
-        "a candidate is introduced by exactly one proposal; not so candidate ",
+        "a candidate is introduced by exactly one proposal; broken by candidate ",
     ),
     "a candidate counted twice": (
         ["UPDATE proposal SET source = 'evaluated' WHERE id = (SELECT MAX(id) FROM proposal "
          "WHERE source = 'structure')"],
-        "a candidate is introduced by exactly one proposal; not so candidate ",
+        "a candidate is introduced by exactly one proposal; broken by candidate ",
     ),
     "an unknown source": (
         ["UPDATE proposal SET source = 'rumour' WHERE id = (SELECT MAX(id) FROM proposal "
          "WHERE source = 'structure')"],
-        "a source is evaluated, probe, hollow, capacity, structure or behaviour; not so of "
+        "a source is evaluated, probe, hollow, capacity, structure or behaviour; broken by "
         "proposal ",
     ),
     "a structure never seen": (
         ["UPDATE proposal SET structure = 'new' WHERE id = (SELECT MAX(id) FROM proposal "
          "WHERE source = 'structure' AND candidate > 0)"],
-        "a cached structure was proposed before, with the same candidate; not so of proposal ",
+        "a cached structure was proposed before, with the same candidate; broken by proposal ",
     ),
     "a behaviour known too early": (
         ["UPDATE proposal SET candidate = (SELECT MAX(id) FROM candidate), source = 'behaviour' "
          "WHERE id = (SELECT MIN(id) FROM proposal WHERE source IN ('structure', 'behaviour'))"],
-        "a cached behaviour was introduced before; not so of proposal ",
+        "a cached behaviour was introduced before; broken by proposal ",
     ),
     "a parent of the future": (
         ["UPDATE proposal SET parent = id WHERE id = 30"],
-        "a parent was proposed before its child; not so of proposal 30",
+        "a parent was proposed before its child; broken by proposal 30",
     ),
     "a NaN's stand-in": (
         ["UPDATE candidate SET fitness = -9 WHERE id = (SELECT MIN(id) FROM candidate "
          "WHERE status = 'killed')"],
-        "a candidate has a fitness if and only if its status is ok; not so candidate ",
+        "a candidate has a fitness if and only if its status is ok; broken by candidate ",
     ),
     "a fitness lost": (
         ["UPDATE candidate SET fitness = NULL WHERE id = 0"],
-        "a candidate has a fitness if and only if its status is ok; not so candidate 0",
+        "a candidate has a fitness if and only if its status is ok; broken by candidate 0",
     ),
     "a fitness made better": (
         ["UPDATE candidate SET fitness = fitness - 0.001 WHERE id = 0"],
@@ -132,25 +132,25 @@ CHANGES = {
     ),
     "a score of a failed run": (
         ["UPDATE evaluation SET status = 'timeout' WHERE candidate = 0 AND purpose = 'fitness'"],
-        "a training run has a score if and only if its status is ok; not so of candidate 0",
+        "a training run has a score if and only if its status is ok; broken by candidate 0",
     ),
     "a metagradient without its score": (
         ["INSERT INTO gradient VALUES (0, '', 't', '[0]', 0.1, 'ok', NULL, '[1.0]', '', 1, 0.1)"],
-        "a metagradient is stored if and only if its status is ok; not so of candidate 0",
+        "a metagradient is stored if and only if its status is ok; broken by candidate 0",
     ),
     "a challenge lost": (
         ["DELETE FROM challenge WHERE id = 1"],
-        "challenges are numbered from 0 without a gap; wrong from number 1",
+        "challenges are numbered from 0 without a gap; broken from number 1",
     ),
     "another challenger": (
         ["UPDATE challenge SET challenger = 0 WHERE id = 1"],
-        "a challenger is its proposal's candidate; not so in challenge 1",
+        "a challenger is its proposal's candidate; broken by challenge 1",
     ),
     "a victory denied": (
         # One that a later challenger took for granted.
         ["UPDATE challenge SET won = 0 WHERE id = (SELECT MAX(g.id) FROM challenge AS g "
          "JOIN challenge AS h ON h.id > g.id WHERE g.won = 1 AND g.id > 0)"],
-        "whoever won last is the next incumbent; not so in challenge ",
+        "the last winner is the next incumbent; broken by challenge ",
     ),
     "two winners": (
         ["UPDATE hall_of_fame SET winner = 1"],

@@ -164,7 +164,7 @@ def test_a_run_is_not_overwritten(tmp_path):
         Store.create(tmp_path)
 
 
-def test_a_run_that_was_killed_before_anything_was_told_is_begun_anew(tmp_path):
+def test_a_run_that_was_killed_before_its_first_result_is_begun_anew(tmp_path):
     old = Store.create(tmp_path)
     with old.transaction():
         old.set_meta("config", "of the first try")
@@ -229,7 +229,7 @@ def test_a_full_disk_loses_only_the_transaction(tmp_path):
         (pages,) = store.rows("PRAGMA page_count")[0].values()
         store.rows(f"PRAGMA max_page_count = {pages}")
         expected = (
-            rf"{re.escape(str(tmp_path / FILE_NAME))} cannot be .*what was told before is safe"
+            rf"{re.escape(str(tmp_path / FILE_NAME))} cannot be .*what was recorded before is safe"
         )
         with pytest.raises(StoreError, match=expected), store.transaction():
             for number in range(1, 500):
@@ -364,7 +364,7 @@ def test_a_migration_that_is_cut_short_leaves_version_1(version_1, monkeypatch):
 # ------------------------------------------------------------------------------ disk and lock
 
 
-def test_who_holds_a_run_is_told(tmp_path):
+def test_an_error_names_the_process_that_holds_a_run(tmp_path):
     with Store.create(tmp_path):
         host, pid = re.escape(socket.gethostname()), os.getpid()
         with pytest.raises(FileError, match=rf"in use .*host {host}, process {pid}, since 20\d\d-"):
@@ -373,7 +373,7 @@ def test_who_holds_a_run_is_told(tmp_path):
             Store.create(tmp_path)
 
 
-def test_too_little_disk_is_told_before_anything_is_made(tmp_path, monkeypatch):
+def test_too_little_disk_is_an_error_before_anything_is_made(tmp_path, monkeypatch):
     Store.create(tmp_path / ".").close()
     usage = shutil.disk_usage(tmp_path)._replace(free=20 * 2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -386,7 +386,7 @@ def test_too_little_disk_is_told_before_anything_is_made(tmp_path, monkeypatch):
     Store.open(tmp_path, read_only=True).close()
 
 
-def test_a_store_that_cannot_be_made_is_told(tmp_path):
+def test_a_store_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / (FILE_NAME + ".new")).mkdir()
     with pytest.raises(StoreError, match=rf"{FILE_NAME} cannot be made"):
         Store.create(tmp_path)

@@ -44,16 +44,16 @@ def test_an_event_is_a_line():
     assert usage.event_line(event) == "quarantine: candidate 8: digits_mlp: 3 workers died"
 
 
-def test_the_cost_is_summed_over_sittings():
+def test_the_cost_is_summed_over_sessions():
     rows = [
-        usage.SittingRow("h", "2026", "done", 3.0, fakes.pool_stats(alive_s=alive_s))
+        usage.StoredSession("h", "2026", "done", 3.0, fakes.pool_stats(alive_s=alive_s))
         for alive_s in (100.0, 50.0)
     ]
     assert usage.cost_line(usage.Work((rows[0],), ())) == (
         "cost: 109.5 worker-seconds, of them 60.0 used and 10.0 wasted; 8 workers lost"
     )
     assert usage.cost_line(usage.Work(tuple(rows), ())).startswith(
-        "cost: 169.0 worker-seconds in 2 sittings, of them 120.0 used and 20.0 wasted; 16 workers"
+        "cost: 169.0 worker-seconds in 2 sessions, of them 120.0 used and 20.0 wasted; 16 workers"
     )
 
 
