@@ -94,7 +94,7 @@ def test_the_terminal_shows_it(fake, capsys, tmp_path, monkeypatch):  # noqa: F8
         calls.append(run_dir)
         return dataclasses.make_dataclass("Result", ["entries"])(())
 
-    fake("run", run_search=run_search)
+    fake("run.run_search", run_search=run_search)
     monkeypatch.chdir(tmp_path)
     words = ["search", "quickstart", "--tasks", "[{task: quadratic, num_steps: 10}]"]
     assert cli.main(words) == 0
