@@ -41,11 +41,19 @@ quickstart: $(READY)  ## A real search on digits, a rule exported and trained wi
 	$(BIN)/python examples/train_with_rule.py $(RUN_DIR)/rule.py
 	$(BIN)/python -m veldt report $(RUN_DIR)
 
-test: lint  ## Lint, types, and the tests that take seconds
-	$(BIN)/pytest -q -n $(TEST_JOBS) -m 'not slow'
+test: $(READY)  ## Lint and types beside the tests that take seconds
+	@$(MAKE) --no-print-directory lint > .lint.log 2>&1 & lint=$$!; \
+	$(BIN)/pytest -q -n $(TEST_JOBS) --dist worksteal -m 'not slow'; tests=$$?; \
+	wait $$lint; linted=$$?; [ $$linted = 0 ] || cat .lint.log; rm -f .lint.log; \
+	exit $$((tests | linted))
 
-test-all: lint  ## Everything, the slow tests too
-	$(BIN)/pytest -q -n $(TEST_JOBS)
+test-all: lint  ## Everything, the slow tests too, on examples that are new each time
+	VELDT_RANDOM_TESTS=1 $(BIN)/pytest -q -n $(TEST_JOBS) --dist worksteal
+
+# One room's: make test-search, test-meta, test-tasks, test-learned_opt, test-veldt, test-docs.
+test-%: $(READY)
+	@test -d tests/$* || { echo "there is no folder tests/$*" >&2; exit 2; }
+	$(BIN)/pytest -q -n $(TEST_JOBS) --dist worksteal -m 'not slow' tests/$*
 
 catalogue: $(READY)  ## What `veldt list` and `--help` print, written down
 	$(BIN)/python -c "from veldt import catalogue, cli; catalogue.write(catalogue.make(cli.config_classes()))"
@@ -78,5 +86,5 @@ wheel: $(READY)  ## dist/veldt-*.whl, for the nodes of a cluster
 	@ls dist/*.whl
 
 clean:  ## Remove caches and build outputs; .venv, .venv-newest and runs/ stay
-	rm -rf build dist docs/_build *.egg-info src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build *.egg-info src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache
 	find . -path './$(VENV)*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

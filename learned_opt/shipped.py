@@ -25,7 +25,7 @@ def names(folder: Path = FOLDER) -> list[str]:
 
 
 def find(source: str | Path, folder: Path = FOLDER) -> Path:
-    """Return the file that a source stands for.
+    """Return the weight file of a source.
 
     Args:
       source: A shipped name, the path of a weight file, or a meta-training run's directory.

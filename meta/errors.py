@@ -4,7 +4,7 @@ from veldt.tasks.common import errors
 
 
 class MetaTrainError(errors.VeldtError, ValueError):
-    """A meta-training cannot be begun, resumed or gone on with; the message says why."""
+    """A meta-training or tuning cannot start, resume or continue; the message says why."""
 
 
 class UnknownNameError(MetaTrainError):

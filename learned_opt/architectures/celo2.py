@@ -96,7 +96,7 @@ class Celo2(base.LearnedOptimizer):
         networks fits wide ones. With it a convolution's kernel is one matrix (see `matrices`), not
         one for each position, and what has a side of length 1 is a vector.
       vector_ratio: Adam's rate, relative to the learning rate.
-      learning_rate: What `as_optax` takes unless told otherwise.
+      learning_rate: Learning rate of `as_optax`, unless given there.
       knots: Number of knots of a learned schedule: the logarithm of the rate at evenly spaced
         shares of the run, linear in between, and the ratio of Adam's rate to it. The schedule
         starts as `learning_rate`. 0: none.

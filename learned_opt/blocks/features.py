@@ -1,4 +1,4 @@
-"""What a per-parameter network is told of a parameter: blocks of features, and their scaling.
+"""What a per-parameter network reads of a parameter: blocks of features, and their scaling.
 
 A block is a function from what is known of a tensor to an array of features [D, ...], which
 broadcasts to [D, N...], the tensor's shape (a row's feature is there once for the row). A rule is a

@@ -1,4 +1,4 @@
-"""What a rule is told of the loss so far: averages at ten horizons, compared with their minima.
+"""What a rule reads of the loss so far: averages at ten horizons, compared with their minima.
 
 From `BufferLossAccumulators` (google/learned_optimization, hyper_v2.py); VeLO and Celo read it. The
 averages are bias-corrected. A loss that is not finite is left out: the original takes it in, and no

@@ -1,4 +1,4 @@
-"""What VeLO's per-tensor LSTM is told of a tensor: 12 numbers, on a logarithmic scale.
+"""What VeLO's per-tensor LSTM reads of a tensor: 12 numbers, on a logarithmic scale.
 
 From `HyperV2.lstm_features_for_tensor` (google/learned_optimization, hyper_v2.py). Everything is
 relative to the root mean square of the parameters.

@@ -82,7 +82,7 @@ def flatten(updates: types.Grads, params: types.Params | None, rule: str) -> Fla
 def clip(grad: jax.Array, bound: jax.Array | float = _LARGEST_GRADIENT) -> jax.Array:
     """Clip a gradient to +-bound; a NaN counts as 0.
 
-    The originals clip too, but a NaN goes through their clip and stays in every average for ever.
+    The originals clip too, but a NaN goes through their clip and stays in every average.
     """
     return jnp.where(jnp.isnan(grad), 0.0, jnp.clip(grad, -bound, bound))
 

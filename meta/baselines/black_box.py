@@ -76,7 +76,7 @@ class RandomSearch(BlackBox):
     """Independent draws: each number uniform in `half_width` around the start.
 
     Attributes:
-      num_candidates: N.
+      num_candidates: Number of candidates of a generation, N.
       half_width: Half of the range of a number; for logarithms of rates, ln 10 is a factor of ten
         each way.
     """
@@ -108,10 +108,10 @@ class RandomSearch(BlackBox):
 @final
 @dataclasses.dataclass(frozen=True)
 class CmaEs(BlackBox):
-    """CMA-ES; its methods are compiled.
+    """CMA-ES over any pytree of floats, compiled.
 
     Attributes:
-      population_size: N.
+      population_size: Number of candidates of a generation, N.
       init_std: The first standard deviation of a number.
     """
 

@@ -41,8 +41,8 @@ def shared(values: bilevel.HyperParams, step: types.Scalar, num_steps: int) -> b
 
     Args:
       values: Leaves [K], of whatever K each.
-      step: t, int [], below `num_steps`.
-      num_steps: T.
+      step: Number of the step, t, int [], below `num_steps`.
+      num_steps: Number of steps of the run, T.
     """
     return jax.tree.map(lambda each: each[step * each.shape[0] // num_steps], values)
 
@@ -63,7 +63,7 @@ def forward_gradient(
       make_tx: The transform of a step.
       values: Leaves [K].
       key: The run's; it is consumed.
-      num_steps: T, static.
+      num_steps: Number of steps of the run, T, static.
       max_tangent: Every entry of a tangent is clipped to this, after every step.
 
     Returns:

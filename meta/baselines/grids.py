@@ -60,7 +60,7 @@ def linear(peaks: Sequence[float], ends: Sequence[float], *, num_steps: int) -> 
     Args:
       peaks: First rates.
       ends: Multipliers of the peak at the end of the run.
-      num_steps: T.
+      num_steps: Number of steps of the run, T.
     """
 
     def shape(time: jax.Array, peak: jax.Array, end: jax.Array) -> jax.Array:
@@ -93,7 +93,7 @@ def one_cycle(
       starts: Multipliers of the peak at step 0.
       ends: Multipliers of the peak at the end of the run.
       peak_times: Where the peak is, as fractions of the run in (0, 1).
-      num_steps: T.
+      num_steps: Number of steps of the run, T.
     """
 
     def shape(
@@ -112,7 +112,7 @@ def one_cycle_thousand(lowest_peak: float, highest_peak: float, *, num_steps: in
     Args:
       lowest_peak: The least of the peaks, which are spaced evenly in their logarithms.
       highest_peak: The greatest.
-      num_steps: T.
+      num_steps: Number of steps of the run, T.
     """
     return one_cycle(
         np.geomspace(lowest_peak, highest_peak, 10).tolist(),
@@ -129,7 +129,7 @@ def from_knots(knots: jax.Array, num_steps: int) -> jax.Array:
     Args:
       knots: Natural logarithms of rates, float [K], evenly spaced; the first is of step 0, the
         last of step T - 1.
-      num_steps: T.
+      num_steps: Number of steps of the run, T.
     """
     where = jnp.linspace(0.0, num_steps - 1.0, knots.shape[0])
     return jnp.exp(jnp.interp(jnp.arange(num_steps), where, knots))

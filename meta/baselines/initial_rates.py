@@ -19,8 +19,8 @@ def step_law_learning_rate(num_params: float, num_tokens: float) -> float:
     For AdamW with a warm-up and a cosine decay down to a rate of 1e-5.
 
     Args:
-      num_params: N, without the vocabulary's embeddings.
-      num_tokens: D, of the training data.
+      num_params: Number of parameters, N, without the vocabulary's embeddings.
+      num_tokens: Number of tokens, D, of the training data.
     """
     return 1.79 * num_params**-0.713 * num_tokens**0.307
 
@@ -36,7 +36,7 @@ class AdamSettings:
     """Settings of Adam that the square-root rule scales.
 
     Attributes:
-      learning_rate: η.
+      learning_rate: Learning rate, η.
       b1: Decay of the first moment, in [0, 1).
       b2: Decay of the second moment, in [0, 1).
       eps: Number that is added to the root of the second moment.
@@ -55,7 +55,7 @@ def square_root_rule(settings: AdamSettings, batch_ratio: float) -> AdamSettings
 
     Args:
       settings: Settings for the old batch size.
-      batch_ratio: κ, the new batch size over the old one.
+      batch_ratio: Ratio of batch sizes, κ, the new batch size over the old one.
 
     Raises:
       ValueError: A decay would be negative: the rule holds no longer.
@@ -108,7 +108,7 @@ def mup_multipliers(kind: TensorKind, width_ratio: float) -> MupMultipliers:
 
     Args:
       kind: Which sides of the tensor grow.
-      width_ratio: m, the width over the base width.
+      width_ratio: Ratio of widths, m, the width over the base width.
     """
     ratio = width_ratio
     if kind == "hidden":

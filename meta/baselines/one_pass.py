@@ -33,8 +33,8 @@ class OnePassState:
     """The state of a training and of its tuning.
 
     Attributes:
-      params: w.
-      hyper: λ.
+      params: Parameters, w.
+      hyper: Hyperparameters, λ.
       opt_state: State of `make_tx(hyper)`.
       hyper_opt_state: State of the transform that moves λ.
     """
@@ -54,8 +54,8 @@ class OnePass(bilevel.HyperOptimizer):
       make_tx: λ -> the transform that trains; λ may be traced, and the shape of the transform's
         state must not depend on it.
       hyper_tx: Transform that moves λ.
-      num_train_steps: T.
-      num_terms: i, the look-back.
+      num_train_steps: Number of training steps between two steps of λ, T.
+      num_terms: Number of terms of the look-back, i.
     """
 
     make_tx: Callable[[bilevel.HyperParams], optax.GradientTransformation] = dataclasses.field(

@@ -68,7 +68,7 @@ def record_gradient_norms(num_steps: int, *, order: int = 2) -> optax.GradientTr
     """Keep the norm of each gradient, which passes unchanged: first in an `optax.chain`.
 
     Args:
-      num_steps: T; later steps are not kept.
+      num_steps: Number of steps of the run, T; later steps are not kept.
       order: 2 for the l2 norm of all entries, 1 for the l1 norm.
 
     Returns:

@@ -66,7 +66,7 @@ class GradientEstimator(pytree.Pytree, abc.ABC):
 
         Returns:
           The estimate, always finite unless it overflows; the state to go on from, at these or
-          other meta-parameters; and what it went by.
+          other meta-parameters; and the figures of the estimate.
         """
 
 

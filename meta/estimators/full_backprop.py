@@ -35,8 +35,8 @@ class FullBackprop(base.GradientEstimator):
 
     Attributes:
       problem: The inner problem, differentiable.
-      num_particles: P.
-      num_steps: K.
+      num_particles: Number of particles, P.
+      num_steps: Number of steps of a window, K.
       objective: What a run is worth.
       clip_norm: The largest norm of the gradient of one run, scaled down to it. None: any.
     """

@@ -26,7 +26,7 @@ class FullES(base.GradientEstimator):
 
     Attributes:
       problem: The inner problem.
-      num_particles: P.
+      num_particles: Number of particles, P.
       num_steps: K: runs are taken to their ends in windows of so many steps, and the last window
         may go beyond. Best a divisor of the lengths; the result does not depend on it.
       objective: What a run is worth.

@@ -75,7 +75,7 @@ def unroll_pairs(
       meta_params: Leaves [2, P, ...].
       runs: Leaves [2, P, ...], or [P, ...] if shared.
       key: Key for fresh data, the same on both sides of a pair; it is consumed.
-      num_steps: K.
+      num_steps: Number of steps of a window, K.
       next_meta_params: Meta-parameters of runs that begin in this window, shaped as `meta_params`;
         None for `meta_params`.
       shared_runs: Whether both sides start from the same state.
@@ -140,7 +140,7 @@ def full_losses(
 ) -> jax.Array:
     """Take runs that have not begun to their ends.
 
-    The loop goes on, window by window, until the last has ended, so runs of one length waste
+    The loop runs, window by window, until the last has ended, so runs of one length waste
     nothing; it cannot be differentiated in reverse.
 
     Args:
@@ -149,7 +149,7 @@ def full_losses(
       meta_params: Leaves [N, ...].
       runs: Runs from `inner_problem.begin`, leaves [N, ...].
       keys: Keys for fresh data, [N]; they are consumed.
-      num_steps: K.
+      num_steps: Number of steps of a window, K.
 
     Returns:
       The meta-loss of each run, float [N].

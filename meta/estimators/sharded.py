@@ -31,7 +31,7 @@ class Sharded(base.GradientEstimator):
 
     Attributes:
       part: The estimator of one shard.
-      num_shards: S.
+      num_shards: Number of shards, S.
       mesh: The devices, by `make_mesh`; their number divides S.
     """
 

@@ -25,8 +25,8 @@ class TruncatedBackprop(base.GradientEstimator):
 
     Attributes:
       problem: The inner problem, differentiable.
-      num_particles: P.
-      num_steps: K.
+      num_particles: Number of particles, P.
+      num_steps: Number of steps of a window, K.
       objective: What a run is worth.
       unlocked: Whether particles start at different steps of their runs.
     """

@@ -40,8 +40,8 @@ class TruncatedES(base.GradientEstimator):
 
     Attributes:
       problem: The inner problem.
-      num_particles: P.
-      num_steps: K.
+      num_particles: Number of particles, P.
+      num_steps: Number of steps of a window, K.
       objective: What a run is worth.
       noise: How pairs are drawn and compared.
       unlocked: Whether particles start at different steps of their runs.
@@ -99,8 +99,8 @@ class PES(base.GradientEstimator):
 
     Attributes:
       problem: The inner problem.
-      num_particles: P.
-      num_steps: K.
+      num_particles: Number of particles, P.
+      num_steps: Number of steps of a window, K.
       objective: What a run is worth.
       noise: How pairs are drawn and compared.
       unlocked: Whether particles start at different steps of their runs.
@@ -151,8 +151,8 @@ class NRES(base.GradientEstimator):
 
     Attributes:
       problem: The inner problem.
-      num_particles: P.
-      num_steps: K.
+      num_particles: Number of particles, P.
+      num_steps: Number of steps of a window, K.
       objective: What a run is worth.
       noise: How pairs are drawn and compared.
       unlocked: Whether particles start at different steps of their runs.

@@ -26,8 +26,8 @@ class AlternatingState:
     """The state of alternating descent.
 
     Attributes:
-      params: w.
-      hyper: λ.
+      params: Parameters, w.
+      hyper: Hyperparameters, λ.
       opt_state: State of the transform that trains w.
       hyper_opt_state: State of the transform that moves λ.
       solution: The last H⁻¹ ∇_w L_V, shaped as the parameters.

@@ -34,9 +34,9 @@ class BammState:
     """The state of the three variables.
 
     Attributes:
-      params: w.
-      hyper: λ.
-      multiplier: v, shaped as the parameters.
+      params: Parameters, w.
+      hyper: Hyperparameters, λ.
+      multiplier: Multiplier, v, shaped as the parameters.
       step: Steps done, int32 [].
     """
 
@@ -52,15 +52,15 @@ class Bamm(bilevel.HyperOptimizer):
     """The single loop; two products with second derivatives a step.
 
     Attributes:
-      params_rate: β.
+      params_rate: Learning rate of the parameters, β.
       multiplier_rate: η at the start.
       hyper_rate: γ at the start.
       averaging: μ_0, the first weight of the validation loss, in [0, 1); 0 where the training loss
         is strongly convex.
       averaging_root: p: μ shrinks as the p-th root of the steps.
-      decay: τ.
-      multiplier_power: a.
-      hyper_power: b.
+      decay: Decay of the rates of multiplier and hyperparameters, τ.
+      multiplier_power: Power of the averaging in the multiplier's rate, a.
+      hyper_power: Power of the averaging in the hyperparameters' rate, b.
     """
 
     params_rate: float | jax.Array

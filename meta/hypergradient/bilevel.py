@@ -102,7 +102,7 @@ def run(
       problem: The losses.
       state: State from the method's `init` or from an earlier run.
       key: It is consumed.
-      num_steps: K, static.
+      num_steps: Number of steps, K, static.
 
     Returns:
       The last state, and the metrics of each step, leaves [K].

@@ -57,7 +57,7 @@ class CrossEntropy(bilevel.HyperOptimizer):
     Attributes:
       tx: Transform that trains the parameters.
       num_steps: Number of steps of a training.
-      num_candidates: N.
+      num_candidates: Number of candidates of a generation, N.
       num_elites: Number of candidates that the distribution is refitted to, at least 2.
       init_scale: The first standard deviation of every hyperparameter.
       min_scale: The least standard deviation of a hyperparameter.

@@ -52,7 +52,7 @@ class Geometric(Tolerance):
     """initial · decay^k, the paper's "exponential" with its numbers.
 
     Attributes:
-      initial: ε_0.
+      initial: The first tolerance, ε_0.
       decay: Factor of the tolerance from iteration to iteration.
     """
 
@@ -69,7 +69,7 @@ class Power(Tolerance):
     """initial · (k + 1)^-exponent: the paper's "quadratic" and, with 3, its "cubic".
 
     Attributes:
-      initial: ε_0.
+      initial: The first tolerance, ε_0.
       exponent: More than 1.
     """
 
@@ -87,10 +87,10 @@ class HoagState:
     Before the first step nothing is found: its loss is infinite, its gradient zero.
 
     Attributes:
-      params: w, trained at `hyper` to the tolerance of the iteration.
-      hyper: λ.
+      params: Parameters, w, trained at `hyper` to the tolerance of the iteration.
+      hyper: Hyperparameters, λ.
       found: The hypergradient there.
-      lipschitz: L, one over the step size, float [].
+      lipschitz: Lipschitz constant, L, one over the step size, float [].
       tightening: What rejections have multiplied the tolerances by, float [].
       initial_norm: ‖∇_w L_T‖ at the very start, float []: the unit of tolerances.
       step: Iterations done, int32 [].
@@ -111,7 +111,7 @@ class Hoag(bilevel.HyperOptimizer):
     """HOAG; for smooth training losses, convex at least around their minimum.
 
     Attributes:
-      tolerance: ε_k.
+      tolerance: Tolerances of the iterations, ε_k.
       lower: Least value of a hyperparameter.
       upper: Greatest value of a hyperparameter.
       max_train_steps: The largest number of steps of L-BFGS in an iteration.

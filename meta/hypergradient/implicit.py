@@ -43,7 +43,7 @@ class InverseHessian(pytree.Pytree, abc.ABC):
 
         Args:
           product: u -> H u, pytrees shaped as the parameters.
-          vector: v.
+          vector: Right-hand side, v.
           guess: Where an iterative solver may begin.
         """
 
@@ -54,8 +54,9 @@ class Neumann(InverseHessian):
     """A truncated Neumann series.
 
     Attributes:
-      step_size: α, below 2 over the largest eigenvalue of H.
-      num_terms: J, products with H; the error shrinks as (1 - α times the least eigenvalue)^J.
+      step_size: Step size, α, below 2 over the largest eigenvalue of H.
+      num_terms: Number of products with H, J; the error shrinks as (1 - α h)^J, with h the least
+        eigenvalue of H.
     """
 
     step_size: float | jax.Array = 0.1
@@ -115,9 +116,9 @@ class Hypergradient:
     """A hypergradient and what it was made of.
 
     Attributes:
-      valid_loss: L_V, float [].
+      valid_loss: Validation loss, L_V, float [].
       grad: d L_V / dλ, shaped as the hyperparameters.
-      solution: q, shaped as the parameters: the guess for the next one.
+      solution: Solution, q, shaped as the parameters: the guess for the next one.
     """
 
     valid_loss: types.Scalar
@@ -137,8 +138,8 @@ def hypergradient(
     Args:
       problem: The losses.
       inverse: How to invert the Hessian of the training loss.
-      params: w.
-      hyper: λ.
+      params: Parameters, w.
+      hyper: Hyperparameters, λ.
       guess: Where an iterative solver begins; zero if None.
     """
     valid_loss, (grads, direct) = jax.value_and_grad(problem.valid_loss, argnums=(0, 1))(

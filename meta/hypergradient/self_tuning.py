@@ -42,7 +42,7 @@ class BestResponseDense(nn.Module):
     """A dense layer whose kernel and bias are affine in the hyperparameters.
 
     Attributes:
-      features: O.
+      features: Number of outputs, O.
       use_bias: Whether there is a bias.
     """
 
@@ -84,8 +84,8 @@ class SelfTuningState:
     """The state of a self-tuning network.
 
     Attributes:
-      params: φ, the parameters of the best response.
-      hyper: λ.
+      params: Parameters, φ, the parameters of the best response.
+      hyper: Hyperparameters, λ.
       raw_scale: σ before the softplus, shaped as the hyperparameters.
       opt_state: State of the transform that trains φ.
       hyper_opt_state: State of the transform that moves λ and σ.
@@ -110,11 +110,11 @@ class SelfTuning(bilevel.HyperOptimizer):
       hyper_tx: Transform that moves λ and σ, as one pytree `(hyper, raw_scale)`; Adam with 3e-3 in
         the paper.
       init_scale: The first σ of every hyperparameter.
-      entropy_weight: τ; 1e-5 to 1e-3 in the paper.
+      entropy_weight: Weight of the entropy, τ; 1e-5 to 1e-3 in the paper.
       num_train_steps: Number of training steps between two steps of the hyperparameters; 2 in the
         paper.
       num_warmup_steps: Number of steps in which λ and σ stay; five epochs in the paper.
-      num_samples: S, the number of perturbations that an expectation is taken over.
+      num_samples: Number of perturbations that an expectation is taken over, S.
     """
 
     tx: optax.GradientTransformation = dataclasses.field(metadata=pytree.STATIC)

@@ -96,7 +96,7 @@ class Run:
       state: The problem's own state.
       config: Which problem this run is of.
       step: Steps done in this run, int32 [].
-      length: T as drawn, which the problem is told, int32 [].
+      length: T as drawn, which the problem receives, int32 [].
       limit: The step at which this run ends, int32 []: T, unless a first run was cut short.
       key: Key of the next run.
     """
@@ -184,7 +184,7 @@ def cut_short(run: Run, key: types.Key) -> Run:
 
     With the first run of each stream cut short, streams of one length T are spread evenly over the
     steps of a run from the second run on (step-unlocked, as Vicol et al. 2021 call it). The
-    problem is still told T.
+    problem still receives T.
     """
     skipped = jnp.floor(jax.random.uniform(key) * run.length).astype(jnp.int32)  # 0 to T - 1
     return dataclasses.replace(run, limit=run.length - jnp.minimum(skipped, run.length - 1))
@@ -204,7 +204,7 @@ def unroll(
       problem: Inner problem that is run.
       meta_params: Meta-parameters of the run under way.
       run: Run from `begin` or from an earlier `unroll`.
-      num_steps: K, static.
+      num_steps: Number of steps of a window, K, static.
       next_meta_params: Meta-parameters of a run that begins in this window; by default the same.
 
     Returns:

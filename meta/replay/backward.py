@@ -117,7 +117,7 @@ def backward(
 
 @final
 class _Walk:
-    """The state of a walk: what is at hand, and what has been gathered."""
+    """The state of a walk: the present state of training, and what has been gathered."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class _Walk:
                 kept.discard(done.step)
         for step in set(self._store.steps) - kept:
             self._store.free(step)
-        if isinstance(done, plans.Store):  # What was stored is what was at hand.
+        if isinstance(done, plans.Store):  # The stored state is the present one.
             self._state = self._store.get(done.step)
         return snapshot.num_actions, actions
 
@@ -271,7 +271,7 @@ class _Walk:
         self._reverse_steps += last - first
 
     def _record(self, num_actions: int) -> None:
-        """Write down where the walk is; only then may what came before be forgotten."""
+        """Record the walk; only then may earlier states be freed."""
         if self._journal is None:
             return
         self._check()  # Nothing is written down that has not been compared.

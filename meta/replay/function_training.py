@@ -1,4 +1,4 @@
-"""A training of one's own, made of three functions."""
+"""A training of the user's own, made of three functions."""
 
 import dataclasses
 from collections.abc import Callable

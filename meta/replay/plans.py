@@ -15,7 +15,7 @@ back through them. What plans differ in is how they come to the start of each le
 Binomial is Griewank & Walther 2000, "Algorithm 799: revolve", which splits n leaves with c stored
 states where the closed form says; the first two are its ends. K-ary is the lazy tree of REPLAY
 (arXiv 2503.13751): training is run to its end, then each segment is cut into k, down to leaves of
-k. (Below the first cut, the last part is gone on with as soon as its start is reached, where a
+k. (Below the first cut, the last part is reversed as soon as its start is reached, where a
 literal reading runs to the segment's end first.)
 
 Nothing here knows JAX. A plan is a lazy stream of actions: 100,000 steps are planned as they run.
@@ -43,7 +43,7 @@ longer leaves re-run a little more than need be."""
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Advance:
-    """Run from state `first`, which is at hand, to state `last`."""
+    """Run from the present state, `first`, to state `last`."""
 
     first: int
     last: int
@@ -52,7 +52,7 @@ class Advance:
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Store:
-    """Keep state `step`, which is at hand."""
+    """Keep the present state, `step`."""
 
     step: int
 
@@ -76,7 +76,7 @@ class Free:
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reverse:
-    """Take the adjoint from `last` back to `first`, whose state is at hand."""
+    """Take the adjoint from `last` back to `first`, which is the present state."""
 
     first: int
     last: int
@@ -103,8 +103,8 @@ class Plan(abc.ABC):
     """How a run of `num_steps` is walked backwards. Subclasses are final, frozen dataclasses.
 
     Attributes:
-      num_steps: T.
-      leaf_steps: L, the size of the buffer.
+      num_steps: Number of steps of the run, T.
+      leaf_steps: Number of steps of a leaf, L, the size of the buffer.
     """
 
     num_steps: int
@@ -126,7 +126,7 @@ class Plan(abc.ABC):
     def _advanced_leaves(self) -> int:
         """How many leaves are run over by `Advance`, counted as often as they are.
 
-        Without those that are run over only to come to the end.
+        Without those that are run over only to reach the end.
         """
 
     @abc.abstractmethod
@@ -189,7 +189,7 @@ class Plan(abc.ABC):
         )
 
     def actions(self) -> Iterator[Action]:
-        """Yield what to do, from state 0 at hand until every step is reversed."""
+        """Yield what to do, from state 0 until every step is reversed."""
         stack = [self._root()]
         at_hand: int | None = 0
         stored: set[int] = set()
@@ -215,7 +215,7 @@ class Plan(abc.ABC):
                 start = self._step(part.first)
                 yield Advance(at_hand, start)
                 at_hand = start
-                if part is not parts[-1] or to_end:  # Else the last is gone on with at once.
+                if part is not parts[-1] or to_end:  # Else the last part follows at once.
                     yield Store(start)
                     stored.add(start)
             if to_end:
@@ -236,9 +236,9 @@ class Binomial(Plan):
     """The least re-running that `slots` stored states allow.
 
     Attributes:
-      num_steps: T.
-      leaf_steps: L.
-      slots: c, how many states may be stored at once, state 0 included.
+      num_steps: Number of steps of the run, T.
+      leaf_steps: Number of steps of a leaf, L.
+      slots: Number of states that may be stored at once, c, state 0 included.
       label: Name in tables.
     """
 
@@ -276,8 +276,8 @@ class Kary(Plan):
     """REPLAY's lazy tree: each segment is cut into k equal parts, down to leaves of k steps.
 
     Attributes:
-      num_steps: T.
-      arity: k.
+      num_steps: Number of steps of the run, T.
+      arity: Number of parts of a segment, k.
     """
 
     num_steps: int
@@ -388,7 +388,7 @@ def choose(num_steps: int, state_bytes: int, memory_bytes: int | None = None) ->
     """Return the plan for a budget of memory.
 
     Args:
-      num_steps: T.
+      num_steps: Number of steps of the run, T.
       state_bytes: Size of one state.
       memory_bytes: Bytes for all states held at once: stored, in the leaf's buffer, and at work.
         The activations of a step come on top. None: the square root plan.

@@ -120,7 +120,7 @@ class TaskTraining(Training):
 
     Attributes:
       make: Function from meta-parameters to task and transform, static.
-      num_steps: T.
+      num_steps: Number of steps of the run, T.
       keys: Key of each run, of all that is random in it, keys [S].
       objective: What a run is worth, static.
       data: A pytree of arrays that `make` is given after the meta-parameters, if any: what it
@@ -149,7 +149,7 @@ class TaskTraining(Training):
 
         Args:
           make: Function from meta-parameters to task and transform.
-          num_steps: T.
+          num_steps: Number of steps of the run, T.
           seeds: One, or several that are averaged over.
           objective: What a run is worth.
           data: What `make` is given after the meta-parameters, if anything.

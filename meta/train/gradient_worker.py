@@ -35,7 +35,7 @@ class GradientJob:
       phase: The phase's number.
       family: The family's number.
       update: The update that it is for, counted over the whole run.
-      stream: Which of the family's streams of runs goes on.
+      stream: Number of the family's stream of runs that continues.
       meta_params: Meta-parameters that move, by top-level name.
       frozen: The others.
       state: State of the stream, from the last `Gradient` in this phase; None begins the stream.

@@ -7,12 +7,12 @@ is told, workers do not wait for each other, and still every number is a functio
 seed. Bounded staleness of VeLO's kind (2211.09760), where it is whatever the cluster's timing made
 it, cannot be repeated.
 
-A stream of runs can go on only when its last window is told, so there are s + 1 streams of each
-family, used in turn.
+A stream of runs can continue only when its last window has been used, so there are s + 1 streams of
+each family, used in turn.
 
 All that the loop knows is a frozen `MetaTrainProgress`, replaced as a whole after each update: an
 interrupt between two statements finds either the old one or the new one. It is replaced when the
-watcher has been told, so that what a run counts as done has been written down.
+watcher has it, so that what a run counts as done has been written down.
 """
 
 import dataclasses
@@ -183,7 +183,7 @@ class MetaTraining:
                 wall_s=progress.wall_s + now_s - began_s,
             )
             began_s = now_s
-            with stopping.hold():  # What was told is kept.
+            with stopping.hold():  # What was reported is kept.
                 self._watcher.updated(
                     progress,
                     {

@@ -79,7 +79,7 @@ def compare(
       subject: Trainings of the tuning.
       progress: The last state of the tuning.
       run_dir: Folder that keeps the outcomes.
-      doing: Function that is told what is run.
+      doing: Function that receives what is run, in words.
     """
     if not is_comparable(settings) or progress.best is None:
         return ()
@@ -107,12 +107,12 @@ def compare(
 
 
 def is_comparable(settings: config.TuneConfig) -> bool:
-    """Whether a tuning has a learning rate that constants and cosines could stand for."""
+    """Return whether a tuning has a learning rate that a constant or a cosine could replace."""
     return settings.compare and RATE in settings.tune and settings.num_steps > 1
 
 
 def read(run_dir: Path) -> tuple[Row, ...]:
-    """Return the rows that a run has written down; none where it has not come to them."""
+    """Return the rows that a run has stored; none where it has not got that far."""
     try:
         found = json.loads((run_dir / FILE).read_text(encoding="utf-8"))["rows"]
         return tuple(

@@ -59,7 +59,7 @@ class Hyperparameter:
         """Return the meta-parameter at the start, float32 [], [K] or [E].
 
         Args:
-          num_elements: E, of a vector.
+          num_elements: Number of elements, E, of a vector.
 
         Raises:
           MetaTrainError: A vector was to have a schedule.

@@ -2,7 +2,7 @@
 
 `veldt.tune` (`descent`) and `veldt tune` (`run_tuning`) both run it; a `Descent` says what a
 gradient and a check are. All that decides what comes next is in a frozen `TuningProgress`, which
-checkpoints hold, so a tuning that was killed goes on to the same numbers.
+checkpoints hold, so a tuning that was killed resumes to the same numbers.
 
 It is metagradient descent (MGD, arXiv 2503.13751), whose signs are one of the outer optimizers.
 """

@@ -76,15 +76,15 @@ def test_cma_es_is_evosaxs():
 
 def test_meta_parameters_may_be_any_pytree():
     """The numbers of a tree are those of its flat vector, and random draws have its shape."""
-    flat, tree = START, {"a": START[:1], "b": START[1:].reshape(2, 1)}
+    tree = {"a": START[:1], "b": START[1:].reshape(2, 1)}
 
     def ravel(tree):
         return jnp.concatenate([tree["a"], tree["b"][:, 0]])
 
-    state, candidates, _ = search(METHODS[1], bowl, flat, 3)
-    found, (asked, _) = run(METHODS[1], lambda tree: bowl(ravel(tree)), tree, 3)
-    np.testing.assert_allclose(asked["b"][..., 0], candidates[..., 1:], rtol=1e-5)
-    np.testing.assert_allclose(ravel(found.best), state.best, rtol=1e-5)
+    _, candidates, _ = search(METHODS[1], bowl)
+    found, (asked, _) = run(METHODS[1], lambda tree: bowl(ravel(tree)), tree, 40)
+    np.testing.assert_allclose(asked["b"][:3, ..., 0], candidates[:3, :, 1:], rtol=1e-4)
+    np.testing.assert_allclose(ravel(found.best), TARGET, atol=0.1)
     drawn, _ = METHODS[0].ask(METHODS[0].init(tree, jax.random.key(0)), jax.random.key(1))
     assert jax.tree.map(jnp.shape, drawn) == {"a": (10, 1), "b": (10, 2, 1)}
 

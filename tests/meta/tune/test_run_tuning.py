@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import veldt
 from tests.meta import toys
 from veldt.meta import errors
 from veldt.meta.train import log
@@ -111,6 +112,26 @@ def test_an_interrupted_run_ends_with_the_same_numbers(whole, tmp_path, at):
         np.testing.assert_array_equal(result.progress.meta_params[name], values)
     assert figures(tmp_path) == figures(folder)
     assert (tmp_path / "tuned.npz").read_bytes() == (folder / "tuned.npz").read_bytes()
+
+
+def test_the_function_takes_the_same_steps_as_the_command(whole):
+    folder, _ = whole
+    subject = problem.Problem(SETTINGS)
+    seen = []
+    tuned = veldt.tune(
+        subject.training_of,
+        subject.meta_params,
+        num_updates=SETTINGS.num_updates,
+        outer=SETTINGS.outer,
+        memory_bytes=int(SETTINGS.memory_mb * 2**20),
+        report=lambda update, outcome, meta_params: seen.append(meta_params),
+    )
+    logged = [line for line in log.read(folder) if line["kind"] == "update"]
+    assert list(tuned.outcomes) == [line["outcome"] for line in logged]
+    for meta_params, line in zip(seen[1:], logged, strict=False):
+        assert subject.numbers(meta_params)["momentum"] == line["hyperparameters"]["momentum"]
+    assert tuned.outcome == min(tuned.outcomes)
+    assert isinstance(tuned.meta_params["momentum"], jax.Array)
 
 
 def test_what_failed_its_check_is_not_trusted_until_the_next(tmp_path):

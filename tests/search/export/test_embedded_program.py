@@ -124,7 +124,7 @@ def test_any_entry_of_a_hall_of_fame_is_named_by_its_id(finished_run):
 def test_an_id_that_is_not_there_is_met_with_those_that_are(number, finished_run):
     with pytest.raises(UnknownRuleError) as caught:
         rule_sources.load_rule(f"{finished_run}#{number}")
-    best_id = rule_sources.best.read_best(finished_run).provenance["candidate"]
+    best_id = best_rule.read_best(finished_run).provenance["candidate"]
     assert "There are: " in str(caught.value) and f"#{best_id} (the winner)" in str(caught.value)
 
 

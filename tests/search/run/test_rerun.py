@@ -109,7 +109,7 @@ def test_a_search_that_was_stopped_resumed_and_grown_is_found_again(tmp_path):
     assert rerun.replay(directory, tmp_path / "first") == []
     more = FinalsConfig(num_rates=4, select_seeds=1, final_seeds=2)
     with pytest.raises(KeyboardInterrupt):
-        search(directory, max_evaluations=20, finals=more, resume=True, view=Stop(finals=5))
+        search(directory, max_evaluations=20, finals=more, resume=True, view=Stop(finals=2))
     assert query(directory, "SELECT COUNT(*) FROM hall_of_fame") == [(0,)]
     assert rerun.replay(directory, tmp_path / "cut short") == []
     search(directory, max_evaluations=25, resume=True)
