@@ -87,7 +87,7 @@ class WorkerStats:
       name: Name within the pool, never used again for another worker.
       place: Host and process id.
       num_jobs: Number of jobs that the worker ended.
-      busy_s: Seconds of work on them.
+      busy_s: Seconds of work on jobs.
       alive_s: Seconds since the worker was ready.
     """
 
@@ -116,7 +116,7 @@ class PoolStats:
       num_killed: Number of jobs quarantined.
       num_lost_workers: Number of workers that died or were given up, for any cause.
       busy_s: Seconds of work with a result that was used.
-      wasted_s: Seconds of work without: lost, over the limit, done twice.
+      wasted_s: Seconds of work without a used result: lost, over the limit, done twice.
       starting_s: Seconds of making workers, with compiling where they warm up first.
       alive_s: Seconds from ready to now or to the end; the time neither busy nor wasted was idle.
       workers: Live workers.

@@ -133,7 +133,7 @@ class Runner:
         Costs are measured one at a time; those that cannot be measured are left out and noted.
 
         Args:
-          pairs: Tasks and candidates; those of one task side by side, since a worker keeps Adam's
+          pairs: Pairs of task and candidate; those of one task side by side, since a worker keeps Adam's
             compiled step for the last task.
           fingerprints: Fingerprints of the tasks.
         """

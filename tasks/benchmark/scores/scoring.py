@@ -43,7 +43,7 @@ class Entry:
       source: Origin, "run" (here and now) or "archive".
       sweeps: Sweeps by task; a task on which the candidate failed is missing.
       costs: Costs by task, where measured.
-      selected_on: Tasks that the candidate was selected on; they do not count in its means.
+      selected_on: Tasks that the candidate was selected on; which do not count in the means.
     """
 
     name: str
