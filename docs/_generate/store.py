@@ -32,7 +32,7 @@ def tables() -> str:
         f"directory. These are the tables of version {schema.SCHEMA_VERSION}; a store of an older "
         f"version ({', '.join(map(str, schema.READABLE[:-1]))}) is brought up to date when it is "
         "opened, and nothing stored is changed.",
-        "There are two kinds of tables. The tables of the search are exactly the same in a killed and "
+        "There are two kinds of tables. The tables of the search are the same in a killed and "
         "resumed run as in a run without a break, but for columns named `*_s`, which hold times. "
         f"The others ({', '.join(f'`{name}`' for name in schema.MACHINE_TABLES)}) record what "
         "happened on machines, and no search reads them.",
