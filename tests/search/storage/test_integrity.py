@@ -173,7 +173,7 @@ def test_what_no_search_writes_is_named(copy, name):
 
 def test_every_rule_is_broken_by_some_change():
     for rule in integrity._RULES:
-        assert any(expected.startswith(rule.says) for _, expected in CHANGES.values()), rule.says
+        assert any(expected.startswith(rule.text) for _, expected in CHANGES.values()), rule.text
 
 
 def test_many_of_a_kind_are_cut(copy):

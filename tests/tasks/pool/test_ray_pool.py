@@ -74,7 +74,9 @@ class Mischief:
 def cluster():
     """One Ray for all tests here; pools use the connection that is there."""
     config = pool_config.PoolConfig(backend="ray", num_workers=6)
-    connection = ray_cluster.connect(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("JAX_COMPILATION_CACHE_DIR")  # The tests' own; workers have one of theirs.
+        connection = ray_cluster.connect(config)
     import ray
 
     # Workers cannot import this file.
