@@ -375,7 +375,7 @@ def test_founders_are_no_part_of_the_race(tmp_path):
         ({"control": 0.0}, r"racing.control is 0.0; it is a share"),
         ({"top": 1.5}, r"racing.top is 1.5; it is a share"),
         ({"memory": 0}, "racing.memory is 0; it must be at least 1"),
-        ({"chance": 0.01}, "memory is 200, in which .* chance 0.01 .*at least 532"),
+        ({"chance": 0.01}, "memory is 200, too few .* chance 0.01 .*at least 532"),
     ],
 )
 def test_a_race_that_cannot_be_is_refused(settings, words):
