@@ -102,7 +102,7 @@ class FullBackprop(particles.ParticleEstimator):
             )
             return (state, total + added), None
 
-        most = max(round(problem.max_length / self.num_steps), 1)
+        most = max(round(problem.lengths[1] / self.num_steps), 1)
         carry = (run.state, jnp.zeros(()))
         (last, total), _ = jax.lax.scan(one, carry, jnp.arange(most, dtype=jnp.int32))
         segment = inner_problem.Segment(
