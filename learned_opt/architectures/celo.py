@@ -103,10 +103,7 @@ class Celo(base.LearnedOptimizer):
         decays = accumulators.fixed_decays(
             self.momentum_decays, self.rms_decays, self.factored_decays
         )
-
-        def start(num_tensors: int) -> recurrent.LstmState:
-            del num_tensors
-            return recurrent.tile_state(meta_params["scheduler"]["start"], 1)
+        weights = meta_params["scheduler"]
 
         def steer(
             shared: jax.Array,
@@ -115,7 +112,7 @@ class Celo(base.LearnedOptimizer):
             lstm: recurrent.LstmState,
         ) -> tuple[recurrent.LstmState, frame.Step, list[Sequence[Any]]]:
             del flat, moments
-            _, logs, lstm = scheduler.apply(meta_params["scheduler"], shared[None], lstm)
+            _, logs, lstm = scheduler.apply(weights, shared[None], lstm)
             lr = _RATE * jnp.exp(logs[0]) if self.schedule == "learned" else 1.0
 
             def step(tensor: features.Known) -> jax.Array:
@@ -124,7 +121,7 @@ class Celo(base.LearnedOptimizer):
 
             return lstm, step, []
 
-        return frame.steered("celo", num_steps, decays, start, steer)
+        return frame.steered("celo", num_steps, decays, weights["start"], steer)
 
 
 def size_of(param: jax.Array, min_scale: float) -> jax.Array:

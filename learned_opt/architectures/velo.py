@@ -102,9 +102,6 @@ class Velo(base.LearnedOptimizer):
             self.momentum_decays, self.rms_decays, self.factored_decays
         )
 
-        def start(num_tensors: int) -> recurrent.LstmState:
-            return recurrent.tile_state(meta_params["scheduler"]["start"], num_tensors)
-
         def step(tensor: features.Known, weights: perceptron.Weights, lr: jax.Array) -> jax.Array:
             scale = -self.step_size * lr * features.scale(tensor.param)
             return frame.steered_step(weights, tensor, scale, self.exp_size)
@@ -128,7 +125,13 @@ class Velo(base.LearnedOptimizer):
             return after if self.recurrence == "carried" else lstm, step, [own, list(lrs)]
 
         return frame.steered(
-            "velo", num_steps, decays, start, steer, loss_horizon=self.loss_horizon
+            "velo",
+            num_steps,
+            decays,
+            meta_params["scheduler"]["start"],
+            steer,
+            per_tensor=True,
+            loss_horizon=self.loss_horizon,
         )
 
     def _own_weights(self, bank: perceptron.Weights, controls: jax.Array) -> perceptron.Weights:

@@ -143,12 +143,13 @@ def steered(
     rule: str,
     num_steps: base.NumSteps,
     decays: accumulators.Decays,
-    start: Callable[[int], recurrent.LstmState],
+    start: dict[str, jax.Array],
     steer: Callable[
         [jax.Array, tensors.Flat, list[accumulators.Moments], recurrent.LstmState],
         tuple[recurrent.LstmState, Step, list[Sequence[Any]]],
     ],
     *,
+    per_tensor: bool = False,
     loss_horizon: float | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Return the transform of a rule that reads the loss and the length of the run.
@@ -157,9 +158,10 @@ def steered(
       rule: Name of the rule, for messages.
       num_steps: The length of the run.
       decays: Decays of the averages.
-      start: Function from the number of tensors to the first state of the LSTM.
+      start: First state of the LSTM, as `recurrent.init_state` has it.
       steer: Function from progress and losses, [18], tensors, the averages before this gradient and
         the LSTM's state to the LSTM's next state, the step of a tensor and its further arguments.
+      per_tensor: Whether the LSTM has a row for each tensor.
       loss_horizon: Longest horizon of the loss averages, steps; None for the length of the run.
 
     Raises:
@@ -169,11 +171,12 @@ def steered(
     loss_decays = loss_history.decays(length if loss_horizon is None else loss_horizon)
 
     def init_fn(params: types.Params) -> SteeredState:
+        num_rows = len(jax.tree.leaves(params)) if per_tensor else 1
         return SteeredState(
             jnp.zeros([], jnp.int32),
             accumulators.init_tree(params, decays),
             loss_history.init(),
-            start(len(jax.tree.leaves(params))),
+            recurrent.tile_state(start, num_rows),
         )
 
     def update_fn(
