@@ -6,25 +6,17 @@ PyLO, muLO and ELO ship it with 32 hidden units.
 """
 
 import dataclasses
-from typing import Any, NamedTuple, final
+from typing import final
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from veldt.learned_opt import base
-from veldt.learned_opt.blocks import accumulators, features, perceptron, progress, tensors
+from veldt.learned_opt.blocks import accumulators, features, frame, perceptron, progress
 from veldt.tasks.common import types
-from veldt.tasks.inner_loop import trainable
 
 _DECAY_RATE = 10.0  # how fast a decay moves with its meta-parameter
-
-
-class AdafacMlpState(NamedTuple):
-    """State of `AdafacMlp`."""
-
-    count: Any  # shape=(), dtype=jnp.int32; steps taken
-    moments: accumulators.Moments  # of trees shaped as the parameters
 
 
 @final
@@ -74,40 +66,14 @@ class AdafacMlp(base.LearnedOptimizer):
             _moved(self.rms_decays, meta_params["rms_decays"]),
             _moved(self.factored_decays, meta_params["factored_decays"]),
         )
-
-        def init_fn(params: types.Params) -> AdafacMlpState:
-            return AdafacMlpState(jnp.zeros([], jnp.int32), accumulators.init_tree(params, decays))
-
-        def update_fn(
-            updates: types.Grads,
-            state: AdafacMlpState,
-            params: types.Params | None = None,
-            **extra_args: object,
-        ) -> tuple[types.Grads, AdafacMlpState]:
-            del extra_args
-            flat = tensors.flatten(updates, params, "adafac_mlp")
-            old = accumulators.split(flat.treedef, state.moments)
-            time = progress.tanh_of_step(state.count)
-
-            def step(
-                item: tuple[jax.Array, jax.Array, accumulators.Moments],
-            ) -> tuple[jax.Array, accumulators.Moments]:
-                grad, param, moments = item
-                moments = accumulators.update(moments, grad, decays)
-                x = features.normalized(features.ADAFAC, features.known(grad, param, moments))
-                direction, magnitude = perceptron.apply(
-                    meta_params["mlp"], x, grad.shape, constants=time, num_outputs=2
-                )
-                return -self.step_size * direction * jnp.exp(self.exp_size * magnitude), moments
-
-            out = tensors.map_alike(step, list(zip(flat.grads, flat.params, old, strict=True)))
-            state = AdafacMlpState(
-                optax.safe_increment(state.count),
-                accumulators.join(flat.treedef, [m for _, m in out]),
-            )
-            return flat.restore([s for s, _ in out]), state
-
-        return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))
+        return frame.timed_perceptron(
+            "adafac_mlp",
+            decays,
+            features.ADAFAC,
+            meta_params["mlp"],
+            step_size=self.step_size,
+            exp_size=self.exp_size,
+        )
 
 
 def _moved(starts: tuple[float, ...], moves: jax.Array) -> jax.Array:

@@ -11,16 +11,18 @@ meta-parameters, as published.
 
 import dataclasses
 import math
-from typing import Any, Literal, NamedTuple, final
+from collections.abc import Sequence
+from typing import Any, Literal, final
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from veldt.learned_opt import base, errors
+from veldt.learned_opt import base
 from veldt.learned_opt.blocks import (
     accumulators,
     features,
+    frame,
     loss_history,
     perceptron,
     progress,
@@ -29,22 +31,12 @@ from veldt.learned_opt.blocks import (
     tensors,
 )
 from veldt.tasks.common import types
-from veldt.tasks.inner_loop import trainable
 
 _FIRST_MOMENTUM = 3  # row of its feature
 _ADAM_STEP = 0.01  # relative to the parameters' size, at a rate of 1
 _ADAM_PEAK = 0.04  # where an untrained schedule begins
 _RATE = 0.1  # of a schedule whose logarithm is 0
 _NUM_OUTPUTS = 3  # the third is never read; published files have its weights
-
-
-class CeloState(NamedTuple):
-    """State of `Celo`."""
-
-    count: Any  # shape=(), dtype=jnp.int32; steps taken
-    moments: accumulators.Moments  # of trees shaped as the parameters
-    losses: loss_history.LossHistory
-    lstm: recurrent.LstmState  # one row
 
 
 @final
@@ -108,62 +100,28 @@ class Celo(base.LearnedOptimizer):
     def as_optax(
         self, meta_params: base.MetaParams, num_steps: base.NumSteps = None
     ) -> optax.GradientTransformationExtraArgs:
-        length = progress.run_length(num_steps, "celo")
         decays = accumulators.fixed_decays(
             self.momentum_decays, self.rms_decays, self.factored_decays
         )
-        loss_decays = loss_history.decays(length)
+        weights = meta_params["scheduler"]
 
-        def init_fn(params: types.Params) -> CeloState:
-            return CeloState(
-                jnp.zeros([], jnp.int32),
-                accumulators.init_tree(params, decays),
-                loss_history.init(),
-                recurrent.tile_state(meta_params["scheduler"]["start"], 1),
-            )
-
-        def update_fn(
-            updates: types.Grads,
-            state: CeloState,
-            params: types.Params | None = None,
-            *,
-            value: jax.Array | float | None = None,
-            **extra_args: object,
-        ) -> tuple[types.Grads, CeloState]:
-            del extra_args
-            if value is None:
-                raise errors.MissingInputError.value("celo")
-            flat = tensors.flatten(updates, params, "celo")
-            old = accumulators.split(flat.treedef, state.moments)
-            losses = loss_history.update(state.losses, jnp.asarray(value), loss_decays)
-            fraction = progress.tanh_of_fraction(state.count, length)
-            x = jnp.concatenate([fraction, loss_history.features(losses, loss_decays)])
-            _, logs, lstm = scheduler.apply(meta_params["scheduler"], x[None], state.lstm)
+        def steer(
+            shared: jax.Array,
+            flat: tensors.Flat,
+            moments: list[accumulators.Moments],
+            lstm: recurrent.LstmState,
+        ) -> tuple[recurrent.LstmState, frame.Step, list[Sequence[Any]]]:
+            del flat, moments
+            _, logs, lstm = scheduler.apply(weights, shared[None], lstm)
             lr = _RATE * jnp.exp(logs[0]) if self.schedule == "learned" else 1.0
 
-            def step(
-                item: tuple[jax.Array, jax.Array, accumulators.Moments],
-            ) -> tuple[jax.Array, accumulators.Moments]:
-                grad, param, moments = item
-                grad = tensors.clip(grad)
-                moments = accumulators.update(moments, grad, decays)
-                x = features.normalized(features.VELO, features.known(grad, param, moments))
-                direction, magnitude = perceptron.apply(
-                    meta_params["mlp"], x, grad.shape, num_outputs=2
-                )
-                scale = -self.step_size * lr * size_of(param, self.min_scale)
-                return scale * direction * jnp.exp(self.exp_size * magnitude), moments
+            def step(tensor: features.Known) -> jax.Array:
+                scale = -self.step_size * lr * size_of(tensor.param, self.min_scale)
+                return frame.steered_step(meta_params["mlp"], tensor, scale, self.exp_size)
 
-            out = tensors.map_alike(step, list(zip(flat.grads, flat.params, old, strict=True)))
-            state = CeloState(
-                optax.safe_increment(state.count),
-                accumulators.join(flat.treedef, [m for _, m in out]),
-                losses,
-                lstm,
-            )
-            return flat.restore([s for s, _ in out]), state
+            return lstm, step, []
 
-        return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))
+        return frame.steered("celo", num_steps, decays, weights["start"], steer)
 
 
 def size_of(param: jax.Array, min_scale: float) -> jax.Array:

@@ -16,7 +16,7 @@ that a run needs nothing but its length.
 
 import dataclasses
 import functools
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, Literal, final
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +26,12 @@ from veldt.learned_opt import base, errors
 from veldt.learned_opt.blocks import (
     accumulators,
     features,
+    frame,
     matrices,
     newton_schulz,
     path_pattern,
     perceptron,
     reductions,
-    tensors,
 )
 from veldt.tasks.common import types
 from veldt.tasks.inner_loop import trainable
@@ -59,13 +59,6 @@ _GRADIENT, _FIRST_MOMENTUM = 0, 3  # rows of their features
 # makes the momentum sqrt((1 - b) / (1 + b)) as large as the gradient.
 _NESTEROV = 0.33
 _BLOCKS = (*_VECTOR_BLOCKS, *features.FACTORED)
-
-
-class ScaleByCelo2State(NamedTuple):
-    """State of `scale_by_celo2`."""
-
-    count: Any  # shape=(), dtype=jnp.int32; steps taken
-    moments: accumulators.Moments  # of trees shaped as the parameters
 
 
 @final
@@ -213,18 +206,11 @@ def scale_by_celo2(
         config.momentum_decays, config.rms_decays, config.factored_decays
     )
 
-    def init_fn(params: types.Params) -> ScaleByCelo2State:
-        return ScaleByCelo2State(jnp.zeros([], jnp.int32), accumulators.init_tree(params, decays))
-
-    def step(
-        item: tuple[jax.Array, jax.Array, accumulators.Moments],
-    ) -> tuple[jax.Array, accumulators.Moments]:
-        grad, param, moments = item
-        grad = tensors.clip(grad)
-        moments = accumulators.update(moments, grad, decays)
+    def step(tensor: features.Known) -> jax.Array:
+        grad = tensor.grad
         axes = tuple(range(grad.ndim))[-2:]
         blocks = _VECTOR_BLOCKS if grad.ndim < 2 else _BLOCKS
-        x = features.normalized(blocks, features.known(grad, param, moments), axes=axes, eps=_EPS)
+        x = features.normalized(blocks, tensor, axes=axes, eps=_EPS)
         (direction,) = perceptron.apply(meta_params["mlp"], x, grad.shape, num_outputs=1)
         size = 1.0
         if grad.ndim >= 2 and config.scaling == "width":
@@ -235,21 +221,6 @@ def scale_by_celo2(
             direction = newton_schulz.orthogonalize(direction, config.newton_schulz_steps)
         (square,) = reductions.mean_squares([direction], axes)
         direction = direction * (size * jax.lax.rsqrt(square + _EPS))
-        return direction.reshape(grad.shape), moments
+        return direction.reshape(grad.shape)
 
-    def update_fn(
-        updates: types.Grads,
-        state: ScaleByCelo2State,
-        params: types.Params | None = None,
-        **extra_args: object,
-    ) -> tuple[types.Grads, ScaleByCelo2State]:
-        del extra_args
-        flat = tensors.flatten(updates, params, "celo2")
-        old = accumulators.split(flat.treedef, state.moments)
-        out = tensors.map_alike(step, list(zip(flat.grads, flat.params, old, strict=True)))
-        state = ScaleByCelo2State(
-            optax.safe_increment(state.count), accumulators.join(flat.treedef, [m for _, m in out])
-        )
-        return flat.restore([s for s, _ in out]), state
-
-    return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))
+    return frame.averaged("celo2", decays, lambda count: step)

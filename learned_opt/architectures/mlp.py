@@ -5,29 +5,19 @@ Metz et al. 2019, "Understanding and correcting pathologies in the training of l
 """
 
 import dataclasses
-from typing import Any, NamedTuple, final
+from typing import final
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from veldt.learned_opt import base
-from veldt.learned_opt.blocks import accumulators, features, perceptron, progress, tensors
+from veldt.learned_opt.blocks import accumulators, features, frame, perceptron, progress
 from veldt.tasks.common import types
-from veldt.tasks.inner_loop import trainable
 
 _BLOCKS: tuple[features.Block, ...] = (
     features.gradient,
     features.parameter,
     features.momentum,
 )
-
-
-class MlpState(NamedTuple):
-    """State of `Mlp`."""
-
-    count: Any  # shape=(), dtype=jnp.int32; steps taken
-    moments: accumulators.Moments  # of trees shaped as the parameters
 
 
 @final
@@ -59,38 +49,11 @@ class Mlp(base.LearnedOptimizer):
         self, meta_params: base.MetaParams, num_steps: base.NumSteps = None
     ) -> optax.GradientTransformationExtraArgs:
         del num_steps  # It reads the step's number, not the run's length.
-        decays = accumulators.fixed_decays(self.decays)
-
-        def init_fn(params: types.Params) -> MlpState:
-            return MlpState(jnp.zeros([], jnp.int32), accumulators.init_tree(params, decays))
-
-        def update_fn(
-            updates: types.Grads,
-            state: MlpState,
-            params: types.Params | None = None,
-            **extra_args: object,
-        ) -> tuple[types.Grads, MlpState]:
-            del extra_args
-            flat = tensors.flatten(updates, params, "mlp")
-            old = accumulators.split(flat.treedef, state.moments)
-            time = progress.tanh_of_step(state.count)
-
-            def step(
-                item: tuple[jax.Array, jax.Array, accumulators.Moments],
-            ) -> tuple[jax.Array, accumulators.Moments]:
-                grad, param, moments = item
-                moments = accumulators.update(moments, grad, decays)
-                x = features.normalized(_BLOCKS, features.known(grad, param, moments))
-                direction, magnitude = perceptron.apply(
-                    meta_params, x, grad.shape, constants=time, num_outputs=2
-                )
-                return -self.step_size * direction * jnp.exp(self.exp_size * magnitude), moments
-
-            out = tensors.map_alike(step, list(zip(flat.grads, flat.params, old, strict=True)))
-            state = MlpState(
-                optax.safe_increment(state.count),
-                accumulators.join(flat.treedef, [m for _, m in out]),
-            )
-            return flat.restore([s for s, _ in out]), state
-
-        return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))
+        return frame.timed_perceptron(
+            "mlp",
+            accumulators.fixed_decays(self.decays),
+            _BLOCKS,
+            meta_params,
+            step_size=self.step_size,
+            exp_size=self.exp_size,
+        )

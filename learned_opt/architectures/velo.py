@@ -9,16 +9,18 @@ without elements take no part.
 """
 
 import dataclasses
-from typing import Any, Literal, NamedTuple, final
+from collections.abc import Sequence
+from typing import Any, Literal, final
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from veldt.learned_opt import base, errors
+from veldt.learned_opt import base
 from veldt.learned_opt.blocks import (
     accumulators,
     features,
+    frame,
     loss_history,
     perceptron,
     progress,
@@ -28,18 +30,8 @@ from veldt.learned_opt.blocks import (
     tensors,
 )
 from veldt.tasks.common import types
-from veldt.tasks.inner_loop import trainable
 
 _NUM_OUTPUTS = 3  # the third is never read; published files have its weights
-
-
-class VeloState(NamedTuple):
-    """State of `Velo`."""
-
-    count: Any  # shape=(), dtype=jnp.int32; steps taken
-    moments: accumulators.Moments  # of trees shaped as the parameters
-    losses: loss_history.LossHistory
-    lstm: recurrent.LstmState  # one row for each tensor, in the order of the leaves
 
 
 @final
@@ -106,78 +98,41 @@ class Velo(base.LearnedOptimizer):
     def as_optax(
         self, meta_params: base.MetaParams, num_steps: base.NumSteps = None
     ) -> optax.GradientTransformationExtraArgs:
-        length = progress.run_length(num_steps, "velo")
         decays = accumulators.fixed_decays(
             self.momentum_decays, self.rms_decays, self.factored_decays
         )
-        loss_decays = loss_history.decays(
-            length if self.loss_horizon is None else self.loss_horizon
-        )
 
-        def init_fn(params: types.Params) -> VeloState:
-            num_tensors = len(jax.tree.leaves(params))
-            return VeloState(
-                jnp.zeros([], jnp.int32),
-                accumulators.init_tree(params, decays),
-                loss_history.init(),
-                recurrent.tile_state(meta_params["scheduler"]["start"], num_tensors),
-            )
+        def step(tensor: features.Known, weights: perceptron.Weights, lr: jax.Array) -> jax.Array:
+            scale = -self.step_size * lr * features.scale(tensor.param)
+            return frame.steered_step(weights, tensor, scale, self.exp_size)
 
-        def update_fn(
-            updates: types.Grads,
-            state: VeloState,
-            params: types.Params | None = None,
-            *,
-            value: jax.Array | float | None = None,
-            **extra_args: object,
-        ) -> tuple[types.Grads, VeloState]:
-            del extra_args
-            if value is None:
-                raise errors.MissingInputError.value("velo")
-            flat = tensors.flatten(updates, params, "velo")
-            old = accumulators.split(flat.treedef, state.moments)
-            losses = loss_history.update(state.losses, jnp.asarray(value), loss_decays)
-            state = state._replace(count=optax.safe_increment(state.count), losses=losses)
-            if not flat.grads:
-                return updates, state
-
-            # The LSTM sees the averages before this gradient; the perceptron those after it.
-            shared = jnp.concatenate(
-                [
-                    progress.tanh_of_fraction(state.count - 1, length),
-                    loss_history.features(losses, loss_decays),
-                ]
-            )
+        def steer(
+            shared: jax.Array,
+            flat: tensors.Flat,
+            moments: list[accumulators.Moments],
+            lstm: recurrent.LstmState,
+        ) -> tuple[recurrent.LstmState, frame.Step, list[Sequence[Any]]]:
+            if not moments:
+                return lstm, step, []
             rows = tensors.map_alike(
                 lambda item: tensor_statistics.statistics(item[0], item[1], self.statistics),
-                list(zip(flat.params, old, strict=True)),
+                list(zip(flat.params, moments, strict=True)),
             )
             x = jnp.stack([jnp.concatenate([shared, row.astype(shared.dtype)]) for row in rows])
-            controls, lrs, lstm = scheduler.apply(meta_params["scheduler"], x, state.lstm)
+            controls, lrs, after = scheduler.apply(meta_params["scheduler"], x, lstm)
             weights = self._own_weights(meta_params["bank"], controls)
+            own = [jax.tree.map(lambda w, i=i: w[i], weights) for i in range(len(moments))]
+            return after if self.recurrence == "carried" else lstm, step, [own, list(lrs)]
 
-            def step(
-                item: tuple[
-                    jax.Array, jax.Array, accumulators.Moments, perceptron.Weights, jax.Array
-                ],
-            ) -> tuple[jax.Array, accumulators.Moments]:
-                grad, param, moments, weights, lr = item
-                grad = tensors.clip(grad)
-                moments = accumulators.update(moments, grad, decays)
-                x = features.normalized(features.VELO, features.known(grad, param, moments))
-                direction, magnitude = perceptron.apply(weights, x, grad.shape, num_outputs=2)
-                scale = -self.step_size * lr * features.scale(param)
-                return scale * direction * jnp.exp(self.exp_size * magnitude), moments
-
-            own = [jax.tree.map(lambda w, i=i: w[i], weights) for i in range(len(flat.grads))]
-            items = list(zip(flat.grads, flat.params, old, own, list(lrs), strict=True))
-            out = tensors.map_alike(step, items)
-            state = state._replace(moments=accumulators.join(flat.treedef, [m for _, m in out]))
-            if self.recurrence == "carried":
-                state = state._replace(lstm=lstm)
-            return flat.restore([s for s, _ in out]), state
-
-        return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))
+        return frame.steered(
+            "velo",
+            num_steps,
+            decays,
+            meta_params["scheduler"]["start"],
+            steer,
+            per_tensor=True,
+            loss_horizon=self.loss_horizon,
+        )
 
     def _own_weights(self, bank: perceptron.Weights, controls: jax.Array) -> perceptron.Weights:
         """Return every tensor's perceptron, stacked over tensors: a scaled mean of the bank."""

@@ -18,8 +18,8 @@ import optax
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import pytree
-from veldt.meta.estimators import antithetic, base
-from veldt.meta.problems import inner_problem, meta_loss
+from veldt.meta.estimators import antithetic, base, particles
+from veldt.meta.problems import inner_problem
 from veldt.tasks.common import types
 
 # Shapes: P particles, K steps of a window.
@@ -27,24 +27,16 @@ from veldt.tasks.common import types
 
 @final
 @dataclasses.dataclass(frozen=True)
-class FullBackprop(base.GradientEstimator):
+class FullBackprop(particles.ParticleEstimator):
     """Run whole runs afresh in every estimate, and back.
 
     All particles of an estimate have one length, drawn anew each time and rounded to whole windows.
     Unbiased for the meta-loss itself, without smoothing, but for clipping.
 
     Attributes:
-      problem: The inner problem, differentiable.
-      num_particles: Number of particles, P.
-      num_steps: Number of steps of a window, K.
-      objective: What a run is worth.
       clip_norm: The largest norm of the gradient of one run, scaled down to it. None: any.
     """
 
-    problem: inner_problem.InnerProblem
-    num_particles: int = dataclasses.field(metadata=pytree.STATIC)
-    num_steps: int = dataclasses.field(metadata=pytree.STATIC)
-    objective: meta_loss.MetaLoss = dataclasses.field(default_factory=meta_loss.MeanLoss)
     clip_norm: float | None = dataclasses.field(default=None, metadata=pytree.STATIC)
 
     def init(self, meta_params: MetaParams, key: types.Key) -> tuple[()]:
@@ -110,7 +102,7 @@ class FullBackprop(base.GradientEstimator):
             )
             return (state, total + added), None
 
-        most = max(round(problem.max_length / self.num_steps), 1)
+        most = max(round(problem.lengths[1] / self.num_steps), 1)
         carry = (run.state, jnp.zeros(()))
         (last, total), _ = jax.lax.scan(one, carry, jnp.arange(most, dtype=jnp.int32))
         segment = inner_problem.Segment(

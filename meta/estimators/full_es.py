@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from veldt.learned_opt.base import MetaParams
-from veldt.meta import pytree
 from veldt.meta.estimators import antithetic, base, particles
-from veldt.meta.problems import inner_problem, meta_loss
+from veldt.meta.problems import inner_problem
 from veldt.tasks.common import types
 
 # Shapes: P particles, each a pair; K steps of a window.
@@ -17,26 +16,20 @@ from veldt.tasks.common import types
 
 @final
 @dataclasses.dataclass(frozen=True)
-class FullES(base.GradientEstimator):
+class FullES(particles.ParticleEstimator):
     """Run whole pairs afresh in every estimate.
 
     Unbiased for the meta-loss smoothed by the noise, at the cost of whole runs for one estimate.
     All particles of an estimate have one length, drawn anew each time, so that none waits for
     another. VeLO's meta-training is this with `FinalLoss` and `Antithetic(sign=True)`.
 
+    Runs are taken to their ends in windows of `num_steps`, and the last window may go beyond. Best
+    is a divisor of the lengths; the result does not depend on it.
+
     Attributes:
-      problem: The inner problem.
-      num_particles: Number of particles, P.
-      num_steps: K: runs are taken to their ends in windows of so many steps, and the last window
-        may go beyond. Best a divisor of the lengths; the result does not depend on it.
-      objective: What a run is worth.
       noise: How pairs are drawn and compared.
     """
 
-    problem: inner_problem.InnerProblem
-    num_particles: int = dataclasses.field(metadata=pytree.STATIC)
-    num_steps: int = dataclasses.field(metadata=pytree.STATIC)
-    objective: meta_loss.MetaLoss = dataclasses.field(default_factory=meta_loss.MeanLoss)
     noise: antithetic.Antithetic = dataclasses.field(default_factory=antithetic.Antithetic)
 
     def init(self, meta_params: MetaParams, key: types.Key) -> tuple[()]:
@@ -51,7 +44,6 @@ class FullES(base.GradientEstimator):
         noise = self.noise.sample(key_noise, meta_params, self.num_particles)
         sides = self.noise.pair(meta_params, noise)
         length = self.problem.draw_length(key_length)
-        shape = (2, self.num_particles)
         keys_run, keys_final = (
             jnp.tile(jax.random.split(key, self.num_particles), 2) for key in (key_runs, key_final)
         )  # Both sides of a pair have the same keys.
@@ -61,9 +53,7 @@ class FullES(base.GradientEstimator):
                 self.problem, meta_params, key, length=length
             )
         )(flat, keys_run)
-        losses = particles.full_losses(
-            self.problem, self.objective, flat, runs, keys_final, num_steps=self.num_steps
-        ).reshape(shape)
+        losses = self._full_losses(flat, runs, keys_final).reshape(2, self.num_particles)
         differences, bad = self.noise.difference(losses)
         metrics = base.Metrics(
             meta_loss=base.finite_mean(losses),
@@ -72,3 +62,40 @@ class FullES(base.GradientEstimator):
             num_steps=2 * self.num_particles * length,
         )
         return self.noise.gradient(differences, noise), state, metrics
+
+    def _full_losses(
+        self, meta_params: MetaParams, runs: inner_problem.Run, keys: types.Key
+    ) -> jax.Array:
+        """Take runs that have not begun to their ends.
+
+        The loop goes on, window by window, until the last has ended, so runs of one length waste
+        nothing; it cannot be differentiated in reverse.
+
+        Args:
+          meta_params: Leaves [N, ...].
+          runs: Runs from `inner_problem.begin`, leaves [N, ...].
+          keys: Keys for fresh data, [N]; they are consumed.
+
+        Returns:
+          The meta-loss of each run, float [N].
+        """
+
+        def unroll(
+            meta_params: MetaParams, run: inner_problem.Run
+        ) -> tuple[inner_problem.Run, inner_problem.Window]:
+            return inner_problem.unroll(self.problem, meta_params, run, num_steps=self.num_steps)
+
+        def body(
+            carry: tuple[inner_problem.Run, jax.Array, jax.Array],
+        ) -> tuple[inner_problem.Run, jax.Array, jax.Array]:
+            runs, sums, ended = carry
+            runs, windows = jax.vmap(unroll)(meta_params, runs)
+            totals = jax.vmap(self.objective.total, (None, 0, 0, 0))(
+                self.problem, meta_params, windows.before, keys
+            )
+            return runs, sums + jnp.where(ended, 0.0, totals), ended | windows.before.completes
+
+        limits = runs.limit
+        carry = (runs, jnp.zeros(limits.shape), jnp.zeros(limits.shape, bool))
+        _, sums, _ = jax.lax.while_loop(lambda carry: ~jnp.all(carry[2]), body, carry)
+        return sums / limits

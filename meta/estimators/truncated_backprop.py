@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import pytree
 from veldt.meta.estimators import antithetic, base, particles
-from veldt.meta.problems import inner_problem, meta_loss
+from veldt.meta.problems import inner_problem
 from veldt.tasks.common import types
 
 # Shapes: P particles, K steps of a window.
@@ -17,31 +17,21 @@ from veldt.tasks.common import types
 
 @final
 @dataclasses.dataclass(frozen=True)
-class TruncatedBackprop(base.GradientEstimator):
+class TruncatedBackprop(particles.ParticleEstimator):
     """The exact gradient of a window's meta-loss, given the state that the window starts from.
 
     Biased, for it ignores all before the window, unless the window is the whole run. Through long
     chaotic windows it explodes (Metz et al. 2021, arXiv 2111.05803); what is not finite is dropped.
 
     Attributes:
-      problem: The inner problem, differentiable.
-      num_particles: Number of particles, P.
-      num_steps: Number of steps of a window, K.
-      objective: What a run is worth.
       unlocked: Whether particles start at different steps of their runs.
     """
 
-    problem: inner_problem.InnerProblem
-    num_particles: int = dataclasses.field(metadata=pytree.STATIC)
-    num_steps: int = dataclasses.field(metadata=pytree.STATIC)
-    objective: meta_loss.MetaLoss = dataclasses.field(default_factory=meta_loss.MeanLoss)
     unlocked: bool = dataclasses.field(default=True, metadata=pytree.STATIC)
 
     def init(self, meta_params: MetaParams, key: types.Key) -> inner_problem.Run:
         """Return runs, leaves [P, ...]."""
-        one_side = antithetic.repeat(meta_params, (1, self.num_particles))
-        runs = particles.begin(self.problem, one_side, key, unlocked=self.unlocked)
-        return jax.tree.map(lambda x: x[0], runs)
+        return self.begin_alike(meta_params, key, unlocked=self.unlocked)
 
     def estimate(
         self, meta_params: MetaParams, state: inner_problem.Run, key: types.Key
@@ -49,9 +39,7 @@ class TruncatedBackprop(base.GradientEstimator):
         def window_loss(
             meta_params: MetaParams, run: inner_problem.Run, key: types.Key
         ) -> tuple[types.Scalar, tuple[inner_problem.Run, particles.Totals]]:
-            run, totals = particles.unroll_one(
-                self.problem, self.objective, meta_params, run, key, num_steps=self.num_steps
-            )
+            run, totals = self.unroll_window(meta_params, run, key)
             return totals.before + totals.after, (run, totals)
 
         keys = jax.random.split(key, self.num_particles)

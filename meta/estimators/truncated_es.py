@@ -24,57 +24,99 @@ import jax.numpy as jnp
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import pytree
 from veldt.meta.estimators import antithetic, base, particles
-from veldt.meta.problems import inner_problem, meta_loss
+from veldt.meta.problems import inner_problem
 from veldt.tasks.common import types
 
 # Shapes: P particles, each a pair; K steps of a window.
 
 
-@final
 @dataclasses.dataclass(frozen=True)
-class TruncatedES(base.GradientEstimator):
-    """ES on a window, both sides from one state: biased, for it ignores all before the window.
-
-    The state to go on from is that of the positive side, as in google/learned_optimization: a third
-    run at the unperturbed meta-parameters would cost half as much again.
+class WindowES(particles.ParticleEstimator):
+    """ES on windows; subclasses are final.
 
     Attributes:
-      problem: The inner problem.
-      num_particles: Number of particles, P.
-      num_steps: Number of steps of a window, K.
-      objective: What a run is worth.
       noise: How pairs are drawn and compared.
       unlocked: Whether particles start at different steps of their runs.
     """
 
-    problem: inner_problem.InnerProblem
-    num_particles: int = dataclasses.field(metadata=pytree.STATIC)
-    num_steps: int = dataclasses.field(metadata=pytree.STATIC)
-    objective: meta_loss.MetaLoss = dataclasses.field(default_factory=meta_loss.MeanLoss)
     noise: antithetic.Antithetic = dataclasses.field(default_factory=antithetic.Antithetic)
     unlocked: bool = dataclasses.field(default=True, metadata=pytree.STATIC)
 
+    def unroll_pairs(
+        self,
+        meta_params: MetaParams,
+        runs: inner_problem.Run,
+        key: types.Key,
+        *,
+        next_meta_params: MetaParams | None = None,
+        shared_runs: bool = False,
+    ) -> tuple[inner_problem.Run, particles.Totals]:
+        """Go on for a window with both sides of every particle, in one loop.
+
+        Args:
+          meta_params: Leaves [2, P, ...].
+          runs: Leaves [2, P, ...], or [P, ...] if shared.
+          key: Key for fresh data, the same on both sides of a pair; it is consumed.
+          next_meta_params: Meta-parameters of runs that begin in this window, shaped as
+            `meta_params`; None for `meta_params`.
+          shared_runs: Whether both sides start from the same state.
+
+        Returns:
+          The runs K steps later, leaves [2, P, ...], and what counts.
+        """
+        # None goes through as it is: the same meta-parameters for both runs need no choice per
+        # step.
+        sides = jax.vmap(
+            jax.vmap(self.unroll_window), in_axes=(0, None if shared_runs else 0, None, 0)
+        )
+        keys = jax.random.split(key, self.num_particles)
+        runs, totals = sides(meta_params, runs, keys, next_meta_params)
+        # When a run begins does not depend on losses, so both sides agree.
+        once = dataclasses.replace(totals, begins=totals.begins[0], completes=totals.completes[0])
+        return runs, once
+
+    def credit(
+        self, totals: particles.Totals, *, before: MetaParams, after: MetaParams
+    ) -> tuple[base.MetaGrad, base.Metrics]:
+        """Credit a window's differences to noise, leaves [P, ...], segment by segment."""
+        difference_before, bad_before = self.noise.difference(totals.before)
+        difference_after, bad_after = self.noise.difference(totals.after)
+        meta_grad = antithetic.add(
+            self.noise.gradient(difference_before, before),
+            self.noise.gradient(difference_after, after),
+        )
+        num_bad = jnp.sum(bad_before, dtype=jnp.int32) + jnp.sum(bad_after, dtype=jnp.int32)
+        metrics = base.Metrics(
+            meta_loss=base.finite_mean(totals.before + totals.after),
+            num_nonfinite=num_bad,
+            num_completed=jnp.sum(totals.completes, dtype=jnp.int32),
+            num_steps=jnp.asarray(2 * self.num_particles * self.num_steps, jnp.int32),
+        )
+        return meta_grad, metrics
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class TruncatedES(WindowES):
+    """ES on a window, both sides from one state: biased, for it ignores all before the window.
+
+    The state to go on from is that of the positive side, as in google/learned_optimization: a third
+    run at the unperturbed meta-parameters would cost half as much again.
+    """
+
     def init(self, meta_params: MetaParams, key: types.Key) -> inner_problem.Run:
         """Return runs, leaves [P, ...]."""
-        one_side = antithetic.repeat(meta_params, (1, self.num_particles))
-        runs = particles.begin(self.problem, one_side, key, unlocked=self.unlocked)
-        return jax.tree.map(lambda x: x[0], runs)
+        return self.begin_alike(meta_params, key, unlocked=self.unlocked)
 
     def estimate(
         self, meta_params: MetaParams, state: inner_problem.Run, key: types.Key
     ) -> tuple[base.MetaGrad, inner_problem.Run, base.Metrics]:
         key_noise, key_final = jax.random.split(key)
         noise = self.noise.sample(key_noise, meta_params, self.num_particles)
-        runs, totals = particles.unroll_pairs(
-            self.problem,
-            self.objective,
-            self.noise.pair(meta_params, noise),
-            state,
-            key_final,
-            num_steps=self.num_steps,
-            shared_runs=True,
+        runs, totals = self.unroll_pairs(
+            self.noise.pair(meta_params, noise), state, key_final, shared_runs=True
         )
-        meta_grad, metrics = _credit(self.noise, totals, self.num_steps, before=noise, after=noise)
+        meta_grad, metrics = self.credit(totals, before=noise, after=noise)
         return meta_grad, jax.tree.map(lambda x: x[0], runs), metrics
 
 
@@ -94,24 +136,8 @@ class PairState:
 
 @final
 @dataclasses.dataclass(frozen=True)
-class PES(base.GradientEstimator):
-    """Persistent evolution strategies: new noise in every window, credited for the whole past.
-
-    Attributes:
-      problem: The inner problem.
-      num_particles: Number of particles, P.
-      num_steps: Number of steps of a window, K.
-      objective: What a run is worth.
-      noise: How pairs are drawn and compared.
-      unlocked: Whether particles start at different steps of their runs.
-    """
-
-    problem: inner_problem.InnerProblem
-    num_particles: int = dataclasses.field(metadata=pytree.STATIC)
-    num_steps: int = dataclasses.field(metadata=pytree.STATIC)
-    objective: meta_loss.MetaLoss = dataclasses.field(default_factory=meta_loss.MeanLoss)
-    noise: antithetic.Antithetic = dataclasses.field(default_factory=antithetic.Antithetic)
-    unlocked: bool = dataclasses.field(default=True, metadata=pytree.STATIC)
+class PES(WindowES):
+    """Persistent evolution strategies: new noise in every window, credited for the whole past."""
 
     def init(self, meta_params: MetaParams, key: types.Key) -> PairState:
         # First runs begin without noise, so there is none to be credited. (So they miss how the
@@ -120,7 +146,7 @@ class PES(base.GradientEstimator):
             jnp.zeros_like, antithetic.repeat(meta_params, (self.num_particles,))
         )
         sides = self.noise.pair(meta_params, nothing)
-        runs = particles.begin(self.problem, sides, key, unlocked=self.unlocked)
+        runs = self.begin_sides(sides, key, unlocked=self.unlocked)
         return PairState(runs, nothing)
 
     def estimate(
@@ -128,48 +154,23 @@ class PES(base.GradientEstimator):
     ) -> tuple[base.MetaGrad, PairState, base.Metrics]:
         key_noise, key_final = jax.random.split(key)
         noise = self.noise.sample(key_noise, meta_params, self.num_particles)
-        runs, totals = particles.unroll_pairs(
-            self.problem,
-            self.objective,
-            self.noise.pair(meta_params, noise),
-            state.runs,
-            key_final,
-            num_steps=self.num_steps,
-        )
+        runs, totals = self.unroll_pairs(self.noise.pair(meta_params, noise), state.runs, key_final)
         accumulated = antithetic.add(state.noise, noise)
-        meta_grad, metrics = _credit(
-            self.noise, totals, self.num_steps, before=accumulated, after=noise
-        )
+        meta_grad, metrics = self.credit(totals, before=accumulated, after=noise)
         accumulated = antithetic.where_particle(totals.begins, noise, accumulated)
         return meta_grad, PairState(runs, accumulated), metrics
 
 
 @final
 @dataclasses.dataclass(frozen=True)
-class NRES(base.GradientEstimator):
-    """Noise-reuse evolution strategies (ES-Single): one noise for a run, drawn when it begins.
-
-    Attributes:
-      problem: The inner problem.
-      num_particles: Number of particles, P.
-      num_steps: Number of steps of a window, K.
-      objective: What a run is worth.
-      noise: How pairs are drawn and compared.
-      unlocked: Whether particles start at different steps of their runs.
-    """
-
-    problem: inner_problem.InnerProblem
-    num_particles: int = dataclasses.field(metadata=pytree.STATIC)
-    num_steps: int = dataclasses.field(metadata=pytree.STATIC)
-    objective: meta_loss.MetaLoss = dataclasses.field(default_factory=meta_loss.MeanLoss)
-    noise: antithetic.Antithetic = dataclasses.field(default_factory=antithetic.Antithetic)
-    unlocked: bool = dataclasses.field(default=True, metadata=pytree.STATIC)
+class NRES(WindowES):
+    """Noise-reuse evolution strategies (ES-Single): one noise for a run, drawn when it begins."""
 
     def init(self, meta_params: MetaParams, key: types.Key) -> PairState:
         key_runs, key_noise = jax.random.split(key)
         noise = self.noise.sample(key_noise, meta_params, self.num_particles)
         sides = self.noise.pair(meta_params, noise)
-        runs = particles.begin(self.problem, sides, key_runs, unlocked=self.unlocked)
+        runs = self.begin_sides(sides, key_runs, unlocked=self.unlocked)
         return PairState(runs, noise)
 
     def estimate(
@@ -177,40 +178,12 @@ class NRES(base.GradientEstimator):
     ) -> tuple[base.MetaGrad, PairState, base.Metrics]:
         key_noise, key_final = jax.random.split(key)
         fresh = self.noise.sample(key_noise, meta_params, self.num_particles)
-        runs, totals = particles.unroll_pairs(
-            self.problem,
-            self.objective,
+        runs, totals = self.unroll_pairs(
             self.noise.pair(meta_params, state.noise),
             state.runs,
             key_final,
-            num_steps=self.num_steps,
             next_meta_params=self.noise.pair(meta_params, fresh),
         )
-        meta_grad, metrics = _credit(
-            self.noise, totals, self.num_steps, before=state.noise, after=fresh
-        )
+        meta_grad, metrics = self.credit(totals, before=state.noise, after=fresh)
         noise = antithetic.where_particle(totals.begins, fresh, state.noise)
         return meta_grad, PairState(runs, noise), metrics
-
-
-def _credit(
-    noise: antithetic.Antithetic,
-    totals: particles.Totals,
-    num_steps: int,
-    *,
-    before: MetaParams,
-    after: MetaParams,
-) -> tuple[base.MetaGrad, base.Metrics]:
-    """Credit a window's differences to noise, leaves [P, ...], segment by segment."""
-    difference_before, bad_before = noise.difference(totals.before)
-    difference_after, bad_after = noise.difference(totals.after)
-    meta_grad = antithetic.add(
-        noise.gradient(difference_before, before), noise.gradient(difference_after, after)
-    )
-    metrics = base.Metrics(
-        meta_loss=base.finite_mean(totals.before + totals.after),
-        num_nonfinite=jnp.sum(bad_before, dtype=jnp.int32) + jnp.sum(bad_after, dtype=jnp.int32),
-        num_completed=jnp.sum(totals.completes, dtype=jnp.int32),
-        num_steps=jnp.asarray(2 * totals.begins.size * num_steps, jnp.int32),
-    )
-    return meta_grad, metrics

@@ -17,7 +17,7 @@ learning rate of the optimizer that trains w.
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import final
+from typing import TypeAlias, final
 
 import flax.struct
 import jax
@@ -28,21 +28,19 @@ from veldt.meta import pytree
 from veldt.meta.hypergradient.bilevel import BilevelProblem, HyperParams
 from veldt.tasks.common import types
 
+Product: TypeAlias = Callable[[types.Params], types.Params]
+"""u -> H u, pytrees shaped as the parameters."""
+
 
 class InverseHessian(pytree.Pytree, abc.ABC):
     """A way to solve H q = v. Subclasses are final frozen dataclasses."""
 
     @abc.abstractmethod
-    def solve(
-        self,
-        product: Callable[[types.Params], types.Params],
-        vector: types.Params,
-        guess: types.Params,
-    ) -> types.Params:
+    def solve(self, product: Product, vector: types.Params, guess: types.Params) -> types.Params:
         """Return q, about H⁻¹ v.
 
         Args:
-          product: u -> H u, pytrees shaped as the parameters.
+          product: Product with the Hessian, u -> H u.
           vector: Right-hand side, v.
           guess: Where an iterative solver may begin.
         """
@@ -62,12 +60,7 @@ class Neumann(InverseHessian):
     step_size: float | jax.Array = 0.1
     num_terms: int = dataclasses.field(default=20, metadata=pytree.STATIC)
 
-    def solve(
-        self,
-        product: Callable[[types.Params], types.Params],
-        vector: types.Params,
-        guess: types.Params,
-    ) -> types.Params:
+    def solve(self, product: Product, vector: types.Params, guess: types.Params) -> types.Params:
         del guess
 
         def body(
@@ -96,12 +89,7 @@ class ConjugateGradient(InverseHessian):
     damping: float | jax.Array = 0.0
     max_steps: int = dataclasses.field(default=100, metadata=pytree.STATIC)
 
-    def solve(
-        self,
-        product: Callable[[types.Params], types.Params],
-        vector: types.Params,
-        guess: types.Params,
-    ) -> types.Params:
+    def solve(self, product: Product, vector: types.Params, guess: types.Params) -> types.Params:
         def damped(u: types.Params) -> types.Params:
             return optax.tree.add_scale(product(u), self.damping, u)
 

@@ -96,15 +96,8 @@ class ImitationProblem(inner_problem.InnerProblem):
     make_expert: MakeExpert = dataclasses.field(metadata=pytree.STATIC)
 
     @property
-    def min_length(self) -> int:
-        return self.problem.min_length
-
-    @property
-    def max_length(self) -> int:
-        return self.problem.max_length
-
-    def draw_length(self, key: types.Key) -> types.Scalar:
-        return self.problem.draw_length(key)
+    def lengths(self) -> tuple[int, int]:  # type: ignore[override]
+        return self.problem.lengths
 
     def draw_config(self, key: types.Key) -> inner_problem.Config:
         return self.problem.draw_config(key)

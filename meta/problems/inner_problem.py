@@ -47,19 +47,18 @@ class InnerProblem(pytree.Pytree, abc.ABC):
     the jitted functions that get an estimator, and no constants of the program.
     """
 
-    @property
-    @abc.abstractmethod
-    def min_length(self) -> int:
-        """The shortest length that `draw_length` gives; no window may be longer."""
+    lengths: tuple[int, int]
+    """The least and the greatest length of a run; no window may be longer than the least."""
 
-    @property
-    @abc.abstractmethod
-    def max_length(self) -> int:
-        """The longest length that `draw_length` gives."""
-
-    @abc.abstractmethod
     def draw_length(self, key: types.Key) -> types.Scalar:
-        """Draw T, the number of steps of a run, int32 []. The key is consumed."""
+        """Draw T, the number of steps of a run, log-uniform, int32 []. The key is consumed."""
+        low, high = self.lengths
+        if low == high:
+            return jnp.asarray(low, jnp.int32)
+        # Each whole number n has the log-uniform mass of [n, n + 1).
+        ratio = (high + 1) / low
+        length = jnp.floor(low * ratio ** jax.random.uniform(key)).astype(jnp.int32)
+        return jnp.clip(length, low, high)
 
     @abc.abstractmethod
     def draw_config(self, key: types.Key) -> Config:
@@ -213,10 +212,10 @@ def unroll(
     Raises:
       ValueError: The window is longer than a run may be.
     """
-    if not 1 <= num_steps <= problem.min_length:
+    if not 1 <= num_steps <= problem.lengths[0]:
         raise ValueError(
             f"A window of {num_steps} steps must have at least 1 and at most as many as the "
-            f"shortest run, {problem.min_length}."
+            f"shortest run, {problem.lengths[0]}."
         )
     if next_meta_params is None:
         next_meta_params = meta_params

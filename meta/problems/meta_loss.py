@@ -17,7 +17,8 @@ and says something in every window; the start and the end of a window are judged
 
 import abc
 import dataclasses
-from typing import final
+from collections.abc import Callable
+from typing import TypeAlias, final
 
 import jax.numpy as jnp
 
@@ -26,11 +27,13 @@ from veldt.meta import pytree
 from veldt.meta.problems import inner_problem
 from veldt.tasks.common import types
 
+FinalLossOf: TypeAlias = Callable[[inner_problem.State], types.Scalar]
+"""The problem's `final_loss` of a state of a segment's run, float []."""
+
 
 class MetaLoss(pytree.Pytree, abc.ABC):
     """How the steps of a run count."""
 
-    @abc.abstractmethod
     def total(
         self,
         problem: inner_problem.InnerProblem,
@@ -47,20 +50,24 @@ class MetaLoss(pytree.Pytree, abc.ABC):
           key: Key for fresh data; it is consumed.
         """
 
+        def final_loss(state: inner_problem.State) -> types.Scalar:
+            instance = problem.instance(segment.config)
+            return problem.final_loss(meta_params, instance, state, key)
+
+        return self._total(segment, final_loss)
+
+    @abc.abstractmethod
+    def _total(self, segment: inner_problem.Segment, final_loss: FinalLossOf) -> types.Scalar:
+        """Return what `total` does."""
+
 
 @final
 @dataclasses.dataclass(frozen=True)
 class MeanLoss(MetaLoss):
     """The mean of the losses of a run's steps."""
 
-    def total(
-        self,
-        problem: inner_problem.InnerProblem,
-        meta_params: MetaParams,
-        segment: inner_problem.Segment,
-        key: types.Key,
-    ) -> types.Scalar:
-        del problem, meta_params, key
+    def _total(self, segment: inner_problem.Segment, final_loss: FinalLossOf) -> types.Scalar:
+        del final_loss
         return segment.loss_sum
 
 
@@ -76,15 +83,8 @@ class FinalLoss(MetaLoss):
 
     floor: float | None = dataclasses.field(default=None, metadata=pytree.STATIC)
 
-    def total(
-        self,
-        problem: inner_problem.InnerProblem,
-        meta_params: MetaParams,
-        segment: inner_problem.Segment,
-        key: types.Key,
-    ) -> types.Scalar:
-        instance = problem.instance(segment.config)
-        loss = problem.final_loss(meta_params, instance, segment.last, key)
+    def _total(self, segment: inner_problem.Segment, final_loss: FinalLossOf) -> types.Scalar:
+        loss = final_loss(segment.last)
         if self.floor is not None:
             loss = jnp.log(loss + self.floor)
         return jnp.where(segment.completes, segment.limit * loss, 0.0)
@@ -95,14 +95,7 @@ class FinalLoss(MetaLoss):
 class TelescopedLoss(MetaLoss):
     """How much the recomputed loss rose over a window."""
 
-    def total(
-        self,
-        problem: inner_problem.InnerProblem,
-        meta_params: MetaParams,
-        segment: inner_problem.Segment,
-        key: types.Key,
-    ) -> types.Scalar:
-        instance = problem.instance(segment.config)
-        first = problem.final_loss(meta_params, instance, segment.first, key)
-        last = problem.final_loss(meta_params, instance, segment.last, key)
+    def _total(self, segment: inner_problem.Segment, final_loss: FinalLossOf) -> types.Scalar:
+        first = final_loss(segment.first)
+        last = final_loss(segment.last)
         return jnp.where(segment.num_steps > 0, segment.limit * (last - first), 0.0)

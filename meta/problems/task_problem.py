@@ -25,11 +25,14 @@ MakeTx: TypeAlias = Callable[[MetaParams, types.Scalar], optax.GradientTransform
 _SourceT = TypeVar("_SourceT", base.Task, base.TaskFamily)
 
 
-@dataclasses.dataclass(frozen=True)
-class _OneTask(pytree.Pytree):
+@final
+class _OneTask(base.TaskFamily):
     """The same task in every run."""
 
-    the_task: base.Task
+    name = "task"
+
+    def __init__(self, task: base.Task):
+        self.the_task = task
 
     def sample(self, key: types.Key) -> types.TaskConfig:
         del key
@@ -38,25 +41,6 @@ class _OneTask(pytree.Pytree):
     def task(self, cfg: types.TaskConfig) -> base.Task:
         del cfg
         return self.the_task
-
-    def wrap(self, tx: optax.GradientTransformation) -> optax.GradientTransformation:
-        return tx
-
-
-@dataclasses.dataclass(frozen=True)
-class _Members(pytree.Pytree):
-    """A member of a family in each run."""
-
-    family: base.TaskFamily
-
-    def sample(self, key: types.Key) -> types.TaskConfig:
-        return self.family.sample(key)
-
-    def task(self, cfg: types.TaskConfig) -> base.Task:
-        return self.family.task(cfg)
-
-    def wrap(self, tx: optax.GradientTransformation) -> optax.GradientTransformation:
-        return self.family.wrap(tx)
 
 
 @final
@@ -80,7 +64,7 @@ class TaskProblem(inner_problem.InnerProblem):
         meta-parameters that this problem is given are the others.
     """
 
-    tasks: _OneTask | _Members
+    tasks: base.TaskFamily
     make_tx: MakeTx = dataclasses.field(metadata=pytree.STATIC)
     lengths: tuple[int, int] = dataclasses.field(metadata=pytree.STATIC)
     num_final_batches: int = dataclasses.field(default=8, metadata=pytree.STATIC)
@@ -108,29 +92,11 @@ class TaskProblem(inner_problem.InnerProblem):
             raise ValueError(f"lengths={lengths} must be (least, greatest), 1 <= least <= greatest")
         if num_final_batches < 1:
             raise ValueError(f"num_final_batches={num_final_batches} must be at least 1")
-        tasks: _OneTask | _Members
         if isinstance(source, base.Task):
-            tasks = _OneTask(_anonymous(source))
+            tasks: base.TaskFamily = _OneTask(_anonymous(source))
         else:
-            tasks = _Members(_anonymous(source))
+            tasks = _anonymous(source)
         return cls(tasks, make_tx, (low, high), num_final_batches, normalize, dict(frozen or {}))
-
-    @property
-    def min_length(self) -> int:
-        return self.lengths[0]
-
-    @property
-    def max_length(self) -> int:
-        return self.lengths[1]
-
-    def draw_length(self, key: types.Key) -> types.Scalar:
-        low, high = self.lengths
-        if low == high:
-            return jnp.asarray(low, jnp.int32)
-        # Each whole number n has the log-uniform mass of [n, n + 1).
-        ratio = (high + 1) / low
-        length = jnp.floor(low * ratio ** jax.random.uniform(key)).astype(jnp.int32)
-        return jnp.clip(length, low, high)
 
     def transform(
         self, meta_params: MetaParams, length: types.Scalar

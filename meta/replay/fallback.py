@@ -45,16 +45,8 @@ class TrainingProblem(inner_problem.InnerProblem):
     length: int = dataclasses.field(metadata=pytree.STATIC)
 
     @property
-    def min_length(self) -> int:
-        return self.length
-
-    @property
-    def max_length(self) -> int:
-        return self.length
-
-    def draw_length(self, key: types.Key) -> types.Scalar:
-        del key
-        return jnp.asarray(self.length, jnp.int32)
+    def lengths(self) -> tuple[int, int]:  # type: ignore[override]
+        return self.length, self.length
 
     def draw_config(self, key: types.Key) -> inner_problem.Config:
         del key

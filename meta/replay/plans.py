@@ -160,18 +160,6 @@ class Plan(abc.ABC):
         """The largest number of states held at once: stored, and in the leaf's buffer."""
         return self.peak_states + self.leaf_steps
 
-    def peak_by_tier(self, *capacities: int) -> tuple[int, ...]:
-        """Return how many states each tier of a tiered storage holds at most.
-
-        Args:
-          *capacities: Capacities of all tiers but the last, which takes the rest.
-        """
-        peaks, left = [], self.peak_states
-        for capacity in capacities:
-            peaks.append(min(capacity, left))
-            left -= peaks[-1]
-        return (*peaks, left)
-
     def describe(self, state_bytes: int | None = None) -> str:
         """Return one line that says what the plan does and costs.
 

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias, final
 
+from veldt.tasks.common.config import bounds
 from veldt.tasks.families.distribution import Distribution
 from veldt.tasks.pool.config import PoolConfig
 
@@ -65,15 +66,8 @@ class EstimatorConfig:
     expert: str = "veldt.meta.problems.experts:adamw"
 
     def __post_init__(self) -> None:
-        for name in ("num_particles", "window"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.sigma > 0:
-            raise ValueError(f"sigma is {self.sigma}; it must be above 0")
-        for name in ("clip_difference", "clip_norm"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; it must be above 0")
+        bounds.at_least(self, 1, "num_particles", "window")
+        bounds.above(self, 0, "sigma", "clip_difference", "clip_norm")
 
 
 @final
@@ -100,14 +94,10 @@ class MetaOptimizerConfig:
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
+        bounds.above(self, 0, "learning_rate")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is {self.warmup}; it must be a share, 0 to below 1")
-        for name in ("clip", "clip_norm"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; it must be above 0")
+        bounds.above(self, 0, "clip", "clip_norm")
 
 
 @final
@@ -134,8 +124,7 @@ class PhaseConfig:
     outer: MetaOptimizerConfig = dataclasses.field(default_factory=MetaOptimizerConfig)
 
     def __post_init__(self) -> None:
-        if self.num_updates < 1:
-            raise ValueError(f"num_updates is {self.num_updates}; it must be at least 1")
+        bounds.at_least(self, 1, "num_updates")
         low, high = self.lengths
         if not 1 <= low <= high:
             raise ValueError(f"lengths are {low} and {high}; 1 <= least <= greatest is asked")
@@ -161,8 +150,7 @@ class CheckConfig:
     num_steps: int
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps is {self.num_steps}; it must be at least 1")
+        bounds.at_least(self, 1, "num_steps")
 
 
 @final
@@ -212,11 +200,8 @@ class MetaTrainConfig:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two phases are named {twice[0]}; a name may stand once")
-        for name in ("validate_every", "validation_seeds", "shards"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.staleness < 0:
-            raise ValueError(f"staleness is {self.staleness}; it must be at least 0")
+        bounds.at_least(self, 1, "validate_every", "validation_seeds", "shards")
+        bounds.at_least(self, 0, "staleness")
         if not self.checkpoint_every_s > 0:
             raise ValueError("checkpoint_every_s must be above 0")
         for phase in self.phases:

@@ -55,7 +55,7 @@ class JsonLog:
 
     def write(self, kind: str, update: int, figures: Mapping[str, Any]) -> None:
         line = {"kind": kind, "update": update, **figures}
-        self._handle.write(json.dumps(_finite(line)) + "\n")
+        self._handle.write(json.dumps(finite(line)) + "\n")
 
     def flush(self) -> None:
         self._handle.flush()
@@ -162,11 +162,12 @@ def number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return plain values with null for every number that is not finite: what JSON can hold."""
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from veldt.meta.baselines import grids
+from veldt.meta.train import log
 from veldt.meta.tune import config, loop, problem
 from veldt.meta.tune.hyperparameters import Hyperparameter
 from veldt.tasks.common.disk import atomic_files
@@ -116,7 +117,7 @@ def read(run_dir: Path) -> tuple[Row, ...]:
     try:
         found = json.loads((run_dir / FILE).read_text(encoding="utf-8"))["rows"]
         return tuple(
-            Row(str(row["name"]), int(row["num_runs"]), tuple(map(_float, row["fresh"])))
+            Row(str(row["name"]), int(row["num_runs"]), tuple(map(log.number, row["fresh"])))
             for row in found
         )
     except (OSError, ValueError, KeyError, TypeError):
@@ -193,7 +194,7 @@ class _Known:
         self._path = path
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            self._outcomes = {str(k): _float(v) for k, v in found["outcomes"].items()}
+            self._outcomes = {str(k): log.number(v) for k, v in found["outcomes"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             self._outcomes = {}
 
@@ -206,14 +207,11 @@ class _Known:
 
     def write_rows(self, rows: Sequence[Row]) -> None:
         """Write down the end of it."""
-        plain = [
-            {**dataclasses.asdict(row), "fresh": [_as_json(x) for x in row.fresh]} for row in rows
-        ]
-        self._write({"rows": plain})
+        self._write({"rows": [dataclasses.asdict(row) for row in rows]})
 
     def _write(self, more: Mapping[str, Any]) -> None:
-        outcomes = {key: _as_json(value) for key, value in self._outcomes.items()}
-        atomic_files.write_bytes(self._path, json.dumps({"outcomes": outcomes, **more}).encode())
+        plain = log.finite({"outcomes": self._outcomes, **more})
+        atomic_files.write_bytes(self._path, json.dumps(plain).encode())
 
 
 def _fresh(
@@ -238,11 +236,3 @@ def _run(training: Any, meta_params: Mapping[str, Any]) -> Callable[[], float]:
 
 def _text(value: float) -> str:
     return f"{value:.5g}" if math.isfinite(value) else "diverged"
-
-
-def _float(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _as_json(value: float) -> float | None:
-    return value if math.isfinite(value) else None

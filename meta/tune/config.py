@@ -5,6 +5,7 @@ from typing import Literal, final
 
 from veldt.meta.tune import hyperparameters
 from veldt.meta.tune.hyperparameters import Hyperparameter
+from veldt.tasks.common.config import bounds
 
 
 @final
@@ -26,10 +27,7 @@ class OuterConfig:
     max_change: float | None = 0.3
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
-        if self.max_change is not None and not self.max_change > 0:
-            raise ValueError(f"max_change is {self.max_change}; it must be above 0")
+        bounds.above(self, 0, "learning_rate", "max_change")
 
 
 @final
@@ -88,11 +86,8 @@ class TuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "num_updates", "seeds", "check_every", "check_seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.memory_mb > 0:
-            raise ValueError(f"memory_mb is {self.memory_mb}; it must be above 0")
+        bounds.at_least(self, 1, "num_steps", "num_updates", "seeds", "check_every", "check_seeds")
+        bounds.above(self, 0, "memory_mb")
         if not self.tune:
             raise ValueError("tune is empty; name what is to be learned")
         twice = sorted(set(self.tune) & set(self.fixed))

@@ -20,6 +20,7 @@ import optax
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import array_lists, checkpoint
+from veldt.meta.train import log
 from veldt.meta.tune import config
 from veldt.tasks.common import stopping
 
@@ -272,7 +273,7 @@ def store(progress: TuningProgress) -> checkpoint.Stored:
         "best": dict(progress.best or {}),
         "opt_state": list(progress.opt_state or ()),
     }
-    facts = {stored: _as_json(getattr(progress, name)) for stored, name in _FACTS.items()}
+    facts = log.finite({stored: getattr(progress, name) for stored, name in _FACTS.items()})
     kept = {name: jax.tree.map(np.asarray, part) for name, part in arrays.items() if part}
     return checkpoint.Stored(kept, facts)
 
@@ -291,7 +292,3 @@ def restore(stored: checkpoint.Stored) -> TuningProgress:
         opt_state=tuple(kept["opt_state"]) if "opt_state" in kept else None,
         **facts,
     )
-
-
-def _as_json(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -6,6 +6,7 @@ from typing import Final, Literal, TypeAlias, final, get_args
 from veldt.search import objectives
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.tasks.common import spelling
+from veldt.tasks.common.config import bounds
 
 PRICE: Final = 8
 """The price of a metagradient in evaluations of the same runs, the five of its check included. In
@@ -49,8 +50,7 @@ class TuningConfig:
             raise ValueError(
                 f"method is {self.method!r}{hint}; it must be one of {', '.join(get_args(Method))}"
             )
-        if self.budget < 0:
-            raise ValueError(f"budget is {self.budget}; it must be at least 0")
+        bounds.at_least(self, 0, "budget")
         if self.generation < 4:
             raise ValueError(f"generation is {self.generation}; CMA-ES needs at least 4")
         if 0 < self.budget <= self.generation:
@@ -64,8 +64,7 @@ class TuningConfig:
                 f"{least}: a metagradient counts as {PRICE} evaluations, and {len(STEP_FACTORS)} "
                 "steps along it are scored"
             )
-        if not self.spread > 0:
-            raise ValueError(f"spread is {self.spread}; it must be above 0")
+        bounds.above(self, 0, "spread")
 
     @property
     def _least(self) -> int:
@@ -166,9 +165,7 @@ class FinalsConfig:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two stages are named {twice[0]}; a name may stand once")
-        for name in ("max_entries", "num_rates", "select_seeds", "final_seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        bounds.at_least(self, 1, "max_entries", "num_rates", "select_seeds", "final_seeds")
         if not self.meta_rate_factors or not all(f > 0 for f in self.meta_rate_factors):
             raise ValueError("meta_rate_factors must be numbers above 0")
         if not (self.lowest_rate > 0 and self.rate_factor > 1):

@@ -10,7 +10,7 @@ from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.language.statements import MAX_SLOTS
 from veldt.search.runtime.encode import Capacity
-from veldt.tasks.common.config import codec
+from veldt.tasks.common.config import bounds, codec
 from veldt.tasks.pool.config import PoolConfig
 
 
@@ -105,7 +105,9 @@ class SearchConfig:
             raise ValueError(
                 f"{twice[0]} is named twice among tasks and meta_validation; each may stand once"
             )
-        for name in (
+        bounds.at_least(
+            self,
+            1,
             "max_evaluations",
             "seeds_per_task",
             "population_size",
@@ -114,9 +116,7 @@ class SearchConfig:
             "meta_seeds",
             "window",
             "lanes",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        )
         if self.population_size % self.islands:
             raise ValueError(
                 f"a population of {self.population_size} cannot be split into {self.islands} equal "
@@ -141,17 +141,14 @@ class SearchConfig:
                 "racing needs more than one check before a candidate's end: more tasks, "
                 "seeds_per_task or num_chunks"
             )
-        for name in ("niche_size", "restart_after"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        bounds.at_least(self, 1, "niche_size", "restart_after")
         useless = (self.founders, self.niche_size is not None, self.restart_after is not None)
         if self.parents == "initial" and any(useless):
             raise ValueError(
                 "parents are always the initial rule (parents: initial): founders, niche_size and "
                 "restart_after have no part in that"
             )
-        if self.time_limit_s is not None and not self.time_limit_s > 0:
-            raise ValueError(f"time_limit_s is {self.time_limit_s}; it must be above 0")
+        bounds.above(self, 0, "time_limit_s")
 
     def _check_lanes(self) -> None:
         if self.lanes == 1:

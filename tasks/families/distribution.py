@@ -13,6 +13,7 @@ from typing import cast, final, get_args
 import numpy as np
 
 from veldt.tasks import base
+from veldt.tasks.common.config import bounds
 from veldt.tasks.families import augmentations as drawn
 from veldt.tasks.families import models, odds, supervised_family
 
@@ -99,8 +100,7 @@ class Distribution:
     )
 
     def __post_init__(self) -> None:
-        if self.num_families < 1:
-            raise ValueError(f"num_families is {self.num_families}; it must be at least 1")
+        bounds.at_least(self, 1, "num_families")
         odds.check_odds("kinds", self.kinds, get_args(models.Kind))
         odds.check_odds("images", self.images, models.IMAGE_SOURCES)
         odds.check_odds("texts", self.texts, models.TEXT_SOURCES)

@@ -4,6 +4,8 @@ import dataclasses
 import os
 from typing import Literal, final
 
+from veldt.tasks.common.config import bounds
+
 # With more workers, threads of one process wait for Python's lock and for each other.
 MAX_INLINE_WORKERS = 8
 
@@ -38,15 +40,11 @@ class RayConfig:
     env_vars: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("num_cpus", "num_gpus"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} is {value}; it must be at least 0")
+        bounds.at_least(self, 0, "num_cpus", "num_gpus")
         for name, value in self.resources.items():
             if not value > 0:
                 raise ValueError(f"resources: {name} is {value}; it must be above 0")
-        if self.memory_limit_gib is not None and not self.memory_limit_gib > 0:
-            raise ValueError(f"memory_limit_gib is {self.memory_limit_gib}; it must be above 0")
+        bounds.above(self, 0, "memory_limit_gib")
 
 
 @final
@@ -76,14 +74,9 @@ class PoolConfig:
     ray: RayConfig = dataclasses.field(default_factory=RayConfig)
 
     def __post_init__(self) -> None:
-        for name in ("num_workers", "max_tries"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        if self.timeout_s is not None and not self.timeout_s > 0:
-            raise ValueError(f"timeout_s is {self.timeout_s}; it must be above 0")
-        if self.straggler_factor is not None and not self.straggler_factor > 1:
-            raise ValueError(f"straggler_factor is {self.straggler_factor}; it must be above 1")
+        bounds.at_least(self, 1, "num_workers", "max_tries")
+        bounds.above(self, 0, "timeout_s")
+        bounds.above(self, 1, "straggler_factor")
 
 
 def choose_backend(config: PoolConfig) -> Literal["inline", "ray"]:

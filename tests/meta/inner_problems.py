@@ -28,15 +28,8 @@ class System(inner_problem.InnerProblem):
     length: int = dataclasses.field(metadata=pytree.STATIC)
 
     @property
-    def min_length(self):
-        return self.length
-
-    @property
-    def max_length(self):
-        return self.length
-
-    def draw_length(self, key):
-        return jnp.asarray(self.length, jnp.int32)
+    def lengths(self):
+        return self.length, self.length
 
     def draw_config(self, key):
         return ()
@@ -117,12 +110,8 @@ class Leaky(inner_problem.InnerProblem):
     nan_at: int = -1
 
     @property
-    def min_length(self):
-        return 4
-
-    @property
-    def max_length(self):
-        return 9
+    def lengths(self):
+        return 4, 9
 
     def draw_length(self, key):
         return 4 + jnp.floor(6 * jax.random.uniform(key)).astype(jnp.int32)

@@ -133,8 +133,8 @@ class Runner:
         Costs are measured one at a time; those that cannot be measured are left out and noted.
 
         Args:
-          pairs: Pairs of task and candidate; those of one task side by side, since a worker keeps Adam's
-            compiled step for the last task.
+          pairs: Pairs of task and candidate; those of one task side by side, since a worker keeps
+            Adam's compiled step for the last task.
           fingerprints: Fingerprints of the tasks.
         """
         found: dict[tuple[str, str], Cost] = {}

@@ -140,13 +140,6 @@ def test_a_hundred_thousand_steps_are_planned_as_they_run():
     assert sum(isinstance(action, plans.Reverse) for action in plan.actions()) == plan.num_leaves
 
 
-@hypothesis.given(any_plan(), st.lists(st.integers(0, 20), max_size=2))
-def test_tiers_hold_all_that_is_stored(plan, capacities):
-    tiers = plan.peak_by_tier(*capacities)
-    assert sum(tiers) == plan.peak_states
-    assert all(0 <= got <= most for got, most in zip(tiers, capacities, strict=False))
-
-
 def test_the_line_that_is_printed():
     assert plans.binomial(100, 4, 3).describe(2**20) == (
         "binomial plan for 100 steps: 25 leaves of 4, at most 7 states at once (7.0 MiB), "
