@@ -5,7 +5,7 @@
 `raw_lion` is program 4 of the Lion paper without clip and arcsin. `lion_distance` is the largest
 difference between its simplified form and `optax.lion`, over 300 float64 steps.
 
-`cluttered`: every shipped rule gets 10 changes without effect (`search.simplify.clutter`: dead
+`cluttered`: every shipped rule gets 10 changes without effect (`tests.search.clutter`: dead
 statements, swapped arguments, split averages, -(-x), x * 3 / 3, sign(x) |x|, ...), `versions`
 times, from seeds that are written down. A version is recovered if its simplified form has no more
 statements than the rule as shipped has. `evolved`: 12 mutations of the search on a shipped rule;
@@ -25,6 +25,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,10 @@ from veldt.search.evolution import mutation
 from veldt.search.finals import ablation
 from veldt.search.language.ops import INTERPRETED
 from veldt.search.program import Program
-from veldt.search.simplify import clutter, prune, simplify, verification
+from veldt.search.simplify import prune, simplify, verification
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from tests.search import clutter
 
 RESULTS: Final = Path(__file__).parent / "results" / "simplifier.json"
 RAW_LION: Final = Path(__file__).parents[1] / "tests" / "search" / "golden" / "raw_lion.txt"

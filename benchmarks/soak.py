@@ -48,12 +48,15 @@ from veldt.search.config import finals_config, proxy_config
 from veldt.search.config import search_config as search_config_lib
 from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.language import dataflow
-from veldt.search.run import rerun, search_view
 from veldt.search.run import run_search as run
+from veldt.search.run import search_view
 from veldt.search.storage import integrity
 from veldt.search.storage.store import Store
 from veldt.tasks.common.progress import choose
 from veldt.tasks.pool import config
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from tests.search import rerun
 
 RESULTS: Final = Path(__file__).parent / "results" / "soak.json"
 MARK: Final = "VELDT_SOAK"  # In the environment of every process of this soak's clusters.

@@ -6,7 +6,7 @@ import math
 import jax
 import pytest
 
-from tests.search import fakes
+from tests.search import fakes, rerun
 from veldt.search import objectives, rule_sources
 from veldt.search.config import search_config
 from veldt.search.config.finals_config import FinalsConfig
@@ -18,7 +18,7 @@ from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.jobs import EvalJob, ProxyRun, Status
 from veldt.search.objectives import Training
 from veldt.search.report import search_report
-from veldt.search.run import rerun, run_search
+from veldt.search.run import run_search
 from veldt.search.runtime.encode import Capacity
 from veldt.search.storage.store import Store
 from veldt.tasks import registry

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.search import rerun
 from veldt.search.config import finals_config, proxy_config, search_config
-from veldt.search.run import rerun, run_search
+from veldt.search.run import run_search
 from veldt.search.storage import integrity
 from veldt.search.storage.store import Store
 from veldt.tasks.pool import config as pool_config

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.search import fakes
+from tests.search import fakes, rerun
 from veldt.search.config.evolution_config import FounderConfig, MutationConfig
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import ProxyConfig
@@ -32,7 +32,7 @@ from veldt.search.evolution.engine import Evolution
 from veldt.search.language import dataflow
 from veldt.search.program import Program
 from veldt.search.report import report_data
-from veldt.search.run import rerun, run_search
+from veldt.search.run import run_search
 from veldt.search.storage import checksums
 from veldt.search.storage.store import FILE_NAME, MACHINE_TABLES, Store
 from veldt.tasks.common.errors import FileError

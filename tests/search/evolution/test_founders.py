@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.search import fakes
+from tests.search import fakes, rerun
 from veldt.search import rule_sources
 from veldt.search.config.evolution_config import FounderConfig
 from veldt.search.errors import SearchError
@@ -12,7 +12,7 @@ from veldt.search.evolution import founders
 from veldt.search.language.ops import INTERPRETED
 from veldt.search.program import Program
 from veldt.search.report import search_report
-from veldt.search.run import rerun, run_search
+from veldt.search.run import run_search
 from veldt.search.storage import best_rule
 from veldt.search.storage.store import Store
 from veldt.tasks.pool.config import PoolConfig

@@ -2,13 +2,13 @@
 
 import math
 
-from tests.search import fakes
+from tests.search import fakes, rerun
 from veldt.search import rule_sources
 from veldt.search.evaluation import probe
 from veldt.search.evolution import niches
 from veldt.search.language import dataflow
 from veldt.search.program import Program
-from veldt.search.run import rerun, run_search
+from veldt.search.run import run_search
 from veldt.search.storage.store import Store
 from veldt.tasks.pool.config import PoolConfig
 

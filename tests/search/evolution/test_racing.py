@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.search import fakes
+from tests.search import fakes, rerun
 from veldt.search.config import evolution_config, search_config
 from veldt.search.config.evolution_config import FounderConfig, RacingConfig
 from veldt.search.config.proxy_config import ProxyConfig
@@ -22,7 +22,6 @@ from veldt.search.evolution import founders, racing
 from veldt.search.evolution.engine import Evolution
 from veldt.search.evolution.racing import Control, Race, Role
 from veldt.search.program import Program
-from veldt.search.run import rerun
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.pool import driver, inline
 

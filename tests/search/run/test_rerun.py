@@ -7,13 +7,13 @@ import sqlite3
 
 import pytest
 
-from tests.search import fakes, older_stores
+from tests.search import fakes, older_stores, rerun
 from veldt.search.config import search_config
 from veldt.search.config.evolution_config import MutationConfig, RacingConfig
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.errors import StoreError
 from veldt.search.evaluation.jobs import Outcome, Status
-from veldt.search.run import rerun, run_search
+from veldt.search.run import run_search
 from veldt.search.storage import checksums
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.pool.config import PoolConfig

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.search import strategies
+from tests.search import clutter, strategies
 from veldt.search import rule_sources
 from veldt.search.config import evolution_config
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evolution import mutation
 from veldt.search.language.ops import INTERPRETED
 from veldt.search.program import Program
-from veldt.search.simplify import clutter, prune, simplify, verification
+from veldt.search.simplify import prune, simplify, verification
 
 RAW_LION = rule_sources.load_rule(Path(__file__).parents[1] / "golden" / "raw_lion.txt")
 LION = """
