@@ -103,7 +103,6 @@ class Celo(base.LearnedOptimizer):
         decays = accumulators.fixed_decays(
             self.momentum_decays, self.rms_decays, self.factored_decays
         )
-        weights = meta_params["scheduler"]
 
         def steer(
             shared: jax.Array,
@@ -112,7 +111,7 @@ class Celo(base.LearnedOptimizer):
             lstm: recurrent.LstmState,
         ) -> tuple[recurrent.LstmState, frame.Step, list[Sequence[Any]]]:
             del flat, moments
-            _, logs, lstm = scheduler.apply(weights, shared[None], lstm)
+            _, logs, lstm = scheduler.apply(meta_params["scheduler"], shared[None], lstm)
             lr = _RATE * jnp.exp(logs[0]) if self.schedule == "learned" else 1.0
 
             def step(tensor: features.Known) -> jax.Array:
@@ -121,7 +120,7 @@ class Celo(base.LearnedOptimizer):
 
             return lstm, step, []
 
-        return frame.steered("celo", num_steps, decays, weights["start"], steer)
+        return frame.steered("celo", num_steps, decays, meta_params, steer)
 
 
 def size_of(param: jax.Array, min_scale: float) -> jax.Array:

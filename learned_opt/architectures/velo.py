@@ -128,7 +128,7 @@ class Velo(base.LearnedOptimizer):
             "velo",
             num_steps,
             decays,
-            meta_params["scheduler"]["start"],
+            meta_params,
             steer,
             per_tensor=True,
             loss_horizon=self.loss_horizon,

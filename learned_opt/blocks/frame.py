@@ -143,7 +143,7 @@ def steered(
     rule: str,
     num_steps: base.NumSteps,
     decays: accumulators.Decays,
-    start: dict[str, jax.Array],
+    meta_params: base.MetaParams,
     steer: Callable[
         [jax.Array, tensors.Flat, list[accumulators.Moments], recurrent.LstmState],
         tuple[recurrent.LstmState, Step, list[Sequence[Any]]],
@@ -158,7 +158,7 @@ def steered(
       rule: Name of the rule, for messages.
       num_steps: The length of the run.
       decays: Decays of the averages.
-      start: First state of the LSTM, as `recurrent.init_state` has it.
+      meta_params: Meta-parameters of the rule; the first state of the LSTM is read here.
       steer: Function from progress and losses, [18], tensors, the averages before this gradient and
         the LSTM's state to the LSTM's next state, the step of a tensor and its further arguments.
       per_tensor: Whether the LSTM has a row for each tensor.
@@ -176,7 +176,7 @@ def steered(
             jnp.zeros([], jnp.int32),
             accumulators.init_tree(params, decays),
             loss_history.init(),
-            recurrent.tile_state(start, num_rows),
+            recurrent.tile_state(meta_params["scheduler"]["start"], num_rows),
         )
 
     def update_fn(
