@@ -7,16 +7,13 @@ import collections
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, final
 
 import numpy as np
 
 from veldt.meta.train import config, meta_training
 from veldt.tasks.common.formatting import duration
 from veldt.tasks.common.progress.display import Display, Silent, Status
-
-if TYPE_CHECKING:
-    pass
 
 _SMOOTHED: Final = 50  # Updates that a figure is averaged over.
 
