@@ -87,6 +87,20 @@ def test_every_module_is_one_idea_with_a_docstring():
     assert wrong == []
 
 
+def test_no_module_uses_a_private_word():
+    """Words that a stranger would not understand; stored names of old versions stay."""
+    private = re.compile(
+        r"\b(sittings?|shel(f|ves)|rivals?|reigns?|duels?|whom|knock-?out|told apart)\b", re.I
+    )
+    found = [
+        f"{name}: {match.group()}"
+        for name, path in PATHS.items()
+        if name != "search.storage.schema"
+        for match in private.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
 def test_no_two_modules_share_a_name():
     """But for those that have the same part in different rooms."""
     names = Counter(
