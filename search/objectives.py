@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from veldt.search.errors import SearchError, UnknownNameError
-from veldt.tasks.common import errors, imports, spelling
+from veldt.tasks.common import errors, spelling
+from veldt.tasks.common.user_code import imports
 from veldt.tasks.inner_loop.hollow import MIN_NORMALIZED
 
 MIN_LOG_LOSS: Final = math.log(MIN_NORMALIZED)

@@ -8,7 +8,8 @@ from typing import final
 import jax
 
 from veldt.tasks import base
-from veldt.tasks.common import errors, imports
+from veldt.tasks.common import errors
+from veldt.tasks.common.user_code import imports
 from veldt.tasks.families import named
 from veldt.tasks.shipped import (
     control,

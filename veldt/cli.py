@@ -21,7 +21,8 @@ from veldt import catalogue, linked
 from veldt import config as config_lib
 from veldt import words as words_lib
 from veldt.errors import UsageError
-from veldt.tasks.common import error_origin, errors, spelling, stopping
+from veldt.tasks.common import errors, spelling, stopping
+from veldt.tasks.common.user_code import error_origin
 
 if TYPE_CHECKING:
     from veldt.tasks.pool import config as pool_config

@@ -29,8 +29,9 @@ from veldt.tasks.benchmark.runs import comparison_runs
 from veldt.tasks.benchmark.scores import stored_results
 from veldt.tasks.benchmark.scores.results import Results
 from veldt.tasks.common import errors as task_errors
-from veldt.tasks.common import imports, spelling
+from veldt.tasks.common import spelling
 from veldt.tasks.common.disk import atomic_files, run_directory
+from veldt.tasks.common.user_code import imports
 
 RESULTS_FILE = "results.json"
 PAGE_FILE = "report.html"

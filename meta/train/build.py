@@ -24,7 +24,8 @@ from veldt.meta.estimators import base as estimator
 from veldt.meta.problems import imitation, meta_loss, task_problem
 from veldt.meta.train import config
 from veldt.tasks import base
-from veldt.tasks.common import imports, spelling
+from veldt.tasks.common import spelling
+from veldt.tasks.common.user_code import imports
 
 _LOG_FLOOR = 1e-3  # of normalised losses, where 1 is to know nothing
 _OBJECTIVES: dict[str, meta_loss.MetaLoss] = {

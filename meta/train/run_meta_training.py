@@ -18,14 +18,7 @@ from veldt.learned_opt import weight_files as weights
 from veldt.learned_opt.base import MetaParams
 from veldt.learned_opt.blocks import accumulators
 from veldt.meta import checkpoint, errors
-from veldt.meta.train import (
-    build,
-    config,
-    gradient_worker,
-    log,
-    meta_training,
-    training_view,
-)
+from veldt.meta.train import build, config, gradient_worker, log, meta_training, training_view
 from veldt.tasks import base
 from veldt.tasks.common import stopping, versions
 from veldt.tasks.common.config import codec

@@ -16,7 +16,8 @@ import optax
 from veldt.meta import errors
 from veldt.meta.replay import transforms
 from veldt.meta.tune.hyperparameters import Value
-from veldt.tasks.common import imports, spelling, types
+from veldt.tasks.common import spelling, types
+from veldt.tasks.common.user_code import imports
 
 Number = Any  # A float, or a traced scalar.
 

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self, final, runtime_checkable
 
-from veldt.tasks.common import error_origin, errors
+from veldt.tasks.common import errors
+from veldt.tasks.common.user_code import error_origin
 
 POLL_S = 0.1  # Time between two checks for Ctrl-C and dead workers during a wait.
 MAX_MESSAGE_CHARS = 2000

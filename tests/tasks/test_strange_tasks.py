@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 from veldt.tasks import base, registry
-from veldt.tasks.common import error_origin, errors, imports
+from veldt.tasks.common import errors
+from veldt.tasks.common.user_code import error_origin, imports
 from veldt.tasks.pool import base as pool_base
 from veldt.tasks.pool import inline
 

@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from veldt.tasks.common import errors, imports
+from veldt.tasks.common import errors
+from veldt.tasks.common.user_code import imports
 
 RATE_SPACING: Final = math.sqrt(10.0)
 NUM_RATES: Final = 7

@@ -10,8 +10,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from veldt.tasks.common import older_names
 from veldt.tasks.common.config import codec
+from veldt.tasks.common.user_code import older_names
 
 
 def fill(config_class: type, stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Final
 
-_VELDT: Final = Path(__file__).resolve().parents[2]
+_VELDT: Final = Path(__file__).resolve().parents[3]
 _PACKAGES: Final = ("veldt", "tasks", "learned_opt", "meta", "search")
 _FRAME: Final = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 

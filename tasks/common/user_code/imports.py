@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from veldt.tasks.common import errors, older_names, spelling
+from veldt.tasks.common import errors, spelling
+from veldt.tasks.common.user_code import older_names
 
 _END_PROCESS: Final = os._exit
 
@@ -131,7 +132,7 @@ def _forbid_second_copy(kind: str, name: str, module_name: str) -> None:
     if top == "veldt" or top in sys.modules:
         return
     spec = importlib.util.find_spec(top)
-    veldt_root = Path(__file__).resolve().parents[2]
+    veldt_root = Path(__file__).resolve().parents[3]
     is_room = (veldt_root / "veldt" / top).exists()  # What else is in a checkout may be named.
     if is_room and spec and spec.origin and Path(spec.origin).resolve().parent.parent == veldt_root:
         raise errors.TaskError(f"{kind} {name!r} lies inside veldt: write 'veldt.{name}'.")

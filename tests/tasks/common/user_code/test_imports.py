@@ -6,7 +6,8 @@ import sys
 import optax
 import pytest
 
-from veldt.tasks.common import errors, imports
+from veldt.tasks.common import errors
+from veldt.tasks.common.user_code import imports
 
 MODULES = {
     "own_found.py": "def make():\n    return 'made here'\n\nclass Made:\n    pass\n\nVALUE = 3\n",
@@ -54,7 +55,8 @@ def test_classes_and_installed_packages_are_found(own_folder):
     assert imports.load_object("optimizer", "optax:adam") is optax.adam
     assert imports.load_object("optimizer", "optax.contrib:muon") is optax.contrib.muon
     assert (
-        imports.load_object("task", "veldt.tasks.common.imports:load_object") is imports.load_object
+        imports.load_object("task", "veldt.tasks.common.user_code.imports:load_object")
+        is imports.load_object
     )
 
 
@@ -108,7 +110,7 @@ def test_the_import_path_is_as_before_whatever_happens_inside(own_folder):
 
 @pytest.mark.parametrize("name", ["tasks.imports:load_object", "search.program:Program"])
 def test_veldts_own_checkout_is_not_imported_a_second_time(monkeypatch, name):
-    monkeypatch.chdir(pathlib.Path(imports.__file__).resolve().parents[2])
+    monkeypatch.chdir(pathlib.Path(imports.__file__).resolve().parents[3])
     with pytest.raises(errors.TaskError, match=f"write 'veldt.{name}'"):
         imports.load_object("task", name)
     assert not {"tasks", "search"} & set(sys.modules)

@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from veldt.tasks import registry
-from veldt.tasks.common import imports, older_names
+from veldt.tasks.common.user_code import imports, older_names
 
 
 @pytest.mark.parametrize("before", older_names.MOVED)
