@@ -19,7 +19,7 @@ TESTED_ELSEWHERE = {pages.DOCS / "loops.md"}  # By `test_loops.py`.
 SHOWN = [
     page for page in pages.ALL if page not in TESTED_ELSEWHERE and pages.blocks(page, "python")
 ]
-SLOW = {"use_a_rule", "meta_train"}
+SLOW = {"use_a_rule", "meta_train", "learn_a_schedule", "baselines", "hypergradients"}
 FOR_THE_READER = {"my_program", "theta_file"}
 """Names that a reader has to fill in."""
 

@@ -253,7 +253,14 @@ def test_a_field_that_is_newer_than_the_file_has_its_default():
 TRAPS = (10**9, -1, 1e9 + 1, 1e300, 10**400, "(a+)+$", "x" * 10**6, [0.9] * 10**5, [[[]]], {}, None)
 
 
-@pytest.mark.parametrize("name", ["mlp", "adafac_mlp", "rnn_mlp", "velo_small", "celo", "celo2"])
+@pytest.mark.parametrize(
+    "name",
+    ["mlp", "celo2"]
+    + [
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("adafac_mlp", "rnn_mlp", "velo_small", "celo")
+    ],
+)
 def test_no_field_of_a_header_is_a_trap(name):
     """Refused, or harmless: the same arrays in the same sizes; never by allocating what it says."""
     sizes = {"lstm_size": 2, "bank_size": 2} if name == "velo_small" else {}

@@ -101,6 +101,7 @@ def test_an_evaluation_is_drawn_again_and_goes_on_from_its_runs(unpacked, capsys
     assert "sgd" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_finals_that_were_stopped_end_as_the_older_version_would_have_ended_them(
     tmp_path, monkeypatch
 ):

@@ -17,7 +17,7 @@ from veldt.tasks.pool.base import PoolError
 
 ROOT = Path(__file__).parents[3]
 # Caught by veldt itself: no user meets them.
-INTERNAL = {"FormError", "Terminated", "_NotStored"}
+INTERNAL = {"FormError", "Terminated"}
 
 
 def derived(root):

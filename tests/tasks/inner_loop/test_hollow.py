@@ -45,7 +45,11 @@ def test_large_products_of_parameters_of_modest_size_are_found_by_their_last_bit
     assert jittered > 0.1 and code == 3
 
 
-@pytest.mark.parametrize("name", ["quadratic", "letters_logistic", "digits_mlp", "char_gru"])
+@pytest.mark.parametrize(
+    "name",
+    ["quadratic", "digits_mlp"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("letters_logistic", "char_gru")],
+)
 @pytest.mark.parametrize("rate", [1e-3, 3e-2])
 def test_honest_training_is_honest(name, rate):
     task = registry.load_task(name)

@@ -300,8 +300,8 @@ def test_a_ray_started_here_listens_on_loopback_only_behind_a_token():
     """In a process of its own: another test may have imported Ray before veldt could set it up."""
     code = (
         "import os\n"
-        "from veldt.tasks import pool_config, ray_cluster\n"
-        "cluster = ray_cluster.connect(pool_config.PoolConfig('ray', 1))\n"
+        "from veldt.tasks.pool import config, ray_cluster\n"
+        "cluster = ray_cluster.connect(config.PoolConfig('ray', 1))\n"
         "import ray\n"
         "print(ray.util.get_node_ip_address(), cluster.address.rpartition(':')[0])\n"
         "print(os.environ['RAY_AUTH_MODE'], len(os.environ['RAY_AUTH_TOKEN']))\n"
@@ -339,7 +339,7 @@ def test_a_head_that_is_away_is_news_and_for_long_an_error(cluster, monkeypatch)
     monkeypatch.setattr(ray_cluster, "HEAD_TIMEOUT_S", 0.0)
     watch.check_head()
     time.sleep(0.01)
-    with pytest.raises(base.PoolError, match="go on with --resume"):
+    with pytest.raises(base.PoolError, match="continue with --resume"):
         watch.check_head()
 
 
