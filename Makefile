@@ -43,17 +43,17 @@ quickstart: $(READY)  ## A real search on digits, a rule exported and trained wi
 
 test: $(READY)  ## Lint and types beside the tests that take seconds
 	@$(MAKE) --no-print-directory lint > .lint.log 2>&1 & lint=$$!; \
-	$(BIN)/pytest -q -n $(TEST_JOBS) --dist loadgroup -m 'not slow'; tests=$$?; \
+	$(BIN)/pytest -q -n $(TEST_JOBS) --dist worksteal -m 'not slow'; tests=$$?; \
 	wait $$lint; linted=$$?; [ $$linted = 0 ] || cat .lint.log; rm -f .lint.log; \
 	exit $$((tests | linted))
 
 test-all: lint  ## Everything, the slow tests too, on examples that are new each time
-	VELDT_RANDOM_TESTS=1 $(BIN)/pytest -q -n $(TEST_JOBS) --dist loadgroup
+	VELDT_RANDOM_TESTS=1 $(BIN)/pytest -q -n $(TEST_JOBS) --dist worksteal
 
 # One room's: make test-search, test-meta, test-tasks, test-learned_opt, test-veldt, test-docs.
 test-%: $(READY)
 	@test -d tests/$* || { echo "there is no folder tests/$*" >&2; exit 2; }
-	$(BIN)/pytest -q -n $(TEST_JOBS) --dist loadgroup -m 'not slow' tests/$*
+	$(BIN)/pytest -q -n $(TEST_JOBS) --dist worksteal -m 'not slow' tests/$*
 
 catalogue: $(READY)  ## What `veldt list` and `--help` print, written down
 	$(BIN)/python -c "from veldt import catalogue, cli; catalogue.write(catalogue.make(cli.config_classes()))"

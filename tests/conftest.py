@@ -47,15 +47,3 @@ hypothesis.settings.load_profile("veldt")
 def x64() -> Callable[[], AbstractContextManager[None]]:
     """`with x64(): ...` runs the block in 64-bit precision, the test's oracle mode."""
     return lambda: jax.enable_x64(True)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share a costly fixture on one worker, so that it is made once."""
-    for item in items:
-        fixtures = getattr(item, "_fixtureinfo", None)
-        for definitions in (fixtures.name2fixturedefs if fixtures else {}).values():
-            made = definitions[-1]
-            if made.scope in ("module", "session") and made.baseid.startswith("tests"):
-                where = item.path.name if made.scope == "module" else made.argname
-                item.add_marker(pytest.mark.xdist_group(where))
-                break
