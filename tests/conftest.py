@@ -10,13 +10,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before anything imports JAX. Most of a test's time is LLVM's; at its level 1, which training loops
-# are compiled at anyway (`veldt.tasks.common.compiling`), the same bits take 0.6 of it. One part at
-# a time is compiled, since two workers have two cores: 7% less time.
+# are compiled at anyway (`veldt.tasks.common.compiling`), the same bits take 0.6 of it.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1 "
-    "--xla_cpu_parallel_codegen_split_count=1"
-)
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
 
 # What is compiled is kept, for the other worker, for child processes and for the next run, which
 # then takes a third of the time. `make clean` removes it.
