@@ -67,11 +67,6 @@ def _build(cls: type[ConfigT], node: yaml.Node, overrides: Sequence[str]) -> Con
     return config
 
 
-def dump_config(config: object) -> str:
-    """Return YAML text with every field, from which `load_config` makes an equal config."""
-    return codec.dump(config)
-
-
 def find_config(source: str | Path) -> Path:
     """Return the file of a config's path or name.
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from veldt import config as config_lib
 from veldt import fields
 from veldt.tasks.common import errors
+from veldt.tasks.common.config import codec
 
 
 class Color(enum.StrEnum):
@@ -304,7 +305,7 @@ pools = st.builds(
 )
 def test_dump_and_load_round_trip(tmp_path_factory, config):
     path = tmp_path_factory.getbasetemp() / "round_trip.yaml"
-    path.write_text(config_lib.dump_config(config), encoding="utf-8")
+    path.write_text(codec.dump(config), encoding="utf-8")
     assert config_lib.load_config(Whole, path) == config
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from veldt import config
 from veldt.tasks import base
+from veldt.tasks.common.config import codec
 from veldt.tasks.common.errors import ConfigError
 from veldt.tasks.families import augmentations, distribution, models
 
@@ -99,7 +100,7 @@ def test_every_kind_is_built():
 def test_a_config_goes_through_yaml_and_back(tmp_path):
     spec = dataclasses.replace(distribution.CELO, windows=(8,), num_families=3)
     path = tmp_path / "spec.yaml"
-    path.write_text(config.dump_config(spec))
+    path.write_text(codec.dump(spec))
     assert config.load_config(distribution.Distribution, path) == spec
 
 
