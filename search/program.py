@@ -10,6 +10,7 @@ from typing import final
 from veldt.search import simplify
 from veldt.search.language import dataflow, parse
 from veldt.search.language import printing as pretty
+from veldt.search.language.latex import formula
 from veldt.search.language.statements import AbstractProgram
 from veldt.search.runtime import optax_transform
 
@@ -46,6 +47,10 @@ class Program(AbstractProgram):
         It parses to the same behaviour.
         """
         return pretty.pretty(self)
+
+    def latex(self) -> str:
+        """Return the rule as a formula in LaTeX: an `aligned` block for a display with amsmath."""
+        return formula.formula(self)
 
     @property
     def as_optax(self) -> optax_transform.OptaxFactory:

@@ -1,0 +1,1 @@
+"""Programs as formulas in LaTeX: `formula.formula` writes one."""
