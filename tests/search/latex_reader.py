@@ -1,8 +1,9 @@
 """A reader of the formulas that veldt writes: LaTeX back into numbers.
 
-It knows mathematics and not the language: |x|, roots and logarithms of negative numbers are NaN, so
+It knows mathematics and not the language: roots and logarithms of negative numbers are NaN, so
 that a formula without a guard that it needs is found. A slash divides by what follows, up to the
-next operator; what stands side by side is multiplied, two matrices as matrices. Names of functions
+next operator; what stands side by side is multiplied, two matrices as matrices, and a square matrix
+has powers as a matrix. Names of functions
 that no other field has (`\\operatorname{sinkhorn}`) are looked up among the instructions.
 """
 
@@ -52,7 +53,8 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     r"\max_{\mathrm{column}}": lambda x: _spread(np.max, x, 0),
     r"\operatorname{mean}_{\mathrm{row}}": lambda x: _spread(np.mean, x, -1),
     r"\operatorname{mean}_{\mathrm{column}}": lambda x: _spread(np.mean, x, 0),
-    r"\cos\angle": lambda x, y: _divide(np.sum(x * y), np.linalg.norm(x) * np.linalg.norm(y)),
+    r"\cos\angle": lambda x, y: _cosine(x, y),
+    r"\cos\angle_{\mathrm{all}}": lambda x, y: _cosine(x, y),
 }
 NORMS = {
     "": lambda x: np.sqrt(np.sum(x * x)),
@@ -190,10 +192,12 @@ class Reader:
         if self.take("^", "{", r"\top", "}"):
             return found.T
         if self.take("^", "{"):
+            by_element = self.take(r"\odot")
             exponent = self.sum()
             self.demand("}")
             assert not self.peek("^")
-            return np.power(found, exponent)
+            square = np.ndim(found) == 2 and len(set(found.shape)) == 1 < np.size(found)
+            return np.power(found, exponent) if by_element or not square else _root(found, exponent)
         return found
 
     def group(self, start: str = "{", end: str = "}") -> Any:
@@ -264,7 +268,8 @@ class Reader:
         known = re.fullmatch(r"\\operatorname\{(.+)\}", name)
         assert known, name
         plain = known[1].replace(r"\_", "_")
-        return NAMED[plain] if plain in NAMED else lambda *args: OPS[plain].fn(np, *args)
+        shape = [self.values["w_{t}"].shape] if plain in OPS and OPS[plain].takes_shape else []
+        return NAMED[plain] if plain in NAMED else lambda *args: OPS[plain].fn(np, *shape, *args)
 
     def below(self) -> str:
         return "_" + self.braced() if self.take("_") else ""
@@ -297,6 +302,16 @@ def _multiply(x: Any, y: Any) -> Any:
     if min(np.size(x), np.size(y)) == 1 or (np.shape(x) == np.shape(y) and _is_number(x, y)):
         return x * y
     return x @ y
+
+
+def _cosine(x: Any, y: Any) -> Any:
+    return _divide(np.sum(x * y), np.linalg.norm(x) * np.linalg.norm(y))
+
+
+def _root(x: Any, exponent: Any) -> Any:
+    """A power of a symmetric matrix without negative eigenvalues."""
+    values, vectors = np.linalg.eigh(x)
+    return (vectors * np.where(values > 0, values, np.inf) ** exponent) @ vectors.T
 
 
 def _is_number(*arrays: Any) -> bool:

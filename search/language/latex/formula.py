@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final, final
 
-from veldt.search.language import constant_axes, dataflow
+from veldt.search.language import constant_axes, dataflow, statements
 from veldt.search.language.dataflow import Constant, Input, Node
 from veldt.search.language.latex import notation, ranges
 from veldt.search.language.latex.notation import CONDITIONS, FORMS, Form, Tex
@@ -108,7 +108,7 @@ class _Formula:
             yield " = ".join([*(slot.at("0") for slot in self.slots.values()), "0"]).replace(
                 " =", " &=", 1
             )
-        if any(value == Input("progress", "scalar") for _, value in self.values()):
+        if Input(statements.PROGRESS, "scalar") in (value for _, value in self.values()):
             yield rf"{PROGRESS} &= \min(1, {STEP} / {NUM_STEPS})"
         for index in flow.live_nodes:
             self._write(index)
@@ -126,9 +126,9 @@ class _Formula:
         fixed = {
             "w": WEIGHTS.at(STEP),
             "g": GRADIENT.at(STEP),
-            "step": STEP,
-            "progress": PROGRESS,
-            "loss": f"{LOSS}_{{{STEP}}}",
+            statements.STEP: STEP,
+            statements.PROGRESS: PROGRESS,
+            statements.LOSS: f"{LOSS}_{{{STEP}}}",
         }
         for name in self.flow.live_slots:
             self.slots[name] = self.symbols.choose(name)
@@ -230,6 +230,8 @@ class _Formula:
             case "where":
                 condition = notation.plain(self._condition(node.args[0]), notation.CHOICE)
                 return FORMS["where"].fill([condition, *args[1:]])
+            case "square" | "cube" | "power" if node.kind in ("row_pairs", "column_pairs"):
+                return notation.ELEMENTWISE_POWER[node.op].fill(args)
             case "inverse_root" if args[2].shown.text == "0":
                 return notation.PLAIN_ROOT.fill(args)
             case op:

@@ -153,6 +153,12 @@ CASES: Final = Form(
     r"\begin{cases} #2 & \text{if } #1 \\ #3 & \text{otherwise} \end{cases}", CHOICE
 )
 PLAIN_ROOT: Final = Form("#1^{-1 / #2}", CLOSED, (ATOM, CLOSED))
+# Of square matrices, whose powers are products otherwise.
+ELEMENTWISE_POWER: Final[dict[str, Form]] = {
+    "square": Form(r"#1^{\odot 2}", CLOSED, (ATOM,)),
+    "cube": Form(r"#1^{\odot 3}", CLOSED, (ATOM,)),
+    "power": Form(r"#1^{\odot (#2)}", CLOSED, (ATOM,)),
+}
 # Ops with an argument that counts by its size, and the position of that.
 OF_SIZE: Final = {
     "power": 0, "sqrt": 0, "log": 0, "log2": 0, "log10": 0, "log1p": 0, "inverse_root": 2,
@@ -220,7 +226,7 @@ FORMS: Final[dict[str, Form]] = {
     # --- over all parameter tensors
     "global_norm": Form(r"\left\lVert #1 \right\rVert_{\mathrm{all}}", ATOM),
     "clip_by_global_norm": Form(
-        r"\min\left(1, \frac{#2}{\left\lVert #1 \right\rVert_{\mathrm{all}}}\right) #1", PRODUCT,
+        r"\min\left(1, \frac{#2}{\lVert #1 \rVert_{\mathrm{all}}}\right) #1", PRODUCT,
         (ELEMENTWISE,), inline=True,
     ),
     "global_dot": Form(r"\left\langle #1, #2 \right\rangle_{\mathrm{all}}", ATOM),
@@ -259,7 +265,7 @@ FLAT: Final[dict[str, Form]] = {
     "divide": Form("#1 / #2", SLASH, (SLASH, CLOSED)),
     "reciprocal": Form("1 / #1", SLASH, (CLOSED,)),
     "clip_by_global_norm": Form(
-        r"\min\left(1, #2 / \left\lVert #1 \right\rVert_{\mathrm{all}}\right) #1", PRODUCT,
+        r"\min\left(1, #2 / \lVert #1 \rVert_{\mathrm{all}}\right) #1", PRODUCT,
         (ELEMENTWISE, SLASH),
     ),
 }  # fmt: skip

@@ -63,7 +63,7 @@ def run(program: Program, num_steps: int, jitter: float = 0.0) -> tuple[list[Any
     symbols_of_slots = dict(zip(slots, latex_reader.initial(block), strict=True))
     known = {symbol: np.float64(value) for symbol, value in formula.constants(program).items()}
     known |= {rf"\operatorname{{{name}}}".replace("_", r"\_"): marks[name] for name in ROLES}
-    known |= {r"\pi": np.pi, r"\mathrm{e}": np.e, "T": np.float64(10)}
+    known |= {r"\pi": np.pi, r"\mathrm{e}": np.e, "T": np.float64(10), "I": np.eye(SHAPE[0])}
     state = {
         f"{symbol}t-1}}": np.zeros(
             SHAPE if flow.values[flow.input_index(name)].kind == "tensor" else slots[name].shape
@@ -146,7 +146,7 @@ def test_nested_expressions_read_back(text: str) -> None:
 
 
 def test_every_instruction_has_a_form() -> None:
-    assert set(OPS) <= set(notation.FORMS)
+    assert set(OPS) == set(notation.FORMS)
     for name, op in OPS.items():
         form = notation.FORMS[name]
         places = {int(place) for place in re.findall(r"#(\d)", form.text)}
@@ -176,6 +176,57 @@ def test_matrix_products_stand_side_by_side() -> None:
     assert r"u_{t} &= (p_{t} + p_{t}) (g_{t} \odot w_{t}) \odot 2 g_{t} \\" in block
     updates, formulas = run(program, num_steps=3)
     np.testing.assert_allclose(formulas, updates, rtol=1e-9)
+
+
+SHAPED = {
+    "inverse_root": (
+        "def rule(w, g, p, *, eps=1e-3):\n    p = interp(row_gram(g), p, 0.9)\n"
+        "    return matmul(inverse_root(p, 4.0, eps), g), p\n",
+        r"u_{t} &= (p_{t} + \varepsilon I)^{-1 / 4} g_{t} \\",
+    ),
+    "root without eps": (
+        "def rule(w, g):\n    p = row_gram(g)\n    return matmul(inverse_root(p, 2.0, 0.0), g)\n",
+        r"u_{t} &= p_{t}^{-1 / 2} g_{t} \\",
+    ),
+    "column_gram": (
+        "def rule(w, g):\n    return matmul(g + w, square(column_gram(g - w)))\n",
+        r"u_{t} &= (g_{t} + w_{t}) (z_{1,t}^{\top} z_{1,t})^{\odot 2} \\",
+    ),
+    "eigenbasis": (
+        "def rule(w, g, a, q):\n    a = a + row_gram(g)\n    q = eigenbasis(a, q)\n"
+        "    return matmul(transpose(q), g), a, q\n",
+        r"u_{t} &= q_{t}^{\top} g_{t} \\",
+    ),
+    "polar": (
+        "def rule(w, g):\n    return polar(g) * nuclear_norm(g)\n",
+        r"u_{t} &= \lVert g_{t} \rVert_{*} \operatorname{polar}(g_{t}) \\",
+    ),
+    "sketch": (
+        "def rule(w, g, s):\n    s = interp(sketch(g, step / 2), s, 0.5)\n"
+        "    return unsketch(s, step / 2) + g * sketch_norm(s), s\n",
+        r"s_{t} &= (1 - 0.5) \operatorname{sketch}\left(g_{t}, \frac{t}{2}\right) + 0.5 s_{t-1} \\",
+    ),
+    "history": (
+        "def rule(w, g, h, *, q=0.1):\n    h = remember(h, global_norm(g))\n"
+        "    return clip_by_global_norm(g, percentile(h, q)), h\n",
+        r"u_{t} &= \min\left(1, \frac{\operatorname{percentile}(h_{t}, q)}"
+        r"{\lVert g_{t} \rVert_{\mathrm{all}}}\right) g_{t} \\",
+    ),
+    "readable values": (
+        "def rule(w, g):\n    return g * (1 - progress) * loss * global_cosine(g, w)\n",
+        r"\tau &= \min(1, t / T) \\",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_instructions_of_other_shapes_read_back(name: str) -> None:
+    text, line = SHAPED[name]
+    program = Program.parse(text)
+    check_whole(program.latex())
+    assert line in program.latex().splitlines()
+    updates, formulas = run(program, num_steps=3)
+    np.testing.assert_allclose(formulas, updates, rtol=1e-6)
 
 
 def test_long_expressions_are_split() -> None:
