@@ -297,16 +297,19 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         help="a rule's name or file, a run directory (its best), or RUN#ID: any entry of its "
         "hall of fame",
     )
-    parser.add_argument("--to", default="optax", metavar="FORMAT", help="optax")
+    parser.add_argument("--to", default="optax", metavar="FORMAT", help="optax or latex (optax)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
 
 
 def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.search import rule_sources
-    from veldt.search.export import optax_module
+    from veldt.search.export import latex, optax_module
     from veldt.tasks.common.disk import atomic_files
 
-    writers = {"optax": optax_module.export_optax}
+    writers: Mapping[str, Callable[..., str]] = {
+        "optax": optax_module.export_optax,
+        "latex": latex.export_latex,
+    }
     if args.to not in writers:
         hint = spelling.question(args.to, writers)
         raise UsageError(f"cannot export to {args.to!r}.{hint} Formats: {', '.join(writers)}")
