@@ -79,12 +79,13 @@ class Stepper:
       state_bytes: Bytes of the optimizer's state.
     """
 
-    def __init__(self, name: str, shapes: Shapes, seed: int) -> None:
+    def __init__(
+        self, tx: optax.GradientTransformationExtraArgs, shapes: Shapes, seed: int
+    ) -> None:
         rng = np.random.default_rng(seed)
         draw = functools.partial(rng.normal, scale=0.05)
         self._grads = {k: jax.device_put(np.float32(draw(size=s))) for k, s in shapes.items()}
         self._params = {k: jax.device_put(np.float32(draw(size=s))) for k, s in shapes.items()}
-        tx = make_tx(name)
         self._state = jax.jit(tx.init)(self._params)
         self.state_bytes = num_bytes(self._state)
 
@@ -110,7 +111,7 @@ def measure(
     shapes: Shapes, names: Sequence[str], num_rounds: int, turn_s: float, seed: int
 ) -> dict[str, Any]:
     """Time the optimizers in turns on one tree."""
-    steppers = {name: Stepper(name, shapes, seed) for name in (ADAM, *names)}
+    steppers = {name: Stepper(make_tx(name), shapes, seed) for name in (ADAM, *names)}
     repeats = {}
     for name, stepper in steppers.items():
         stepper.run(1)
