@@ -17,12 +17,19 @@ version = release = veldt.__version__
 
 site.write_pages(HERE)
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+# MathJax is copied into the site by the last one, which needs the one before it.
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
+]
 exclude_patterns = ["_build", "_generate", "package.md"]
 
 # Tests run the code blocks (`tests/docs`), so the build does not.
 nb_execution_mode = "off"
-myst_enable_extensions = ["colon_fence", "deflist", "substitution"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "substitution"]
 myst_heading_anchors = 3
 myst_substitutions = site.substitutions()
 

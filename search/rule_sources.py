@@ -126,8 +126,7 @@ def load_rule(source: str | Path) -> Program:
       ProgramError: The file is not a program; the message names file, line and column.
     """
     if source in RULE_NAMES:
-        folder = DISCOVERED_FOLDER if source in DISCOVERED else _FOLDER
-        return _read(folder / f"{source}.py")
+        return _read(shipped_file(str(source)))
     path = Path(source)
     # `os.path`, because pathlib's own tests raise on names that the file system cannot have.
     if os.path.isdir(path):
@@ -149,6 +148,11 @@ def load_rule(source: str | Path) -> Program:
     raise UnknownRuleError(
         f"unknown rule {str(source)!r}: no shipped rule, rule file (.py) or run directory; {hint}"
     )
+
+
+def shipped_file(name: str) -> Path:
+    """Return the rule file of a name in `RULE_NAMES`."""
+    return (DISCOVERED_FOLDER if name in DISCOVERED else _FOLDER) / f"{name}.py"
 
 
 def read_found(source: str | Path) -> Best | None:

@@ -27,6 +27,11 @@ def code(text: str, language: str = "python") -> str:
     return f"```{language}\n{text.rstrip()}\n```\n"
 
 
+def math(text: str) -> str:
+    """Return a displayed formula."""
+    return f"```{{math}}\n{text.rstrip()}\n```\n"
+
+
 def page(title: str, *parts: str) -> str:
     """Return a page with its title and its parts, which blank lines separate."""
     return "\n\n".join([f"# {title}", *(part.strip() for part in parts)]) + "\n"

@@ -1,8 +1,11 @@
 """The generated pages, tables and numbers of the site say all that there is, and are all used."""
 
+import dataclasses
 import re
 import sqlite3
 
+import jax
+import numpy as np
 import pytest
 from _generate import commands, evidence, gallery, language, markdown, site, store
 
@@ -11,6 +14,7 @@ from tests.docs import pages
 from veldt import catalogue, cli
 from veldt.search import rule_sources
 from veldt.search.language import ops
+from veldt.search.runtime.optax_transform import scale_by_dataflow
 from veldt.search.storage import schema
 from veldt.tasks.benchmark.protocol import baselines, candidates
 
@@ -45,7 +49,7 @@ def test_every_place_is_filled_and_every_table_has_one(substitutions):
 
 def test_tables_say_what_they_rest_on(substitutions):
     for name, text in substitutions["tables"].items():
-        if name in ("rules", "search_winner"):
+        if name == "search_winner":
             continue
         for word in ("Seeds: ", "Spread: ", "Budget: ", "Command: `"):
             assert word in text, name
@@ -129,6 +133,47 @@ def test_every_rule_is_in_the_gallery_and_parses():
         (code,) = re.findall(rf"## {name}\n.*?```python\n(.*?)```", programs, re.DOTALL)[:1]
         shown, shipped = veldt.Program.parse(code), veldt.load_rule(name)
         assert shown.lower().structural_hash == shipped.lower().structural_hash
+
+
+def test_the_gallery_shows_each_rules_formula_state_cost_and_source():
+    programs = gallery.programs()
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", programs, re.DOTALL | re.MULTILINE))
+    assert set(sections) == set(rule_sources.RULE_NAMES)
+    for name, text in sections.items():
+        program = veldt.load_rule(name)
+        assert markdown.math(program.latex()) in text
+        assert "- Source: " in text and gallery.source(program), name
+        # What a transform keeps for such a matrix, but for the step count.
+        state = jax.eval_shape(
+            scale_by_dataflow(program.lower(), num_steps=1).init,
+            {"kernel": jax.ShapeDtypeStruct(gallery.SHAPE, np.float32)},
+        )
+        kept = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.slots))
+        assert sum(gallery.slot_bytes(program).values()) == kept
+        assert (f"{kept:,} bytes" if kept else "1,024: none") in text
+
+
+def test_every_rule_is_measured():
+    """After a new rule: `python benchmarks/zoo.py`."""
+    assert set(evidence.load("zoo")["rules"]) == set(rule_sources.RULE_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("line", "source"),
+    [
+        ("Zeiler 2012 (arXiv 1212.5701), whose", "[Zeiler 2012](https://arxiv.org/abs/1212.5701)"),
+        ("Dozat 2016. Equals `optax.nadam`", "Dozat 2016"),
+        (
+            "Dozat 2016 with Loshchilov and Hutter 2019 (arXiv 1711.05101). Equals 2020",
+            "Dozat 2016 with [Loshchilov and Hutter 2019](https://arxiv.org/abs/1711.05101)",
+        ),
+        ("Jordan et al. 2024 (https://x.org/a/). v", "[Jordan et al. 2024](https://x.org/a/)"),
+    ],
+)
+def test_sources_are_read_from_docstrings(line, source):
+    doc = f"A rule.\n\n    update = g\n\n    {line}"
+    program = dataclasses.replace(veldt.load_rule("sgd"), doc=doc)
+    assert gallery.source(program) == source
 
 
 def test_every_public_name_is_in_the_reference():

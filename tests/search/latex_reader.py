@@ -265,7 +265,7 @@ class Reader:
     def function(self, name: str) -> Callable[..., Any]:
         if name in FUNCTIONS:
             return FUNCTIONS[name]
-        known = re.fullmatch(r"\\operatorname\{(.+)\}", name)
+        known = re.fullmatch(r"\\(?:operatorname|mathrm)\{(.+)\}", name)
         assert known, name
         plain = known[1].replace(r"\_", "_")
         shape = [self.values["w_{t}"].shape] if plain in OPS and OPS[plain].takes_shape else []

@@ -137,8 +137,7 @@ class _Formula:
                 case Input(name=name) if name in self.slots:
                     self.texts[index] = _symbol(self.slots[name], "t-1")
                 case Input(name=name) if name in ROLES:
-                    escaped = name.replace("_", r"\_")
-                    self.texts[index] = notation.plain(rf"\operatorname{{{escaped}}}")
+                    self.texts[index] = notation.plain(notation.upright(name))
                 case Input(name=name):
                     self.texts[index] = notation.plain(fixed[name])
                 case Constant(value=number, name=None):
@@ -311,7 +310,7 @@ def _multiply(x: Tex, x_scalar: bool, y: Tex, y_scalar: bool, *, keep_order: boo
     between = " "
     if _starts_with_digit(y) or (_WORD.search(left) and right.startswith(("(", r"\left"))):
         between = r" \cdot "
-    elif r"\mathrm" in left or right.startswith(r"\mathrm"):
+    elif _WORD.search(left) or right.startswith(r"\mathrm"):
         between = r" \, "
     return Form(f"#1{between}#2", notation.PRODUCT, notation.SCALED.needs).fill([x, y])
 

@@ -137,9 +137,15 @@ def _call(name: str, arity: int = 1) -> Form:
     return Form(rf"{name}\left({', '.join(f'#{i}' for i in range(1, arity + 1))}\right)")
 
 
+def upright(name: str) -> str:
+    """Return the name of a function or of a role in upright letters."""
+    # MathJax spreads what \operatorname has around an underscore.
+    command = "mathrm" if "_" in name else "operatorname"
+    return rf"\{command}{{{name}}}".replace("_", r"\_")
+
+
 def _operator(name: str, arity: int = 1) -> Form:
-    escaped = name.replace("_", r"\_")
-    return _call(rf"\operatorname{{{escaped}}}", arity)
+    return _call(upright(name), arity)
 
 
 def _indicator(condition: str) -> Form:

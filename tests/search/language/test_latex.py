@@ -62,7 +62,8 @@ def run(program: Program, num_steps: int, jitter: float = 0.0) -> tuple[list[Any
     slots = {name: np.zeros(shape) for name, (shape,) in slot_shapes(flow).items()}
     symbols_of_slots = dict(zip(slots, latex_reader.initial(block), strict=True))
     known = {symbol: np.float64(value) for symbol, value in formula.constants(program).items()}
-    known |= {rf"\operatorname{{{name}}}".replace("_", r"\_"): marks[name] for name in ROLES}
+    known |= {rf"\mathrm{{{name}}}".replace("_", r"\_"): marks[name] for name in ROLES}
+    known[r"\operatorname{ndim}"] = marks["ndim"]
     known |= {r"\pi": np.pi, r"\mathrm{e}": np.e, "T": np.float64(10), "I": np.eye(SHAPE[0])}
     state = {
         f"{symbol}t-1}}": np.zeros(
