@@ -44,7 +44,7 @@ def hutchinson(
 ) -> optax.GradientTransformationExtraArgs:
     """Return the transform that is given the gradient over the Hessian's diagonal.
 
-        nu <- b2 * nu + (1 - b2) * |z * (H z)|^2
+        nu <- b2 * nu + (1 - b2) * (z * (H z))^2
         gradient / ((nu / (1 - b2^probes)) ^ (power / 2) + eps)
 
     The objective of the batch comes by Optax's extra argument, as for its own
@@ -58,7 +58,7 @@ def hutchinson(
       power: Power of the diagonal to divide by, in [0, 1].
       eps: Number that is added to what is divided by.
       update_interval: Steps from one probe to the next, at least 1.
-      average: Function of |z * (H z)| of one tensor, which returns what broadcasts to that tensor,
+      average: Function of one tensor's size of z * (H z), which returns what broadcasts to it,
         such as the means over a kernel's spatial axes. None leaves all entries to themselves.
       seed: Seed of the probes.
     """
