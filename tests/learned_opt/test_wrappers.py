@@ -17,6 +17,7 @@ NUM_STEPS = 100
 RULES = {
     "momentum": lambda: optax.sgd(0.05, momentum=0.9),
     "adam": lambda: optax.adam(0.05),
+    "adamw": lambda: optax.adamw(0.05, weight_decay=0.3),  # It reads the parameters.
 }
 AROUND = {
     "lookahead": wrappers.lookahead,
