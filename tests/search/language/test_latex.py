@@ -179,6 +179,24 @@ def test_matrix_products_stand_side_by_side() -> None:
     np.testing.assert_allclose(formulas, updates, rtol=1e-9)
 
 
+TRICKY = (GOLDEN / "expressions.txt").read_text(encoding="utf-8").splitlines()
+"""Expressions whose formulas are wrong without the right parentheses, each with its formula."""
+
+
+@pytest.mark.parametrize(
+    ("text", "formula_line"), zip(TRICKY[::2], TRICKY[1::2], strict=True), ids=TRICKY[::2]
+)
+def test_nothing_is_read_wrongly(text: str, formula_line: str) -> None:
+    program = Program.parse(
+        f"def rule(w, g, m, *, k=0.7):\n    x = {text}\n    return x - m, g - 0.3 * m\n"
+    )
+    check_whole(program.latex())
+    (right,) = re.findall(r"^x_\{t\} &= (.*) \\\\$", program.latex(), re.MULTILINE)
+    assert right == formula_line.strip()
+    updates, formulas = run(program, num_steps=4)
+    np.testing.assert_allclose(formulas, updates, rtol=1e-9)
+
+
 SHAPED = {
     "inverse_root": (
         "def rule(w, g, p, *, eps=1e-3):\n    p = interp(row_gram(g), p, 0.9)\n"
