@@ -9,11 +9,15 @@ validation data). `sgd` is the same loop under `optax.sgd`, compiled once. `jit`
 loop for the candidate, as native JAX. The three are timed in turns, so that a slower moment of the
 machine affects all of them. Ratios are of medians.
 
+`rules` are rows for rules with dear instructions: from the program to its result, interpreted where
+the interpreter can run it and compiled, and the run alone; `adamw` is there to compare.
+
 The memory test evaluates thousands of different candidates and records the process's resident
 memory on the way.
 """
 
 import argparse
+import functools
 import json
 import platform
 import resource
@@ -34,13 +38,17 @@ from veldt.search.evaluation import evaluator, fingerprint, jobs, probe
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evolution import mutation
 from veldt.search.language import dataflow
+from veldt.search.language.ops import OPS
 from veldt.search.program import Program
 from veldt.search.runtime import optax_transform
+from veldt.search.runtime.encode import Capacity
 from veldt.tasks import registry
 from veldt.tasks.inner_loop import unroll
 
 RESULTS = Path(__file__).parent / "results" / "interpreter.json"
 LENGTH = 16
+# Rules with dear instructions; the last three have values of other shapes, and are compiled always.
+DEAR_RULES = ("adamw", "muon", "polargrad", "sinkgd", "adamuon", "shampoo", "soap", "apollo")
 
 
 def candidates(count: int, seed: int, length: int = LENGTH) -> list[Genotype]:
@@ -77,31 +85,37 @@ def resident_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def native_run(
+    task: Any, tx: optax.GradientTransformation, num_steps: int, chunks: int
+) -> Callable[[], Any]:
+    """Return a run of a compiled loop, driven like the evaluator's, in chunks."""
+    start = jax.jit(lambda task, key: unroll.init(task, tx, key))
+
+    def advance(task: Any, state: Any) -> Any:
+        state, losses = unroll.unroll(task, tx, state, num_steps=num_steps // chunks)
+        loss = unroll.evaluate(task, state.params, state.key, "valid")
+        return state, jax.numpy.stack([loss, task.normalizer(loss), losses.sum()])
+
+    step = jax.jit(advance, donate_argnums=1)
+
+    def go() -> Any:
+        state = start(task, jax.random.key(0))
+        report = None
+        for _ in range(chunks):
+            state, report = step(task, state)
+            report = np.asarray(report)
+        return report
+
+    return go
+
+
 def measure_speed(num_steps: int, count: int, seed: int) -> dict[str, Any]:
     """Time the three ways in turns."""
     chunks = 5
     task = registry.load_task("digits_mlp")
 
     def make_native(tx: optax.GradientTransformation) -> Callable[[], Any]:
-        """Return one chunk compiled, driven like the evaluator's."""
-        start = jax.jit(lambda task, key: unroll.init(task, tx, key))
-
-        def advance(task: Any, state: Any) -> Any:
-            state, losses = unroll.unroll(task, tx, state, num_steps=num_steps // chunks)
-            loss = unroll.evaluate(task, state.params, state.key, "valid")
-            return state, jax.numpy.stack([loss, task.normalizer(loss), losses.sum()])
-
-        step = jax.jit(advance, donate_argnums=1)
-
-        def go() -> Any:
-            state = start(task, jax.random.key(0))
-            report = None
-            for _ in range(chunks):
-                state, report = step(task, state)
-                report = np.asarray(report)
-            return report
-
-        return go
+        return native_run(task, tx, num_steps, chunks)
 
     sgd = make_native(optax.sgd(0.1))
     worker = evaluator.EvaluatorFactory(
@@ -167,6 +181,34 @@ def measure_speed(num_steps: int, count: int, seed: int) -> dict[str, Any]:
     }
 
 
+def measure_rules(num_steps: int, repeats: int) -> dict[str, Any]:
+    """Time rules with dear instructions, each `repeats` times after the first."""
+    chunks, name = 5, "digits_mlp"
+    task = registry.load_task(name)
+    programs = {rule: simplify.prune(rule_sources.load_rule(rule)) for rule in DEAR_RULES}
+    interpreted = {r: p for r, p in programs.items() if p.lower().fits_registers}
+    ops = {s.op for program in interpreted.values() for s in program.statements if s.op in OPS}
+    worker = evaluator.EvaluatorFactory(
+        proxy_config.EvaluatorConfig(
+            (proxy_config.ProxyConfig(name, num_steps, chunks),),
+            capacity=Capacity(ops=tuple(sorted(ops))),
+        )
+    )()
+    rows: dict[str, Any] = {}
+    for rule, program in programs.items():
+        row: dict[str, Any] = {"live_instructions": len(program.lower().live_nodes)}
+        if rule in interpreted:
+            job = jobs.EvalJob(Genotype(program, 1e-3), (jobs.ProxyRun(0, 0),))
+            go = functools.partial(worker, job)
+            go()  # The first compiles the interpreter.
+            row["interpreted_ms"] = [timed(go) * 1e3 for _ in range(repeats)]
+        run = native_run(task, program.as_optax(1e-3, num_steps=num_steps), num_steps, chunks)
+        row["compile_and_run_ms"] = timed(run) * 1e3
+        row["run_ms"] = [timed(run) * 1e3 for _ in range(repeats)]
+        rows[rule] = row
+    return {"task": name, "num_steps": num_steps, "rules": rows}
+
+
 def program_of_length(length: int) -> Program:
     """Return AdamW with a clipped update: a program as a person might write it."""
     program = Program.parse(
@@ -217,7 +259,16 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=24)
     parser.add_argument("--memory-candidates", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--rules-only", action="store_true", help="keep all else as it was measured"
+    )
     args = parser.parse_args()
+    if args.rules_only:
+        result = json.loads(RESULTS.read_text())
+        result["rules"] = measure_rules(args.steps, 7)
+        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+        print(json.dumps(result["rules"], indent=2))
+        return
     result = {
         "machine": {
             "processor": platform.processor() or platform.machine(),
@@ -225,6 +276,7 @@ def main() -> None:
             "jax": jax.__version__,
         },
         "speed": measure_speed(args.steps, args.candidates, args.seed),
+        "rules": measure_rules(args.steps, 7),
         "memory": measure_memory(args.memory_candidates, args.seed)
         if args.memory_candidates
         else None,

@@ -10,8 +10,8 @@ SCOPES: Final[Mapping[str, str]] = {
     "element": "Element by element",
     "tensor": "One number for each parameter tensor",
     "global": "Over all parameter tensors",
-    "matrix": "Along the axes of a matrix",
-    "shape": "Results of another shape",
+    "matrix": "On each tensor as a matrix",
+    "shape": "Values of other shapes",
 }
 ABOUT: Final[Mapping[str, str]] = {
     "element": "Arguments of different sizes are broadcast.",
@@ -19,7 +19,8 @@ ABOUT: Final[Mapping[str, str]] = {
     "global": "The parts of all tensors are added up before the function sees them.",
     "matrix": "Each tensor is seen as a matrix: rows lie along its last axis, columns go through "
     "all others.",
-    "shape": "Programs that use these cannot be interpreted; they are compiled.",
+    "shape": "[Square matrices, sketches and histories](programs.md#shapes). Programs that use "
+    "these cannot be interpreted; they are compiled.",
 }
 
 
@@ -29,7 +30,8 @@ def instruction_set() -> str:
         f"There are {len(ops.OPS)} instructions. Each one is total: it returns a value for every "
         "input, and the guard says what comes out where plain arithmetic would fail. A "
         "`scalar` argument is one number; a `tensor` has the shape of a parameter; `any` is "
-        "either. How programs are written is in [the language of programs](programs.md).",
+        "either. In a guard, `x`, `y` and `z` are the first, second and third argument. How "
+        "programs are written is in [the language of programs](programs.md).",
     ]
     for scope, title in SCOPES.items():
         rows = [op for op in ops.OPS.values() if op.scope == scope]
@@ -53,7 +55,7 @@ def instruction_set() -> str:
 
 def _table(rows: list[ops.Op]) -> str:
     return markdown.table(
-        ["name", "arguments", "infix", "guard", "source"],
+        ["name", "arguments", "infix", "meaning of its guard", "source"],
         [
             [
                 f"`{op.name}`",

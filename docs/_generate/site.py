@@ -59,6 +59,8 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "generalisation": optimizer_results.generalisation,
     "step_time": optimizer_results.step_time,
     "interpreter": speed_results.interpreter,
+    "dear_rules": speed_results.dear_rules,
+    "dear_instructions": speed_results.dear_instructions,
     "throughput": speed_results.throughput,
     "cache": speed_results.cache,
     "driver": speed_results.driver,

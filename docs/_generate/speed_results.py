@@ -1,5 +1,6 @@
 """Make the tables of speed, cost and faults, from `benchmarks/results`."""
 
+import statistics
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -37,6 +38,86 @@ def interpreter() -> str:
             f"{speed['live_instructions']} live instructions, `{speed['task']}`, "
             f"{speed['num_steps']} steps, everything included; {MACHINE}",
             "interpreter",
+        ),
+    )
+
+
+def dear_rules() -> str:
+    """Return the cost of rules with dear instructions, interpreted and compiled."""
+    found = evidence.load("interpreter")["rules"]
+    rows = []
+    for rule, row in found["rules"].items():
+        interpreted = row.get("interpreted_ms")
+        rows.append(
+            [
+                f"`{rule}`",
+                str(row["live_instructions"]),
+                _spread(interpreted) if interpreted else "-",
+                _spread(row["run_ms"]),
+                f"{row['compile_and_run_ms']:,.0f}",
+            ]
+        )
+    repeats = len(next(iter(found["rules"].values()))["run_ms"])
+    return evidence.table(
+        [
+            "rule",
+            "live instructions",
+            "interpreted (ms)",
+            "compiled, the run only (ms)",
+            "compiling and the run (ms)",
+        ],
+        rows,
+        Evidence(
+            "python benchmarks/interpreter.py --rules-only",
+            f"{repeats} runs each",
+            "median, lowest to highest",
+            f"`{found['task']}`, {found['num_steps']} steps, everything included; {MACHINE}",
+            "interpreter",
+        ),
+    )
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+
+
+# Instructions on whole tensors that the table of costs names.
+SHOWN: Final = (
+    "norm", "global_norm", "row_mean", "factored", "clip_by_quantile", "sinkhorn", "orthogonalize",
+    "polar",
+)  # fmt: skip
+
+
+def dear_instructions() -> str:
+    """Return the cost of instructions on whole tensors, interpreted and compiled."""
+    tasks = evidence.load("search_throughput")["dear"]
+    header = ["instruction"]
+    for row in tasks.values():
+        header.append(f"µs at {row['num_params']:,}: interpreted, compiled")
+    rows = []
+    for op in SHOWN:
+        cells = [f"`{op}`"]
+        for row in tasks.values():
+            one = row["ops"][op]
+            ways = (one[f"{way}_us"]["median"] for way in ("interpreted", "compiled"))
+            cells.append(", ".join(f"{us:,.0f}" for us in ways))
+        rows.append(cells)
+    saved = [
+        one["saved_ns_per_param"]["median"]
+        for row in tasks.values()
+        if row["num_params"] > 10_000
+        for one in row["ops"].values()
+    ]
+    return evidence.table(
+        header,
+        rows,
+        Evidence(
+            "python benchmarks/search_throughput.py --parts dear",
+            f"{len(tasks)} tasks, rounds in turns",
+            f"medians; beyond 10,000 parameters compiling saved {min(saved):.1f} to "
+            f"{max(saved):.1f} ns a parameter and use",
+            "processor time of one core, on top of a program without the instruction",
+            "search_throughput",
         ),
     )
 

@@ -28,7 +28,7 @@ class MutationConfig:
       new_constant: Probability that a redrawn argument is a new constant and not a variable.
       max_statements: Longest genotype, dead statements included; nothing is inserted at the limit.
       ops: Instructions to insert, by name or by part of the instruction set (`ops.OP_SETS`: base,
-        published, periodic, axes, quantiles, spectral, products, globals, whitening, square,
+        published, periodic, axes, quantiles, spectral, products, globals, whitening, grams,
         sketches, history); empty for "base".
       reads: Names that may be drawn as arguments besides variables: `step`, `progress` (the step
         over the length of the run), `loss` (the batch's) and the parameters' roles (ndim, fan_in,

@@ -8,13 +8,15 @@ them. Only instructions between a slot's old value and its new one run step by s
 with values of other shapes than the parameters', as a whole.
 
 The probe holds tensors of two shapes and scales, exact zeros in gradients, and an entry whose
-gradient is always zero, so that guards and small constants (an eps) show where they matter.
+gradient is always zero, so that guards and small constants (an eps) show where they matter. One
+tensor is the last layer and one an embedding; a program that reads these roles runs again with
+neither, as the layers between.
 """
 
 import functools
 import types
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +40,20 @@ _OF_RUN: Final = {
 # Entries of each tensor in a row, and the number of entries of a row.
 _TENSORS: Final = (slice(0, 12), slice(12, 17))
 _WIDTH: Final = 17
-# By tensor. No tensor has both roles, so that programs that read different roles differ.
-_TENSOR_ROLES: Final = tuple(
-    (shape, {**of_shape(shape), LAST: float(i == 0), EMBEDDING: float(i == 1)})
-    for i, shape in enumerate(SHAPES)
-)
+_Roles: TypeAlias = tuple[tuple[tuple[int, ...], dict[str, float]], ...]
+
+
+def _roles_of(last: int | None, embedding: int | None) -> _Roles:
+    """Return the shape and the roles of each tensor."""
+    return tuple(
+        (shape, {**of_shape(shape), LAST: float(i == last), EMBEDDING: float(i == embedding)})
+        for i, shape in enumerate(SHAPES)
+    )
+
+
+# No tensor has both roles, so that programs that read different roles differ.
+_AT_THE_ENDS: Final = _roles_of(0, 1)
+_BETWEEN: Final = _roles_of(None, None)
 
 
 class Inputs(NamedTuple):
@@ -76,11 +87,21 @@ def run(flow: Dataflow, given: Inputs | None = None) -> NDArray[np.float64]:
       given: Inputs of the program; by default `inputs()`.
 
     Returns:
-      The update of all entries of the probe's tensors, [NUM_STEPS, entries].
+      The update of all entries of the probe's tensors, [NUM_STEPS, entries]; of a program that
+        reads `is_last` or `is_embedding`, those of layers with and then without these roles.
     """
     given = inputs() if given is None else given
-    if not flow.fits_registers:
-        return run_step_by_step(flow, given)
+    runner = _run_at_once if flow.fits_registers else _run_by_steps
+    return np.concatenate([runner(flow, given, roles) for roles in _role_sets(flow)], axis=1)
+
+
+def _role_sets(flow: Dataflow) -> tuple[_Roles, ...]:
+    reads_roles = {LAST, EMBEDDING} & set(flow.live_roles)
+    return (_AT_THE_ENDS, _BETWEEN) if reads_roles else (_AT_THE_ENDS,)
+
+
+def _run_at_once(flow: Dataflow, given: Inputs, roles: _Roles) -> NDArray[np.float64]:
+    """Return the updates of a program whose values fit the tensors, for tensors of these roles."""
     # By value: [steps or 1, entries or 1], or a number; 1 where all entries are equal.
     values: dict[int, Any] = {
         flow.input_index("w"): given.params,
@@ -93,7 +114,7 @@ def run(flow: Dataflow, given: Inputs | None = None) -> NDArray[np.float64]:
         elif isinstance(value, Input) and value.name in flow.live_of_run:
             values[index] = _OF_RUN[value.name][:, None]
         elif isinstance(value, Input) and value.name in flow.live_roles:
-            row = _row([np.full(shape, of[value.name]) for shape, of in _TENSOR_ROLES])
+            row = _row([np.full(shape, of[value.name]) for shape, of in roles])
             values[index] = np.broadcast_to(row, (NUM_STEPS, _WIDTH))
     with np.errstate(all="ignore"):
         _compute(flow, flow.phases.stateless, values)
@@ -122,8 +143,13 @@ def ignores_gradient(flow: Dataflow, updates: NDArray[np.float64]) -> bool:
 def run_step_by_step(flow: Dataflow, given: Inputs | None = None) -> NDArray[np.float64]:
     """Return what `run` gives, computed by `execute.execute`, for any program: slower."""
     given = inputs() if given is None else given
+    parts = [_run_by_steps(flow, given, roles) for roles in _role_sets(flow)]
+    return np.concatenate(parts, axis=1)
+
+
+def _run_by_steps(flow: Dataflow, given: Inputs, roles: _Roles) -> NDArray[np.float64]:
     fixed: dict[str, Sequence[Any]] = {
-        name: [of[name] for _, of in _TENSOR_ROLES] for name in flow.live_roles
+        name: [of[name] for _, of in roles] for name in flow.live_roles
     }
     shapes = execute.slot_shapes(flow, SHAPES)
     state = {name: [np.zeros(shape) for shape in slot] for name, slot in shapes.items()}

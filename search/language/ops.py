@@ -360,7 +360,7 @@ OP_SETS: Final[dict[str, tuple[str, ...]]] = {
     "products": ("transpose", "matmul"),
     "globals": ("global_dot", "global_cosine"),
     "whitening": ("polar", "nuclear_norm", "sinkhorn"),
-    "square": ("row_gram", "column_gram", "inverse_root", "eigenbasis"),
+    "grams": ("row_gram", "column_gram", "inverse_root", "eigenbasis"),
     "sketches": ("sketch", "unsketch", "sketch_norm"),
     "history": ("remember", "percentile"),
 }
