@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from veldt.search.language.ops import expand
-from veldt.search.language.statements import ROLES, STEP
+from veldt.search.language.statements import READABLE, STEP
 
 _expanded: Final = functools.cache(expand)
 
@@ -28,9 +28,11 @@ class MutationConfig:
       new_constant: Probability that a redrawn argument is a new constant and not a variable.
       max_statements: Longest genotype, dead statements included; nothing is inserted at the limit.
       ops: Instructions to insert, by name or by part of the instruction set (`ops.OP_SETS`: base,
-        published, periodic, axes, quantiles, spectral, products); empty for "base".
-      reads: Names that may be drawn as arguments besides variables: `step` and the parameters'
-        roles (ndim, fan_in, fan_out, is_last, is_embedding).
+        published, periodic, axes, quantiles, spectral, products, globals, whitening, square,
+        sketches, history); empty for "base".
+      reads: Names that may be drawn as arguments besides variables: `step`, `progress` (the step
+        over the length of the run), `loss` (the batch's) and the parameters' roles (ndim, fan_in,
+        fan_out, is_last, is_embedding).
       repeat: Probability of a further mutation after each mutation (geometric).
       match_steps: Whether a child of another structure gets the learning rate at which the steps
         are as long as those of its parent (`step_size.py`).
@@ -59,10 +61,8 @@ class MutationConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a probability below 1")
         expand(self.ops)
         for name in self.reads:
-            if name not in (STEP, *ROLES):
-                raise ValueError(
-                    f"reads names {name!r}; what can be read is {', '.join((STEP, *ROLES))}"
-                )
+            if name not in READABLE:
+                raise ValueError(f"reads names {name!r}; what can be read is {', '.join(READABLE)}")
 
     @property
     def instructions(self) -> tuple[str, ...]:

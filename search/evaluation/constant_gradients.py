@@ -84,7 +84,7 @@ def take(
     numbers = [job.genotype.learning_rate, *(v for _, v in job.genotype.program.constants)]
     base_key = jax.random.key(seed)
     inner = task_training.TaskTraining(
-        make=_Maker(job.start, task.layout),
+        make=_Maker(job.start, task.layout, num_steps),
         num_steps=num_steps,
         keys=jax.vmap(jax.random.fold_in, (None, 0))(base_key, np.asarray(job.seeds, np.uint32)),
         objective="valid" if window is None else task_training.LastWindow(window),
@@ -109,13 +109,16 @@ class _Maker:
 
     start: Program
     layout: flat.Layout
+    num_steps: int
 
     def __call__(
         self, shift: jax.Array, data: tuple[base.Task, jax.Array]
     ) -> tuple[base.Task, optax.GradientTransformation]:
         task, numbers = data
         rate, constants = coordinates.shifted(self.start, numbers, shift)
-        rule = optax_transform.scale_by_dataflow(self.start.lower(), constants=constants)
+        rule = optax_transform.scale_by_dataflow(
+            self.start.lower(), num_steps=self.num_steps, constants=constants
+        )
         descent = optax.chain(
             optax_transform.on_vector(rule, self.layout), optax.scale_by_learning_rate(rate)
         )

@@ -22,13 +22,19 @@ from numpy.typing import NDArray
 from veldt.search.language.dataflow import Constant, Dataflow, Input
 from veldt.search.language.ops import OPS, Op
 from veldt.search.language.roles import EMBEDDING, LAST, of_shape
-from veldt.search.language.statements import STEP
+from veldt.search.language.statements import LOSS, PROGRESS, STEP
 from veldt.search.runtime import execute
 
 NUM_STEPS: Final = 6
 SHAPES: Final = ((3, 4), (5,))
 _SCALES: Final = (0.5, 2e-3)
 _OTHER_GRADIENTS: Final = 20261130  # A seed: to test whether anything depends on the gradients.
+# Progress and losses of the probe's steps: no simple functions of the step, so that programs that
+# read one or the other differ.
+_OF_RUN: Final = {
+    PROGRESS: np.array([0.06, 0.19, 0.33, 0.52, 0.74, 0.97]),
+    LOSS: np.array([2.31, 1.87, 2.02, 1.11, 0.46, 0.83]),
+}
 # Entries of each tensor in a row, and the number of entries of a row.
 _TENSORS: Final = (slice(0, 12), slice(12, 17))
 _WIDTH: Final = 17
@@ -84,6 +90,8 @@ def run(flow: Dataflow, given: Inputs | None = None) -> NDArray[np.float64]:
     for index, value in enumerate(flow.values):
         if isinstance(value, Constant):
             values[index] = value.value
+        elif isinstance(value, Input) and value.name in flow.live_of_run:
+            values[index] = _OF_RUN[value.name][:, None]
         elif isinstance(value, Input) and value.name in flow.live_roles:
             row = _row([np.full(shape, of[value.name]) for shape, of in _TENSOR_ROLES])
             values[index] = np.broadcast_to(row, (NUM_STEPS, _WIDTH))
@@ -99,12 +107,12 @@ def ignores_gradient(flow: Dataflow, updates: NDArray[np.float64]) -> bool:
     """Return whether a program's updates, as `run` gives them, do not depend on the gradient.
 
     Either nothing that the update needs reads it, or other gradients on the probe leave every
-    update as it was (`g * 0`). A program that reads `step` as well counts as dependent, since it
-    may read the gradient later.
+    update as it was (`g * 0`). A program that reads `step`, `progress` or `loss` as well counts as
+    dependent, since it may read the gradient later.
     """
     if flow.input_index("g") not in flow.live:
         return True
-    if flow.input_index(STEP) in flow.live:
+    if flow.input_index(STEP) in flow.live or flow.live_of_run:
         return False
     grads = inputs(seed=_OTHER_GRADIENTS).grads
     others = run(flow, inputs()._replace(grads=grads))
@@ -123,6 +131,8 @@ def run_step_by_step(flow: Dataflow, given: Inputs | None = None) -> NDArray[np.
     with np.errstate(all="ignore"):
         for step, (params, grads) in enumerate(zip(*given, strict=True), 1):
             read = fixed | {"w": _leaves(params), "g": _leaves(grads), **state}
+            for name in flow.live_of_run:
+                read[name] = [_OF_RUN[name][step - 1]] * len(SHAPES)
             update, slots = execute.execute(flow, np, read, [np.float64(step)] * len(SHAPES), {})
             state = dict(zip(flow.live_slots, slots, strict=True))
             updates.append(_row(update))
@@ -152,9 +162,9 @@ def _compute(flow: Dataflow, nodes: Iterable[int], values: dict[int, Any]) -> No
         name, indices, _ = flow.node(index)
         op = OPS[name]
         args = [values[i] for i in indices]
-        if op.partial is not None:
+        if op.products:
             partial = op.partial(xp, *args)
-            args = [sum(partial[:, tensor.start, None] for tensor in _TENSORS), *args]
+            args = [tuple(sum(x[:, t.start, None] for t in _TENSORS) for x in partial), *args]
         values[index] = _matrices(op, args) if op.scope == "matrix" else op.fn(xp, *args)
 
 
@@ -175,7 +185,7 @@ def _matrices(op: Op, args: Sequence[Any]) -> NDArray[np.float64]:
 
 
 @functools.cache
-def _per_tensor() -> types.SimpleNamespace:
+def _per_tensor() -> Any:
     """Return NumPy with reductions that go over one step's entries of one tensor."""
     reductions = {name: _reduction(getattr(np, name)) for name in ("sum", "mean", "max")}
     return types.SimpleNamespace(**{**vars(np), **reductions})

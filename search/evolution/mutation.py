@@ -24,7 +24,7 @@ from veldt.search.evaluation.genotype import MAX_CONSTANT, MAX_RATE, MIN_RATE, G
 from veldt.search.language import dataflow
 from veldt.search.language.dataflow import LoweringError
 from veldt.search.language.ops import OPS
-from veldt.search.language.statements import INPUTS, ROLES, STEP, Arg, Statement
+from veldt.search.language.statements import INPUTS, READABLE, Arg, Statement
 from veldt.search.program import Program
 
 MAX_TRIES: Final = 100
@@ -116,7 +116,7 @@ def _insert(rng: np.random.Generator, program: Program, config: MutationConfig) 
     args = tuple(_draw_argument(rng, variables, config) for _ in op.kinds)
     # Half of the results overwrite a variable that later statements may read, half get a new
     # name.
-    fixed = {STEP, *ROLES, *(name for name, _ in program.constants)}
+    fixed = {*READABLE, *(name for name, _ in program.constants)}
     overwritable = [name for name in variables if name not in fixed]
     target = _pick(rng, overwritable) if rng.random() < 0.5 else _fresh(program)
     statement = Statement(target, op.name, args)

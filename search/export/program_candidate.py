@@ -28,7 +28,7 @@ class ProgramCandidate(Candidate):
     proxies: frozenset[str] = frozenset()
 
     def make_tx(self, learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
-        return self.program.as_optax(learning_rate)
+        return self.program.as_optax(learning_rate, num_steps=num_steps)
 
     @property
     def selected_on(self) -> frozenset[str]:

@@ -23,14 +23,23 @@ import numpy as np
 from veldt.search.errors import LoweringError as LoweringError
 from veldt.search.language import shapes
 from veldt.search.language.ops import OPS
-from veldt.search.language.statements import COPY, INPUTS, ROLES, STEP, AbstractProgram, Arg
+from veldt.search.language.statements import (
+    COPY,
+    INPUTS,
+    OF_RUN,
+    READABLE,
+    ROLES,
+    STEP,
+    AbstractProgram,
+    Arg,
+)
 from veldt.search.language.types import Kind
 
 # Values are named tuples, because tens are made for each child that a search draws.
 
 
 class Input(NamedTuple):
-    """`w`, `g`, a state slot, `step`, or one of the parameter's roles."""
+    """`w`, `g`, a state slot, or one of the scalars that every program may read."""
 
     name: str
     kind: Kind
@@ -76,8 +85,8 @@ class Dataflow:
     """A lowered program.
 
     Attributes:
-      values: Inputs (`w`, `g`, slots, `step`, the roles that are read), constants and instructions;
-        arguments come before their users.
+      values: Inputs (`w`, `g`, slots, `step`, other scalars that are read), constants and
+        instructions; arguments come before their users.
       slots: Names of the slots.
       update: Index of the update.
       new_slots: Index of the new value of each slot.
@@ -126,9 +135,19 @@ class Dataflow:
     @cached_property
     def live_roles(self) -> tuple[str, ...]:
         """The parameter's roles that the update depends on."""
+        return tuple(name for name in ROLES if name in self._live_scalars)
+
+    @cached_property
+    def live_of_run(self) -> tuple[str, ...]:
+        """The values among `progress` and `loss` that the update depends on."""
+        return tuple(name for name in OF_RUN if name in self._live_scalars)
+
+    @cached_property
+    def _live_scalars(self) -> frozenset[str]:
         inputs = (self.values[index] for index in self.live)
-        read = {value.name for value in inputs if isinstance(value, Input)}
-        return tuple(name for name in ROLES if name in read and name not in self.slots)
+        return frozenset(
+            value.name for value in inputs if isinstance(value, Input) and value.kind == "scalar"
+        )
 
     @cached_property
     def fits_registers(self) -> bool:
@@ -212,7 +231,7 @@ def check(program: AbstractProgram) -> None:
         kinds[name] = "tensor"
     slots = shapes.slot_kinds(program)
     kinds.update(slots)
-    for name in (STEP, *ROLES, *(name for name, _ in program.constants)):
+    for name in (*READABLE, *(name for name, _ in program.constants)):
         kinds[name] = "scalar"
 
     def kinds_of(args: tuple[Arg, ...]) -> tuple[Kind, ...]:
@@ -268,7 +287,7 @@ def lower_with_targets(
     for name, kind in slots.items():
         env[name] = builder.add(Input(name, kind))
     env[STEP] = builder.add(Input(STEP, "scalar"))
-    for name in _roles_read(program):
+    for name in _scalars_read(program):
         env[name] = builder.add(Input(name, "scalar"))
     for name, number in program.constants:
         env[name] = builder.constant(float(number), None if fold else name)
@@ -291,9 +310,10 @@ def lower_with_targets(
     return flow, tuple(targets)
 
 
-def _roles_read(program: AbstractProgram) -> list[str]:
+def _scalars_read(program: AbstractProgram) -> list[str]:
+    """Return the readable scalars but the step, which every program has."""
     read = set(program.returns).union(*(statement.args for statement in program.statements))
-    return [name for name in ROLES if name in read]
+    return [name for name in READABLE if name in read and name != STEP]
 
 
 @final

@@ -19,9 +19,10 @@ as 0.
 
 Scopes: an `element` op works element by element; a `tensor` op reduces each parameter tensor to one
 number; a `global` op reduces over all parameter tensors: `partial` gives each tensor's
-contribution, the contributions are added, and `fn` gets the total first. A `matrix` op works on
-each tensor as a matrix, whose rows lie along the last axis and whose columns go through all others
-(`shapes.py`), and gives one that fits it; a `shape` op gives a matrix of another shape.
+contributions, which are added, and `fn` gets the totals first. A `matrix` op works on each tensor as
+a matrix, whose rows lie along the last axis and whose columns go through all others (`shapes.py`),
+and gives one that fits it, or a number; a `shape` op takes or gives values of other shapes. What
+works on whole matrices is in `matrix_functions.py` and `sketching.py`.
 """
 
 import math
@@ -33,6 +34,7 @@ import jax
 import jax.numpy as jnp
 
 from veldt.learned_opt.blocks import newton_schulz
+from veldt.search.language import matrix_functions, sketching
 from veldt.search.language.types import ArrayModule
 from veldt.tasks.common import spelling
 from veldt.tasks.common.safe_math import safe_sqrt
@@ -45,6 +47,7 @@ Scope = Literal["element", "tensor", "global", "matrix", "shape"]
 _LION = "Lion appendix H"
 _VELDT = "veldt"
 _ADAFACTOR = "Adafactor, arXiv 1804.04235"
+_SHAMPOO = "Shampoo, arXiv 1802.09568"
 
 # A float32 number: without a bound, saturation differs from that of float64 by its rounding, which
 # the slope there multiplies (of arctanh by 5e5).
@@ -61,14 +64,19 @@ class Op:
     Attributes:
       name: Name of the op in a program.
       kinds: Kinds that each argument may have; one for each argument.
-      fn: Function `fn(xp, *args)`, or `fn(xp, total, *args)` for a global op. Element ops
-        broadcast.
+      fn: Function `fn(xp, *args)`; `fn(xp, totals, *args)` for a global op, and
+        `fn(xp, shape, *args)` where `takes_shape`. Element ops broadcast.
       scope: Part of the parameters that the op works on at once (module docstring).
       guard: Result where plain arithmetic would fail.
       source: Origin of the op: a paper, or veldt.
       symbol: Infix form of the op, if it has one.
       commutative: Whether the two arguments may be swapped.
-      partial: One tensor's contribution to the total, `partial(xp, *args)`, for a global op.
+      products: Pairs of arguments of a global op: each product, summed over all tensors, is one of
+        the totals.
+      gives_scalar: Whether the result is a scalar for all arguments.
+      takes_shape: Whether the function needs the parameter's shape (R, C).
+      is_dear: Whether one call costs about as much as a training step of a small model, so that it
+        is worth leaving out where its result is not used (`laziness.py`).
     """
 
     name: str
@@ -79,16 +87,18 @@ class Op:
     source: str = _LION
     symbol: str | None = None
     commutative: bool = False
-    partial: Callable[..., Any] | None = None
+    products: tuple[tuple[int, int], ...] = ()
+    gives_scalar: bool = False
+    takes_shape: bool = False
+    is_dear: bool = False
 
     @property
     def arity(self) -> int:
         return len(self.kinds)
 
-    @property
-    def reduces(self) -> bool:
-        """Whether the result is a scalar for all arguments."""
-        return self.scope == "tensor" or self.name == "global_norm"
+    def partial(self, xp: ArrayModule, *args: Any) -> tuple[Any, ...]:
+        """Return one tensor's contributions to the totals of a global op."""
+        return tuple(xp.sum(args[i] * args[j]) for i, j in self.products)
 
 
 def _divide(xp: ArrayModule, x: Any, y: Any) -> Any:
@@ -106,18 +116,19 @@ def _interp(xp: ArrayModule, x: Any, y: Any, a: Any) -> Any:
     return (1.0 - a) * x + a * y
 
 
-def _sum_squares(xp: ArrayModule, x: Any, *_: Any) -> Any:
-    return xp.sum(x * x)
-
-
 def _cosine_sim(xp: ArrayModule, x: Any, y: Any) -> Any:
     norms = safe_sqrt(xp, xp.sum(x * x)) * safe_sqrt(xp, xp.sum(y * y))
     return _divide(xp, xp.sum(x * y), norms)
 
 
-def _clip_by_global_norm(xp: ArrayModule, total: Any, x: Any, limit: Any) -> Any:
-    norm = safe_sqrt(xp, total)
+def _clip_by_global_norm(xp: ArrayModule, totals: tuple[Any], x: Any, limit: Any) -> Any:
+    norm = safe_sqrt(xp, totals[0])
     return xp.where(norm > limit, x * _divide(xp, limit, norm), x)
+
+
+def _global_cosine(xp: ArrayModule, totals: tuple[Any, Any, Any], x: Any, y: Any) -> Any:
+    product, *squares = totals
+    return _divide(xp, product, safe_sqrt(xp, squares[0]) * safe_sqrt(xp, squares[1]))
 
 
 def _every(xp: ArrayModule, x: Any, period: Any) -> Any:
@@ -185,6 +196,18 @@ def _orthogonalize(xp: ArrayModule, x: Any) -> Any:
     return newton_schulz.orthogonalize(as_matrix(x), xp=xp).reshape(x.shape)
 
 
+def _polar(xp: ArrayModule, x: Any) -> Any:
+    return matrix_functions.polar(xp, as_matrix(x)).reshape(x.shape)
+
+
+def _sinkhorn(xp: ArrayModule, x: Any) -> Any:
+    return matrix_functions.sinkhorn(xp, as_matrix(x)).reshape(x.shape)
+
+
+def _nuclear_norm(xp: ArrayModule, x: Any) -> Any:
+    return matrix_functions.nuclear_norm(xp, as_matrix(x))
+
+
 def _unary(name: str, fn: Callable[[ArrayModule, Any], Any], guard: str = "") -> Op:
     return Op(name, ("any",), fn, guard=guard)
 
@@ -240,21 +263,16 @@ _ROWS: tuple[Op, ...] = (
     Op("interp", ("any", "any", "any"), _interp, guard="(1 - a) * x + a * y"),
     Op("every", ("any", "any"), _every, source=_VELDT, guard="1 where x is a multiple of y; both rounded, |y| at least 1"),
     # --- per parameter tensor
-    Op("norm", ("tensor",), lambda xp, x: safe_sqrt(xp, xp.sum(x * x)), scope="tensor"),
-    Op("mean", ("tensor",), lambda xp, x: xp.mean(x), scope="tensor", source=_VELDT),
-    Op("amax", ("tensor",), lambda xp, x: xp.max(x), scope="tensor", source=_VELDT),
-    Op("dot", ("tensor", "tensor"), lambda xp, x, y: xp.sum(x * y), scope="tensor", commutative=True),
-    Op("cosine_sim", ("tensor", "tensor"), _cosine_sim, scope="tensor", commutative=True, guard="0 where a norm is 0"),
+    Op("norm", ("tensor",), lambda xp, x: safe_sqrt(xp, xp.sum(x * x)), scope="tensor", gives_scalar=True),
+    Op("mean", ("tensor",), lambda xp, x: xp.mean(x), scope="tensor", gives_scalar=True, source=_VELDT),
+    Op("amax", ("tensor",), lambda xp, x: xp.max(x), scope="tensor", gives_scalar=True, source=_VELDT),
+    Op("dot", ("tensor", "tensor"), lambda xp, x, y: xp.sum(x * y), scope="tensor", gives_scalar=True, commutative=True),
+    Op("cosine_sim", ("tensor", "tensor"), _cosine_sim, scope="tensor", gives_scalar=True, commutative=True, guard="0 where a norm is 0"),
     # --- over all parameter tensors
-    Op("global_norm", ("tensor",), lambda xp, total, x: safe_sqrt(xp, total), scope="global", partial=_sum_squares),
-    Op(
-        "clip_by_global_norm",
-        ("tensor", "scalar"),
-        _clip_by_global_norm,
-        scope="global",
-        partial=_sum_squares,
-        guard="unchanged at norm 0",
-    ),
+    Op("global_norm", ("tensor",), lambda xp, totals, x: safe_sqrt(xp, totals[0]), scope="global", gives_scalar=True, products=((0, 0),)),
+    Op("clip_by_global_norm", ("tensor", "scalar"), _clip_by_global_norm, scope="global", products=((0, 0),), guard="unchanged at norm 0"),
+    Op("global_dot", ("tensor", "tensor"), lambda xp, totals, x, y: totals[0], scope="global", gives_scalar=True, commutative=True, products=((0, 1),), source=_VELDT),
+    Op("global_cosine", ("tensor", "tensor"), _global_cosine, scope="global", gives_scalar=True, commutative=True, products=((0, 1), (0, 0), (1, 1)), source=_VELDT, guard="0 where a norm is 0"),
     # --- per parameter tensor as a matrix
     Op("row_mean", ("tensor",), _row_mean, scope="matrix", source=_ADAFACTOR),
     Op("column_mean", ("tensor",), _column_mean, scope="matrix", source=_ADAFACTOR),
@@ -265,20 +283,35 @@ _ROWS: tuple[Op, ...] = (
     Op("factored", ("tensor",), _factored, scope="matrix", source=_ADAFACTOR, guard="row_mean * column_mean / mean; 0 where the mean is 0"),
     Op("clip_by_quantile", ("tensor", "scalar"), _clip_by_quantile, scope="matrix", source=_VELDT, guard="|x| at most its y-quantile, to 2^-24 of the largest"),
     Op("orthogonalize", ("tensor",), _orthogonalize, scope="matrix", source="Muon, Jordan et al. 2024", guard="0 stays 0"),
+    Op("polar", ("tensor",), _polar, scope="matrix", source="PolarGrad, arXiv 2505.21799", is_dear=True, guard="singular values below 1.5e-4 of the norm stay below 1; 0 stays 0"),
+    Op("nuclear_norm", ("tensor",), _nuclear_norm, scope="matrix", gives_scalar=True, source="PolarGrad, arXiv 2505.21799", is_dear=True, guard="the sum of x * polar(x)"),
+    Op("sinkhorn", ("tensor",), _sinkhorn, scope="matrix", source="SinkGD, arXiv 2502.06742", guard="five rounds; a row or column of zeros stays"),
     # --- other shapes
     Op("transpose", ("tensor",), lambda xp, x: xp.swapaxes(x, 0, 1), scope="shape", source=_VELDT),
     Op("matmul", ("tensor", "tensor"), lambda xp, x, y: x @ y, scope="shape", source=_VELDT),
+    Op("row_gram", ("tensor",), lambda xp, x: x @ x.T, scope="shape", source=_SHAMPOO),
+    Op("column_gram", ("tensor",), lambda xp, x: x.T @ x, scope="shape", source=_SHAMPOO),
+    Op("inverse_root", ("tensor", "scalar", "scalar"), matrix_functions.inverse_root, scope="shape", source=_SHAMPOO, is_dear=True, guard="eigenvalues e become (max(e, 0) + |z|) ** (-1 / y), 0 where that sum is 0"),
+    Op("eigenbasis", ("tensor", "tensor"), matrix_functions.eigenbasis, scope="shape", source="SOAP, arXiv 2409.11321", is_dear=True, guard="y all 0 counts as the identity"),
+    Op("sketch", ("tensor", "scalar"), sketching.sketch, scope="shape", source="APOLLO, arXiv 2412.05270", guard="a random cosine basis; y is rounded down"),
+    Op("unsketch", ("tensor", "scalar"), sketching.unsketch, scope="shape", takes_shape=True, source="GaLore, arXiv 2403.03507", guard="the basis of `sketch`, transposed"),
+    Op("sketch_norm", ("tensor",), sketching.sketch_norm, scope="shape", takes_shape=True, source="APOLLO, arXiv 2412.05270"),
+    # --- histories of numbers
+    Op("remember", ("tensor", "scalar"), sketching.remember, scope="shape", source="AutoClip, arXiv 2007.14469", guard="what is not finite is not kept"),
+    Op("percentile", ("tensor", "scalar"), sketching.percentile, scope="shape", gives_scalar=True, source="AutoClip, arXiv 2007.14469", guard="of what is not 0; 0 if nothing is"),
 )  # fmt: skip
 
 OPS: dict[str, Op] = {op.name: op for op in _ROWS}
 INFIX: dict[str, Op] = {op.symbol: op for op in _ROWS if op.symbol is not None}
+_BASE_SCOPES: Final = ("element", "tensor", "global")
+_NOT_IN_BASE: Final = ("every", "global_dot", "global_cosine")
 # The ops that the interpreter can run: every value fits a register of one number per parameter.
 INTERPRETED: Final[tuple[str, ...]] = tuple(op.name for op in _ROWS if op.scope != "shape")
 # The instruction set in parts, with which a search names the ops that it uses (`expand`). "base" is
 # Lion's with comparison and `where`; "products" cannot be interpreted. Parts may overlap.
 OP_SETS: Final[dict[str, tuple[str, ...]]] = {
     "base": tuple(
-        op.name for op in _ROWS if op.scope not in ("matrix", "shape") and op.name != "every"
+        op.name for op in _ROWS if op.scope in _BASE_SCOPES and op.name not in _NOT_IN_BASE
     ),
     # The ops of the shipped rules: no trigonometry, few elementary functions.
     "published": (
@@ -325,6 +358,11 @@ OP_SETS: Final[dict[str, tuple[str, ...]]] = {
     "quantiles": ("clip_by_quantile",),
     "spectral": ("orthogonalize",),
     "products": ("transpose", "matmul"),
+    "globals": ("global_dot", "global_cosine"),
+    "whitening": ("polar", "nuclear_norm", "sinkhorn"),
+    "square": ("row_gram", "column_gram", "inverse_root", "eigenbasis"),
+    "sketches": ("sketch", "unsketch", "sketch_norm"),
+    "history": ("remember", "percentile"),
 }
 
 

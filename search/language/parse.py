@@ -29,8 +29,7 @@ from veldt.search.language.statements import (
     COPY,
     INPUTS,
     MAX_SLOTS,
-    ROLES,
-    STEP,
+    READABLE,
     AnyProgram,
     Arg,
     Statement,
@@ -185,8 +184,8 @@ class _Reader:
             if arg.annotation is not None:
                 _refuse(arg.annotation, "annotations are not allowed")
             # Every optimizer has a learning rate beside the constants, and may have an argument
-            # for the parameters' roles.
-            if arg.arg in OPS or arg.arg in (STEP, *ROLES, "learning_rate", "roles"):
+            # for the parameters' roles and for the length of the run.
+            if arg.arg in OPS or arg.arg in (*READABLE, "learning_rate", "roles", "num_steps"):
                 _refuse(arg, f"the name {arg.arg!r} is taken by the language")
             if arg.arg in self.defined:
                 _refuse(arg, f"the name {arg.arg!r} is given twice")
@@ -199,7 +198,7 @@ class _Reader:
             constants.append((arg.arg, value))
         self.slots = tuple(names[2:])
         self.constants = tuple(constants)
-        self.defined.update((STEP, *ROLES))
+        self.defined.update(READABLE)
         self.taken |= self.defined
 
     def read_assignment(self, node: ast.stmt) -> None:
@@ -211,7 +210,7 @@ class _Reader:
         if len(node.targets) != 1 or not isinstance(node.targets[0], ast.Name):
             _refuse(node, "assign to one plain name, as in `m = interp(g, m, b1)`")
         target = node.targets[0].id
-        if target in OPS or target in (STEP, *ROLES):
+        if target in OPS or target in READABLE:
             _refuse(node, f"the name {target!r} is taken by the language")
         if any(target == name for name, _ in self.constants):
             _refuse(node, f"{target!r} is a constant and cannot be assigned")

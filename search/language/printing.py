@@ -15,6 +15,7 @@ from veldt.search.language import pruning, signs
 from veldt.search.language.ops import OPS
 from veldt.search.language.statements import (
     COPY,
+    PROGRESS,
     ROLES,
     STEP,
     AbstractProgram,
@@ -34,7 +35,7 @@ def pretty(program: AbstractProgram) -> str:
     inlined: dict[str, tuple[str, int]] = {}
     lines: list[str] = []
     # Names whose value is at least zero, or NaN, at this place.
-    unsigned = {STEP, *ROLES, *(name for name, value in program.constants if value >= 0)}
+    unsigned = {STEP, PROGRESS, *ROLES, *(name for name, value in program.constants if value >= 0)}
     for position, statement in enumerate(program.statements):
         text, precedence = _expression(statement, inlined, unsigned)
         (unsigned.add if _is_unsigned(statement, unsigned) else unsigned.discard)(statement.target)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from veldt.search.language import dataflow
 from veldt.search.language.dataflow import Constant, Dataflow, Input, Node
 from veldt.search.language.ops import OPS
-from veldt.search.language.statements import INPUTS, ROLES, STEP, AnyProgram, Arg, Statement
+from veldt.search.language.statements import INPUTS, READABLE, AnyProgram, Arg, Statement
 
 
 def prune(program: AnyProgram) -> AnyProgram:
@@ -31,7 +31,7 @@ def to_program(flow: Dataflow, like: AnyProgram) -> AnyProgram:
     live = sorted(flow.live)
     used = {v.name for v in map(flow.values.__getitem__, live) if isinstance(v, Constant)}
     constants = tuple((name, value) for name, value in like.constants if name in used)
-    taken = {*INPUTS, STEP, *ROLES, *slots, *(name for name, _ in constants), *OPS}
+    taken = {*INPUTS, *READABLE, *slots, *(name for name, _ in constants), *OPS}
     new_slot = {flow.new_slots[flow.slots.index(name)]: name for name in slots}
     names: dict[int, Arg] = {}
     statements: list[Statement] = []

@@ -5,20 +5,22 @@ together are the rows; a vector is one row, a single number is one by one. (`lea
 also knows the kernels of libraries that put the outputs first. A program's convention is simpler,
 so that a row follows from the shape alone, and so that a stack of matrices is one matrix.)
 
-Shapes are pairs of R, the number of rows, and C, that of columns. Ops that join values need equal
-kinds, except that scalars go with any kind; only `transpose` and `matmul` make other kinds than
-"tensor". So a product that does not fit is found when a program is read, for all parameters at
-once, and the error names the statement.
+Shapes are pairs of R, the number of rows, C, that of columns, K and L, those of a sketch
+(`sketching.py`). Ops that join values need equal kinds, except that scalars go with any kind; only
+ops of the scope "shape" make other kinds than "tensor". So a product that does not fit is found
+when a program is read, for all parameters at once, and the error names the statement.
 
 The results of `row_mean` or `column_norm` are tensors like any other, whose entries are equal along
 each row or column; that they can be kept thin does not change their meaning (`constant_axes.py`).
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from veldt.search.errors import LoweringError
+from veldt.search.language import sketching
 from veldt.search.language.ops import OPS, Op
 from veldt.search.language.types import Kind
 
@@ -31,17 +33,32 @@ SHAPES: Final[dict[Kind, tuple[str, str]]] = {
     "transposed": ("C", "R"),
     "row_pairs": ("R", "R"),
     "column_pairs": ("C", "C"),
+    "sketch": ("K", "L"),
 }
 _KIND_OF: Final[dict[tuple[str, str], Kind]] = {shape: kind for kind, shape in SHAPES.items()}
 
 
 def describe(kind: Kind) -> str:
     """Return the name of a kind in errors."""
-    return "a scalar" if kind == "scalar" else f"a [{', '.join(SHAPES[kind])}] tensor"
+    if kind in ("scalar", "history"):
+        return f"a {kind}"
+    return f"a [{', '.join(SHAPES[kind])}] {'sketch' if kind == 'sketch' else 'tensor'}"
 
 
-def shape_of(kind: Kind, rows: int, columns: int) -> tuple[int, int]:
-    """Return the shape of a value that is no scalar, for a parameter of this shape."""
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the rows and columns of a tensor as a matrix."""
+    return math.prod(shape[:-1]), shape[-1] if shape else 1
+
+
+def full_shape(kind: Kind, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a value that is no scalar, for a parameter of some shape."""
+    if kind == "tensor":
+        return shape
+    if kind == "history":
+        return (sketching.HISTORY,)
+    rows, columns = matrix_shape(shape)
+    if kind == "sketch":
+        return sketching.sketch_shape(rows, columns)
     sizes = {"R": rows, "C": columns}
     first, second = SHAPES[kind]
     return sizes[first], sizes[second]
@@ -66,21 +83,69 @@ def cached_result_kind(name: str, kinds: tuple[Kind, ...]) -> Kind:
             raise LoweringError(
                 f"argument {position} of {name} must be a {wanted}, and here it is a {given}"
             )
-    if name == "transpose":
-        rows, columns = SHAPES[kinds[0]]
-        return _KIND_OF[columns, rows]
-    if name == "matmul":
-        (rows, inner), (also_inner, columns) = (SHAPES[kind] for kind in kinds)
-        if inner != also_inner:
-            raise LoweringError(
-                f"matmul multiplies {describe(kinds[0])} with {describe(kinds[1])}: the columns "
-                "of the first must be the rows of the second"
-            )
-        return _KIND_OF[rows, columns]
+    if op.scope == "shape":
+        return _shape_kind(name, kinds)
     found = dict.fromkeys(kind for kind in kinds if kind != "scalar")
     if len(found) > 1:
         raise LoweringError(f"{name} joins {' with '.join(map(describe, found))}")
-    return "scalar" if op.reduces or not found else next(iter(found))
+    return "scalar" if op.gives_scalar or not found else next(iter(found))
+
+
+# Kinds of the first argument and of the result, of ops that take and give one kind only.
+_ALWAYS: Final[dict[str, Kind]] = {
+    "sketch": "sketch",
+    "unsketch": "tensor",
+    "sketch_norm": "tensor",
+    "remember": "history",
+}
+_TAKES: Final[dict[str, Kind]] = {
+    "sketch": "tensor",
+    "unsketch": "sketch",
+    "sketch_norm": "sketch",
+    "remember": "history",
+    "percentile": "history",
+}
+_SQUARE: Final = ("row_pairs", "column_pairs")
+
+
+def _shape_kind(name: str, kinds: Sequence[Kind]) -> Kind:
+    """Return the kind of the result of an op whose arguments have a fixed shape."""
+    first = kinds[0]
+    if name in _TAKES:
+        if first != _TAKES[name]:
+            raise LoweringError(
+                f"argument 1 of {name} must be {describe(_TAKES[name])}, and here it is "
+                f"{describe(first)}"
+            )
+        return _ALWAYS.get(name, "scalar")
+    if name in ("inverse_root", "eigenbasis"):
+        if first not in _SQUARE or (name == "eigenbasis" and kinds[1] != first):
+            given = " and ".join(describe(kind) for kind in kinds if kind != "scalar")
+            raise LoweringError(
+                f"{name} works on square matrices of one kind, such as row_gram gives, and here "
+                f"has {given}"
+            )
+        return first
+    if "history" in kinds:
+        raise LoweringError(f"{name} works on matrices, and here it has a history")
+    rows, columns = SHAPES[first]
+    if name == "matmul":
+        also_columns, new_columns = SHAPES[kinds[1]]
+        if columns != also_columns:
+            raise LoweringError(
+                f"matmul multiplies {describe(first)} with {describe(kinds[1])}: the columns "
+                "of the first must be the rows of the second"
+            )
+        shape = (rows, new_columns)
+    else:
+        shape = {
+            "transpose": (columns, rows),
+            "row_gram": (rows, rows),
+            "column_gram": (columns, columns),
+        }[name]
+    if shape not in _KIND_OF:
+        raise LoweringError(f"{name} of {describe(first)} would be a [{', '.join(shape)}] tensor")
+    return _KIND_OF[shape]
 
 
 def slot_kinds(program: "AbstractProgram") -> dict[str, Kind]:
@@ -117,8 +182,10 @@ def _known_kind(op: str, args: Sequence[Kind | None]) -> Kind | None:
     """Return the kind of a result with unknown arguments, where it follows nevertheless."""
     if op not in OPS:  # a copy
         return args[0]
-    if OPS[op].reduces:
+    if OPS[op].gives_scalar:
         return "scalar"
+    if op in _ALWAYS:
+        return _ALWAYS[op]
     certain = [kind for kind in args if kind is not None]
     if op == "matmul" and len(certain) < 2:
         return None

@@ -5,8 +5,9 @@ arXiv 2302.06675, section 2.1; the grammar is in `parse.py`, what each function 
 It is a frozen value: hashable, comparable, printable as valid Python that parses back to the same
 program. Training does `w <- w - lr * update`; the learning rate stays outside.
 
-Unlike the paper's, a program reads `step` (from 1) and the parameter's roles (`roles.py`), keeps up
-to six state slots, and names its tunable constants as keyword arguments.
+Unlike the paper's, a program reads `step` (from 1), `progress` (the step over the length of the
+run, at most 1), `loss` (the batch's, before the step) and the parameter's roles (`roles.py`), keeps
+up to six state slots, and names its tunable constants as keyword arguments.
 """
 
 from dataclasses import dataclass, replace
@@ -19,9 +20,15 @@ Arg: TypeAlias = str | float
 
 MAX_SLOTS: Final = 6
 STEP: Final = "step"
+PROGRESS: Final = "progress"
+LOSS: Final = "loss"
+# Readable values that only a training run has; a program's transform asks for them.
+OF_RUN: Final = (PROGRESS, LOSS)
 # Roles of a parameter tensor in its model; one number per tensor, fixed during training.
 ROLES: Final = ("ndim", "fan_in", "fan_out", "is_last", "is_embedding")
 INPUTS: Final = ("w", "g")
+# Scalars that every program may read besides its constants.
+READABLE: Final = (STEP, *OF_RUN, *ROLES)
 # `x = y` binds a second name to a value; it is no instruction and costs nothing.
 COPY: Final = "copy"
 
@@ -108,7 +115,7 @@ class AbstractProgram:
 
     def with_slots(self: AnyProgram, num_slots: int) -> AnyProgram:
         """Return the same program with unused state slots added, up to `num_slots` in all."""
-        used = {*INPUTS, STEP, *ROLES, *OPS, *self.slots, *(name for name, _ in self.constants)}
+        used = {*INPUTS, *READABLE, *OPS, *self.slots, *(name for name, _ in self.constants)}
         used |= {statement.target for statement in self.statements}
         free = (name for i in range(1, len(used) + MAX_SLOTS) if (name := f"s{i}") not in used)
         new = tuple(next(free) for _ in range(len(self.slots), num_slots))

@@ -4,8 +4,9 @@ Three things happen here, once per candidate and on the host, so that they cost 
 training step:
 
 - constants become registers that are filled once;
-- instructions that depend on nothing but the step count and constants (bias corrections, schedules)
-  are computed for all steps at once, as *schedules*; in training each is one load;
+- instructions that depend on nothing but the step count, the progress and constants (bias
+  corrections, schedules) are computed for all steps at once, as *schedules*; in training each is
+  one load;
 - registers are shared: a value's row is free again after its last use, and a slot's new value is
   written directly into the slot's row where the old value is no longer needed. Small programs then
   stay in the CPU's nearest caches.
@@ -23,10 +24,10 @@ from veldt.search.errors import CapacityError
 from veldt.search.language import dataflow
 from veldt.search.language.dataflow import Constant, Dataflow, Input
 from veldt.search.language.ops import INTERPRETED, OP_SETS, OPS
-from veldt.search.language.statements import ROLES, STEP, AbstractProgram
+from veldt.search.language.statements import LOSS, PROGRESS, ROLES, STEP, AbstractProgram
 
 # Opcodes: three of the interpreter's own, then the instructions that it was built with.
-LOAD_SCHEDULE: Final = 0  # row <- schedules[step, argument]
+LOAD_SCHEDULE: Final = 0  # row <- schedules[step, argument]; column K is the loss of the step
 LOAD_ROLE: Final = 1  # row <- role number `argument` of each parameter tensor
 MOVE: Final = 2  # row <- row
 FIRST_OP: Final = 3
@@ -94,7 +95,7 @@ class Encoded(NamedTuple):
     code: NDArray[np.int32]  # [statements, 5]; see `OPCODE` and what follows
     length: np.int32  # []: instructions in use
     fill: NDArray[np.float32]  # [R]: initial content of each row
-    schedules: NDArray[np.float32]  # [T, K]
+    schedules: NDArray[np.float32]  # [T, K + 1]; the last column is the loss, filled in training
     update: np.int32  # []: row of the update after the last instruction
 
 
@@ -190,6 +191,9 @@ class _Encoder:
         steps = np.arange(1, self.num_steps + 1, dtype=np.float64)
         known: dict[int, NDArray[np.float64]] = {}
         known[self.flow.input_index(STEP)] = steps
+        for index, value in enumerate(self.flow.values):
+            if isinstance(value, Input) and value.name == PROGRESS and value.kind == "scalar":
+                known[index] = steps / self.num_steps
         constant = {i: v.value for i, v in enumerate(self.flow.values) if isinstance(v, Constant)}
         with np.errstate(all="ignore"):
             for index in self.flow.phases.stateless:
@@ -219,6 +223,9 @@ class _Encoder:
             rows = {**self.slot_row, "w": W_ROW, "g": G_ROW}
             if value.name in rows:
                 self.row[index] = rows[value.name]
+            elif value.name == LOSS:
+                self.row[index] = self.allocate()
+                self.emit(LOAD_SCHEDULE, [self.capacity.schedules], self.row[index])
             else:
                 self.row[index] = self.allocate()
                 self.emit(LOAD_ROLE, [ROLES.index(value.name)], self.row[index])
@@ -265,7 +272,7 @@ class _Encoder:
         code = np.zeros((self.capacity.statements, NUM_COLUMNS), np.int32)
         if self.code:
             code[: len(self.code)] = self.code
-        schedules = np.zeros((self.num_steps, self.capacity.schedules), np.float32)
+        schedules = np.zeros((self.num_steps, self.capacity.schedules + 1), np.float32)
         with np.errstate(over="ignore"):  # larger than float32 becomes infinity
             fill = self.fill.astype(np.float32)
             for column, values in enumerate(self.columns):

@@ -7,19 +7,22 @@ tensor, matrix and shape ops go leaf by leaf; a global op adds its partial resul
 first.
 
 An array may be thin: of length 1 along axes on which a value does not vary (`constant_axes.py`).
-Element ops broadcast; every other op is given its arguments at full size.
+Element ops broadcast; every other op is given its arguments at full size. A dear branch of a choice
+that the step decides is computed only where it is chosen (`laziness.py`).
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from veldt.search.language import constant_axes
+import jax
+import numpy as np
+
+from veldt.search.language import constant_axes, laziness
 from veldt.search.language import shapes as kinds
 from veldt.search.language.dataflow import Constant, Dataflow, Input, Node
 from veldt.search.language.ops import OPS, as_matrix
 from veldt.search.language.statements import STEP
-from veldt.search.language.types import ArrayModule, Kind
+from veldt.search.language.types import ArrayModule
 
 
 def execute(
@@ -35,7 +38,8 @@ def execute(
       flow: Lowered program; `L` below is the number of parameter tensors.
       xp: Array module: `numpy` or `jax.numpy`.
       inputs: Sequences of length `L`, by name: `w` and `g`, arrays of equal shapes and dtypes; the
-        live slots, arrays that broadcast to those shapes; the live roles, numbers.
+        live slots, arrays that broadcast to those shapes; the live roles, numbers; `progress` and
+        `loss` if they are live, scalars as `step`.
       step: Step count from 1, once per leaf, in a floating dtype.
       constants: Values for the named constants, over the defaults in `flow`.
 
@@ -45,17 +49,46 @@ def execute(
     """
     params = inputs["w"]
     values: dict[int, list[Any]] = {}
-    for index, value in enumerate(flow.values):
-        if index not in flow.live:
-            continue
-        match value:
-            case Input(name=name):
-                values[index] = list(step if name == STEP else inputs[name])
-            case Constant(value=default, name=name):
-                number = default if name is None else constants.get(name, default)
-                values[index] = [number] * len(params)
-            case Node():
-                values[index] = _apply(flow, xp, value, values, params)
+    lazy = laziness.lazy_branches(flow)
+
+    def compute(indices: Iterable[int]) -> None:
+        for index in sorted(indices):
+            match flow.values[index]:
+                case Input(name=name):
+                    values[index] = list(step if name == STEP else inputs[name])
+                case Constant(value=default, name=name):
+                    number = default if name is None else constants.get(name, default)
+                    values[index] = [number] * len(params)
+                case Node() as node if index in lazy:
+                    values[index] = choose(index, node)
+                case Node() as node:
+                    values[index] = _apply(flow, xp, node, values, params)
+
+    def choose(index: int, node: Node) -> list[Any]:
+        """Return a choice whose first branch is computed only where it is chosen."""
+        condition, new, old = node.args
+
+        def chosen() -> list[Any]:
+            inner = [own for other, own in lazy.items() if other in lazy[index]]
+            compute(lazy[index].difference(*inner))
+            return _apply(flow, xp, node, {**values, condition: [1.0] * len(params)}, params)
+
+        decides = values[condition][0] > 0
+        if xp is np:
+            if decides:
+                return chosen()
+            return _apply(flow, xp, node, {**values, new: values[old]}, params)
+        shapes = jax.eval_shape(chosen)
+        return jax.lax.cond(
+            decides,
+            chosen,
+            lambda: [
+                xp.broadcast_to(xp.asarray(x, dtype=like.dtype), like.shape)
+                for x, like in zip(values[old], shapes, strict=True)
+            ],
+        )
+
+    compute(laziness.of_main(flow, lazy.values()))
 
     def output(index: int, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
         return [
@@ -79,17 +112,10 @@ def slot_shapes(
     for name, extent in constant_axes.slot_extents(flow).items():
         kind = flow.values[flow.input_index(name)].kind
         found[name] = [
-            extent.shape(shape) if kind == "tensor" else _full_shape(kind, shape)
+            extent.shape(shape) if kind == "tensor" else kinds.full_shape(kind, shape)
             for shape in shapes
         ]
     return found
-
-
-def _full_shape(kind: Kind, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of a value of some kind, for a parameter of some shape."""
-    if kind == "tensor":
-        return shape
-    return kinds.shape_of(kind, math.prod(shape[:-1]), shape[-1] if shape else 1)
 
 
 def _apply(
@@ -107,13 +133,19 @@ def _apply(
         args = [values[arg][leaf] for arg in node.args]
         if op.scope != "element":
             args = [
-                arg if kind == "scalar" else _full(xp, arg, _full_shape(kind, like.shape))
+                arg if kind == "scalar" else _full(xp, arg, kinds.full_shape(kind, like.shape))
                 for arg, kind in zip(args, arg_kinds, strict=True)
             ]
-        leaves.append([as_matrix(arg) for arg in args] if op.scope == "shape" else args)
-    if op.partial is not None:
-        total = sum(op.partial(xp, *args) for args in leaves)
-        results = [op.fn(xp, total, *args) for args in leaves]
+        if op.scope == "shape":
+            args = [
+                as_matrix(arg) if kind == "tensor" else arg
+                for arg, kind in zip(args, arg_kinds, strict=True)
+            ]
+        leaves.append([kinds.matrix_shape(like.shape), *args] if op.takes_shape else args)
+    if op.products:
+        parts = [op.partial(xp, *args) for args in leaves]
+        totals = tuple(map(sum, zip(*parts, strict=True)))
+        results = [op.fn(xp, totals, *args) for args in leaves]
     else:
         results = [op.fn(xp, *args) for args in leaves]
     if op.scope == "shape" and node.kind == "tensor":

@@ -116,7 +116,7 @@ def interpret(
 
     Returns:
       A transform on arrays [D]. It counts steps up to the encoding's horizon `T`; past it the
-      schedules keep their last value.
+      schedules keep their last value. A program that reads the loss gets NaN without `value=`.
     """
     num_params = layout.num_params
     if largest_block is None:
@@ -136,6 +136,8 @@ def interpret(
         updates: jax.Array,
         state: InterpreterState,
         params: jax.Array | None = None,
+        *,
+        value: Any = None,
         **extra_args: Any,
     ) -> tuple[jax.Array, InterpreterState]:
         del extra_args
@@ -143,8 +145,7 @@ def interpret(
             raise ValueError(
                 "the interpreter reads the parameters: call update(grads, state, params)"
             )
-        schedules = jnp.asarray(encoded.schedules)
-        now = lax.dynamic_index_in_dim(schedules, state.step, keepdims=False)  # [K]
+        now = numbers_of_step(encoded, state.step, value)
 
         def execute(
             branches: Mapping[int, Branch], index: jax.Array, registers: jax.Array, start: Any
@@ -181,6 +182,13 @@ def interpret(
         return update, InterpreterState(state.step + 1, registers)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def numbers_of_step(encoded: Encoded, step: jax.Array, loss: Any) -> jax.Array:
+    """Return the schedules at a step (from 0), and then the loss, NaN if it is None; [K + 1]."""
+    schedules = jnp.asarray(encoded.schedules)
+    now = lax.dynamic_index_in_dim(schedules, step, keepdims=False)
+    return now.at[-1].set(jnp.nan if loss is None else jnp.asarray(loss, now.dtype))
 
 
 def _plan(
@@ -309,10 +317,11 @@ def _row_branch(op: Op, segments: Sequence[Segment], num_params: int) -> Branch:
             lax.dynamic_slice(registers, (instruction[FIRST_ARGUMENT + i], 0), (1, num_params))[0]
             for i in range(op.arity)
         ]
-        if op.partial is not None:
-            total = sum(op.partial(jnp, *(s.of(arg) for arg in args)) for s in segments)
+        if op.products:
+            sums = [op.partial(jnp, *(s.of(arg) for arg in args)) for s in segments]
+            totals = tuple(map(sum, zip(*sums, strict=True)))
             # Scalars fill their row, so any element of it is the scalar.
-            return jnp.broadcast_to(op.fn(jnp, total, *args), (num_params,))
+            return jnp.broadcast_to(op.fn(jnp, totals, *args), (num_params,))
         parts = []
         for segment in segments:
             own = [

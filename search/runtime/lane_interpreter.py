@@ -119,6 +119,8 @@ def interpret(
         updates: jax.Array,
         state: InterpreterState,
         params: jax.Array | None = None,
+        *,
+        value: Any = None,
         **extra_args: Any,
     ) -> tuple[jax.Array, InterpreterState]:
         del extra_args
@@ -126,8 +128,7 @@ def interpret(
             raise ValueError(
                 "the interpreter reads the parameters: call update(grads, state, params)"
             )
-        schedules = jnp.asarray(encoded.schedules)
-        now = lax.dynamic_index_in_dim(schedules, state.step, keepdims=False)  # [K]
+        now = interpreter.numbers_of_step(encoded, state.step, value)
 
         def execute(index: jax.Array, registers: jax.Array) -> jax.Array:
             instruction = code[index]

@@ -5,6 +5,9 @@ sign. The state is a step count and one tree per *live* slot: a slot that cannot
 costs no memory, and one that does not vary along rows, or along columns, has length 1 there
 (`constant_axes.py`). Everything is jittable, vmappable and differentiable with respect to the
 constants, which may be traced.
+
+A rule that reads `progress` needs the length of the run when its transform is made, and one that
+reads `loss` needs the loss at each update, by Optax's own keyword: `update(..., value=loss)`.
 """
 
 import inspect
@@ -16,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from veldt.learned_opt.errors import MissingInputError
 from veldt.search.errors import ProgramError
 from veldt.search.language.dataflow import Dataflow, lower
 from veldt.search.language.roles import EMBEDDING, LAST, Roles
-from veldt.search.language.statements import AbstractProgram
+from veldt.search.language.statements import LOSS, PROGRESS, AbstractProgram
 from veldt.search.runtime import execute
 from veldt.tasks.inner_loop import trainable
 from veldt.tasks.inner_loop.flat import Layout
@@ -33,7 +37,12 @@ class ScaleByProgramState(NamedTuple):
 
 
 def scale_by_program(
-    program: AbstractProgram, /, roles: Roles | None = None, **constants: Any
+    program: AbstractProgram,
+    /,
+    roles: Roles | None = None,
+    *,
+    num_steps: Any = None,
+    **constants: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """Return the program's update, in descent direction, before the learning rate.
 
@@ -41,23 +50,30 @@ def scale_by_program(
       program: Rule.
       roles: Roles of the parameters, where the guesses from their names are wrong; for a program
         that reads such a role.
+      num_steps: Length of the run, a number that may be traced; for a program that reads
+        `progress`, and without effect on others.
       **constants: Values for the program's constants (numbers or traced scalars) in place of the
         defaults.
 
     Raises:
-      ProgramError: A constant that the program does not have.
+      ProgramError: A constant that the program does not have, or no length of the run where the
+        program reads it.
     """
     unknown = sorted(set(constants) - {name for name, _ in program.constants})
     if unknown:
         allowed = ", ".join(name for name, _ in program.constants) or "none"
         raise ProgramError(f"{program.name} has no constant {unknown[0]!r}; it has: {allowed}")
-    return scale_by_dataflow(lower(program), program.name, roles, constants)
+    return scale_by_dataflow(
+        lower(program), program.name, roles, num_steps=num_steps, constants=constants
+    )
 
 
 def scale_by_dataflow(
     flow: Dataflow,
     name: str = "the rule",
     roles: Roles | None = None,
+    *,
+    num_steps: Any = None,
     constants: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> optax.GradientTransformationExtraArgs:
     """Return `scale_by_program` of a program that is lowered already.
@@ -66,8 +82,15 @@ def scale_by_dataflow(
       flow: Lowered program.
       name: Name of the rule in errors.
       roles: Roles of the parameters, as for `scale_by_program`.
+      num_steps: Length of the run, as for `scale_by_program`.
       constants: Values for the program's constants, over the defaults.
+
+    Raises:
+      ProgramError: The rule reads `progress`, and no length of the run is given, or none of at
+        least 1.
     """
+    if PROGRESS in flow.live_of_run:
+        _check_num_steps(name, num_steps)
 
     def init_fn(params: Any) -> ScaleByProgramState:
         leaves, treedef = _flatten(params)
@@ -78,11 +101,18 @@ def scale_by_dataflow(
         return ScaleByProgramState(jnp.zeros([], jnp.int32), slots)
 
     def update_fn(
-        updates: Any, state: ScaleByProgramState, params: Any = None, **extra_args: Any
+        updates: Any,
+        state: ScaleByProgramState,
+        params: Any = None,
+        *,
+        value: Any = None,
+        **extra_args: Any,
     ) -> tuple[Any, ScaleByProgramState]:
         del extra_args
         if params is None:
-            raise ValueError(f"{name} reads the parameters: call update(grads, state, params)")
+            raise MissingInputError.params(name)
+        if value is None and LOSS in flow.live_of_run:
+            raise MissingInputError.value(name)
         count = optax.safe_increment(state.count)
         grads, treedef = _flatten(updates)
         inputs = {"w": treedef.flatten_up_to(params), "g": grads}
@@ -91,7 +121,12 @@ def scale_by_dataflow(
             by_leaf = (roles or Roles()).of(updates)
             inputs |= {role: [leaf[role] for leaf in by_leaf] for role in flow.live_roles}
         # bfloat16 cannot count past 256: the step is kept in at least float32.
-        step = [count.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in grads]
+        wide = [jnp.promote_types(leaf.dtype, jnp.float32) for leaf in grads]
+        step = [count.astype(dtype) for dtype in wide]
+        if PROGRESS in flow.live_of_run:
+            inputs[PROGRESS] = [jnp.minimum(own / num_steps, 1.0) for own in step]
+        if LOSS in flow.live_of_run:
+            inputs[LOSS] = [jnp.asarray(value).astype(dtype) for dtype in wide]
         update, new_slots = execute.execute(flow, jnp, inputs, step, constants)
         slots = {
             slot: treedef.unflatten(leaves)
@@ -124,6 +159,17 @@ def on_vector(
     )
 
 
+def _check_num_steps(name: str, num_steps: Any) -> None:
+    """Check the length of the run as far as it is known when a transform is made."""
+    if num_steps is not None and isinstance(num_steps, jax.core.Tracer):
+        return
+    if num_steps is None or not float(num_steps) >= 1:
+        raise ProgramError(
+            f"{name} reads progress, which is the step over the length of the run: give the number "
+            f"of steps, at least 1, as in as_optax(learning_rate, num_steps=1000); got {num_steps}"
+        )
+
+
 def _flatten(tree: Any) -> tuple[list[Any], Any]:
     leaves, treedef = jax.tree.flatten(tree)
     return leaves, treedef
@@ -149,15 +195,20 @@ def optax_factory(program: AbstractProgram) -> OptaxFactory:
 
     The factory's signature names the constants, so that
     `optax.inject_hyperparams(program.as_optax)` finds them. Where the program reads a role that is
-    guessed from the parameters' names, the factory takes `roles=Roles(...)` too.
+    guessed from the parameters' names, the factory takes `roles=Roles(...)` too, and where it reads
+    `progress`, `num_steps=`.
     """
 
     def factory(
-        learning_rate: optax.ScalarOrSchedule, roles: Roles | None = None, **constants: Any
+        learning_rate: optax.ScalarOrSchedule,
+        roles: Roles | None = None,
+        *,
+        num_steps: Any = None,
+        **constants: Any,
     ) -> optax.GradientTransformationExtraArgs:
         return trainable.skip_untrainable(
             optax.chain(
-                scale_by_program(program, roles, **constants),
+                scale_by_program(program, roles, num_steps=num_steps, **constants),
                 optax.scale_by_learning_rate(learning_rate),
             )
         )
@@ -167,7 +218,10 @@ def optax_factory(program: AbstractProgram) -> OptaxFactory:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
         for name, value in program.constants
     ]
-    if {LAST, EMBEDDING} & set(lower(program).live_roles):
+    flow = lower(program)
+    if PROGRESS in flow.live_of_run:
+        keywords.append(inspect.Parameter("num_steps", inspect.Parameter.KEYWORD_ONLY))
+    if {LAST, EMBEDDING} & set(flow.live_roles):
         keywords.append(inspect.Parameter("roles", inspect.Parameter.KEYWORD_ONLY, default=None))
     factory.__name__ = factory.__qualname__ = program.name
     factory.__doc__ = program.doc or f"The update rule {program.name} as an Optax transform."

@@ -76,15 +76,17 @@ class Interpreted(AbstractPath):
 class Compiled(AbstractPath):
     """A program compiled into the loop."""
 
-    def __init__(self, flow: Dataflow, layout: Layout):
+    def __init__(self, flow: Dataflow, layout: Layout, num_steps: int):
         self.data = ()
         self.compiles_as = flow
         self._layout = layout
         self._flow = flow
+        self._num_steps = num_steps
 
     def transform(self, data: Any) -> optax.GradientTransformationExtraArgs:
         del data
-        return transform.on_vector(transform.scale_by_dataflow(self._flow), self._layout)
+        rule = transform.scale_by_dataflow(self._flow, num_steps=self._num_steps)
+        return transform.on_vector(rule, self._layout)
 
 
 def choose(flow: Dataflow, layout: Layout, *, num_steps: int, capacity: Capacity) -> AbstractPath:
@@ -103,9 +105,9 @@ def choose(flow: Dataflow, layout: Layout, *, num_steps: int, capacity: Capacity
     try:
         encoded = encode.encode_dataflow(flow, num_steps=num_steps, capacity=capacity)
     except CapacityError:
-        return Compiled(flow, layout)
+        return Compiled(flow, layout, num_steps)
     if worth_compiling(int(encoded.length), layout.num_params, num_steps):
-        return Compiled(flow, layout)
+        return Compiled(flow, layout, num_steps)
     return Interpreted(encoded, layout, capacity)
 
 

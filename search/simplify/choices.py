@@ -16,7 +16,7 @@ from veldt.search.errors import LoweringError
 from veldt.search.language import shapes
 from veldt.search.language.dataflow import Constant, Dataflow, Input, Node
 from veldt.search.language.ops import OPS
-from veldt.search.language.statements import ROLES, STEP, Arg
+from veldt.search.language.statements import PROGRESS, ROLES, STEP, Arg
 from veldt.search.simplify import identities, spellings
 from veldt.search.simplify.forms import ANYTHING, Algebra, Atom, Form, FormError
 
@@ -25,6 +25,12 @@ MAX_VALUES: Final = 300
 MAX_DEPTH: Final = 3
 # Instructions on two existing values are searched for among the first so many of them.
 _MAX_PAIRED: Final = 48
+# Bounds of the scalars that every program may read. Progress is never 0, but may be very small.
+_SCALAR_BOUNDS: Final = {
+    STEP: (1.0, math.inf),
+    PROGRESS: (2.0**-40, 1.0),
+    **dict.fromkeys(ROLES, (0.0, math.inf)),
+}
 _STRUCTURAL: Final = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5)
 _UNARY: Final = ("negative", "abs", "sign", "square", "cube", "sqrt", "cbrt", "reciprocal")
 
@@ -298,9 +304,10 @@ def _number(algebra: Algebra, number: float) -> Form:
 
 
 def input_atom(value: Input) -> Atom:
-    """Return the atom of `w`, `g`, a slot, the step or a role."""
-    uniform = value.name == STEP
-    bounds = (1.0, math.inf) if uniform else (0.0, math.inf) if value.name in ROLES else ANYTHING
+    """Return the atom of `w`, `g`, a slot, or a scalar that every program may read."""
+    is_scalar = value.kind == "scalar"
+    bounds = _SCALAR_BOUNDS.get(value.name, ANYTHING) if is_scalar else ANYTHING
+    uniform = is_scalar and value.name not in ROLES
     return Atom("input", (), value.name, kind=value.kind, bounds=bounds, uniform=uniform)
 
 

@@ -77,7 +77,7 @@ def opaque(
             label,
             kind=kind,
             bounds=ANYTHING if label else _bounds(algebra, name, args),
-            uniform=name == "global_norm"
+            uniform=(op.scope == "global" and op.gives_scalar)
             or (elementwise and all(_uniform(algebra, a) for a in args)),
             constant=elementwise and all(algebra.is_constant(arg) for arg in args),
         )
@@ -309,7 +309,8 @@ _WITHIN: Final = ("mean", "amax", "row_mean", "column_mean", "row_max", "column_
 _BOUNDS: Final[dict[str, Interval]] = {
     **dict.fromkeys(("abs", "sqrt", "square", "exp", "exp2", "exp10", "power"), _NONNEGATIVE),
     **dict.fromkeys(("norm", "global_norm", "row_norm", "column_norm", "log1p"), _NONNEGATIVE),
-    **dict.fromkeys(("sign", "sin", "cos", "tanh", "cosine_sim"), (-1.0, 1.0)),
+    **dict.fromkeys(("nuclear_norm", "sketch_norm"), _NONNEGATIVE),
+    **dict.fromkeys(("sign", "sin", "cos", "tanh", "cosine_sim", "global_cosine"), (-1.0, 1.0)),
     **dict.fromkeys(("invert", "less", "less_equal", "equal", "every"), _UNIT),
     "cosh": (1.0, math.inf),
     "arccos": (0.0, math.pi),

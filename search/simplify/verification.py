@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from veldt.search.language import dataflow
 from veldt.search.language.dataflow import Dataflow
 from veldt.search.language.roles import Roles
-from veldt.search.language.statements import AbstractProgram
+from veldt.search.language.statements import LOSS, PROGRESS, AbstractProgram
 from veldt.search.runtime import execute
 
 NUM_STEPS: Final = 50
@@ -34,6 +34,8 @@ _TREES: Final = (
     (((3, 3), 30.0), ((2,), 1e-5)),
 )  # shape of each tensor and scale of its gradients
 _ZEROS: Final = 0.15  # share of the gradients that are exactly zero
+# The probe ends before the run that it belongs to, and its losses are of either sign.
+_RUN_LENGTH: Final = NUM_STEPS + 7
 
 
 @final
@@ -106,11 +108,19 @@ def trace(
                 **fixed,
                 **state,
             }
+            of_run = {PROGRESS: (step + 1.0) / _RUN_LENGTH, LOSS: _losses(seed)[step]}
+            for name in flow.live_of_run:
+                tensors[name] = [np.asarray(of_run[name], dtype=dtype)] * len(params)
             count = [np.asarray(step + 1.0, dtype=dtype)] * len(params)
             update, new = execute.execute(flow, np, tensors, count, constants or {})
             updates.append(update)
             state = dict(zip(flow.live_slots, new, strict=True))
     return Trace(_stack(updates), {name: _stack(rows) for name, rows in history.items()})
+
+
+@functools.cache
+def _losses(seed: int) -> NDArray[np.float64]:
+    return np.random.default_rng((seed, len(_TREES))).normal(1.0, 1.0, NUM_STEPS)
 
 
 def _stack(steps: Sequence[Sequence[Any]]) -> tuple[NDArray[np.floating], ...]:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from veldt.search.language.ops import INTERPRETED, OPS
 from veldt.search.language.shapes import result_kind
-from veldt.search.language.statements import COPY, INPUTS, ROLES, STEP, Arg, Statement
+from veldt.search.language.statements import COPY, INPUTS, OF_RUN, ROLES, STEP, Arg, Statement
 from veldt.search.language.types import Kind
 from veldt.search.program import Program
 
@@ -40,7 +40,7 @@ def programs(
     slots = SLOT_NAMES[: draw(st.sampled_from([2, 1, 0, len(SLOT_NAMES), 3]))]
     names = CONSTANT_NAMES[: draw(st.sampled_from([2, 0, 1, 4]))]
     constants = tuple((name, draw(numbers)) for name in names)
-    kinds: dict[str, Kind] = dict.fromkeys((*ROLES, STEP, *names), "scalar")
+    kinds: dict[str, Kind] = dict.fromkeys((*ROLES, *OF_RUN, STEP, *names), "scalar")
     kinds |= dict.fromkeys((*INPUTS, *slots), "tensor")
     unread = list(slots)
     statements: list[Statement] = []

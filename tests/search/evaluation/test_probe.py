@@ -34,7 +34,19 @@ def test_rules_step_by_step(name: str) -> None:
 def test_ops_step_by_step_through_a_slot(op) -> None:
     args = {"tensor": "m", "any": "m", "scalar": "0.1"}
     given = ", ".join(args[kind] for kind in op.kinds)
-    products = {"transpose": "norm(transpose(m))", "matmul": "norm(matmul(m, transpose(g)))"}
+    products = {
+        "transpose": "norm(transpose(m))",
+        "matmul": "norm(matmul(m, transpose(g)))",
+        "row_gram": "norm(row_gram(m))",
+        "column_gram": "norm(column_gram(m))",
+        "inverse_root": "mean(inverse_root(row_gram(m), 4.0, 0.1))",
+        "eigenbasis": "mean(eigenbasis(row_gram(m), row_gram(g)))",
+        "sketch": "mean(sketch(m, step))",
+        "unsketch": "unsketch(sketch(m, 0.5), step)",
+        "sketch_norm": "sketch_norm(sketch(m, 0.5))",
+        "remember": "norm(m)",
+        "percentile": "norm(m)",
+    }
     x = products.get(op.name, f"{op.name}({given})")
     check(
         Program.parse(

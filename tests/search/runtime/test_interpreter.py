@@ -21,7 +21,7 @@ from veldt.search import rule_sources
 from veldt.search.language.dataflow import Constant, Dataflow, Input
 from veldt.search.language.ops import INTERPRETED, OPS
 from veldt.search.language.roles import Roles
-from veldt.search.language.statements import ROLES, STEP
+from veldt.search.language.statements import LOSS, PROGRESS, ROLES, STEP
 from veldt.search.program import Program
 from veldt.search.runtime.encode import Capacity, encode
 from veldt.search.runtime.execute import execute, slot_shapes
@@ -49,13 +49,19 @@ EXACT |= {"amax", "row_max", "column_max", "every"}
 
 # One step, one compile: every program is data to it.
 @functools.partial(jax.jit, static_argnums=0)
-def step_once(capacity: Capacity, e: Any, s: Any, g: Any, w: Any) -> Any:
-    return interpret(e, LAYOUT, capacity=capacity, largest_block=BLOCK).update(g, s, w)
+def step_once(capacity: Capacity, e: Any, s: Any, g: Any, w: Any, loss: Any = 0.0) -> Any:
+    tx = interpret(e, LAYOUT, capacity=capacity, largest_block=BLOCK)
+    return tx.update(g, s, w, value=loss)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def initial_state(capacity: Capacity, e: Any, w: Any) -> Any:
     return interpret(e, LAYOUT, capacity=capacity, largest_block=BLOCK).init(w)
+
+
+def loss_at(step: int) -> float:
+    """A number of float32 for each step, of either sign."""
+    return float(np.float32(1.7 * np.cos(step)))
 
 
 def split(flat: np.ndarray) -> list[np.ndarray]:
@@ -89,8 +95,9 @@ def disturbed(flow: Dataflow, tensors: dict[str, np.ndarray], step: int, rng: An
         if index not in flow.live:
             continue
         if isinstance(value, Input):
-            if value.name == STEP:
-                values[index] = [np.float64(step)] * 3
+            if value.name in (STEP, PROGRESS, LOSS):
+                exact = {STEP: float(step), PROGRESS: step / NUM_STEPS, LOSS: loss_at(step)}
+                values[index] = [np.float64(exact[value.name])] * 3
             elif value.name in ROLES:
                 values[index] = ROLE_VALUES[value.name]
             else:
@@ -103,9 +110,9 @@ def disturbed(flow: Dataflow, tensors: dict[str, np.ndarray], step: int, rng: An
             leaves = [[values[arg][leaf] for arg in value.args] for leaf in range(3)]
             if op.name not in EXACT and op.symbol is None:  # inner roundings, as in sums and powers
                 leaves = [[jitter(arg) for arg in args] for args in leaves]
-            if op.partial is not None:
-                total = sum(op.partial(np, *args) for args in leaves)
-                results = [op.fn(np, total, *args) for args in leaves]
+            if op.products:
+                totals = np.sum([op.partial(np, *args) for args in leaves], axis=0)
+                results = [op.fn(np, tuple(totals), *args) for args in leaves]
             else:
                 results = [op.fn(np, *args) for args in leaves]
             if op.scope == "matrix":
@@ -126,7 +133,8 @@ def reference(flow: Dataflow, dtype: Any, tensors: dict[str, np.ndarray], step: 
             leaf[tuple(slice(length) for length in shape)]
             for leaf, shape in zip(leaves[name], shapes, strict=True)
         ]
-    update, slots = execute(flow, np, leaves | ROLE_VALUES, [dtype(step)] * 3, {})
+    of_run = {PROGRESS: [dtype(step / NUM_STEPS)] * 3, LOSS: [dtype(loss_at(step))] * 3}
+    update, slots = execute(flow, np, leaves | ROLE_VALUES | of_run, [dtype(step)] * 3, {})
     return [join(update), *(join(spread(slot)) for slot in slots)]
 
 
@@ -163,7 +171,7 @@ def check_program(
         tensors = {"w": np.float64(w), "g": np.float64(g)}
         rows = {name: 2 + flow.slots.index(name) for name in flow.live_slots}
         tensors |= {name: registers[row] for name, row in rows.items()}
-        update, state = step_once(capacity, encoded, state, g, w)
+        update, state = step_once(capacity, encoded, state, g, w, loss_at(step))
         actual = [np.float64(update), *(np.float64(state.registers[r]) for r in rows.values())]
         with np.errstate(all="ignore"):
             expected = reference(flow, np.float32, tensors, step)
@@ -196,8 +204,9 @@ def with_full_as_slow(named_ops: dict[str, tuple[str, ...]]) -> list[Any]:
 
 
 RULE_OPS = {
-    name: tuple(s.op for s in rule_sources.load_rule(name).statements if s.op in OPS)
+    name: tuple(s.op for s in program.statements if s.op in OPS)
     for name in rule_sources.RULE_NAMES
+    if (program := rule_sources.load_rule(name)).lower().fits_registers
 }
 
 
@@ -219,6 +228,14 @@ def test_every_op_means_the_same(op: str) -> None:
 def test_every_role_means_the_same(role: str) -> None:
     program = Program.parse(f"def rule(w, g, m):\n    return {role} * g + m, {role} + norm(w)")
     assert check_program(program, seed=0, num_steps=2) == 1.0
+
+
+@pytest.mark.parametrize("name", [PROGRESS, LOSS])
+def test_what_the_run_knows_means_the_same(name: str) -> None:
+    program = Program.parse(
+        f"def rule(w, g, m):\n    m = interp(g, m, {name})\n    return m / {name} + 1 / {name}, m"
+    )
+    assert check_program(program, seed=0, num_steps=4) == 1.0
 
 
 @pytest.mark.parametrize("name", with_full_as_slow(RULE_OPS))

@@ -27,7 +27,7 @@ def compute(op, args):
         shape = TENSORS["x"].shape
         args = [np.broadcast_to(arg, shape) if np.ndim(arg) else arg for arg in args]
     with np.errstate(all="ignore"):
-        if op.partial is not None:
+        if op.products:
             return op.fn(np, op.partial(np, *args), *args)
         return op.fn(np, *args)
 
@@ -121,7 +121,8 @@ def check_composed(outer, inner):
 
 
 # Other shapes are opaque to the algebra, and so is what amplifies rounding.
-NAMES = [name for name, op in OPS.items() if op.scope != "shape" and name != "orthogonalize"]
+AMPLIFYING = ("orthogonalize", "polar", "nuclear_norm", "sinkhorn")
+NAMES = [name for name, op in OPS.items() if op.scope != "shape" and name not in AMPLIFYING]
 PARTS = 8
 
 
