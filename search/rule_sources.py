@@ -8,11 +8,10 @@ rounding, and else its paper's formula; each docstring names the source and any 
 `discovered/` holds rules that veldt's own searches found, each with a record of its origin and its
 results (`<name>.json`, written by `benchmarks/discovered.py`).
 
-Other names in Optax: momentum and nesterov are `optax.sgd`, polyak is `optax.polyak_sgd`, signsgd is
-`optax.sign_sgd`; adopt, ademamix, dadapt_adamw, dog, madgrad, momo, momo_adam, muon, prodigy and
-sophia are in `optax.contrib`. All others that Optax lacks are in
-`tests/search/rules/formulas`, from their papers. `optax.contrib.galore` is another rule than galore,
-by its projection.
+Other names in Optax: momentum and nesterov are `optax.sgd`, polyak is `optax.polyak_sgd`, signsgd
+is `optax.sign_sgd`; adopt, ademamix, dadapt_adamw, dog, madgrad, momo, momo_adam, muon, prodigy and
+sophia are in `optax.contrib`, and `optax.contrib.galore` has another projection than galore. The
+formulas of the rules that Optax lacks are in `tests/search/rules/formulas`.
 
 Not shipped, because a program cannot state them; the first three need the trainer:
 

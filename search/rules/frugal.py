@@ -11,7 +11,7 @@ def frugal(w, g, m, v, age, *, b1=0.9, b2=0.999, eps=1e-8, interval=200.0, scale
     is_matrix = min(fan_in, fan_out) > 1
     seed = where(is_matrix, (step - 1) / interval, 0.0)
     anew = is_matrix * every(step - 1, interval)
-    age = where(anew, 1.0, age + 1)
+    age = where(anew, 1.0, mean(age) + 1)
     x = sketch(g, seed)
     m = interp(x, where(anew, 0.0, m), b1)
     v = interp(square(x), where(anew, 0.0, v), b2)

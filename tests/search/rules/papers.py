@@ -116,6 +116,7 @@ def _program_steps(
     def step(w: Tensors, g: Tensors, t: int, loss: float) -> Tensors:
         inputs = {"w": [w[key] for key in keys], "g": [g[key] for key in keys], **state}
         inputs |= {role: [of[role] for of in roles] for role in flow.live_roles}
+        inputs["loss"] = [np.float64(loss)] * len(keys)
         update, slots = execute(flow, np, inputs, [np.float64(t)] * len(keys), constants)
         state.update(zip(flow.live_slots, slots, strict=True))
         return dict(zip(keys, update, strict=True))
@@ -137,7 +138,9 @@ def _trajectory(
             g[LAST] = y - x * (x * y).sum(0) / (x * x).sum(0)
         if t % 17 == 0:  # a spike
             g[LAST].flat[t % 5] += 30.0
-        loss = (0.05 + rng.random()) * sum(float(np.sum(1 - np.cos(x))) for x in w.values())
+        loss = 10.0 ** rng.uniform(-1.5, 1.0) * sum(
+            float(np.sum(1 - np.cos(x))) for x in w.values()
+        )
         update = step(w, g, t, loss)
         w = {name: w[name] - rate * update[name] for name in w}
         path.append(w)

@@ -16,7 +16,7 @@ def adamod(
     s: State, w: Any, g: Any, t: int, _: str,
     *, b1: float = 0.9, b2: float = 0.999, b3: float = 0.999, eps: float = 1e-8, wd: float = 0.0,
 ) -> Any:  # fmt: skip
-    m, _v = adam_moments(s, g, t, b1, b2)
+    adam_moments(s, g, t, b1, b2)
     # At a constant learning rate of 1; with another, every rate below has it as a factor.
     rate = math.sqrt(1 - b2**t) / (1 - b1**t) / (np.sqrt(s["v"]) + eps)
     s["rate"] = b3 * s.get("rate", 0.0) + (1 - b3) * rate

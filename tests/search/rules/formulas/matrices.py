@@ -49,7 +49,7 @@ def adamuon(
         return adam_step(s, g, t, b1, b2, eps) + wd * w
     s["m"] = b * s.get("m", 0.0) + matrix(g)
     x = np.sign(s["m"])
-    x = x / np.linalg.norm(x)
+    x = x / (np.linalg.norm(x) + 1e-8)
     for _step in range(5):  # Muon's quintic
         gram = x @ x.T
         x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
@@ -141,13 +141,9 @@ def sinkgd(
         return adam_step(s, g, t, b1, b2, eps)
     x = matrix(g)
     for _round in range(5):
-        for axis in SINKHORN_AXES:
+        for axis in (0, 1):  # their weights have the outputs first, and they start with the rows
             x = math.sqrt(x.shape[axis]) * x / np.linalg.norm(x, axis=axis, keepdims=True)
     return scale * x.reshape(w.shape)
-
-
-# The axis of the norms, in order.
-SINKHORN_AXES = (1, 0)
 
 
 @functools.cache
