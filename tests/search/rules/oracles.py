@@ -121,7 +121,7 @@ def pair(name: str, rates: Any) -> list[Any]:
     rule = rule_sources.load_rule(name)
     if name in OWN_RATE:
         inside = {"lars": {"wd": 0.1}, "madgrad": {"rate": 0.02}, "momo": {"rate": 0.3, "wd": 0.1}}
-        inside |= {"momo_adam": {"rate": 0.05, "wd": 0.1}, "polyak": {"max_rate": 0.05}}
+        inside |= {"momo_adam": {"rate": 0.3, "wd": 0.1}, "polyak": {"max_rate": 0.25}}
         inside |= {own: {"wd": 0.1, "d0": 1e-3} for own in ("dadapt_adamw", "prodigy")}
         ours = inside.get(name, {})
         names = OPTAX_NAMES | {"rate": "learning_rate"} | OPTAX_NAMES_OF.get(name, {})
@@ -134,10 +134,10 @@ def pair(name: str, rates: Any) -> list[Any]:
     ours, decay = ({"wd": 0.1}, {"weight_decay": 0.1}) if has_decay else ({}, {})
     if name != "muon_linear":
         return [rule.as_optax(schedule, **ours), oracle(name)(schedule, **decay)]
-    falling = lambda count: rates[count] * (1 - (count + 1) / NUM_STEPS)  # noqa: E731
+    falling = rates * (1 - jnp.arange(1.0, NUM_STEPS + 1) / NUM_STEPS)
     return [
         rule.as_optax(schedule, num_steps=NUM_STEPS, **ours),
-        optax.contrib.muon(falling, **decay),
+        optax.contrib.muon(falling.__getitem__, **decay),
     ]
 
 
