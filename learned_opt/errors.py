@@ -55,6 +55,15 @@ class UnknownWeightsError(WeightsError):
     exit_code = errors.USAGE
 
 
+class OptionError(LearnedOptError):
+    """Raised for an option's value that a wrapper cannot work with."""
+
+    @classmethod
+    def of(cls, wrapper: str, option: str, given: object, allowed: str) -> "OptionError":
+        """Say which option was given what, and what is allowed."""
+        return cls(f"{wrapper}: {option} must be {allowed}; got {given!r}")
+
+
 class MissingInputError(LearnedOptError):
     """Raised by a rule that was not given an input that it reads."""
 
@@ -71,6 +80,23 @@ class MissingInputError(LearnedOptError):
             "else's loop calls update without it, such as TrainState.apply_gradients, wrap the "
             "transform: veldt.loss_in_state(tx), and write the loss before each update: "
             "opt_state = optax.tree.set(opt_state, loss=loss); see docs/loops.md"
+        )
+
+    @classmethod
+    def grad_fn(cls, wrapper: str) -> "MissingInputError":
+        """Say that the gradient's function was left out of `update`."""
+        return cls(
+            f"{wrapper} takes a second gradient: call update(grads, state, params, "
+            "grad_fn=jax.grad(lambda params, _: loss(params, batch))). For a loop that cannot, "
+            "there is veldt.wrappers.sam_alternating"
+        )
+
+    @classmethod
+    def obj_fn(cls, wrapper: str) -> "MissingInputError":
+        """Say that the objective was left out of `update`."""
+        return cls(
+            f"{wrapper} probes the objective's Hessian: call update(grads, state, params, "
+            "obj_fn=lambda params: loss(params, batch))"
         )
 
     @classmethod

@@ -85,6 +85,16 @@ def test_the_saved_state_is_the_state(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found["state"], expected)
 
 
+def given(tx: Any) -> Any:
+    """The transform with the functions that a wrapper asks the loop for."""
+    functions = {"obj_fn": loss_fn, "grad_fn": lambda params, _: jax.grad(loss_fn)(params)}
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        return tx.update(updates, state, params, **functions, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
 PASSING = {
     "chain": lambda tx: optax.chain(optax.clip(1.0), tx),
     "named_chain": lambda tx: optax.named_chain(("rule", tx)),
@@ -107,6 +117,11 @@ PASSING = {
             optax.MultiSteps(tx, 1).init, optax.MultiSteps(tx, 1).update
         ),
     ),
+    "lookahead": veldt.wrappers.lookahead,
+    "sam": lambda tx: given(veldt.wrappers.sam(tx)),
+    "sam_alternating": veldt.wrappers.sam_alternating,
+    "weight_prediction": veldt.wrappers.weight_prediction,
+    "hutchinson": lambda tx: given(veldt.wrappers.hutchinson(tx)),
 }
 
 

@@ -25,7 +25,7 @@ from flax import nnx
 from flax.training.train_state import TrainState
 
 import veldt
-from veldt.learned_opt import registry, shipped
+from veldt.learned_opt import registry, shipped, wrappers
 from veldt.meta.tune import optimizers
 from veldt.search import rule_sources
 from veldt.search.export.optax_module import export_optax
@@ -90,6 +90,29 @@ def of_weights_with_loss_in_state(name: str, folder: Path) -> Any:
     return veldt.loss_in_state(of_weights(name, folder))
 
 
+def objective(params: Any) -> Any:
+    """Of any tree, also with leaves that nobody trains."""
+    return sum(jnp.sum(jnp.asarray(x, jnp.float32) ** 2) for x in jax.tree.leaves(params))
+
+
+def of_wrapper(name: str, folder: Path) -> Any:
+    """A wrapper, with the functions that it asks the loop for."""
+    del folder
+    wrapper, _, around = name.partition(" of ")
+    tx = getattr(wrappers, wrapper)(
+        of_weights(around, Path()) if around in shipped.names() else of_rule(around, Path())
+    )
+    given = {
+        "obj_fn": objective,
+        "grad_fn": lambda params, _: jax.grad(objective, allow_int=True)(params),
+    }
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        return tx.update(updates, state, params, **given, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
 def of_tuning(name: str, folder: Path) -> Any:
     del folder
     schedule = optax.linear_schedule(0.1, 0.01, 10)
@@ -97,12 +120,18 @@ def of_tuning(name: str, folder: Path) -> Any:
     return optimizers.make(name, values, {"kernels": "kernel"}, {"kernels": jnp.float32(0.5)})
 
 
+WRAPPED = [
+    f"{wrapper} of {around}"
+    for wrapper in sorted({*wrappers.__all__} - {"eval_params"})
+    for around in ("muon", "celo2")
+]
 MAKERS: dict[str, tuple[Callable[[str, Path], Any], list[str]]] = {
     "rule": (of_rule, list(rule_sources.RULE_NAMES)),
     "export": (of_export, list(rule_sources.RULE_NAMES)),
     "architecture": (of_architecture, registry.names()),
     "weights": (of_weights, shipped.names()),
     "loss in state": (of_weights_with_loss_in_state, shipped.names()),
+    "wrapper": (of_wrapper, WRAPPED),
     "tuned": (of_tuning, list(optimizers.FACTORIES)),
 }
 ALL = [(kind, name) for kind, (_, names) in MAKERS.items() for name in names]
@@ -111,7 +140,16 @@ SOME = ("adafactor", "adam", "carom", "dog", "muon", "sgd")
 # Of the same classes as others.
 ALIKE = ("adafac_mlp_wide", "velo")
 # What is run there.
-RUN = (("rule", "muon"), ("rule", "carom"), ("export", "carom"))
+RUN = (
+    ("rule", "muon"),
+    ("rule", "carom"),
+    ("export", "carom"),
+    ("wrapper", "lookahead of muon"),
+    ("wrapper", "sam of muon"),
+    ("wrapper", "sam_alternating of muon"),
+    ("wrapper", "weight_prediction of muon"),
+    ("wrapper", "hutchinson of muon"),
+)
 
 
 def kinds() -> list[Any]:
@@ -298,10 +336,7 @@ def test_train_state_takes_all(kind: str, names: Any, make: Any):
 def odd_grads(params: Any) -> Any:
     """What JAX gives for such a tree: float0 for integers and booleans."""
 
-    def loss(params: Any) -> Any:
-        return sum(jnp.sum(jnp.asarray(x, jnp.float32) ** 2) for x in jax.tree.leaves(params))
-
-    return jax.grad(loss, allow_int=True)(params)
+    return jax.grad(objective, allow_int=True)(params)
 
 
 def only_trained(params: Any) -> Any:

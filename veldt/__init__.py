@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from veldt.evaluation import evaluate
+    from veldt.learned_opt import wrappers
     from veldt.learned_opt.loss_in_state import loss_in_state
     from veldt.learned_opt.shipped import learned_optimizer
     from veldt.meta.replay.api import metagradient
@@ -47,6 +48,7 @@ __all__ = [
     "metagradient",
     "train",
     "tune",
+    "wrappers",
 ]
 
 _HOMES = {
@@ -64,7 +66,10 @@ _HOMES = {
     "metagradient": "veldt.meta.replay.api",
     "train": "veldt.tasks.inner_loop.train",
     "tune": "veldt.meta.tune.descent",
+    "wrappers": "veldt.learned_opt.wrappers",
 }
+_MODULES = {"wrappers"}
+"""Names that are modules, and not what a module holds."""
 
 
 def __getattr__(name: str) -> Any:
@@ -72,7 +77,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module 'veldt' has no attribute {name!r}; it has {', '.join(__all__)}"
         )
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    home = importlib.import_module(_HOMES[name])
+    value = home if name in _MODULES else getattr(home, name)
     globals()[name] = value  # The next access does not come here.
     return value
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from veldt.search.export import leaf_ops
-from veldt.search.language import constant_axes, signs
+from veldt.search.language import constant_axes, laziness, signs
 from veldt.search.language.constant_axes import Extent
 from veldt.search.language.dataflow import Constant, Dataflow, Input, Node
 from veldt.search.language.ops import OPS
-from veldt.search.language.statements import STEP
+from veldt.search.language.statements import OF_RUN, PROGRESS, STEP
+from veldt.search.language.types import Kind
 
 LINE_LENGTH: Final = 100
 # Longer right-hand sides are split into named steps.
@@ -65,11 +66,13 @@ def number_text(number: float) -> str:
     return repr(float(number)).replace("e+", "e")
 
 
-def square_sums(flow: Dataflow) -> list[int]:
-    """Return the indices of values whose squares are summed over all tensors, in order of need."""
-    nodes = (flow.values[index] for index in flow.live_nodes)
-    found = [n.args[0] for n in nodes if isinstance(n, Node) and OPS[n.op].scope == "global"]
-    return list(dict.fromkeys(found))
+def summed_products(flow: Dataflow) -> list[tuple[int, int]]:
+    """Return the pairs of values whose products are summed over all tensors, in order of need."""
+    found: dict[tuple[int, int], None] = {}
+    for index in flow.live_nodes:
+        node = flow.node(index)
+        found |= dict.fromkeys((node.args[i], node.args[j]) for i, j in OPS[node.op].products)
+    return list(found)
 
 
 @final
@@ -79,7 +82,7 @@ class LeafWriter:
     Attributes:
       lines: Statements so far.
       inputs: Tensors among `w`, `g` and the slots that the body reads.
-      uses_step: Whether the body reads the step.
+      of_run: Values among `step`, `progress` and `loss` that the body needs.
       roles: Roles that the body reads.
     """
 
@@ -88,7 +91,7 @@ class LeafWriter:
         flow: Dataflow,
         names: Mapping[int, str],
         temporary: frozenset[int],
-        sums: Mapping[int, str],
+        sums: Mapping[tuple[int, int], str],
         outputs: Sequence[int],
         indent: str,
     ):
@@ -98,7 +101,7 @@ class LeafWriter:
           flow: Lowered program.
           names: Distinct name for every live input, named constant and instruction.
           temporary: Instructions without a chosen name; they are nested where they are used once.
-          sums: Names of the sums of squares over all tensors, by the squared value's index.
+          sums: Names of the sums of products over all tensors, by the indices of the two factors.
           outputs: Indices of the values that the function returns.
           indent: Spaces at the beginning of every line.
         """
@@ -115,14 +118,19 @@ class LeafWriter:
         self.reads = Counter(arg for i in self.needed for arg in self._args(i))
         self.reads.update(outputs)
         inputs = {v.name for v in (flow.values[i] for i in self.needed) if isinstance(v, Input)}
-        self.uses_step = STEP in inputs
+        needs = {STEP} if PROGRESS in inputs else set()
+        self.of_run = tuple(name for name in (STEP, *OF_RUN) if name in inputs | needs)
         self.roles = tuple(name for name in flow.live_roles if name in inputs)
-        self.inputs = inputs - {STEP, *self.roles}
+        self.inputs = inputs - {STEP, *OF_RUN, *self.roles}
         self.slots = constant_axes.slot_extents(flow)
         self.extents = constant_axes.value_extents(flow, self.slots)
         self._strong = self._scalars_of_their_own_dtype()
-        for index in self.needed:
-            self._write(index)
+        self._lazy = {
+            index: own
+            for index, own in laziness.lazy_branches(flow).items()
+            if index in self.needed
+        }
+        self._write_all(self.needed, self._lazy.values())
 
     def results(self, wanted: Sequence[Extent]) -> list[str]:
         """Return the function's results, one expression per output, typed as the tensor.
@@ -134,7 +142,8 @@ class LeafWriter:
             self._result(index, extent) for index, extent in zip(self.outputs, wanted, strict=True)
         ]
 
-    def _result(self, index: int, wanted: Extent) -> str:
+    def _result(self, index: int, wanted: Extent, full: Kind = "tensor") -> str:
+        """Return a value as an array of some extent, typed as the tensor; scalars as `full`."""
         kind = self.flow.values[index].kind
         if kind != "scalar" and self.extents[index] == wanted:
             return self.codes[index].text
@@ -143,16 +152,19 @@ class LeafWriter:
         text = self.codes[index].text
         if wanted != constant_axes.FULL:
             return f"_spread({text}, g, rows={wanted.rows}, columns={wanted.columns})"
-        if kind == "scalar":
+        if kind == "scalar" and full == "tensor":
             return f"jnp.full_like(g, {text})"
+        if kind == "scalar":
+            return f"jnp.full({leaf_ops.FULL_SHAPES[full]}, {text}, g.dtype)"
         return f"jnp.broadcast_to({text}, {leaf_ops.FULL_SHAPES[kind]})"
 
     def _args(self, index: int) -> tuple[int, ...]:
         value = self.flow.values[index]
         if not isinstance(value, Node):
             return ()
-        # A sum over all tensors is computed before and comes in as an argument.
-        return value.args[1:] if value.op == "global_norm" else value.args
+        # Sums over all tensors are computed before and come in as arguments.
+        op = OPS[value.op]
+        return () if op.scope == "global" and op.gives_scalar else value.args
 
     def _needed(self) -> list[int]:
         seen: set[int] = set()
@@ -165,20 +177,52 @@ class LeafWriter:
         return sorted(seen)
 
     def _scalars_of_their_own_dtype(self) -> frozenset[int]:
-        """Return the scalars that may be wider than the tensor: from the step or a global sum."""
+        """Return the scalars that may be wider than the tensor: of the run, or from global sums."""
         found: set[int] = set()
         for index in self.needed:
             value = self.flow.values[index]
             if isinstance(value, Input):
-                strong = value.name == STEP
+                strong = value.name in (STEP, *OF_RUN) and value.kind == "scalar"
             elif isinstance(value, Node) and value.kind == "scalar":
-                from_scalar = OPS[value.op].scope == "element" and found & set(value.args)
-                strong = value.op == "global_norm" or bool(from_scalar)
+                passes = OPS[value.op].scope == "element" or value.op == "percentile"
+                strong = OPS[value.op].scope == "global" or bool(passes and found & set(value.args))
             else:
                 strong = False
             if strong:
                 found.add(index)
         return frozenset(found)
+
+    def _write_all(self, indices: Iterable[int], lazy: Iterable[frozenset[int]]) -> None:
+        """Write values in order; those of lazy branches come with their choice."""
+        for index in sorted(frozenset(indices).difference(*lazy)):
+            if index in self._lazy:
+                self._write_choice(index)
+            else:
+                self._write(index)
+
+    def _write_choice(self, index: int) -> None:
+        """Write a choice whose first branch is a function that runs only where it is chosen."""
+        node = self.flow.node(index)
+        condition, new, old = node.args
+        wanted = self.extents[index]
+        for arg in (condition, old):
+            if arg in self.pending:
+                self._assign(arg)
+        chosen = f"{self.codes[condition].text} > 0"
+        otherwise = self._result(old, wanted, node.kind)
+        before, indent, function = self.lines, self.indent, f"_fresh_{self.names[index]}"
+        self.lines, self.indent = [], f"{indent}    "
+        inner = [own for choice, own in self._lazy.items() if choice in self._lazy[index]]
+        self._write_all(self._lazy[index], inner)
+        result = self._result(new, wanted, node.kind)
+        if len(f"{self.indent}return {result}") > LINE_LENGTH and new in self.pending:
+            self._assign(new)
+            result = self._result(new, wanted, node.kind)
+        body, self.lines, self.indent = self.lines, before, indent
+        self.lines += ["", f"{indent}def {function}():", *body, f"{indent}    return {result}", ""]
+        call = Code.of_call("jax.lax.cond", (chosen, function, f"lambda: {otherwise}"))
+        self.lines += self._statement(self.names[index], call)
+        self.codes[index] = Code(self.names[index])
 
     def _write(self, index: int) -> None:
         value = self.flow.values[index]
@@ -272,15 +316,20 @@ class LeafWriter:
     def _plain_expression(self, node: Node, as_calls: bool) -> Code:
         codes = [self._argument(node, arg) for arg in node.args]
         if OPS[node.op].scope == "shape":
-            function, _ = leaf_ops.CALLS[node.op]
+            function, templates = leaf_ops.CALLS[node.op]
             suffix = ".reshape(g.shape)" if node.kind == "tensor" else ""
-            return Code.of_call(function, [code.text for code in codes], suffix)
+            return Code.of_call(function, [part.format(*codes) for part in templates], suffix)
         if node.op in leaf_ops.NUMBERS:
             return Code(leaf_ops.NUMBERS[node.op])
+        sums = [self.sums[node.args[i], node.args[j]] for i, j in OPS[node.op].products]
         if node.op == "global_norm":
-            return Code.of_call("jnp.sqrt", [self.sums[node.args[0]]])
+            return Code.of_call("jnp.sqrt", sums)
+        if node.op == "global_dot":
+            return Code(sums[0])
+        if node.op == "global_cosine":
+            return Code.of_call("_global_cosine", sums)
         if node.op == "clip_by_global_norm":
-            args = (codes[0].text, self.sums[node.args[0]], codes[1].text)
+            args = (codes[0].text, sums[0], codes[1].text)
             return Code.of_call("_clip_by_global_norm", args)
         if node.op in leaf_ops.COMPARISONS:
             return Code.of_call("jnp.where", (self._comparison(node), "1.0", "0.0"))
@@ -345,7 +394,7 @@ class LeafWriter:
         value = self.flow.values[index]
         match value:
             case Input(name=name):
-                return name == STEP or name in self.roles
+                return name in (STEP, PROGRESS) or name in self.roles
             case Constant(value=number, name=name):
                 return name is None and math.copysign(1.0, number) > 0
             case Node(op="where", args=(_, *branches)):

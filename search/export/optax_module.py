@@ -19,11 +19,11 @@ from dataclasses import replace
 from typing import Final
 
 from veldt.search.errors import ProgramError
-from veldt.search.export import embedded_program, leaf_code, leaf_ops
+from veldt.search.export import embedded_program, helper_functions, leaf_code, leaf_ops
 from veldt.search.export.leaf_code import LINE_LENGTH, LeafWriter
 from veldt.search.language import constant_axes, dataflow, roles
 from veldt.search.language.dataflow import Constant, Input
-from veldt.search.language.statements import ROLES, STEP
+from veldt.search.language.statements import LOSS, PROGRESS, READABLE
 from veldt.search.program import Program
 
 _MAX_RULE_NAME: Final = 40
@@ -34,9 +34,10 @@ _MAX_LOCAL_NAME: Final = 24
 # fmt: off
 _RESERVED: Final = frozenset((
     embedded_program.PROGRAM, embedded_program.ORIGIN,
-    "NamedTuple", "ValueError", "count", "embedding_mask", "float", "init_fn", "jax", "jnp",
-    "last_mask", "leaf", "learning_rate", "math", "optax", "outputs", "params", "pick", "re",
-    "square_sum", "squared", "squares", "state", "sum", "tx", "update_fn", "updates", "l", "I", "O",
+    "NamedTuple", "ValueError", "count", "embedding_mask", "extra_args", "factors", "float",
+    "init_fn", "jax", "jnp", "last_mask", "leaf", "learning_rate", "math", "num_steps", "optax",
+    "outputs", "params", "pick", "product_sum", "products", "re", "square_sum", "squared",
+    "squares", "state", "sum", "tx", "update_fn", "updates", "value", "l", "I", "O",
 ))
 # fmt: on
 # The parser's names for the parts of nested expressions, which nobody chose.
@@ -90,12 +91,14 @@ class _Module:
         self.fields: list[str] = []
         self.slots = constant_axes.slot_extents(self.flow)
         self.masks = {name: mask for name, mask in _MASKS.items() if name in self.flow.live_roles}
+        self.reads_progress = PROGRESS in self.flow.live_of_run
+        self.reads_loss = LOSS in self.flow.live_of_run
         self.choose_names()
 
     def choose_names(self) -> None:
         """Give every live value a distinct name; arguments and fields keep the program's names."""
         flow = self.flow
-        taken = {*_RESERVED, "g", "w", STEP, *ROLES, self.state_class, f"scale_by_{self.rule}"}
+        taken = {*_RESERVED, "g", "w", *READABLE, self.state_class, f"scale_by_{self.rule}"}
 
         def choose(name: str, length: int) -> str:
             chosen = _identifier(name, length, taken)
@@ -136,7 +139,7 @@ class _Module:
         code = "\n\n\n".join([self.state(), self.scale_by(), self.factory()])
         helpers: list[str] = []
         used = code
-        for name, source in reversed(leaf_ops.HELPERS.items()):
+        for name, source in reversed(helper_functions.HELPERS.items()):
             if f"{name}(" in used:
                 helpers.insert(0, source.rstrip("\n"))
                 used += source
@@ -165,12 +168,16 @@ class _Module:
         if self.learning_rate is not None:
             kind += f"; {self.learning_rate!r} by default"
             rate = ""
+        given = [rate] if rate else []
+        if self.reads_progress:
+            given.append("num_steps=1000")
+        loss = ", value=loss" if self.reads_loss else ""
         lines = [
             f"The update rule {self.rule} as an Optax transform, written by veldt.",
             "",
-            f"    tx = {self.rule}({rate})",
+            f"    tx = {self.rule}({', '.join(given)})",
             "    opt_state = tx.init(params)",
-            "    updates, opt_state = tx.update(grads, opt_state, params)",
+            f"    updates, opt_state = tx.update(grads, opt_state, params{loss})",
             "    params = optax.apply_updates(params, updates)",
             "",
             *_wrap(f"The learning rate is {kind}. JAX and Optax are all that this file needs."),
@@ -219,6 +226,13 @@ class _Module:
             for name, slot in zip(self.fields, self.flow.live_slots, strict=True)
         ]
         count = "count=jnp.zeros([], jnp.int32)"
+        if self.reads_progress:
+            parameters = ["*", "num_steps: int", *parameters]
+        arguments = "updates, state, params=None"
+        transform = "GradientTransformation"
+        if self.reads_loss:
+            arguments += ", *, value=None, **extra_args"
+            transform = "GradientTransformationExtraArgs"
         lines = [
             *_call(f"def scale_by_{self.rule}", parameters, _RETURNS, ""),
             '    """Rescale gradients by the rule: its update, before the learning rate."""',
@@ -227,8 +241,14 @@ class _Module:
             *([] if zeros else ["        del params"]),
             *_call(f"        return {self.state_class}", [count, *zeros], ")", " " * 8),
             "",
-            "    def update_fn(updates, state, params=None):",
+            f"    def update_fn({arguments}):",
         ]
+        if self.reads_loss:
+            lines += [
+                "        del extra_args",
+                "        if value is None:",
+                '            raise ValueError("the rule reads the loss: update needs value=loss")',
+            ]
         if reads_w:
             lines += [
                 "        if params is None:",
@@ -240,7 +260,7 @@ class _Module:
         lines += self.leaf_functions()
         lines += [
             "",
-            "    return _skip_untrainable(optax.GradientTransformation(init_fn, update_fn))",
+            f"    return _skip_untrainable(optax.{transform}(init_fn, update_fn))",
         ]
         return "\n".join(lines)
 
@@ -259,22 +279,9 @@ class _Module:
         """Return the per-tensor functions and their use, inside `update_fn`."""
         flow = self.flow
         lines = [f"        {name} = {mask.__name__}(updates)" for name, mask in self.masks.items()]
-        sums: dict[int, str] = {}
-        for index in leaf_code.square_sums(flow):
-            name = f"square_sum{len(sums) + 1 if sums else ''}"
-            value = flow.values[index]
-            if isinstance(value, Input) and self.slots.get(value.name, constant_axes.FULL).full:
-                tree = self.trees[value.name]
-                lines.append(
-                    f"        {name} = sum(jnp.sum(x * x) for x in jax.tree.leaves({tree}))"
-                )
-            else:
-                writer = self.writer([index], sums)
-                (result,) = writer.results([constant_axes.FULL])
-                lines += self.function("squares", writer, [f"jnp.sum(jnp.square({result}))"])
-                lines += self.mapped("squared", "squares", writer)
-                lines += [f"        {name} = sum(jax.tree.leaves(squared))"]
-            sums[index] = name
+        sums: dict[tuple[int, int], str] = {}
+        for pair in leaf_code.summed_products(flow):
+            lines += self.summed(pair, sums)
         news = [flow.new_slots[flow.slots.index(slot)] for slot in flow.live_slots]
         writer = self.writer([flow.update, *news], sums)
         wanted = [constant_axes.FULL, *(self.slots[slot] for slot in flow.live_slots)]
@@ -293,7 +300,36 @@ class _Module:
         lines += _call(f"        state = {self.state_class}", ["count=count", *picks], ")", " " * 8)
         return [*lines, "        return pick(0), state"]
 
-    def writer(self, outputs: Sequence[int], sums: Mapping[int, str]) -> LeafWriter:
+    def summed(self, pair: tuple[int, int], sums: dict[tuple[int, int], str]) -> list[str]:
+        """Return the lines that sum a product over all tensors, and add the sum's name."""
+        left, right = pair
+        is_square = left == right
+        base = "square_sum" if is_square else "product_sum"
+        number = sum(name.startswith(base) for name in sums.values())
+        name = f"{base}{number + 1 if number else ''}"
+        value = self.flow.values[left]
+        if (
+            is_square
+            and isinstance(value, Input)
+            and self.slots.get(value.name, constant_axes.FULL).full
+        ):
+            tree = self.trees[value.name]
+            lines = [f"        {name} = sum(jnp.sum(x * x) for x in jax.tree.leaves({tree}))"]
+        else:
+            each, all_of = ("squares", "squared") if is_square else ("products", "factors")
+            writer = self.writer([left] if is_square else [left, right], sums)
+            results = writer.results([constant_axes.FULL] * (1 if is_square else 2))
+            factors = [text if text.isidentifier() else f"({text})" for text in results]
+            product = f"jnp.square({results[0]})" if is_square else " * ".join(factors)
+            lines = [
+                *self.function(each, writer, [f"jnp.sum({product})"]),
+                *self.mapped(all_of, each, writer),
+                f"        {name} = sum(jax.tree.leaves({all_of}))",
+            ]
+        sums[pair] = name
+        return lines
+
+    def writer(self, outputs: Sequence[int], sums: Mapping[tuple[int, int], str]) -> LeafWriter:
         return LeafWriter(self.flow, self.names, self.temporary, sums, outputs, " " * 12)
 
     def arguments(self, writer: LeafWriter) -> list[str]:
@@ -312,8 +348,7 @@ class _Module:
         names |= {slot: self.names[self.flow.input_index(slot)] for slot in self.flow.live_slots}
         inputs = [names[arg] for arg in self.arguments(writer)[1:]]
         lines = ["", *_call(f"        def {name}", ["g", *inputs], "):", " " * 8)]
-        if writer.uses_step:
-            lines.append("            step = count.astype(jnp.promote_types(g.dtype, jnp.float32))")
+        lines += [f"            {name} = {leaf_ops.OF_RUN[name]}" for name in writer.of_run]
         for role, text in leaf_ops.SHAPE_ROLES.items():
             if role in writer.roles:
                 lines.append(f"            {role} = {text}")
@@ -333,6 +368,9 @@ class _Module:
             f"{name}: float = {leaf_code.number_text(value)}" for name, value in self.constants
         ]
         passed = [f"{name}={name}" for name, _ in self.constants]
+        if self.reads_progress:
+            parameters[1:1] = ["*", "num_steps: int"]
+            passed.insert(0, "num_steps=num_steps")
         inner = _call(f"        scale_by_{self.rule}", passed, "),", " " * 8)
         lines = [
             *_call(f"def {self.rule}", parameters, _RETURNS, ""),

@@ -30,22 +30,27 @@ def skip_untrainable(tx: optax.GradientTransformation) -> optax.GradientTransfor
     inner = optax.with_extra_args_support(tx)
 
     def init_fn(params: Any) -> Any:
-        return inner.init(_pruned(params, params))
+        return inner.init(pruned(params, params))
 
     def update_fn(
         updates: Any, state: Any, params: Any = None, **extra_args: Any
     ) -> tuple[Any, Any]:
         likes = updates if params is None else params
-        pruned = None if params is None else _pruned(params, params)
-        moved, state = inner.update(_pruned(updates, likes), state, pruned, **extra_args)
+        trained = None if params is None else pruned(params, params)
+        moved, state = inner.update(pruned(updates, likes), state, trained, **extra_args)
         return _restored(moved, updates, likes), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _pruned(tree: Any, likes: Any) -> Any:
+def pruned(tree: Any, likes: Any) -> Any:
     """Return a tree with None at each leaf that is not trained in `likes`, of one structure."""
     return jax.tree.map(lambda leaf, like: leaf if is_trainable(like) else None, tree, likes)
+
+
+def merged(tree: Any, whole: Any) -> Any:
+    """Return a tree that was pruned with the leaves of the whole one where it has None."""
+    return jax.tree.map(lambda like, leaf: like if leaf is None else leaf, whole, tree)
 
 
 def _restored(moved: Any, updates: Any, likes: Any) -> Any:

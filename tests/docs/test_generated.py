@@ -135,6 +135,8 @@ def test_every_public_name_is_in_the_reference():
     text = site.PAGES["reference/api.md"]()
     for name in veldt.__all__:
         assert name.startswith("__") or f":: veldt.{name}" in text
+    for name in veldt.wrappers.__all__:
+        assert f":: veldt.wrappers.{name}\n" in text
 
 
 def test_pages_are_written_once(tmp_path):

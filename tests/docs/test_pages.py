@@ -1,5 +1,6 @@
 """The README and the site hang together: length, links, pictures, tables of contents, words."""
 
+import inspect
 import pkgutil
 import re
 import tomllib
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import veldt
 from tests.docs import pages
 
 LINKS = re.compile(r"\]\(([^)\s]+)\)")
@@ -58,6 +60,16 @@ def test_every_how_to_is_a_question():
 def test_names_of_veldt_in_the_text_exist(page):
     for name in re.findall(r"`(veldt(?:\.[A-Za-z_]\w*)+)", pages.prose(page)):
         assert pkgutil.resolve_name(name), name
+
+
+def test_every_wrapper_has_its_row():
+    text = pages.text(pages.DOCS / "how-to" / "wrappers.md")
+    for name in {*veldt.wrappers.__all__} - {"eval_params"}:
+        (row,) = re.findall(rf"^\| `{name}\((.*?)\)` \|", text, re.MULTILINE)
+        parameters = inspect.signature(getattr(veldt.wrappers, name)).parameters
+        for word in row.split(", ")[1:]:
+            parameter, _, default = word.partition("=")
+            assert parameters[parameter].default == float(default)
 
 
 def test_what_the_site_needs_is_pinned():

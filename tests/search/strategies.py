@@ -1,9 +1,13 @@
 """Hypothesis strategies for the language: numbers, random valid programs, renamings."""
 
+import itertools
 from typing import Any
 
+import hypothesis
 from hypothesis import strategies as st
 
+from veldt.search.errors import LoweringError
+from veldt.search.language import dataflow
 from veldt.search.language.ops import INTERPRETED, OPS
 from veldt.search.language.shapes import result_kind
 from veldt.search.language.statements import COPY, INPUTS, OF_RUN, ROLES, STEP, Arg, Statement
@@ -77,6 +81,79 @@ def _arg(kinds: dict[str, Kind], wanted: str) -> st.SearchStrategy[Arg]:
     choices = [st.sampled_from(names[-3:]), st.sampled_from(names), numbers]
     return st.one_of(choices if wanted == "scalar" else [st.sampled_from(tensors), *choices])
 
+
+# Ways to make a value of each kind that is no tensor, from what every program has.
+_MADE = {
+    "row_pairs": ("row_gram", ("g",)),
+    "column_pairs": ("column_gram", ("w",)),
+    "sketch": ("sketch", ("g", "step")),
+    "transposed": ("transpose", ("g",)),
+}
+OTHER_SHAPES = tuple(name for name, op in OPS.items() if op.scope == "shape")
+ALL_SHAPES = (*INTERPRETED, *OTHER_SHAPES)
+
+
+@st.composite
+def programs_of_all_shapes(draw: Any, *, max_statements: int = 8) -> Program:
+    """A well-formed program whose values and slots have any kinds."""
+    kinds: dict[str, Kind] = dict.fromkeys((*ROLES, *OF_RUN, STEP, "b1"), "scalar")
+    slots = {name: draw(st.sampled_from(_SLOT_KINDS)) for name in SLOT_NAMES[: draw(_few)]}
+    kinds |= dict.fromkeys(INPUTS, "tensor") | slots
+    statements: list[Statement] = []
+
+    def emit(op: str, args: tuple[Arg, ...]) -> str:
+        arg_kinds = [kinds[arg] if isinstance(arg, str) else "scalar" for arg in args]
+        target = f"x{len(statements)}"
+        kinds[target] = result_kind(OPS[op], arg_kinds)
+        statements.append(Statement(target, op, args))
+        return target
+
+    def fitting(op: str) -> list[tuple[Arg, ...]]:
+        """The arguments that an op takes, with all names that have a kind for it."""
+        names = [name for name in kinds if name not in ROLES] + [0.5]
+        found = []
+        for args in itertools.product(*[names[-10:]] * OPS[op].arity):
+            try:
+                result_kind(OPS[op], [kinds.get(arg, "scalar") for arg in args])
+            except LoweringError:
+                continue
+            found.append(args)
+        return found
+
+    for _ in range(draw(st.integers(1, max_statements))):
+        op = draw(st.sampled_from(OTHER_SHAPES if draw(st.booleans()) else ALL_SHAPES))
+        choices = fitting(op)
+        if not choices:
+            op, args = draw(st.sampled_from(list(_MADE.values())))
+            emit(op, args)
+        else:
+            emit(op, draw(st.sampled_from(choices)))
+    # Each slot gets a value of its kind, and all that is read nowhere goes into the update.
+    returns = []
+    for slot, kind in slots.items():
+        own = [name for name, other in kinds.items() if other == kind and name != slot]
+        if kind == "history":
+            new = emit("remember", (slot, "step"))
+        else:
+            new = draw(st.sampled_from(own)) if own else emit(*_MADE[kind])
+            new = emit("interp", (new, slot, 0.5))
+        returns.append(new)
+    update = emit("add", ("g", 0.0))
+    for name, kind in [item for item in kinds.items() if item[0][0] == "x"]:
+        if name != update and kind in ("scalar", "tensor"):
+            update = emit("add", (update, name))
+        elif name != update:
+            update = emit("add", (update, emit("mean", (name,))))
+    program = Program("rule", tuple(slots), (("b1", 0.7),), tuple(statements), (update, *returns))
+    try:
+        dataflow.check(program)
+    except LoweringError:  # A slot that is only ever averaged with itself.
+        hypothesis.reject()
+    return program
+
+
+_SLOT_KINDS = ("tensor", "row_pairs", "column_pairs", "sketch", "history")
+_few = st.integers(0, len(SLOT_NAMES))
 
 _INFIX = ("+", "-", "*", "/", "**", "<", ">", "<=", ">=", "==")
 _LEAVES = ("g", "w", "m", "k", "step", "2.0", "-0.5", "0.9")

@@ -40,11 +40,21 @@ def job(rule, rate, seeds=(0,), hurdle=()):
     return EvalJob(Genotype(program, rate), tuple(ProxyRun(0, seed) for seed in seeds), hurdle)
 
 
-@pytest.mark.parametrize("rule", ["sgd", "adamw", "lion", "adopt"])
+DECAY = "def f(w, g, m):\n    m = interp(g, m, 0.9)\n    return m * (1 - progress), m\n"
+POLYAK = "def f(w, g):\n    return 10 * loss / (norm(g) ** 2 + 1.0) * g\n"
+SQUARE = (
+    "def f(w, g, a):\n    a = a + row_gram(g)\n"
+    "    return matmul(inverse_root(a, 2.0, 1e-6), g) * (loss / (1 + progress)), a\n"
+)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adamw", "lion", "adopt", DECAY, POLYAK, SQUARE])
 def test_a_run_is_native_training(worker, rule):
+    """Also for rules that read the run's progress and loss, interpreted and compiled."""
     outcome = worker(job(rule, 1e-2, seeds=(3,)))
     task = registry.load_task("quadratic")
-    tx = rule_sources.load_rule(rule).as_optax(1e-2)
+    program = rule_sources.load_rule(rule) if "\n" not in rule else Program.parse(rule)
+    tx = program.as_optax(1e-2, num_steps=60)
 
     @jax.jit
     def native(task):

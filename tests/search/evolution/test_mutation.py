@@ -170,6 +170,42 @@ def test_roles_are_read_where_they_may_be_and_never_overwritten():
     assert not written & {*ROLES, "step"}
 
 
+def test_all_that_a_run_knows_is_read_where_it_may_be():
+    config = only(insert=1.0, modify=1.0, reads=("progress", "loss"))
+    read, written = set(), set()
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        program = rule_sources.load_rule("lion")
+        child = mutation.mutate(rng, Genotype(program, 1.0), config).genotype.program
+        read |= {arg for statement in child.statements for arg in statement.args}
+        written |= {statement.target for statement in child.statements}
+        assert Program.parse(str(child)) == child
+    assert {"progress", "loss"} <= read
+    assert not written & {"progress", "loss", "step"}
+
+
+@pytest.mark.parametrize("part", OP_SETS)
+def test_every_part_of_the_instruction_set_is_drawn(part):
+    """Also what fits few arguments: chains of children reach each instruction of the part."""
+    config = MutationConfig(ops=(part,), delete=0.0, repeat=0.5)
+    text = (
+        "def f(w, g, m, h, a, s):\n    h = remember(h, norm(g))\n"
+        "    a = interp(row_gram(g), a, 0.9)\n    s = interp(sketch(g, 1.0), s, 0.9)\n"
+        "    return m, g + m, h, a, s"
+    )
+    seen = set()
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        genotype = Genotype(Program.parse(text), 1.0)
+        for _ in range(14):
+            genotype = mutation.mutate(rng, genotype, config).genotype
+        seen |= {statement.op for statement in genotype.program.statements}
+        assert Program.parse(str(genotype.program)) == genotype.program
+    few = {"base", "published"}  # Too many for so few draws.
+    assert set(OP_SETS[part]) <= seen or part in few
+    assert len(seen & set(OP_SETS[part])) > min(len(OP_SETS[part]), 10) // 2
+
+
 def test_nothing_is_inserted_at_the_limit():
     limit = len(ADAMW.program.statements)
     config = only(insert=1.0, modify=0.1, max_statements=limit)
@@ -192,7 +228,7 @@ def test_invalid_draws_are_counted_and_a_program_that_cannot_change_is_copied():
         ({"insert": -1.0}, "insert is -1.0"),
         ({"repeat": 1.0}, "repeat is 1.0"),
         ({"ops": ("sine",)}, "'sine'"),
-        ({"reads": ("fan",)}, "reads names 'fan'; what can be read is step, ndim"),
+        ({"reads": ("fan",)}, "reads names 'fan'; what can be read is step, progress, loss, ndim"),
         (
             dict.fromkeys(("insert", "delete", "modify", "constant", "learning_rate"), 0.0),
             "all mutation",

@@ -69,11 +69,13 @@ def assert_same_steps(exported: Any, native: Any, num_steps: int, seed: int = 0)
     rng = np.random.default_rng(seed)
     params = make_tree(rng)
     states = [exported.init(params), native.init(params)]
-    for _ in range(num_steps):
+    updates = [optax.with_extra_args_support(tx).update for tx in (exported, native)]
+    for step in range(num_steps):
         grads = make_tree(rng)
         grads["b"][1].at[0].set(0.0)
-        update, states[0] = exported.update(grads, states[0], params)
-        expected, states[1] = native.update(grads, states[1], params)
+        loss = 1.5 - step
+        update, states[0] = updates[0](grads, states[0], params, value=loss)
+        expected, states[1] = updates[1](grads, states[1], params, value=loss)
         jax.tree.map(np.testing.assert_array_equal, update, expected)
         params = jax.tree.map(lambda p, u: p + jnp.clip(u, -1.0, 1.0), params, expected)
 
@@ -95,9 +97,11 @@ def test_shipped_rules_compute_the_same(name: str, folder: Path, x64: Any) -> No
     check_ruff(text, folder)
     module = load(text, folder)
     with x64():
-        assert_same_steps(getattr(module, name)(0.1), rule.as_optax(0.1), num_steps=3)
+        length = {"num_steps": 4} if "progress" in rule.lower().live_of_run else {}
+        exported_tx = getattr(module, name)(0.1, **length)
+        assert_same_steps(exported_tx, rule.as_optax(0.1, **length), num_steps=3)
         scale = getattr(module, f"scale_by_{name}")
-        state = scale().init(make_tree(np.random.default_rng(0)))
+        state = scale(**length).init(make_tree(np.random.default_rng(0)))
     assert type(state).__name__ == f"ScaleBy{name.title().replace('_', '')}State"
     assert state._fields == ("count", *rule.slots)
 
@@ -135,6 +139,18 @@ def products(w, g, left, right, turned):
     size = norm(row_mean(left)) + dot(column_norm(left), left) + norm(turned)
     return matmul(matmul(left, transpose(turned)), right) * size, left, right, turned
 """
+LAZY = """\
+def lazy(w, g, left, root, basis, m, s, h, *, b=0.9, k=2.0):
+    left = interp(row_gram(g), left, b)
+    root = where(every(step, k), inverse_root(left, 4.0, 0.1) * progress, root)
+    turned = where(step < 3, eigenbasis(column_gram(g), basis), 1.0)
+    basis = where(every(step, 3), 0.5 * turned + basis, basis)
+    m = where(every(step + 1, 2), polar(g) * nuclear_norm(w) * loss, m)
+    s = 0.5 * s + sketch(g, step / 2)
+    h = remember(h, global_dot(g, w) + global_cosine(m, sin(w)))
+    u = matmul(root, matmul(g, basis)) + unsketch(s, step / 2) + sinkhorn(g) * sketch_norm(s)
+    return u * percentile(h, 0.3) + m, left, root, basis, m, s, h
+"""
 THIN = """\
 def thin(w, g, rows, columns, count, *, b=0.9):
     squares = square(g)
@@ -147,20 +163,25 @@ def thin(w, g, rows, columns, count, *, b=0.9):
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("text", [PRODUCTS, THIN], ids=["products", "thin"])
+@pytest.mark.parametrize(
+    "text",
+    [pytest.param(text, marks=pytest.mark.slow) for text in (PRODUCTS, THIN)] + [LAZY],
+    ids=["products", "thin", "lazy"],
+)
 def test_other_shapes_compute_the_same(text: str, folder: Path, x64: Any) -> None:
     program = Program.parse(text)
     exported = export_optax(program)
     check_ruff(exported, folder)
     with x64():
-        tx = getattr(load(exported, folder), program.name)(0.1)
-        assert_same_steps(tx, program.as_optax(0.1), num_steps=2)
+        length = {"num_steps": 5} if "progress" in program.lower().live_of_run else {}
+        tx = getattr(load(exported, folder), program.name)(0.1, **length)
+        native = program.as_optax(0.1, **length)
+        assert_same_steps(tx, native, num_steps=4 if length else 2)
         shapes = [
             jax.tree.map(jnp.shape, tuple(state))
             for state in (
                 tx.init(make_tree(np.random.default_rng(0)))[0][1:],
-                program.as_optax(0.1).init(make_tree(np.random.default_rng(0)))[0].slots.values(),
+                native.init(make_tree(np.random.default_rng(0)))[0].slots.values(),
             )
         ]
         assert shapes[0] == shapes[1]
@@ -184,8 +205,10 @@ def check_random_program(program: Program, seed: int, folder: Path) -> None:
     text = export_optax(program)
     check_ruff(text, folder)
     module = load(text, folder)
+    length = {"num_steps": 3} if "progress" in program.lower().live_of_run else {}
     with jax.enable_x64(True):
-        assert_same_steps(module.rule(0.1), program.as_optax(0.1), num_steps=2, seed=seed)
+        tx = module.rule(0.1, **length)
+        assert_same_steps(tx, program.as_optax(0.1, **length), num_steps=2, seed=seed)
 
 
 @hypothesis.settings(max_examples=20)
@@ -408,6 +431,19 @@ def test_parameters_are_asked_for_where_they_are_read(folder: Path) -> None:
         lion.update(jnp.ones(2), lion.init(jnp.ones(2)))
     adam = load(export_optax(rule_sources.load_rule("adam")), folder).adam(0.1)
     adam.update(jnp.ones(2), adam.init(jnp.ones(2)))
+
+
+def test_the_length_of_the_run_and_the_loss_are_asked_for(folder: Path) -> None:
+    program = Program.parse("def rule(w, g, *, k=0.5):\n    return g * (1 - progress) + k * loss")
+    module = load(export_optax(program, learning_rate=0.3), folder)
+    with pytest.raises(TypeError, match="num_steps"):
+        module.rule()
+    tx = module.rule(num_steps=4)
+    params = jnp.ones(2)
+    with pytest.raises(ValueError, match="reads the loss: update needs value=loss"):
+        tx.update(params, tx.init(params))
+    update, _ = tx.update(params, tx.init(params), value=2.0)
+    np.testing.assert_allclose(update, -0.3 * (0.75 + 0.5 * 2.0) * np.ones(2), rtol=1e-6)
 
 
 def test_empty_trees(folder: Path) -> None:

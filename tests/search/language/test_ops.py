@@ -284,13 +284,28 @@ def test_parts_of_the_instruction_set() -> None:
 
 def test_reductions_over_all_tensors() -> None:
     leaves = [X, Y, np.array(-2.0)]
-    total = sum(OPS["global_norm"].partial(np, leaf) for leaf in leaves)
+    totals = (sum(OPS["global_norm"].partial(np, leaf)[0] for leaf in leaves),)
     norm = math.sqrt(169.0 + 6.25 + 4.0)
-    np.testing.assert_allclose(OPS["global_norm"].fn(np, total, X), norm)
-    clipped = OPS["clip_by_global_norm"].fn(np, total, X, 1.0)
+    np.testing.assert_allclose(OPS["global_norm"].fn(np, totals, X), norm)
+    clipped = OPS["clip_by_global_norm"].fn(np, totals, X, 1.0)
     np.testing.assert_allclose(clipped, X / norm)
-    np.testing.assert_array_equal(OPS["clip_by_global_norm"].fn(np, total, X, 20.0), X)
-    np.testing.assert_array_equal(OPS["clip_by_global_norm"].fn(np, 0.0, 0.0 * X, 0.0), 0.0 * X)
+    np.testing.assert_array_equal(OPS["clip_by_global_norm"].fn(np, totals, X, 20.0), X)
+    np.testing.assert_array_equal(OPS["clip_by_global_norm"].fn(np, (0.0,), 0.0 * X, 0.0), 0.0 * X)
+
+
+def test_products_over_all_tensors() -> None:
+    """The dot product and the cosine of two trees are those of the vectors that they make."""
+    pairs = [(X, Y), (Z, np.cos(Z)), (np.array(-2.0), np.array(0.5))]
+    left, right = (np.concatenate([np.ravel(pair[i]) for pair in pairs]) for i in (0, 1))
+    for name, expected in (
+        ("global_dot", left @ right),
+        ("global_cosine", left @ right / np.linalg.norm(left) / np.linalg.norm(right)),
+    ):
+        parts = [OPS[name].partial(np, *pair) for pair in pairs]
+        totals = tuple(map(sum, zip(*parts, strict=True)))
+        for x, y in pairs:
+            np.testing.assert_allclose(OPS[name].fn(np, totals, x, y), expected, rtol=1e-12)
+    assert OPS["global_cosine"].fn(np, (0.0, 0.0, 4.0), 0.0 * X, Y) == 0.0
 
 
 def test_infix_forms() -> None:
@@ -300,7 +315,7 @@ def test_infix_forms() -> None:
     }  # fmt: skip
     # What the table calls commutative is.
     for name, op in OPS.items():
-        if op.commutative:
+        if op.commutative and op.scope != "global":
             np.testing.assert_array_equal(op.fn(np, X, Y), op.fn(np, Y, X), err_msg=name)
 
 
@@ -316,21 +331,29 @@ def test_every_op_is_total(rows: list[tuple[float, float, float]], name: str) ->
     args = list(np.array(rows, np.float32).T[: op.arity])
     if name in ("clip_by_global_norm", "clip_by_quantile"):
         args[1] = args[1][0]
-    if op.scope == "shape":
+    if op.scope == "shape" and name not in ("remember", "percentile"):
         args = [np.broadcast_to(arg, (len(rows), len(rows))) for arg in args]
+    if op.scope == "shape":
+        kinds = zip(args, op.kinds, strict=True)
+        args = [np.ravel(arg)[0] if kind == "scalar" else arg for arg, kind in kinds]
     for xp in (np, jnp):
         with np.errstate(all="ignore"):
             values = [xp.asarray(arg) for arg in args]
-            total = () if op.partial is None else (op.partial(xp, *values),)
-            result = xp.asarray(op.fn(xp, *total, *values))
+            before = (op.partial(xp, *values),) if op.products else ()
+            before += (2 * (len(rows),),) if op.takes_shape else ()
+            if name in ("unsketch", "sketch_norm"):
+                values[0] = values[0][: -(-len(rows) // 4)]
+            result = xp.asarray(op.fn(xp, *before, *values))
         assert (
             result.dtype == np.float32
             or op.arity == 0
             or name in ("less", "less_equal", "equal", "invert", "every")
         )
-        if op.reduces or op.arity == 0:
+        if op.gives_scalar or op.arity == 0:
             assert result.shape == ()
-        elif name.startswith("row_"):  # one number for the one row
+        elif name == "sketch":
+            assert result.shape == (-(-len(rows) // 4), len(rows))
+        elif name.startswith("row_") and op.scope == "matrix":  # one number for the one row
             assert result.shape == (1,)
         else:
             assert result.shape == args[0].shape
@@ -352,4 +375,6 @@ def test_the_derivative_of_division_by_zero_is_zero() -> None:
 def test_the_published_part_is_what_the_shipped_rules_are_made_of() -> None:
     programs = (rule_sources.load_rule(name) for name in rule_sources.RULE_NAMES)
     used = {statement.op for program in programs for statement in program.statements}
-    assert set(OP_SETS["published"]) == used - {COPY}
+    later = ("globals", "whitening", "square", "sketches", "history", "products")
+    new = {name for part in later for name in OP_SETS[part]}
+    assert set(OP_SETS["published"]) == used - {COPY} - new

@@ -27,10 +27,21 @@ def test_what_is_printed_is_read_back_equal(program: Program) -> None:
 @pytest.mark.parametrize("op", OPS)
 def test_every_op_is_printed_and_read_back(op: str) -> None:
     args = tuple({"tensor": "g", "scalar": -0.5, "any": -2.0}[kind] for kind in OPS[op].kinds)
-    turned = Statement("t", "transpose", ("g",))
-    if op == "matmul":
-        args = ("g", "t")
-    program = Program("rule", (), (), (turned, Statement("x", op, args)), ("g",))
+    others = {"matmul": "transpose", "inverse_root": "row_gram", "eigenbasis": "row_gram"}
+    others |= {"unsketch": "sketch", "sketch_norm": "sketch"}
+    kind = others.get(op, "transpose")
+    first = Statement("t", kind, ("g", 0.5)[: OPS[kind].arity])
+    if op in others:
+        args = ("g", "t") if op == "matmul" else ("t", *args[1:])
+    if op == "eigenbasis":
+        args = ("t", "t")
+    slots = ()
+    if op in ("remember", "percentile"):
+        slots, args = ("h",), ("h", *args[1:])
+    returns = ("g", *("r" for _ in slots))
+    kept = [Statement("r", "remember", ("h", 1.0))] if slots else []
+    statements = (first, *kept, Statement("x", op, args))
+    program = Program("rule", slots, (), statements, returns)
     assert Program.parse(str(program)) == program
 
 

@@ -36,7 +36,7 @@ def test_every_program_has_the_same_shapes_and_stays_in_bounds(program: Program)
         ((CAPACITY.statements, 5), "int32"),
         ((), "int32"),
         ((CAPACITY.registers,), "float32"),
-        ((NUM_STEPS, CAPACITY.schedules), "float32"),
+        ((NUM_STEPS, CAPACITY.schedules + 1), "float32"),
         ((), "int32"),
     ]
     assert 0 <= encoded.length <= CAPACITY.statements

@@ -3,18 +3,21 @@
 import inspect
 from typing import Any
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import strategies as st
 
+from tests.search import strategies
 from veldt.search import rule_sources
 from veldt.search.errors import ProgramError
 from veldt.search.language.roles import Roles
 from veldt.search.program import Program
 from veldt.search.runtime import optax_transform
-from veldt.search.runtime.execute import execute
+from veldt.search.runtime.execute import execute, slot_shapes
 from veldt.tasks.inner_loop.flat import Layout
 
 STEP = Program.parse("def count(w, g):\n    return step")
@@ -207,3 +210,108 @@ def test_numpy_and_jax_mean_the_same() -> None:
     ours = execute(flow, np, tensors, step, {"wd": 0.5})
     theirs = execute(flow, jnp, jax.tree.map(jnp.asarray, tensors), step, {"wd": 0.5})
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), ours, theirs)
+
+
+# --- what the run knows
+
+DECAY = Program.parse("def decay(w, g):\n    return g * (1 - progress)")
+POLYAK = Program.parse("def polyak(w, g, *, eps=0.0):\n    return loss / (norm(g) ** 2 + eps) * g")
+
+
+def test_progress_is_the_step_over_the_length_and_stays_at_one() -> None:
+    program = Program.parse("def rule(w, g):\n    return progress")
+    for dtype in (jnp.float32, jnp.bfloat16):
+        params = jnp.ones(2, dtype)
+        tx = optax_transform.scale_by_program(program, num_steps=4)
+        values = [float(u[0]) for u in updates_of(tx, params, params, 6)]
+        assert values == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    # It is kept in float32 next to narrow parameters, as the step is.
+    product = Program.parse("def rule(w, g):\n    return g * ((progress - 0.5) * 1000)")
+    late = optax_transform.ScaleByProgramState(jnp.array(500, jnp.int32), {})
+    narrow = jnp.ones(1, jnp.bfloat16)
+    update, _ = optax_transform.scale_by_program(product, num_steps=1000).update(
+        narrow, late, narrow
+    )
+    np.testing.assert_allclose(np.float32(update), [1.0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("given", [{}, {"num_steps": None}, {"num_steps": 0}, {"num_steps": -3}])
+def test_the_length_of_the_run_is_asked_for(given: dict[str, Any]) -> None:
+    with pytest.raises(ProgramError, match=r"decay reads progress.*num_steps=1000"):
+        DECAY.as_optax(0.1, **given)
+    # Where nothing reads it, it is welcome, so that a caller need not ask.
+    rule_sources.load_rule("lion").as_optax(0.1, num_steps=100)
+
+
+def test_the_length_of_the_run_may_be_traced_and_injected() -> None:
+    params = jnp.ones(1)
+
+    @jax.jit
+    def first(num_steps: Any) -> Any:
+        tx = DECAY.as_optax(1.0, num_steps=num_steps)
+        return tx.update(params, tx.init(params), params)[0]
+
+    np.testing.assert_allclose(first(4), [-0.75])
+    tx = optax.inject_hyperparams(DECAY.as_optax)(learning_rate=1.0, num_steps=4)
+    state = tx.init(params)
+    np.testing.assert_allclose(tx.update(params, state, params)[0], [-0.75])
+    state.hyperparams["num_steps"] = jnp.asarray(8.0)
+    np.testing.assert_allclose(tx.update(params, state, params)[0], [-0.875])
+
+
+def test_the_loss_comes_by_optaxs_keyword_and_is_asked_for() -> None:
+    params, grads = jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])
+    tx = POLYAK.as_optax(1.0)
+    with pytest.raises(ValueError, match=r"polyak reads the loss: call update\(.*value=loss\)"):
+        tx.update(grads, tx.init(params), params)
+    update, _ = tx.update(grads, tx.init(params), params, value=5.0)
+    np.testing.assert_allclose(update, -5.0 / 25.0 * grads, rtol=1e-6)
+    expected, _ = optax.polyak_sgd(max_learning_rate=1e9).update(
+        grads, optax.polyak_sgd().init(params), params, value=5.0
+    )
+    np.testing.assert_allclose(update, expected, rtol=1e-6)
+
+
+def test_the_loss_reaches_through_optaxs_wrappers() -> None:
+    params, grads = jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])
+    for wrapped in (
+        optax.chain(optax.clip_by_global_norm(100.0), POLYAK.as_optax(1.0)),
+        optax.masked(POLYAK.as_optax(1.0), True),
+        optax.inject_hyperparams(POLYAK.as_optax)(learning_rate=1.0),
+    ):
+        update, _ = wrapped.update(grads, wrapped.init(params), params, value=5.0)
+        np.testing.assert_allclose(update, -0.2 * grads, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["progress", "loss", "num_steps"])
+def test_names_of_what_the_run_knows_are_taken(name: str) -> None:
+    with pytest.raises(ProgramError, match=f"the name '{name}' is taken by the language"):
+        Program.parse(f"def rule(w, g, *, {name}=1.0):\n    return g")
+
+
+@hypothesis.settings(max_examples=15)
+@hypothesis.given(program=strategies.programs_of_all_shapes(), seed=st.integers(0, 100))
+def test_programs_of_all_shapes_mean_the_same_in_numpy_and_jax(program: Program, seed: int) -> None:
+    """The transform in float64 against `execute` in NumPy: values and slots of all kinds."""
+    flow = program.lower()
+    rng = np.random.default_rng(seed)
+    params = [rng.normal(size=shape) for shape in ((3, 5), (2, 2, 3), (4,))]
+    grads = [rng.normal(size=x.shape) for x in params]
+    shapes = slot_shapes(flow, [x.shape for x in params])
+    leaves = {name: [np.zeros(shape) for shape in own] for name, own in shapes.items()}
+    roles = Roles().of(params)
+    leaves |= {name: [leaf[name] for leaf in roles] for name in flow.live_roles}
+    tx = optax_transform.scale_by_program(program, num_steps=7)
+    with jax.enable_x64(True), np.errstate(all="ignore"):
+        state = tx.init(list(map(jnp.asarray, params)))
+        for step in (1, 2):
+            of_run = {"progress": [step / 7] * 3, "loss": [1.5] * 3}
+            of_run = {name: list(map(np.float64, value)) for name, value in of_run.items()}
+            inputs = {"w": params, "g": grads, **leaves, **of_run}
+            expected, new = execute(flow, np, inputs, [np.float64(step)] * 3, {})
+            leaves |= dict(zip(flow.live_slots, new, strict=True))
+            update, state = jax.jit(tx.update)(grads, state, params, value=1.5)
+            for ours, theirs in zip(update, expected, strict=True):
+                if np.isfinite(theirs).all() and np.abs(theirs).max() < 1e6:
+                    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-8)
+        assert {name: [x.shape for x in tree] for name, tree in state.slots.items()} == shapes
