@@ -8,7 +8,7 @@ def autoclip(w, g, h, m, v, *, share=0.1, b1=0.9, b2=0.999, eps=1e-8):
     history holds the last 128 norms, and theirs all. PyTorch's clipping adds 1e-6 to the norm.
     """
     h = remember(h, global_norm(g))
-    x = clip_by_global_norm(g, percentile(h, share))
+    x = g * min(1.0, percentile(h, share) / global_norm(g))
     m = interp(x, m, b1)
     v = interp(square(x), v, b2)
     return m / (1 - b1**step) / (sqrt(v / (1 - b2**step)) + eps), h, m, v

@@ -22,6 +22,6 @@ def spam(
     x = where(watch * (square(g) > threshold * v), sign(g) * sqrt(threshold * v), g)
     m = interp(x, m, b1)
     v = interp(square(x), v, b2)
-    rise = 1 - 0.495 * (1 + cos(get_pi() * age / (warmup + 1)))
+    rise = 1 - 0.495 * (1 + cos(3.141592653589793 * age / (warmup + 1)))
     rate = where(age < warmup, rise, 1.0) * (sqrt(1 - b2**step) / (1 - b1**step))
     return rate * (m / (sqrt(v) + eps)) + wd * w, m, v, age

@@ -9,8 +9,8 @@ def subset_norm(w, g, m, rows, columns, *, b1=0.9, b2=0.999, eps=1e-6, wd=0.0):
     constants and its place of eps. A vector's columns are its entries: there it is adam.
     """
     m = interp(g, m, b1)
-    rows = interp(square(row_norm(g)), rows, b2)
-    columns = interp(square(column_norm(g)), columns, b2)
+    rows = interp(fan_out * row_mean(square(g)), rows, b2)
+    columns = interp(fan_in * column_mean(square(g)), columns, b2)
     v = where(ndim > 1, where(fan_in >= fan_out, rows, columns), columns)
     rate = sqrt(1 - b2**step) / (1 - b1**step)
     return rate * (m / (sqrt(v) + eps)) + wd * w, m, rows, columns
