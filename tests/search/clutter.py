@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from veldt.search.language import shapes
 from veldt.search.language.ops import OPS
 from veldt.search.language.statements import (
     COPY,
@@ -35,7 +36,8 @@ def clutter(rng: np.random.Generator, program: AnyProgram, count: int) -> AnyPro
 def _dead(rng: np.random.Generator, program: AnyProgram) -> AnyProgram:
     """Add a statement that nothing reads."""
     at = int(rng.integers(len(program.statements) + 1))
-    names = [*INPUTS, *program.slots]
+    kinds = shapes.slot_kinds(program)
+    names = [*INPUTS, *(slot for slot in program.slots if kinds[slot] == "tensor")]
     op = ("add", "cosh", "interp", "max", "sin")[rng.integers(5)]
     args = tuple(names[rng.integers(len(names))] for _ in range(OPS[op].arity))
     return _spliced(program, at, at, [Statement(next(_fresh(program)), op, args)])

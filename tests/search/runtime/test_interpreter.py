@@ -28,10 +28,11 @@ from veldt.search.runtime.execute import execute, slot_shapes
 from veldt.search.runtime.interpreter import Blocks, interpret
 from veldt.tasks.inner_loop.flat import Layout
 
-SHAPES = ((), (3,), (2, 4))
+SHAPES = ((), (3,), (2, 4), (2, 1, 2, 3))  # a number, a vector, a matrix, a kernel
+NUM_TENSORS = len(SHAPES)
 LAYOUT = Layout.of([jax.ShapeDtypeStruct(shape, np.float32) for shape in SHAPES])
-D = 12
-BLOCK = 5  # three blocks of four numbers
+D = 24
+BLOCK = 9  # three blocks of eight numbers
 NUM_STEPS = 20
 CAPACITY = Capacity()
 # What sees tensors as matrices takes as long to compile as all else.
@@ -97,17 +98,17 @@ def disturbed(flow: Dataflow, tensors: dict[str, np.ndarray], step: int, rng: An
         if isinstance(value, Input):
             if value.name in (STEP, PROGRESS, LOSS):
                 exact = {STEP: float(step), PROGRESS: step / NUM_STEPS, LOSS: loss_at(step)}
-                values[index] = [np.float64(exact[value.name])] * 3
+                values[index] = [np.float64(exact[value.name])] * NUM_TENSORS
             elif value.name in ROLES:
                 values[index] = ROLE_VALUES[value.name]
             else:
                 values[index] = split(tensors[value.name])
         elif isinstance(value, Constant):
             exact = float(np.float32(value.value)) == value.value
-            values[index] = [value.value if exact else jitter(value.value)] * 3
+            values[index] = [value.value if exact else jitter(value.value)] * NUM_TENSORS
         else:
             op = OPS[value.op]
-            leaves = [[values[arg][leaf] for arg in value.args] for leaf in range(3)]
+            leaves = [[values[arg][leaf] for arg in value.args] for leaf in range(NUM_TENSORS)]
             if op.name not in EXACT and op.symbol is None:  # inner roundings, as in sums and powers
                 leaves = [[jitter(arg) for arg in args] for args in leaves]
             if op.products:
@@ -133,8 +134,9 @@ def reference(flow: Dataflow, dtype: Any, tensors: dict[str, np.ndarray], step: 
             leaf[tuple(slice(length) for length in shape)]
             for leaf, shape in zip(leaves[name], shapes, strict=True)
         ]
-    of_run = {PROGRESS: [dtype(step / NUM_STEPS)] * 3, LOSS: [dtype(loss_at(step))] * 3}
-    update, slots = execute(flow, np, leaves | ROLE_VALUES | of_run, [dtype(step)] * 3, {})
+    numbers = {STEP: step, PROGRESS: step / NUM_STEPS, LOSS: loss_at(step)}
+    of_run = {name: [dtype(number)] * NUM_TENSORS for name, number in numbers.items()}
+    update, slots = execute(flow, np, leaves | ROLE_VALUES | of_run, of_run[STEP], {})
     return [join(update), *(join(spread(slot)) for slot in slots)]
 
 

@@ -237,6 +237,43 @@ def test_random_programs_keep_their_behaviour(program, seed):
     assert_simplified(program, seed)
 
 
+@settings(max_examples=8)
+@given(strategies.programs_of_all_shapes(max_statements=6), st.integers(0, 2**32 - 1))
+def test_programs_of_all_shapes_keep_their_behaviour(program, seed):
+    assert_simplified(program, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=60)
+@given(strategies.programs_of_all_shapes(max_statements=10), st.integers(0, 2**32 - 1))
+def test_programs_of_all_shapes_keep_their_behaviour_many(program, seed):
+    assert_simplified(program, seed)
+
+
+@pytest.mark.parametrize(
+    ("wasteful", "simple"),
+    [  # What is known of a number of the run: it is never 0, at most 1, the same everywhere.
+        ("g * (progress / progress)", "g"),
+        ("g * max(progress, -1.0)", "g * progress"),
+        ("g * min(progress, 2.0)", "g * progress"),
+        ("global_norm(g * progress) * g", "(global_norm(g) * progress) * g"),
+        ("g * sqrt(loss * loss)", "g * abs(loss)"),
+        ("g * abs(nuclear_norm(w))", "g * nuclear_norm(w)"),
+    ],
+)
+def test_what_the_run_knows_is_simplified(wasteful, simple):
+    one = Program.parse(f"def f(w, g):\n    return {wasteful}").simplify()
+    other = Program.parse(f"def f(w, g):\n    return {simple}").simplify()
+    assert is_same(one, other)
+    assert len(one.statements) == len(other.statements)
+
+
+def test_a_loss_may_be_zero_or_negative():
+    for text in ("g * (loss / loss)", "g * abs(loss)"):
+        program = Program.parse(f"def f(w, g):\n    return {text}")
+        assert len(program.simplify().statements) == len(program.statements)
+
+
 @pytest.mark.slow
 @settings(max_examples=40)
 @given(st.sampled_from(rule_sources.RULE_NAMES), st.integers(0, 2**32 - 1))
