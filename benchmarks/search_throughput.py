@@ -18,6 +18,10 @@ of steps above which it saves more than it took, as measured and by the constant
 
 `children`: the cost of a child before it is trained: `driver.py`'s measurement.
 
+`dear`: what an instruction on whole tensors or matrices costs, interpreted and compiled, on top of
+a program without it: microseconds for a use and step, and the saving of compiling per parameter.
+From these are the weights in `training_paths.SAVED_NS`.
+
 `cache`: a whole search of that many children, trained for real on two quadratic bowls of 20 steps,
 which stand in for proxy tasks: the trainings are tiny, while mutation, cache, hurdle,
 selection and the store are the quickstart's. Lion's paper reports 89% after 300,000 children
@@ -60,6 +64,7 @@ from veldt.search.evaluation import evaluator
 from veldt.search.evaluation.evaluator import EvaluatorFactory
 from veldt.search.evolution.engine import Evolution
 from veldt.search.language import dataflow
+from veldt.search.language.ops import INTERPRETED, OPS
 from veldt.search.program import Program
 from veldt.search.runtime import encode, interpreter, training_paths
 from veldt.search.storage.store import Store
@@ -91,7 +96,9 @@ def adam(w, g, m, v, *, b1=0.9, b2=0.999, eps=1e-8):
     return m / (1 - b1**step) / (sqrt(v / (1 - b2**step)) + eps), m, v
 """
 RATE: Final = 1e-3
-PARTS: Final = ("steps", "paths", "floor", "children", "cache")
+# Tasks for the instructions on whole tensors, with the steps that are timed at once.
+DEAR_TASKS: Final = {"digits_mlp": 100, "digits_diffusion": 40, "digits_mlp_wide": 6}
+PARTS: Final = ("steps", "paths", "dear", "floor", "children", "cache")
 Loop = Callable[[], Any]
 
 
@@ -201,7 +208,9 @@ def measure_task(
     compile_s = {"interpreter": time.process_time() - began}
     for key, flow in list(flows.items())[:NUM_COMPILED]:
         began = time.process_time()
-        loops[f"compiled {key}"] = evaluator_loop(proxy, training_paths.Compiled(flow, layout))
+        loops[f"compiled {key}"] = evaluator_loop(
+            proxy, training_paths.Compiled(flow, layout, num_steps)
+        )
         compile_s[key] = time.process_time() - began
     seconds = timed(loops, rounds)
     result: dict[str, Any] = {
@@ -255,6 +264,63 @@ def measure_paths(step_results: Mapping[str, Any]) -> dict[str, Any]:
             }
         result[name] = rows
     return result
+
+
+def measure_dear(rounds: int) -> dict[str, Any]:
+    """Return the cost of each instruction that works on whole tensors, on all tasks."""
+    ops = [name for name in INTERPRETED if OPS[name].scope != "element"]
+    capacity = encode.Capacity(ops=("add", *ops))
+    return {
+        name: measure_dear_task(name, steps, ops, capacity, rounds)
+        for name, steps in DEAR_TASKS.items()
+    }
+
+
+def measure_dear_task(
+    name: str, num_steps: int, ops: Sequence[str], capacity: encode.Capacity, rounds: int
+) -> dict[str, Any]:
+    """Time programs that use one instruction twice against one that does not, on one task."""
+    settings = EvaluatorConfig((ProxyConfig(name, num_steps, 1),), capacity=capacity)
+    proxy = EvaluatorFactory(settings)()._loops[0]
+    layout = proxy.task.layout
+    loops, compile_s = {}, {}
+    for op in ("none", *ops):
+        flow = dataflow.lower(Program.parse(using(op)), fold=True)
+        encoded = encode.encode_dataflow(flow, num_steps=num_steps, capacity=capacity)
+        path = training_paths.Interpreted(encoded, layout, capacity)
+        loops[f"interpreted {op}"] = evaluator_loop(proxy, path)
+        began = time.process_time()
+        compiled = training_paths.Compiled(flow, layout, num_steps)
+        loops[f"compiled {op}"] = evaluator_loop(proxy, compiled)
+        compile_s[op] = time.process_time() - began
+    seconds = {key: cpu for key, (cpu, _) in timed(loops, rounds).items()}
+    rows = {}
+    for op in ops:
+        added = {
+            way: [
+                (x - y) / num_steps / 2 * 1e6
+                for x, y in zip(seconds[f"{way} {op}"], seconds[f"{way} none"], strict=True)
+            ]
+            for way in ("interpreted", "compiled")
+        }
+        saved = [x - y for x, y in zip(*added.values(), strict=True)]
+        rows[op] = {
+            "interpreted_us": quartiles(added["interpreted"]),
+            "compiled_us": quartiles(added["compiled"]),
+            "saved_ns_per_param": quartiles([us * 1e3 / layout.num_params for us in saved]),
+            "compile_cpu_s": compile_s[op],
+        }
+    return {"num_params": layout.num_params, "num_steps": num_steps, "ops": rows}
+
+
+def using(op: str) -> str:
+    """Return a program that uses an instruction twice; for "none", the same without it."""
+    call = "{x}"
+    if op != "none":
+        args = {"tensor": "{x}", "scalar": "0.9", "any": "{x}"}
+        call = f"{op}({', '.join(args[kind] for kind in OPS[op].kinds)})"
+    first, second = call.format(x="g"), call.format(x="x")
+    return f"def rule(w, g):\n    x = {first} + w\n    return {second} + g\n"
 
 
 def measure_floor(step_results: Mapping[str, Any]) -> dict[str, Any]:
@@ -408,6 +474,7 @@ def main() -> None:
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "steps": lambda: measure_steps(args.rounds),
         "paths": lambda: measure_paths(result["steps"]),
+        "dear": lambda: measure_dear(args.rounds),
         "floor": lambda: measure_floor(result["steps"]),
         "children": lambda: measure_children(min(args.children, 3000)),
         "cache": lambda: {**measure_cache(args.children), "stores": stored_shares()},
