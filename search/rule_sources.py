@@ -97,6 +97,7 @@ PUBLISHED: Final[tuple[str, ...]] = (
     "polargrad",
     "polyak",
     "prodigy",
+    "psgd_kron",
     "radam",
     "rmsprop",
     "sania",

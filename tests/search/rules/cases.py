@@ -43,6 +43,7 @@ _CONSTANTS: dict[str, dict[str, float]] = {
     "frugal": {"interval": 30.0, "scale": 0.5},
     "galore": {"interval": 30.0},
     "lion_k_huber": {"delta": 0.05},
+    "psgd_kron": {"damping": 0.1},
     "spam": {"threshold": 20.0, "interval": 30.0, "warmup": 10.0, "wait": 5.0},
     "stable_spam": {"interval": 30.0},
 }

@@ -88,6 +88,38 @@ def polargrad(
     return (values.sum() * left @ right).reshape(w.shape) + wd * w
 
 
+def psgd_kron(
+    s: State, w: Any, g: Any, t: int, _: str,
+    *, b: float = 0.9, mu: float = 0.1, b_top: float = 0.9, damping: float = 1e-9, b1: float = 0.9,
+    b2: float = 0.999, eps: float = 1e-8, wd: float = 0.0,
+) -> Any:  # fmt: skip
+    if w.ndim < 2:
+        return adam_step(s, g, t, b1, b2, eps) + wd * w
+    x = matrix(g)
+    if t == 1:
+        size = np.mean(np.abs(x) ** 4) ** (-1 / 8)
+        s["q"] = [math.sqrt(size) * np.eye(side) for side in x.shape]
+        s["top"] = [0.0, 0.0]
+        s["m"], s["count"] = np.zeros_like(x), 0
+    momentum = min(s["count"] / (1 + s["count"]), b)
+    s["m"], s["count"] = momentum * s["m"] + (1 - momentum) * x, s["count"] + 1
+    left, right = (q @ q for q in s["q"])
+    white = left @ x @ right
+    # The mean of the products with damping * noise in place of the gradient.
+    blurs = [damping**2 * np.trace(right @ right) * left @ left]
+    blurs.append(damping**2 * np.trace(left @ left) * right @ right)
+    for side, product in enumerate((white @ white.T, white.T @ white)):
+        term, target = product + blurs[side], x.size / x.shape[side]
+        bound = np.linalg.norm(term) + target
+        s["top"][side] = max(b_top * s["top"][side] + (1 - b_top) * bound, bound)
+        half, q = mu / 2 / s["top"][side], s["q"][side]
+        p = q - half * (term @ q - target * q)
+        p = p - half * (p @ term - p * target)
+        s["q"][side] = (p + p.T) / 2
+    left, right = (q.T @ q for q in s["q"])
+    return (left @ s["m"] @ right).reshape(w.shape) + wd * w
+
+
 def shampoo(s: State, w: Any, g: Any, t: int, _: str, *, eps: float = 1e-4) -> Any:
     x = matrix(g)
     if t == 1:
@@ -218,6 +250,7 @@ FORMULAS: dict[str, Formula | Whole] = {
     "frugal": frugal,
     "galore": galore,
     "polargrad": polargrad,
+    "psgd_kron": psgd_kron,
     "shampoo": shampoo,
     "sinkgd": sinkgd,
     "soap": soap,
