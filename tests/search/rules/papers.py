@@ -114,7 +114,8 @@ def _program_steps(
     state = {slot: [np.zeros(shape) for shape in of] for slot, of in found.items()}
 
     def step(w: Tensors, g: Tensors, t: int, loss: float) -> Tensors:
-        inputs: dict[str, Any] = {"w": [w[key] for key in keys], "g": [g[key] for key in keys], **state}
+        inputs: dict[str, Any] = dict(state)
+        inputs |= {"w": [w[key] for key in keys], "g": [g[key] for key in keys]}
         inputs |= {role: [of[role] for of in roles] for role in flow.live_roles}
         inputs["loss"] = [np.float64(loss)] * len(keys)
         update, slots = execute(flow, np, inputs, [np.float64(t)] * len(keys), constants)
