@@ -8,19 +8,18 @@ rounding, and else its paper's formula; each docstring names the source and any 
 `discovered/` holds rules that veldt's own searches found, each with a record of its origin and its
 results (`<name>.json`, written by `benchmarks/discovered.py`).
 
-Other names in Optax: momentum and nesterov are `optax.sgd`, signsgd is `optax.sign_sgd`;
-adopt, ademamix, dog, madgrad, muon and sophia are in `optax.contrib`. Not in Optax: adabound,
-adamp, came, cautious_adamw, cautious_lion, diffgrad, exadam, grams, gravity, mars, scale.
+Other names in Optax: momentum and nesterov are `optax.sgd`, polyak is `optax.polyak_sgd`, signsgd
+is `optax.sign_sgd`; adopt, ademamix, dadapt_adamw, dog, madgrad, momo, momo_adam, muon, prodigy and
+sophia are in `optax.contrib`, and `optax.contrib.galore` has another projection than galore. The
+formulas of the rules that Optax lacks are in `tests/search/rules/formulas`.
 
-Not shipped, because a program cannot state them; the first four need the trainer:
+Not shipped, because a program cannot state them; the first three need the trainer:
 
 | rule | what it needs |
 |---|---|
 | lookahead, schedule_free | a second copy of the parameters, or gradients taken away from them |
 | sam | a second gradient, at other parameters |
 | sophia with its own Hessian | a second backward pass; it is shipped with squared gradients |
-| polyak_sgd, momo | the loss |
-| shampoo, soap, galore | decompositions; products are there: `matmul`, `orthogonalize` |
 | rprop, rmsprop with momentum | the learning rate inside the state |
 | noisy_sgd | random numbers |
 """
@@ -49,39 +48,72 @@ PUBLISHED: Final[tuple[str, ...]] = (
     "adafactor",
     "adagrad",
     "adam",
+    "adam_cm",
     "adamax",
     "adamaxw",
+    "adamod",
     "adamp",
+    "adamuon",
     "adamw",
     "adan",
+    "adan_paper",
     "ademamix",
+    "admeta",
     "adopt",
+    "adopt_unclipped",
     "amsgrad",
+    "apollo",
+    "autoclip",
     "came",
     "cautious_adamw",
     "cautious_lion",
+    "conda",
+    "core",
+    "dadapt_adamw",
     "diffgrad",
     "dog",
     "exadam",
+    "frugal",
+    "galore",
     "grams",
     "gravity",
+    "grokfast",
+    "innaprop",
     "lamb",
     "lars",
     "lion",
+    "lion_k_huber",
+    "lion_k_norm",
     "madgrad",
     "mars",
     "momentum",
+    "momo",
+    "momo_adam",
     "muon",
+    "muon_linear",
     "nadam",
     "nadamw",
     "nesterov",
+    "polargrad",
+    "polyak",
+    "prodigy",
+    "psgd_kron",
     "radam",
     "rmsprop",
+    "sania",
     "scale",
     "sgd",
+    "sgd_sai",
+    "shampoo",
     "signsgd",
     "signum",
+    "sinkgd",
+    "soap",
     "sophia",
+    "spam",
+    "stable_spam",
+    "subset_norm",
+    "swan",
     "yogi",
 )
 # Rules that a search of veldt's found.

@@ -22,7 +22,7 @@ _SOURCE: Final = re.compile(rf"[A-Z].*?{_YEAR}{_PLACE}(?: (?:and|with) [A-Z].*?{
 # Authors, year and where one can read it.
 _LINKED: Final = re.compile(
     rf"([A-Z][\w.'-]*(?: (?:and|et) [\w.'-]+)* {_YEAR}) "
-    r"\((?:arXiv (\d{4}\.\d{4,5})|(https?:[^()]*))\)"
+    r"\((?:arXiv (\d{4}\.\d{4,5})|(https?:[^(),]*))(?:, ([^()]*))?\)"
 )
 
 
@@ -43,8 +43,9 @@ def source(program: Program) -> str:
 
 
 def _link(match: re.Match[str]) -> str:
-    authors, arxiv, address = match.groups()
-    return f"[{authors}]({address or f'https://arxiv.org/abs/{arxiv}'})"
+    authors, arxiv, address, rest = match.groups()
+    link = f"[{authors}]({address or f'https://arxiv.org/abs/{arxiv}'})"
+    return f"{link}, {rest}" if rest else link
 
 
 def slot_bytes(program: Program) -> dict[str, int]:

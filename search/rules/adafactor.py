@@ -8,7 +8,8 @@ def adafactor(w, g, rows, columns, *, decay_rate=0.8, eps=1e-30, clipping_thresh
 
     Shazeer and Stern 2018 (arXiv 1804.04235). Equals
     `optax.adafactor(learning_rate, min_dim_size_to_factor=1)` on tensors of up to two axes; Optax
-    keeps small matrices whole unless told so, and of more axes it factors the two longest.
+    keeps small matrices whole unless told so, and of more axes it factors the two longest. PyTorch
+    bounds the learning rate by 1 / sqrt(step).
     """
     b = 1 - step ** (-decay_rate)
     squares = square(g) + eps

@@ -6,6 +6,7 @@ def ademamix(w, g, m, m_slow, v, *, b1=0.9, b2=0.999, b3=0.9999, alpha=5.0, eps=
 
     Pagliardini et al. 2024 (arXiv 2409.03137). Equals `optax.contrib.ademamix(learning_rate)`, with
     b3 and alpha constant; the paper warms both up, and takes alpha from 4 to 10 and wd 0.1.
+    pytorch_optimizer divides m_slow by 1 - b1^step too, and adds its decay to the gradient.
     """
     m = interp(g, m, b1)
     m_slow = interp(g, m_slow, b3)

@@ -3,7 +3,7 @@ def grams(w, g, m, v, *, b1=0.9, b2=0.999, eps=1e-8, wd=0.0):
 
     update = sign(g) * |m_hat / (sqrt(v_hat) + eps)| + wd * w, with m_hat and v_hat as in adam
 
-    Cao et al. 2024 (arXiv 2412.17107).
+    Cao et al. 2024 (arXiv 2412.17107). pytorch_optimizer has b1 and 1 - b1 exchanged, and eps 1e-6.
     """
     m = interp(g, m, b1)
     v = interp(square(g), v, b2)

@@ -5,6 +5,7 @@ def lamb(w, g, m, v, *, b1=0.9, b2=0.999, eps=1e-6, wd=0.0):
     update = direction * |w| / |direction|, and the direction itself where a norm is 0
 
     You et al. 2020 (arXiv 1904.00962). Equals `optax.lamb(learning_rate)`. The paper has wd 0.01.
+    pytorch_optimizer corrects no average, takes |w| at most as 10, and decays outside the ratio.
     """
     m = interp(g, m, b1)
     v = interp(square(g), v, b2)

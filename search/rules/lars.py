@@ -7,6 +7,7 @@ def lars(w, g, m, *, trust_coefficient=1e-3, b=0.9, wd=0.0):
 
     You et al. 2017 (arXiv 1708.03888). Equals `optax.lars(learning_rate)` at a constant learning
     rate: there, as in the paper, it is in the momentum, and a change reaches later steps only.
+    pytorch_optimizer scales and decays no vectors, and divides by |g|, without the decay.
     """
     direction = g + wd * w
     ratio = norm(w) / norm(direction)

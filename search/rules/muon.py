@@ -7,7 +7,7 @@ def muon(w, g, m, v, *, b=0.95, b1=0.9, b2=0.999, eps=1e-8, wd=0.0):
 
     Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/). Equals
     `optax.contrib.muon(learning_rate)`, which takes tensors of two axes for matrices. v is kept,
-    and not read, for these.
+    and not read, for these. PyTorch has wd 0.1, no corrections of the start, and matrices only.
     """
     is_matrix = ndim == 2
     beta = where(is_matrix, b, b1)

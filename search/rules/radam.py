@@ -7,6 +7,7 @@ def radam(w, g, m, v, *, b1=0.9, b2=0.999, eps=1e-8, threshold=5.0):
     update = r * m_hat / (sqrt(v_hat) + eps) where rho >= threshold, else m_hat
 
     Liu et al. 2020 (arXiv 1908.03265), whose threshold is 4. Equals `optax.radam(learning_rate)`.
+    PyTorch has threshold 5 too, and adds eps to the root of v before its correction.
     """
     m = interp(g, m, b1)
     v = interp(square(g), v, b2)

@@ -87,6 +87,21 @@ def initial(block: str) -> list[str]:
     return [part.removesuffix("0}") for part in re.split(r" &?= ", first)[:-1]]
 
 
+class Identity:
+    """A multiple of the identity, of the size that it is added to."""
+
+    __array_ufunc__ = None
+
+    def __init__(self, scale: float = 1.0):
+        self.scale = scale
+
+    def __rmul__(self, scale: Any) -> "Identity":
+        return Identity(scale * self.scale)
+
+    def __radd__(self, matrix: Any) -> Any:
+        return matrix + self.scale * np.eye(len(matrix))
+
+
 class Reader:
     """Reads one expression."""
 
@@ -299,7 +314,11 @@ def _log(x: Any, function: Callable[[Any], Any]) -> Any:
 
 def _multiply(x: Any, y: Any) -> Any:
     """A product: of two matrices, unless one of them holds one number."""
-    if min(np.size(x), np.size(y)) == 1 or (np.shape(x) == np.shape(y) and _is_number(x, y)):
+    if (
+        isinstance(y, Identity)
+        or min(np.size(x), np.size(y)) == 1
+        or (np.shape(x) == np.shape(y) and _is_number(x, y))
+    ):
         return x * y
     return x @ y
 

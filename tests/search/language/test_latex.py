@@ -64,7 +64,7 @@ def run(program: Program, num_steps: int, jitter: float = 0.0) -> tuple[list[Any
     known = {symbol: np.float64(value) for symbol, value in formula.constants(program).items()}
     known |= {rf"\mathrm{{{name}}}".replace("_", r"\_"): marks[name] for name in ROLES}
     known[r"\operatorname{ndim}"] = marks["ndim"]
-    known |= {r"\pi": np.pi, r"\mathrm{e}": np.e, "T": np.float64(10), "I": np.eye(SHAPE[0])}
+    known |= {r"\pi": np.pi, r"\mathrm{e}": np.e, "T": np.float64(10), "I": latex_reader.Identity()}
     state = {
         f"{symbol}t-1}}": np.zeros(
             SHAPE if flow.values[flow.input_index(name)].kind == "tensor" else slots[name].shape

@@ -378,4 +378,5 @@ def test_the_published_part_is_what_the_shipped_rules_are_made_of() -> None:
     used = {statement.op for program in programs for statement in program.statements}
     later = ("globals", "whitening", "grams", "sketches", "history", "products")
     new = {name for part in later for name in OP_SETS[part]}
-    assert set(OP_SETS["published"]) == used - {COPY} - new
+    # The warm-up of spam has a cosine; searches that draw from this part are without trigonometry.
+    assert set(OP_SETS["published"]) == used - {COPY, "cos"} - new

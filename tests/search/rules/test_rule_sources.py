@@ -4,7 +4,6 @@ import functools
 import inspect
 import json
 import runpy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,98 +13,25 @@ import numpy as np
 import optax
 import pytest
 
+from tests.search.rules.oracles import (
+    COSTLY,
+    NUM_STEPS,
+    OPTAX_NAMES,
+    OPTAX_NAMES_OF,
+    OPTAX_RULES,
+    OWN_RATE,
+    ROUNDING,
+    assert_same,
+    compared,
+    make_noise,
+    make_params,
+    oracle,
+    quick_jit,
+    trajectories,
+)
 from veldt.search import rule_sources
 from veldt.search.errors import ProgramSyntaxError, ProgramTypeError, UnknownRuleError
 from veldt.search.program import Program
-
-NUM_STEPS = 100
-
-# Most of the time here goes into compiling; optimizing the code for 100 tiny steps does not pay.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-# What each rule says it equals; the others are `optax.<name>`.
-ORACLES: dict[str, Callable[..., Any]] = {
-    "momentum": functools.partial(optax.sgd, momentum=0.9),
-    "nesterov": functools.partial(optax.sgd, momentum=0.9, nesterov=True),
-    "signsgd": optax.sign_sgd,
-    "adopt": optax.contrib.adopt,
-    "ademamix": optax.contrib.ademamix,
-    "adafactor": functools.partial(optax.adafactor, min_dim_size_to_factor=1),
-    "muon": optax.contrib.muon,
-    "sophia": functools.partial(
-        optax.contrib.sophia, hessian_diagonal_fn=optax.stateless_with_tree_map(lambda g, _: g * g)
-    ),
-    "dog": optax.contrib.dog,
-    "madgrad": optax.contrib.madgrad,
-}
-# The rules that Optax has; the others are in test_paper_rules.py.
-NOT_RULES = ("scale",)  # a building block's name in Optax
-OPTAX_RULES = [
-    name
-    for name in rule_sources.PUBLISHED
-    if name in ORACLES or (hasattr(optax, name) and name not in NOT_RULES)
-]
-# Of those, the ones whose learning rate Optax keeps inside the state.
-OWN_RATE = ("dog", "lars", "madgrad")
-# Optax computes their schedules in float32 whatever the parameters are.
-ROUNDING = {"adafactor": 1e-5, "madgrad": 1e-4}
-COSTLY = ("adafactor", "muon")
-# Veldt's names of constants that Optax calls otherwise.
-OPTAX_NAMES = {"wd": "weight_decay", "decay": "momentum"}
-OPTAX_NAMES_OF = {
-    "muon": {"b": "beta", "b1": "adam_b1", "b2": "adam_b2"},
-    "lars": {"b": "momentum"},
-    "madgrad": {"b": "momentum"},
-}
-
-
-def oracle(name: str) -> Callable[..., Any]:
-    return ORACLES.get(name) or getattr(optax, name)
-
-
-def make_params(dtype: Any) -> Any:
-    """A pytree of dicts and tuples; `idle` never gets a gradient."""
-    rng = np.random.default_rng(0)
-    tree = {
-        "net": (rng.normal(size=()), {"w": rng.normal(size=(4, 5)), "b": rng.normal(size=3)}),
-        "conv": rng.normal(size=(2, 3, 4)),
-        "idle": rng.normal(size=2),
-    }
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
-
-
-def make_noise(params: Any, num_steps: int) -> Any:
-    """Noise for each step, leaves [T, ...]; a fifth of it is exactly zero, and all of `idle`."""
-    rng = np.random.default_rng(1)
-
-    def draw(p: Any) -> Any:
-        shape = (num_steps, *p.shape)
-        return jnp.asarray(rng.normal(size=shape) * (rng.random(shape) > 0.2), p.dtype)
-
-    noise = jax.tree.map(draw, params)
-    return noise | {"idle": jnp.zeros_like(noise["idle"])}
-
-
-def trajectories(txs: list[Any], params: Any, noise: Any) -> list[Any]:
-    """The parameters of every transform after every step, in one scan; leaves [T, ...]."""
-
-    def step(carry: list[Any], noise: Any) -> tuple[list[Any], list[Any]]:
-        moved = []
-        for tx, (params, state) in zip(txs, carry, strict=True):
-            # The gradient depends on the parameters, so that a wrong step changes all that follow.
-            grads = jax.tree.map(lambda n, p: n * (1.0 + jnp.sin(p)), noise, params)
-            updates, state = tx.update(grads, state, params)
-            moved.append((optax.apply_updates(params, updates), state))
-        return moved, [params for params, _ in moved]
-
-    return jax.lax.scan(step, [(params, tx.init(params)) for tx in txs], noise)[1]
-
-
-def assert_same(actual: Any, expected: Any, rtol: float) -> None:
-    def check(x: Any, y: Any) -> None:
-        np.testing.assert_allclose(np.float64(x), np.float64(y), rtol=rtol, atol=rtol * 1e-3)
-
-    jax.tree.map(check, actual, expected)
 
 
 def with_costly_as_slow(names: Any) -> list[Any]:
@@ -116,23 +42,10 @@ def with_costly_as_slow(names: Any) -> list[Any]:
     "name", with_costly_as_slow(name for name in OPTAX_RULES if name not in OWN_RATE)
 )
 def test_equals_optax_over_100_steps(name: str, x64: Any) -> None:
-    rule = rule_sources.load_rule(name)
-    has_decay = "wd" in dict(rule.constants)
-
-    @quick_jit
-    def run(params: Any, noise: Any, rates: jax.Array) -> list[Any]:
-        ours, theirs = ({"wd": 0.1}, {"weight_decay": 0.1}) if has_decay else ({}, {})
-        txs = [rule.as_optax(rates.__getitem__, **ours), oracle(name)(rates.__getitem__, **theirs)]
-        return trajectories(txs, params, noise)
-
     with x64():
-        params = make_params(jnp.float64)
-        if name == "adafactor":  # of more than two axes, Optax factors the two longest
-            del params["conv"]
-        noise = make_noise(params, NUM_STEPS)
         warmup = optax.warmup_cosine_decay_schedule(0.0, 0.02, 10, NUM_STEPS)
-        for rates in (jnp.full(NUM_STEPS, 0.01), warmup(jnp.arange(NUM_STEPS))):
-            actual, expected = run(params, noise, jnp.float64(rates))
+        for rates in (np.full(NUM_STEPS, 0.01), warmup(jnp.arange(NUM_STEPS))):
+            actual, expected = compared(name, rates)
             assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(actual))
             # Rounding alone: the two sides do the same arithmetic in other orders.
             assert_same(actual, expected, rtol=ROUNDING.get(name, 1e-11))
@@ -140,17 +53,10 @@ def test_equals_optax_over_100_steps(name: str, x64: Any) -> None:
 
 @pytest.mark.parametrize("name", OWN_RATE)
 def test_equals_optax_where_the_rate_is_inside_the_state(name: str, x64: Any) -> None:
-    rule = rule_sources.load_rule(name)
-    txs = {
-        "dog": lambda: [rule.as_optax(1.0), optax.contrib.dog()],
-        "lars": lambda: [rule.as_optax(0.5, wd=0.1), optax.lars(0.5, weight_decay=0.1)],
-        "madgrad": lambda: [rule.as_optax(1.0, rate=0.02), optax.contrib.madgrad(0.02)],
-    }[name]()
     with x64():
-        params = make_params(jnp.float64)
-        run = quick_jit(lambda params, noise: trajectories(txs, params, noise))
-        actual, expected = run(params, make_noise(params, NUM_STEPS))
-        assert np.abs(actual["conv"][-1] - params["conv"]).max() > 1e-5  # it moves
+        actual, expected = compared(name, np.ones(NUM_STEPS))
+        path = np.asarray(actual["conv"])
+        assert np.abs(path[-1] - path[0]).max() > 1e-5  # it moves
         assert_same(actual, expected, rtol=ROUNDING.get(name, 1e-11))
 
 
@@ -165,6 +71,8 @@ def test_default_constants_are_those_of_optax(name: str) -> None:
         known["reps"] = known["init_step"][1]
     if name == "madgrad":
         known["rate"] = 1e-2  # Optax has no default
+    if "betas" in known:
+        known["b1"], known["b2"] = known["betas"]
     if name == "yogi":  # optax.yogi does not pass this one on
         initial = inspect.signature(optax.scale_by_yogi).parameters["initial_accumulator_value"]
         known[initial.name] = initial.default
