@@ -45,7 +45,7 @@ _JOINS: Final = {"multiply": "and", "min": "and", "max": "or"}
 _MINUS: Final = Form("#1 - #2", notation.SUM, (notation.SUM, notation.SLASH))
 _PLUS: Final = FORMS["add"]
 # A name in upright letters before a parenthesis would be read as a function.
-_WORD: Final = re.compile(r"\\(?:mathrm|operatorname)\{[^{}]*\}(?:_\{[^{}]*\})?$")
+_WORD: Final = re.compile(r"\\(?:mathrm|operatorname)\{[^{}]*\}'*(?:_\{[^{}]*\})?$")
 
 
 def formula(program: AbstractProgram) -> str:
@@ -131,7 +131,7 @@ class _Formula:
             statements.LOSS: f"{LOSS}_{{{STEP}}}",
         }
         for name in self.flow.live_slots:
-            self.slots[name] = self.symbols.choose(name)
+            self.slots[name] = self.symbols.of_slot(name)
         for index, value in self.values():
             match value:
                 case Input(name=name) if name in self.slots:
@@ -143,7 +143,7 @@ class _Formula:
                 case Constant(value=number, name=None):
                     self.texts[index] = notation.number(number)
                 case Constant(name=str(name)):
-                    symbol = self.symbols.choose(name, is_constant=True)
+                    symbol = self.symbols.choose(name, changes=False, is_constant=True)
                     self.texts[index] = _symbol(symbol, None)
             reads = value.args if isinstance(value, Node) else ()
             is_variable = isinstance(value, Input) and value.name not in ROLES
@@ -163,7 +163,8 @@ class _Formula:
         for index in flow.live_nodes:
             name = wished[index]
             if index not in self.names and index != flow.update and not _TEMPORARY.fullmatch(name):
-                self.names[index] = self._at_its_time(index, self.symbols.choose(name))
+                symbol = self.symbols.choose(name, changes=index in self.changing)
+                self.names[index] = self._at_its_time(index, symbol)
         if isinstance(flow.values[flow.update], Node) and flow.update not in self.names:
             symbol = self.symbols.first_free("u", r"\Delta")
             self.names[flow.update] = _symbol(symbol, STEP)
@@ -231,8 +232,8 @@ class _Formula:
                 return FORMS["where"].fill([condition, *args[1:]])
             case "square" | "cube" | "power" if node.kind in ("row_pairs", "column_pairs"):
                 return notation.ELEMENTWISE_POWER[node.op].fill(args)
-            case "inverse_root" if args[2].shown.text == "0":
-                return notation.PLAIN_ROOT.fill(args)
+            case "inverse_root":
+                return notation.root_form(args[1], args[2]).fill(args)
             case op:
                 return FORMS[op].fill(args, notation.FLAT.get(op))
 

@@ -92,6 +92,8 @@ class Form:
             raised = self.text[: match.start()].endswith("^{")
             piece = flat[place] if raised else pieces[place]
             used.append(piece)
+            if self.text.startswith("^", match.end()):
+                return piece.within(ATOM)
             return piece.within(self.needs[place] if place < len(self.needs) else 0)
 
         text = _PLACE.sub(put, self.text)
@@ -114,14 +116,17 @@ def measure(text: str) -> int:
     return len(_COMMAND.sub("x", _UNSEEN.sub("", text)))
 
 
+_NAMED: Final = {math.pi: r"\pi", math.e: r"\mathrm{e}", math.inf: r"\infty"}
+
+
 def number(value: float) -> Tex:
     """Return a number in full, with a power of ten where its shortest decimal has one."""
     if math.isnan(value):
         return plain(r"\mathrm{NaN}")
     sign = "-" if math.copysign(1.0, value) < 0.0 else ""
     text, level = repr(abs(value)).removesuffix(".0"), ATOM
-    if math.isinf(value):
-        text = r"\infty"
+    if abs(value) in _NAMED:
+        text = _NAMED[abs(value)]
     elif "e" in text:
         digits, exponent = text.split("e")
         power = f"10^{{{int(exponent)}}}"
@@ -158,13 +163,22 @@ FRACTION: Final = Form(r"\frac{#1}{#2}", inline=True)
 CASES: Final = Form(
     r"\begin{cases} #2 & \text{if } #1 \\ #3 & \text{otherwise} \end{cases}", CHOICE
 )
-PLAIN_ROOT: Final = Form("#1^{-1 / #2}", CLOSED, (ATOM, CLOSED))
 # Of square matrices, whose powers are products otherwise.
 ELEMENTWISE_POWER: Final[dict[str, Form]] = {
-    "square": Form(r"#1^{\odot 2}", CLOSED, (ATOM,)),
-    "cube": Form(r"#1^{\odot 3}", CLOSED, (ATOM,)),
-    "power": Form(r"#1^{\odot (#2)}", CLOSED, (ATOM,)),
+    "square": Form(r"#1^{\odot 2}"),
+    "cube": Form(r"#1^{\odot 3}"),
+    "power": Form(r"#1^{\odot (#2)}"),
 }
+
+
+def root_form(root: Tex, added: Tex) -> Form:
+    """Return the form of `inverse_root`, without what does nothing."""
+    multiple = "" if added.shown.text == "1" else "#3 "
+    inner = "#1" if added.shown.text == "0" else rf"\left(#1 + {multiple}I\right)"
+    power = "-1" if root.shown.text == "1" else "-1 / #2"
+    return Form(f"{inner}^{{{power}}}", CLOSED, (SUM, CLOSED, ELEMENTWISE))
+
+
 # Ops with an argument that counts by its size, and the position of that.
 OF_SIZE: Final = {
     "power": 0, "sqrt": 0, "log": 0, "log2": 0, "log10": 0, "log1p": 0, "inverse_root": 2,
@@ -179,15 +193,15 @@ FORMS: Final[dict[str, Form]] = {
     "subtract": Form("#1 - #2", SUM, (SUM, SLASH)),
     "multiply": Form(r"#1 \odot #2", ELEMENTWISE, (ELEMENTWISE, ELEMENTWISE)),
     "divide": FRACTION,
-    "power": Form("#1^{#2}", CLOSED, (ATOM,)),
+    "power": Form("#1^{#2}"),
     "max": _call(r"\max", 2),
     "min": _call(r"\min", 2),
     # --- element by element
     "negative": Form("-#1", NEGATION, (SLASH,)),
     "abs": SIZE,
     "sign": _operator("sign"),
-    "square": Form("#1^{2}", CLOSED, (ATOM,)),
-    "cube": Form("#1^{3}", CLOSED, (ATOM,)),
+    "square": Form("#1^{2}"),
+    "cube": Form("#1^{3}"),
     "sqrt": Form(r"\sqrt{#1}"),
     "cbrt": Form(r"\sqrt[3]{#1}"),
     "reciprocal": Form(r"\frac{1}{#1}", inline=True),
@@ -250,10 +264,10 @@ FORMS: Final[dict[str, Form]] = {
     "polar": _operator("polar"),
     "sinkhorn": _operator("sinkhorn"),
     # --- other shapes
-    "transpose": Form(r"#1^{\top}", CLOSED, (ATOM,)),
+    "transpose": Form(r"#1^{\top}"),
     "matmul": Form("#1 #2", PRODUCT, (PRODUCT, PRODUCT)),
-    "row_gram": Form(r"#1 #1^{\top}", PRODUCT, (ATOM,)),
-    "column_gram": Form(r"#1^{\top} #1", PRODUCT, (ATOM,)),
+    "row_gram": Form(r"#1 #1^{\top}", PRODUCT, (PRODUCT,)),
+    "column_gram": Form(r"#1^{\top} #1", PRODUCT, (PRODUCT,)),
     "inverse_root": Form(
         r"\left(#1 + #3 I\right)^{-1 / #2}", CLOSED, (SUM, CLOSED, ELEMENTWISE)
     ),

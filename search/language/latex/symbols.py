@@ -60,10 +60,27 @@ class Symbols:
 
     def __init__(self) -> None:
         self._taken = set(_RESERVED)
+        # What has a value at step 0, which looks as a name that ends in 0.
+        self._starting = {WEIGHTS, GRADIENT}
 
-    def choose(self, name: str, *, is_constant: bool = False) -> Symbol:
-        """Return the symbol of a name, or one like it where that is taken."""
+    def of_slot(self, name: str) -> Symbol:
+        """Return the symbol of a slot."""
+        found = self.choose(name, changes=True)
+        self._starting.add(found)
+        return found
+
+    def choose(self, name: str, *, changes: bool, is_constant: bool = False) -> Symbol:
+        """Return the symbol of a name, or one like it where that is taken.
+
+        Args:
+          name: Name in the program.
+          changes: Whether the symbol is written with the step.
+          is_constant: Whether it is a tunable constant.
+        """
         wished = _symbol(name, is_constant)
+        misread = not changes and wished.subscripts[-1:] == ("0",)
+        if misread and replace(wished, subscripts=wished.subscripts[:-1]) in self._starting:
+            return self._take(Symbol(_upright(name)))
         if wished in (WEIGHTS, GRADIENT) or wished not in _RESERVED:
             return self._take(wished)
         return self._take(Symbol(_upright(name)))

@@ -206,6 +206,10 @@ SHAPED = {
         "def rule(w, g):\n    p = row_gram(g)\n    return matmul(inverse_root(p, 2.0, 0.0), g)\n",
         r"u_{t} &= p_{t}^{-1 / 2} g_{t} \\",
     ),
+    "inverse": (
+        "def rule(w, g):\n    return matmul(inverse_root(row_gram(g), 1.0, 1.0), g)\n",
+        r"u_{t} &= (g_{t} g_{t}^{\top} + I)^{-1} g_{t} \\",
+    ),
     "column_gram": (
         "def rule(w, g):\n    return matmul(g + w, square(column_gram(g - w)))\n",
         r"u_{t} &= (g_{t} + w_{t}) (z_{1,t}^{\top} z_{1,t})^{\odot 2} \\",
@@ -297,7 +301,10 @@ def test_any_name_gets_a_symbol_of_its_own(name: str) -> None:
 
 def test_symbols_are_those_of_the_field() -> None:
     taken = symbols.Symbols()
-    found = {name: taken.choose(name).at("t") for name in ("m", "v_hat", "w0", "m_slow", "rows")}
+    found = {
+        name: taken.choose(name, changes=True).at("t")
+        for name in ("m", "v_hat", "w0", "m_slow", "rows")
+    }
     assert found == {
         "m": "m_{t}",
         "v_hat": r"\hat{v}_{t}",
@@ -306,7 +313,7 @@ def test_symbols_are_those_of_the_field() -> None:
         "rows": r"\mathrm{rows}_{t}",
     }
     constants = {
-        name: taken.choose(name, is_constant=True).at()
+        name: taken.choose(name, changes=False, is_constant=True).at()
         for name in ("b1", "eps", "wd", "gamma", "decay")
     }
     assert constants == {
@@ -316,7 +323,14 @@ def test_symbols_are_those_of_the_field() -> None:
         "gamma": r"\gamma",
         "decay": r"\mathrm{decay}",
     }
-    assert taken.choose("m").at("t") == "m'_{t}"
+    assert taken.choose("m", changes=True).at("t") == "m'_{t}"
+
+
+def test_the_start_of_a_slot_is_no_constants_symbol() -> None:
+    """Prodigy has a slot d and a constant d0."""
+    block = rule_sources.load_rule("prodigy").latex()
+    assert block.count("d_{0}") == 1
+    assert r"\mathrm{d0} & \text{if } t < 2" in block
 
 
 @pytest.mark.parametrize(
@@ -324,6 +338,7 @@ def test_symbols_are_those_of_the_field() -> None:
     [
         (1.0, "1"), (0.9, "0.9"), (1e-8, "10^{-8}"), (2.5e-7, r"2.5 \cdot 10^{-7}"), (-2.0, "-2"),
         (1e22, "10^{22}"), (float("inf"), r"\infty"), (-float("inf"), r"-\infty"), (-0.0, "-0"),
+        (-np.pi, r"-\pi"),
     ],
 )  # fmt: skip
 def test_numbers_are_written_in_full(value: float, written: str) -> None:
