@@ -172,15 +172,36 @@ def _global_cosine(product, left, right):
     """Return the cosine from sums over all tensors: of x * y, x * x and y * y."""
     return _safe_divide(product, jnp.sqrt(left) * jnp.sqrt(right))
 ''',
+    "_kept_side": '''\
+def _kept_side(side, other):
+    """Return the side of a square matrix: 1 for vectors and sides too long, kept as one number."""
+    return side if other > 1 and side <= 8192 else 1
+''',
+    "_matmul": '''\
+def _matmul(x, y):
+    """Return x @ y; a square matrix that is too large is one number, the mean of its diagonal."""
+    if x.shape[1] != y.shape[0]:
+        return x * y
+    side, inner = x.shape
+    if side == y.shape[1] and _kept_side(side, inner) != side:
+        return jnp.reshape(jnp.sum(x * y.T) / side, (1, 1)).astype(x.dtype)
+    return x @ y
+''',
+    "_pairs": '''\
+def _pairs(x, of_rows):
+    """Return the shape of a square matrix over the rows or columns of x."""
+    rows, columns = _as_matrix(x).shape
+    return 2 * (_kept_side(rows, columns) if of_rows else _kept_side(columns, rows),)
+''',
     "_row_gram": '''\
 def _row_gram(x):
     """Return the products of the rows of a matrix with one another."""
-    return x @ x.T
+    return _matmul(x, x.T)
 ''',
     "_column_gram": '''\
 def _column_gram(x):
     """Return the products of the columns of a matrix with one another."""
-    return x.T @ x
+    return _matmul(x.T, x)
 ''',
     "_prepared": '''\
 def _prepared(a):

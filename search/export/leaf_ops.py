@@ -68,7 +68,7 @@ CALLS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "clip_by_quantile": ("_clip_by_quantile", ("{0}", "{1}")),
     "orthogonalize": ("_orthogonalize", ("{0}",)),
     "transpose": ("jnp.transpose", ("{0}",)),
-    "matmul": ("jnp.matmul", ("{0}", "{1}")),
+    "matmul": ("_matmul", ("{0}", "{1}")),
     "global_cosine": ("_global_cosine", ("{0}", "{1}", "{2}")),
     "polar": ("_polar", ("{0}",)),
     "nuclear_norm": ("_nuclear_norm", ("{0}",)),
@@ -94,8 +94,8 @@ SHAPE_ROLES: Final = {
 FULL_SHAPES: Final = {
     "tensor": "g.shape",
     "transposed": "_as_matrix(g).shape[::-1]",
-    "row_pairs": "2 * _as_matrix(g).shape[:1]",
-    "column_pairs": "2 * _as_matrix(g).shape[1:]",
+    "row_pairs": "_pairs(g, of_rows=True)",
+    "column_pairs": "_pairs(g, of_rows=False)",
     "sketch": "_sketch_shape(g)",
     "history": "(128,)",
 }

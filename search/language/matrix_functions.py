@@ -5,6 +5,7 @@
 - `inverse_root`: Shampoo's A^(-1/p) (Gupta et al. 2018, arXiv 1802.09568), by eigenvalues.
 - `eigenbasis`: one step of SOAP's power iteration with QR (Vyas et al. 2024, arXiv 2409.11321,
   algorithm 4).
+- `row_gram`, `column_gram`, `product`: matrix products, with what is said below of square ones.
 - `sinkhorn`: alternating normalisation of columns and rows (SinkGD, arXiv 2502.06742, whose rows
   are those of PyTorch's weights [outputs, inputs], and so columns here).
 
@@ -14,6 +15,12 @@ differences of eigenvalues and by the diagonal of R, which are 0 for the matrice
 Here the first is a divided difference, and the second is 0 where R is singular.
 
 Decompositions work in float32 or more, whatever the dtype of the matrix.
+
+A square matrix over a side of a parameter is kept whole only where that makes sense: the side is at
+most `LONGEST_SIDE`, and the parameter has a second side, so is no vector. Else it is the nearest
+multiple of the identity, one number [1, 1]: the mean of its diagonal. So a rule that keeps [R, R]
+and [C, C] needs one number for a bias or for the vocabulary's side of an embedding. (SOAP leaves
+such sides alone from 10,000 on, Shampoo's users split them.)
 """
 
 from collections.abc import Callable
@@ -33,6 +40,38 @@ LIFTING: Final = 7
 # Iterations that converge, cubically: from [0.5, 1.2] to 1 within 1e-13.
 CONVERGING: Final = 4
 SINKHORN_ROUNDS: Final = 5
+# Longest side whose square matrix is kept whole: 256 MiB in float32.
+LONGEST_SIDE: Final = 8192
+
+
+def kept_side(side: int, other: int) -> int:
+    """Return the side of a parameter's square matrix as it is kept: the side itself, or 1.
+
+    Args:
+      side: Length of the side that the matrix is over.
+      other: Length of the parameter's other side.
+    """
+    return side if other > 1 and side <= LONGEST_SIDE else 1
+
+
+def product(xp: ArrayModule, x: Any, y: Any) -> Any:
+    """Return x @ y, where a multiple of the identity [1, 1] fits every side."""
+    if x.shape[1] != y.shape[0]:
+        return x * y
+    side, inner = x.shape
+    if side == y.shape[1] and kept_side(side, inner) != side:
+        return xp.reshape(xp.sum(x * y.T) / side, (1, 1)).astype(x.dtype)
+    return x @ y
+
+
+def row_gram(xp: ArrayModule, x: Any) -> Any:
+    """Return the products of the rows of a matrix with one another."""
+    return product(xp, x, x.T)
+
+
+def column_gram(xp: ArrayModule, x: Any) -> Any:
+    """Return the products of the columns of a matrix with one another."""
+    return product(xp, x.T, x)
 
 
 def polar(xp: ArrayModule, x: Any) -> Any:

@@ -48,6 +48,9 @@ _LION = "Lion appendix H"
 _VELDT = "veldt"
 _ADAFACTOR = "Adafactor, arXiv 1804.04235"
 _SHAMPOO = "Shampoo, arXiv 1802.09568"
+_SIDES = (
+    "a square matrix of a vector or of a side beyond 8192 is one number, the mean of its diagonal"
+)
 
 # A float32 number: without a bound, saturation differs from that of float64 by its rounding, which
 # the slope there multiplies (of arctanh by 5e5).
@@ -288,9 +291,9 @@ _ROWS: tuple[Op, ...] = (
     Op("sinkhorn", ("tensor",), _sinkhorn, scope="matrix", source="SinkGD, arXiv 2502.06742", guard="five rounds; a row or column of zeros stays"),
     # --- other shapes
     Op("transpose", ("tensor",), lambda xp, x: xp.swapaxes(x, 0, 1), scope="shape", source=_VELDT),
-    Op("matmul", ("tensor", "tensor"), lambda xp, x, y: x @ y, scope="shape", source=_VELDT),
-    Op("row_gram", ("tensor",), lambda xp, x: x @ x.T, scope="shape", source=_SHAMPOO),
-    Op("column_gram", ("tensor",), lambda xp, x: x.T @ x, scope="shape", source=_SHAMPOO),
+    Op("matmul", ("tensor", "tensor"), matrix_functions.product, scope="shape", source=_VELDT, guard=_SIDES),
+    Op("row_gram", ("tensor",), matrix_functions.row_gram, scope="shape", source=_SHAMPOO, guard=_SIDES),
+    Op("column_gram", ("tensor",), matrix_functions.column_gram, scope="shape", source=_SHAMPOO, guard=_SIDES),
     Op("inverse_root", ("tensor", "scalar", "scalar"), matrix_functions.inverse_root, scope="shape", source=_SHAMPOO, is_dear=True, guard="eigenvalues e become (max(e, 0) + |z|) ** (-1 / y), 0 where that sum is 0"),
     Op("eigenbasis", ("tensor", "tensor"), matrix_functions.eigenbasis, scope="shape", source="SOAP, arXiv 2409.11321", is_dear=True, guard="y all 0 counts as the identity"),
     Op("sketch", ("tensor", "scalar"), sketching.sketch, scope="shape", source="APOLLO, arXiv 2412.05270", guard="a random cosine basis; y is rounded down"),

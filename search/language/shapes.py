@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from veldt.search.errors import LoweringError
-from veldt.search.language import sketching
+from veldt.search.language import matrix_functions, sketching
 from veldt.search.language.ops import OPS, Op
 from veldt.search.language.types import Kind
 
@@ -51,7 +51,10 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def full_shape(kind: Kind, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of a value that is no scalar, for a parameter of some shape."""
+    """Return the shape of a value that is no scalar, for a parameter of some shape.
+
+    Square matrices may be kept as one number: see `matrix_functions.py`.
+    """
     if kind == "tensor":
         return shape
     if kind == "history":
@@ -59,9 +62,10 @@ def full_shape(kind: Kind, shape: tuple[int, ...]) -> tuple[int, ...]:
     rows, columns = matrix_shape(shape)
     if kind == "sketch":
         return sketching.sketch_shape(rows, columns)
-    sizes = {"R": rows, "C": columns}
-    first, second = SHAPES[kind]
-    return sizes[first], sizes[second]
+    if kind == "transposed":
+        return columns, rows
+    side, other = (rows, columns) if kind == "row_pairs" else (columns, rows)
+    return 2 * (matrix_functions.kept_side(side, other),)
 
 
 def result_kind(op: Op, kinds: Sequence[Kind]) -> Kind:

@@ -6,7 +6,7 @@ def shampoo(w, g, left, right, *, eps=1e-4):
 
     Gupta et al. 2018 (arXiv 1802.09568), algorithm 1, whose sums start at eps times the identity.
     Tensors of more axes count as matrices; the paper has a factor for each axis. A vector's right
-    is its full matrix.
+    is one number, the sum of its mean squares, where the paper has its full matrix.
     """
     left = left + row_gram(g)
     right = right + column_gram(g)

@@ -13,7 +13,7 @@ def soap(
     Vyas et al. 2024 (arXiv 2409.11321), algorithm 3, with the released code's constants and place
     of eps. Both bases start from the identity and are not sorted. The released code starts from the
     first gradient's eigenvectors, takes no first step, and sorts. Tensors of more axes count as
-    matrices. A vector's bases are kept, and not read.
+    matrices. A side beyond 8192 keeps the identity, as there from 10000 on.
     """
     turned = where(ndim > 1, norm(q_left), 0.0) > 0
     back_left = transpose(q_left)

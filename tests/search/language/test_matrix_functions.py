@@ -4,6 +4,7 @@ Oracles: the singular value decomposition, eigenvalues of scipy's and NumPy's ow
 Newton iteration, finite differences.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from veldt.search.language import matrix_functions, sketching
+from veldt.search.language import matrix_functions, shapes, sketching
 from veldt.search.language.ops import OPS
 
 SHAPES = [(4, 6), (6, 4), (5, 5), (1, 5), (5, 1), (1, 1)]
@@ -179,6 +180,38 @@ def test_half_precision_comes_back_as_it_was(name: str) -> None:
     found = OPS[name].fn(jnp, x, *rest)
     assert found.dtype == jnp.bfloat16
     assert np.isfinite(np.asarray(found, np.float32)).all()
+
+
+# --- square matrices that are kept as one number
+
+
+def test_square_matrices_of_vectors_and_long_sides_are_the_mean_of_their_diagonal() -> None:
+    wide = draw((1, 5))
+    np.testing.assert_allclose(both(matrix_functions.row_gram, wide), wide @ wide.T)
+    found = both(matrix_functions.column_gram, wide)
+    np.testing.assert_allclose(found, [[np.trace(wide.T @ wide) / 5]])
+    long = np.ones((matrix_functions.LONGEST_SIDE + 1, 2))
+    np.testing.assert_allclose(matrix_functions.row_gram(np, long), [[2.0]])
+    np.testing.assert_allclose(matrix_functions.column_gram(np, long), long.T @ long)
+    # No other multiple of the identity is nearer in the Frobenius norm.
+    outer = wide.T @ wide
+    near = [np.linalg.norm(outer - (found + d) * np.eye(5)) for d in (-1e-3, 0.0, 1e-3)]
+    assert near[1] < min(near[0], near[2])
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1), (3, 4), (1, 1)])
+def test_products_fit_whatever_is_kept(shape: tuple[int, int]) -> None:
+    """Chains as in Shampoo and SOAP give the shapes that the program promises."""
+    x = draw(shape)
+    left, right = (f(np, x) for f in (matrix_functions.row_gram, matrix_functions.column_gram))
+    product = functools.partial(matrix_functions.product, np)
+    turned = product(product(left, x), right)
+    assert turned.shape == shape
+    kept = shapes.full_shape("row_pairs", shape), shapes.full_shape("column_pairs", shape)
+    assert (left.shape, right.shape) == kept
+    assert product(turned, x.T).shape == kept[0] and product(turned.T, x).shape == kept[1]
+    assert product(left, left).shape == kept[0]
+    assert product(right, x.T).shape == shape[::-1] == product(x.T, left).shape
 
 
 # --- sketches

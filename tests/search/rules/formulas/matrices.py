@@ -122,11 +122,12 @@ def psgd_kron(
 
 def shampoo(s: State, w: Any, g: Any, t: int, _: str, *, eps: float = 1e-4) -> Any:
     x = matrix(g)
+    if w.ndim < 2:
+        s["mean"] = s.get("mean", eps) + np.mean(g**2)
+        return g / np.sqrt(s["mean"])
     if t == 1:
         s["left"], s["right"] = (eps * np.eye(size) for size in x.shape)
     s["left"], s["right"] = s["left"] + x @ x.T, s["right"] + x.T @ x
-    if w.ndim < 2:
-        return (x @ root(s["right"], 2, 0.0)).reshape(w.shape)
     return (root(s["left"], 4, 0.0) @ x @ root(s["right"], 4, 0.0)).reshape(w.shape)
 
 
