@@ -225,6 +225,8 @@ class _Formula:
                 return _sum(*args)
             case "multiply":
                 return self._product(*node.args)
+            case "matmul":
+                return _beside(args[0], args[1], notation.PRODUCT)
             case "interp":
                 return self._average(node)
             case "where":
@@ -307,13 +309,18 @@ def _multiply(x: Tex, x_scalar: bool, y: Tex, y_scalar: bool, *, keep_order: boo
         return FORMS["multiply"].fill([x, y])
     if not keep_order and y_scalar and (not x_scalar or _starts_with_digit(y)):
         x, y = y, x
-    left, right = (each.shown.within(notation.ELEMENTWISE) for each in (x, y))
+    return _beside(x, y, notation.ELEMENTWISE)
+
+
+def _beside(x: Tex, y: Tex, need: int) -> Tex:
+    """Return two factors side by side, apart where they could be read as one."""
+    left, right = x.shown.within(need), y.shown.within(need)
     between = " "
     if _starts_with_digit(y) or (_WORD.search(left) and right.startswith(("(", r"\left"))):
         between = r" \cdot "
     elif _WORD.search(left) or right.startswith(r"\mathrm"):
         between = r" \, "
-    return Form(f"#1{between}#2", notation.PRODUCT, notation.SCALED.needs).fill([x, y])
+    return Form(f"#1{between}#2", notation.PRODUCT, (need, need)).fill([x, y])
 
 
 def _starts_with_digit(tex: Tex) -> bool:

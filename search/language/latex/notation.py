@@ -158,7 +158,6 @@ def _indicator(condition: str) -> Form:
 
 
 SIZE: Final = Form(r"\left\lvert #1 \right\rvert", ATOM)
-SCALED: Final = Form("#1 #2", PRODUCT, (ELEMENTWISE, ELEMENTWISE))
 FRACTION: Final = Form(r"\frac{#1}{#2}", inline=True)
 CASES: Final = Form(
     r"\begin{cases} #2 & \text{if } #1 \\ #3 & \text{otherwise} \end{cases}", CHOICE
