@@ -117,6 +117,20 @@ PUBLISHED: Final[tuple[str, ...]] = (
     "yogi",
 )
 # Rules that a search of veldt's found.
+# Published rules that find their own step, or have the rate among their constants.
+AT_RATE_ONE: Final[frozenset[str]] = frozenset(
+    (
+        "adan_paper",
+        "dadapt_adamw",
+        "dog",
+        "innaprop",
+        "momo",
+        "momo_adam",
+        "polyak",
+        "prodigy",
+        "sania",
+    )
+)
 DISCOVERED: Final[tuple[str, ...]] = ("carom",)
 RULE_NAMES: Final[tuple[str, ...]] = tuple(sorted((*PUBLISHED, *DISCOVERED)))
 

@@ -23,7 +23,12 @@ from veldt.search.storage import best_rule
 from veldt.tasks import suites
 from veldt.tasks.benchmark import evaluate as evaluate_lib
 from veldt.tasks.benchmark.protocol import baselines
-from veldt.tasks.benchmark.protocol.candidates import Candidate, factory_candidate, rate_grid
+from veldt.tasks.benchmark.protocol.candidates import (
+    DEFAULT_CENTRE,
+    Candidate,
+    factory_candidate,
+    rate_grid,
+)
 from veldt.tasks.benchmark.report import benchmark_figures, benchmark_page
 from veldt.tasks.benchmark.runs import comparison_runs
 from veldt.tasks.benchmark.scores import stored_results
@@ -118,7 +123,9 @@ def load_candidate(source: str | Path) -> Candidate:
     if text in rule_sources.DISCOVERED:
         return _found_candidate(text, rule_sources.read_discovered(text))
     if text in rule_sources.RULE_NAMES:
-        return program_candidate.ProgramCandidate(text, rule_sources.load_rule(text))
+        centre = 1.0 if text in rule_sources.AT_RATE_ONE else DEFAULT_CENTRE
+        rates = rate_grid(centre)
+        return program_candidate.ProgramCandidate(text, rule_sources.load_rule(text), rates)
     if text in shipped.names():
         return learned_candidates.learned_candidate(text)
     if ":" in text:

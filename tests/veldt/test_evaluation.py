@@ -3,12 +3,14 @@
 import json
 import sys
 
+import numpy as np
 import optax
 import pytest
 
 import veldt
 from veldt import cli, errors, evaluation
 from veldt.search import errors as search_errors
+from veldt.search import rule_sources
 from veldt.search.export import program_candidate
 from veldt.search.program import Program
 from veldt.search.storage import best_rule
@@ -221,6 +223,17 @@ def test_mistakes_are_reported_before_anything_runs(words, text, here, capsys):
     assert cli.main(words) == cli.USAGE
     assert text in capsys.readouterr().err
     assert not (here / "runs").exists()
+
+
+def test_rules_that_find_their_own_step_are_tried_around_one():
+    for name in rule_sources.RULE_NAMES:
+        candidate = evaluation.load_candidate(name)
+        if name in baselines.BASELINES or name in rule_sources.DISCOVERED:
+            continue
+        centre = 1.0 if name in rule_sources.AT_RATE_ONE else 0.01
+        assert np.median(candidate.rates) == pytest.approx(centre)
+        says = "learning rate" in rule_sources.load_rule(name).doc.replace("\n", " ")
+        assert says or centre != 1.0
 
 
 def test_help_lists_the_settings(capsys):
