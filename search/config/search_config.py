@@ -53,6 +53,9 @@ class SearchConfig:
         run before it is rejected; .inf sets no limit.
       racing: Race that rejects further candidates, with a stated chance to lose a good one; none by
         default.
+      looks: Largest number of evaluations of one behaviour that duplicates bring, each on seeds of
+        its own, whose mean ranks it (`looks.py`); with 1, all programs are trained once, on the
+        same seeds, and the best is challenged on fresh ones.
       fresh_seeds: Number of seeds on which a challenger and the incumbent are compared before the
         best is replaced; new ones each time.
       meta_seeds: Number of seeds of each meta-validation task.
@@ -86,6 +89,7 @@ class SearchConfig:
     restart_after: int | None = None
     hurdle: float = 0.5
     racing: RacingConfig = field(default_factory=RacingConfig)
+    looks: int = 1
     fresh_seeds: int = 8
     meta_seeds: int = 2
     window: int = 16
@@ -113,6 +117,7 @@ class SearchConfig:
             "population_size",
             "tournament_size",
             "islands",
+            "looks",
             "meta_seeds",
             "window",
             "lanes",

@@ -83,6 +83,11 @@ class Counts:
         return self.sources["evaluated"]
 
     @property
+    def num_evaluations(self) -> int:
+        """The number of evaluations: programs trained, and further looks at them."""
+        return self.sources["evaluated"] + self.sources["look"]
+
+    @property
     def num_cached(self) -> int:
         """The number of proposals that a cache answered."""
         return self.sources["structure"] + self.sources["behaviour"]
@@ -105,7 +110,10 @@ def figures(counts: Counts, max_evaluations: int) -> dict[str, str]:
     diverged = statuses["diverged"] - sources["probe"]
     drawn = counts.num_told + counts.num_invalid
     return {
-        "trained": f"{trained:,} of {max_evaluations:,} distinct programs",
+        "trained": f"{trained:,} of {max_evaluations:,} distinct programs"
+        if not sources["look"]
+        else f"{trained:,} distinct programs and {sources['look']:,} further looks at them, of "
+        f"{max_evaluations:,} evaluations",
         "proposed": f"{counts.num_told:,}",
         "from cache": (
             f"{share(counts.num_cached, counts.num_told)} "

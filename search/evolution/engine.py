@@ -9,10 +9,12 @@ structural hash, then by its behaviour on a probe (`fingerprint.py`). Only new b
 and only a candidate that passes the hurdle, and the race if there is one (`racing.py`), is trained
 to the end.
 
-The search's own score favours luck: thousands of candidates are trained on the same seeds. So a
-candidate that beats the incumbent there must beat it again, on seeds that are new each time, by
-more than one standard error of the paired difference. Each new best is also scored on
-meta-validation tasks that decide nothing.
+One evaluation is noise as much as it is merit. With `looks` above 1, evaluations have seeds of
+their own and what ranks members is the mean over their looks (`looks.py`). With 1, as in earlier
+versions, thousands of candidates are trained on the same seeds, which favours luck: a candidate
+that beats the incumbent there must beat it again, on seeds that are new each time, by more than one
+standard error of the paired difference. Each new best is also scored on meta-validation tasks that
+decide nothing.
 
 **Determinism and resuming.** Proposal `i` is a function of the seed, `i`, and the proposals up to
 `i - window`; results are recorded in order (`tasks.pool.driver`). Population, caches and incumbent
@@ -22,6 +24,7 @@ however long the search is.
 """
 
 import json
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Final, final
@@ -30,12 +33,13 @@ import numpy as np
 
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evaluation.jobs import EvalJob, Outcome, Status
+from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, Status
 from veldt.search.evolution import challenge as challenge_lib
 from veldt.search.evolution import founders as founders_lib
 from veldt.search.evolution import (
     initial_rule,
     job_records,
+    looks,
     mutation,
     racing,
     search_rows,
@@ -45,7 +49,7 @@ from veldt.search.evolution.challenge import Arena, Challenge, Incumbent
 from veldt.search.evolution.counts import Counts
 from veldt.search.evolution.individual import IGNORES_GRADIENT, Individual
 from veldt.search.evolution.job_records import Record
-from veldt.search.evolution.population import INITIAL, Member, Place, Population
+from veldt.search.evolution.population import INITIAL, Member, Place, Population, Rank
 from veldt.search.evolution.proposal_cache import Seen
 from veldt.search.evolution.racing import Race, Role
 from veldt.search.storage.store import Store
@@ -54,6 +58,11 @@ from veldt.tasks.pool.base import JobResult
 
 # A search that proposes this many children for each evaluation has nothing new left to find.
 MAX_PROPOSALS_PER_EVALUATION: Final = 200
+# Share of the proposals that are copies of the member that might be the best, and the looks that
+# these may give it, as a multiple of those that duplicates may.
+COPIES: Final = 0.1
+COPIED: Final = 4
+LOOK: Final = "look"
 
 
 @final
@@ -115,14 +124,17 @@ class Evolution:
         self.config = config
         self._store = store
         self._arena = Arena(config, run_now)
-        self._runs = job_records.search_runs(config)
         meta = store.meta()
         self._hurdle = tuple(tuple(row) for row in json.loads(meta["hurdle"]))
         self.founders = founders_lib.read(meta, config)
         initial = Individual.of(self.founders[0].genotype)
         self._seen = Seen(store, initial.structure)
-        self.initial = Member(initial, self._seen.fitness(0))
         self.counts = Counts.read(store)
+        self._looks = looks.Looks(config.window + 2)
+        self._introduced = search_rows.introduced(store)
+        if config.looks > 1:
+            search_rows.read_looks(store, config, self._looks, self.counts.num_told)
+        self.initial = Member(initial, self._fitness(0))
         self._population = self._read_population()
         self.incumbent = self._read_incumbent()
         controls = racing.read_controls(store, config.racing.memory + config.window)
@@ -167,19 +179,31 @@ class Evolution:
         if won.proposal != INITIAL:
             member = self._read_member(won.proposal, won.candidate)
         place = Place(won.proposal, member)
-        fresh = search_rows.fresh_score(self._store, won.candidate)
+        fresh = self._fresh(won.candidate)
         return Incumbent(won.candidate, place, won.genotype, fresh, won.meta)
+
+    def _fresh(self, candidate: int) -> float | None:
+        """Return the score of an incumbent on seeds that it was not selected on, or all looks."""
+        if self.config.looks > 1:
+            return self._looks.estimate(candidate).mean
+        return search_rows.fresh_score(self._store, candidate)
 
     def _read_member(self, index: int, candidate: int) -> Member:
         genotype = search_rows.proposed(self._store, index)
-        return Member(Individual.of(genotype), self._seen.fitness(candidate))
+        return Member(Individual.of(genotype), self._fitness(candidate), candidate)
+
+    def _fitness(self, candidate: int) -> float:
+        """Return the fitness of a candidate as it is known now."""
+        if self.config.looks > 1:
+            return self._looks.estimate(candidate).mean
+        return self._seen.fitness(candidate)
 
     # ------------------------------------------------------------------ proposing
 
     def ask(self, index: int) -> driver.Proposal:
         """Return proposal `index`; see the module docstring for what it depends on."""
         config = self.config
-        if self.counts.num_trained + self._num_in_training >= config.max_evaluations:
+        if self.counts.num_evaluations + self._num_in_training >= config.max_evaluations:
             return driver.Stop()
         if config.time_limit_s is not None and self.elapsed_s >= config.time_limit_s:
             return driver.Stop()
@@ -187,6 +211,9 @@ class Evolution:
             return driver.Stop()
         asked = self._look_up(self._child(index), index)
         self._asked[index] = asked
+        if asked.job is not None and config.looks > 1:
+            self._looks.ask(asked.candidate)
+            self._introduced.setdefault(asked.candidate, index)
         self._seen.ask(asked.child.individual.structure, asked.candidate, asked.behaviour)
         if asked.job is None:
             return driver.Ready(asked.failed)
@@ -199,7 +226,11 @@ class Evolution:
             founder = self.founders[index + 1]
             return _Child(Individual.of(founder.genotype), None, f"founder {founder.name}", 0)
         rng = np.random.default_rng((self.config.seed, index))
-        place = self._population.draw(rng, index)
+        is_copy = self.config.looks > 1 and rng.random() < COPIES
+        if is_copy and (copied := self._promising(index)) is not None:
+            number = None if copied.proposal == INITIAL else copied.proposal
+            return _Child(copied.member.individual, number, LOOK, 0)
+        place = self._population.draw(rng, index, self._rank(index))
         parent = place.member.individual
         made = mutation.mutate(rng, parent.genotype, self.config.mutation)
         individual = parent.with_genotype(made.genotype)
@@ -208,14 +239,37 @@ class Evolution:
         number = None if place.proposal == INITIAL else place.proposal
         return _Child(individual, number, made.mutation, made.invalid)
 
+    def _rank(self, index: int) -> Rank:
+        """Return the function that gives a member's fitness, as a proposal may know it."""
+        if self.config.looks == 1:
+            return lambda member: member.fitness
+        newest = index - self.config.window
+        return lambda member: self._looks.estimate(member.candidate, newest).mean
+
+    def _promising(self, index: int) -> Place | None:
+        """Return the member that might be the best: the lowest of the lower bounds.
+
+        None where all members have their looks.
+        """
+        newest = index - self.config.window
+        noise, most = self._looks.noise(newest), COPIED * self.config.looks
+        found: tuple[float, Place] | None = None
+        for place in self._population.living(index):
+            candidate = place.member.candidate
+            if self._looks.num_asked(candidate) < most:
+                bound = self._looks.estimate(candidate, newest).bound(noise, -1.0)
+                if math.isfinite(bound) and (found is None or bound < found[0]):
+                    found = bound, place
+        return None if found is None else found[1]
+
     def _look_up(self, child: _Child, index: int) -> _Asked:
         """Search for a child by structure, then by behaviour; test a new one on the probe."""
         individual = child.individual
         if (known := self._seen.by_structure(individual.structure)) is not None:
-            return _Asked(child, "structure", known)
+            return self._known(child, "structure", known, index)
         digest, finite = individual.fingerprint()
         if (known := self._seen.by_behaviour(digest)) is not None:
-            return _Asked(child, "behaviour", known)
+            return self._known(child, "behaviour", known, index)
         candidate = self.counts.num_candidates + self._seen.num_pending
         if not finite:
             failed = Outcome(Status.DIVERGED, None)
@@ -226,6 +280,25 @@ class Evolution:
         role, job = self._enter(individual.live, candidate, index)
         return _Asked(child, "evaluated", candidate, digest, job=job, role=role)
 
+    def _known(self, child: _Child, source: str, candidate: int, index: int) -> _Asked:
+        """Return a further look at a known candidate, or the answer of the cache."""
+        newest = index - self.config.window
+        most = self.config.looks * (COPIED if child.mutation == LOOK else 1)
+        introduced = self._introduced.get(candidate, index)
+        if (
+            self.config.looks == 1
+            or introduced > newest
+            or self._looks.num_asked(candidate) >= most
+            or not math.isfinite(self._looks.estimate(candidate, newest).mean)
+        ):
+            return _Asked(child, source, candidate)
+        live = child.individual.live
+        if source == "behaviour":
+            live = search_rows.candidate_genotype(self._store, candidate)
+        return _Asked(
+            child, LOOK, candidate, job=EvalJob(live, self._runs(index), (), candidate, LOOK)
+        )
+
     def _enter(self, live: Genotype, candidate: int, index: int) -> tuple[Role, EvalJob]:
         """Return the role in the race of a proposal that is trained, and its job."""
         config, role = self.config, Role.RACED
@@ -234,7 +307,13 @@ class Evolution:
         elif config.racing.enabled:
             role = racing.draw_role(config.racing, config.seed, index)
         levels = self._race.levels(index - config.window) if role is Role.RACED else ()
-        return role, EvalJob(live, self._runs, self._hurdle, candidate, "fitness", levels)
+        return role, EvalJob(live, self._runs(index), self._hurdle, candidate, "fitness", levels)
+
+    def _runs(self, index: int) -> tuple[ProxyRun, ...]:
+        """Return the training runs of a proposal's evaluation."""
+        if self.config.looks == 1:
+            return job_records.search_runs(self.config)
+        return looks.runs(len(self.config.tasks), self.config.seeds_per_task, index)
 
     # ------------------------------------------------------------------ learning
 
@@ -249,25 +328,32 @@ class Evolution:
             self._num_in_training -= 1
         else:
             outcome = result.value if isinstance(result.value, Outcome) else None
-        challenge = None if outcome is None else self._challenge(asked, outcome)
+        challenge = None
+        if self.config.looks > 1:
+            if asked.job is not None and outcome is not None:
+                self._looks.add(asked.candidate, index, challenge_lib.rank(outcome.fitness))
+                challenge = self._overtake(asked)
+            self._looks.end(index)
+        elif outcome is not None:
+            challenge = self._challenge(asked, outcome)
         self._write(index, asked, outcome, runs, challenge)
         self._seen.tell(individual.structure, asked.behaviour)
         self.counts.add(
             asked.source,
-            None if outcome is None else outcome.status,
+            None if outcome is None or asked.source == LOOK else outcome.status,
             num_invalid=asked.child.invalid,
             num_statements=len(individual.genotype.program.statements),
             num_live=individual.lowered.length,
             challenged=challenge is not None,
         )
-        if outcome is None:
-            fitness = self._seen.fitness(asked.candidate)
+        if outcome is None or self.config.looks > 1:
+            fitness = self._fitness(asked.candidate)
         else:
             fitness = challenge_lib.rank(outcome.fitness)
-        member = Member(individual, fitness)
+        member = Member(individual, fitness, asked.candidate)
         if challenge is not None:
             self.incumbent = self._after(challenge, asked, Place(index, member))
-        trained = asked.source == "evaluated"
+        trained = asked.job is not None
         self._population.add(index, member, trained=trained, best=self.incumbent.place)
 
     def _challenge(self, asked: _Asked, outcome: Outcome) -> Challenge | None:
@@ -277,14 +363,22 @@ class Evolution:
         challenger = (asked.candidate, asked.child.individual.live)
         return self._arena.compare(challenger, self.incumbent, self.counts.num_challenges)
 
+    def _overtake(self, asked: _Asked) -> Challenge | None:
+        """Return the change of the incumbent, where the candidate looked at has overtaken it."""
+        ours, theirs = asked.candidate, self.incumbent.candidate
+        if not self._looks.beats(ours, theirs):
+            return None
+        difference, error = self._looks.difference(ours, theirs)
+        meta, runs = self._arena.meta(ours, asked.child.individual.live)
+        return Challenge(difference, error, True, meta, runs)
+
     def _after(self, challenge: Challenge, asked: _Asked, place: Place) -> Incumbent:
         """Return the incumbent after a challenge: the challenger, or the same with more seeds."""
         incumbent = self.incumbent
         if challenge.won:
             live = asked.child.individual.live
             incumbent = Incumbent(asked.candidate, place, live, None, challenge.meta)
-        fresh = search_rows.fresh_score(self._store, incumbent.candidate)
-        return replace(incumbent, fresh=fresh)
+        return replace(incumbent, fresh=self._fresh(incumbent.candidate))
 
     def _write(
         self,
@@ -297,7 +391,9 @@ class Evolution:
         """Store a proposal and all that follows from it, in one transaction."""
         child, genotype, now = asked.child, asked.child.individual.genotype, self.elapsed_s
         with self._store.transaction():
-            if outcome is not None:
+            if asked.source == LOOK:
+                job_records.insert(self._store, self.config, runs)
+            elif outcome is not None:
                 search_rows.insert_candidate(
                     self._store,
                     self.config,
@@ -333,7 +429,8 @@ class Evolution:
                 candidate=asked.candidate,
                 told_s=now,
             )
-            if outcome is not None and asked.job is not None and self.config.racing.enabled:
+            is_raced = asked.source == "evaluated" and self.config.racing.enabled
+            if outcome is not None and asked.job is not None and is_raced:
                 self._tell_race(index, asked.role, asked.job, outcome)
 
     def _tell_race(self, index: int, role: Role, job: EvalJob, outcome: Outcome) -> None:

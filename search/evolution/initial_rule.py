@@ -1,12 +1,15 @@
 """Scoring the initial rule, against which everything in a search is measured."""
 
 import json
+from collections.abc import Sequence
+
+import numpy as np
 
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, Status
-from veldt.search.evolution import job_records, search_rows
+from veldt.search.evolution import job_records, looks, search_rows
 from veldt.search.evolution.challenge import Arena, Challenge
 from veldt.search.evolution.individual import IGNORES_GRADIENT, Individual
 from veldt.search.evolution.job_records import Record
@@ -33,7 +36,7 @@ def score(
         )
     runs = _train(config, genotype, run_now)
     curves = [record.run.log_losses for record in runs]
-    hurdle = [[loss + config.hurdle for loss in curve] for curve in curves]
+    hurdle = [[loss + config.hurdle for loss in curve] for curve in _means(config, curves)]
     meta, meta_runs = Arena(config, run_now).meta(0, genotype)
     challenge = Challenge(None, None, True, meta, meta_runs)
     outcome = Outcome.of([record.run for record in runs])
@@ -54,11 +57,31 @@ def score(
         store.set_meta("hurdle", json.dumps(hurdle))
 
 
+def _runs(config: SearchConfig) -> tuple[ProxyRun, ...]:
+    """Return the runs that score the initial rule: of as many looks as a rule may have."""
+    if config.looks == 1:
+        return job_records.search_runs(config)
+    of_looks = [
+        looks.runs(len(config.tasks), config.seeds_per_task, -number)
+        for number in range(config.looks, 0, -1)
+    ]
+    return tuple(run for one in of_looks for run in one)
+
+
+def _means(config: SearchConfig, curves: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
+    """Return the curves that each run of an evaluation is compared with."""
+    if config.looks == 1:
+        return curves
+    num_tasks = len(config.tasks)
+    by_task = [np.mean(curves[task::num_tasks], axis=0).tolist() for task in range(num_tasks)]
+    return by_task * config.seeds_per_task
+
+
 def _train(
     config: SearchConfig, genotype: Genotype, run_now: job_records.RunNow
 ) -> tuple[Record, ...]:
     """Make the search's runs; one job per proxy, so that the loops compile in parallel."""
-    runs = job_records.search_runs(config)
+    runs = _runs(config)
     jobs = [
         EvalJob(genotype, tuple(run for run in runs if run.proxy == proxy))
         for proxy in range(len(config.tasks))

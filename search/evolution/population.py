@@ -15,9 +15,9 @@ each niche (`niches.py`), so that one kind of rule cannot take all places. This 
 
 import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, final
+from typing import Final, NamedTuple, TypeAlias, final
 
 import numpy as np
 
@@ -32,10 +32,14 @@ INITIAL: Final = -1
 @final
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An individual and its fitness, infinity where it has none."""
+    """An individual, its fitness, infinity where it has none, and the candidate that it is."""
 
     individual: Individual
     fitness: float
+    candidate: int = 0
+
+
+Rank: TypeAlias = Callable[[Member], float]
 
 
 class Place(NamedTuple):
@@ -99,14 +103,20 @@ class Population:
             self._restarts.append(_Restart(index, best))
             self._num_since_best = 0
 
-    def draw(self, rng: np.random.Generator, index: int) -> Place:
-        """Hold the tournament for a proposal's parent. The generator is advanced."""
+    def draw(self, rng: np.random.Generator, index: int, rank: Rank) -> Place:
+        """Hold the tournament for a proposal's parent. The generator is advanced.
+
+        Args:
+          rng: Source of randomness.
+          index: Number of the proposal.
+          rank: Function that gives a member's fitness as it is known.
+        """
         config = self._config
         if config.parents == "initial":
             return self._initial
         newest = index - config.window
         if config.niche_size is not None:
-            return self._draw_by_niche(rng, index, config.niche_size)
+            return self._draw_by_niche(rng, index, config.niche_size, rank)
         ages = rng.integers(config.population_size, size=config.tournament_size)
         if config.islands > 1:
             # Proposal i lives on island i modulo their number; each draw above is as likely on it.
@@ -115,9 +125,17 @@ class Population:
             at_home = ages // config.islands * config.islands + home
             ages = np.where(stays, at_home, ages)
         places = [self._at(newest - int(age), newest) for age in ages]
-        return min(places, key=lambda place: place.member.fitness)
+        return min(places, key=lambda place: rank(place.member))
 
-    def _draw_by_niche(self, rng: np.random.Generator, index: int, niche_size: int) -> Place:
+    def living(self, index: int) -> list[Place]:
+        """Return the members that a proposal may know of, the youngest first."""
+        newest = index - self._config.window
+        oldest = newest - self._config.population_size
+        return [self._at(place, newest) for place in range(newest, oldest, -1)]
+
+    def _draw_by_niche(
+        self, rng: np.random.Generator, index: int, niche_size: int, rank: Rank
+    ) -> Place:
         """Hold the tournament among the best of each niche, at home or, by migration, anywhere."""
         config = self._config
         newest = index - config.window
@@ -128,16 +146,18 @@ class Population:
             stays = config.islands == 1 or rng.random() >= config.migration
             places = all_places[first :: config.islands] if stays else all_places
             living = [self._at(place, newest) for place in reversed(places)]  # the youngest first
-            allowed = self._best_of_niches(living, niche_size)
+            allowed = self._best_of_niches(living, niche_size, rank)
             drawn.append(allowed[int(rng.integers(len(allowed)))])
-        return min(drawn, key=lambda place: place.member.fitness)
+        return min(drawn, key=lambda place: rank(place.member))
 
-    def _best_of_niches(self, places: Sequence[Place], niche_size: int) -> list[Place]:
+    def _best_of_niches(self, places: Sequence[Place], niche_size: int, rank: Rank) -> list[Place]:
         """Return the fittest few of each niche, the first of equals; all if none has a fitness."""
         counts: collections.Counter[Niche] = collections.Counter()
         best: list[Place] = []
-        for place in sorted(places, key=lambda place: place.member.fitness):
-            if not math.isfinite(place.member.fitness):
+        for fitness, place in sorted(
+            ((rank(place.member), place) for place in places), key=lambda pair: pair[0]
+        ):
+            if not math.isfinite(fitness):
                 break
             niche = place.member.individual.lowered.niche
             if counts[niche] < niche_size:

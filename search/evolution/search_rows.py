@@ -1,8 +1,11 @@
 """Writing and reading the rows of a search: candidates, proposals and challenges."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
+
+import numpy as np
 
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.genotype import Genotype
@@ -11,6 +14,7 @@ from veldt.search.evolution import job_records
 from veldt.search.evolution.challenge import Challenge
 from veldt.search.evolution.individual import Individual
 from veldt.search.evolution.job_records import Record
+from veldt.search.evolution.looks import Looks, proposal_of
 from veldt.search.program import Program
 from veldt.search.storage.store import Store
 
@@ -122,7 +126,7 @@ def proposals_since(store: Store, first: int) -> Iterator[StoredProposal]:
         "LEFT JOIN challenge h ON h.proposal = p.id WHERE p.id >= ? ORDER BY p.id"
     )
     for row in store.iterate(query, (first,)):
-        trained = row["source"] == "evaluated"
+        trained = row["source"] in ("evaluated", "look")
         yield StoredProposal(row["id"], row["candidate"], trained=trained, won=bool(row["won"]))
 
 
@@ -154,6 +158,70 @@ def fresh_score(store: Store, candidate: int) -> float | None:
     )
     row = store.rows(query, (candidate,))[0]
     return None if row["mean"] is None or row["failed"] else float(row["mean"])
+
+
+def candidate_genotype(store: Store, candidate: int) -> Genotype:
+    """Return the live program and learning rate of a candidate."""
+    return _genotype(store, "candidate", candidate)
+
+
+def introduced(store: Store) -> dict[int, int]:
+    """Return the proposal that introduced each candidate; -1 for the initial rule."""
+    query = (
+        "SELECT candidate, MIN(id) AS id FROM proposal "
+        "WHERE source NOT IN ('structure', 'behaviour', 'look') GROUP BY candidate"
+    )
+    return {0: -1, **{int(row["candidate"]): int(row["id"]) for row in store.iterate(query, ())}}
+
+
+def read_looks(store: Store, config: SearchConfig, into: Looks, num_told: int) -> None:
+    """Read the looks of a search, in the order in which they were recorded.
+
+    Args:
+      store: Store of the search.
+      config: Config of the search.
+      into: Looks, empty.
+      num_told: Number of proposals recorded.
+    """
+    order = {proxy.task: number for number, proxy in enumerate(config.tasks)}
+    found: dict[int, tuple[int, list[tuple[int, int, float | None]]]] = {}
+    query = (
+        "SELECT candidate, task, seed, log_loss FROM evaluation "
+        "WHERE purpose IN ('fitness', 'look') AND candidate >= 0"
+    )
+    for row in store.iterate(query, ()):
+        proposal = proposal_of(row["seed"], config.seeds_per_task)
+        run = row["seed"], order[row["task"]], row["log_loss"]
+        found.setdefault(proposal, (row["candidate"], []))[1].append(run)
+    ended = iter(range(num_told))
+    for proposal in sorted(found):
+        candidate, runs = found[proposal]
+        if proposal < 0:
+            into.ask(candidate)
+            into.add(candidate, -1, _score(runs, config))
+            continue
+        if proposal == min(p for p in found if p >= 0):
+            into.end(-1)
+        for earlier in ended:
+            if earlier == proposal:
+                break
+            into.end(earlier)
+        into.ask(candidate)
+        into.add(candidate, proposal, _score(runs, config))
+        into.end(proposal)
+    if not any(proposal >= 0 for proposal in found):
+        into.end(-1)
+    for later in ended:
+        into.end(later)
+
+
+def _score(runs: list[tuple[int, int, float | None]], config: SearchConfig) -> float:
+    """Return the mean log loss of a look's runs; infinity if one failed or is missing."""
+    ordered = sorted(runs, key=lambda run: run[:2])
+    losses = [loss for _, _, loss in ordered if loss is not None]
+    if len(losses) < len(config.tasks) * config.seeds_per_task:
+        return math.inf
+    return float(np.mean(losses))
 
 
 def _genotype(store: Store, table: str, row_id: int) -> Genotype:
