@@ -131,6 +131,9 @@ class FinalsConfig:
 
     Attributes:
       baselines: Shipped rules or rule files scored beside the finalists.
+      shortlist: Number of candidates, the best by the search's own account, that are trained again
+        on seeds of their own before the finalists are chosen among them (`shortlist.py`); 0
+        chooses by the search's own account.
       max_entries: Largest number of finalists from the Pareto front over fitness, length and state
         slots.
       lowest_rate: Lowest learning rate tried.
@@ -149,6 +152,7 @@ class FinalsConfig:
     """
 
     baselines: tuple[str, ...] = ("adamw", "lion")
+    shortlist: int = 0
     max_entries: int = 6
     lowest_rate: float = 1e-4
     num_rates: int = 13
@@ -166,6 +170,7 @@ class FinalsConfig:
         if twice:
             raise ValueError(f"two stages are named {twice[0]}; a name may stand once")
         bounds.at_least(self, 1, "max_entries", "num_rates", "select_seeds", "final_seeds")
+        bounds.at_least(self, 0, "shortlist")
         if not self.meta_rate_factors or not all(f > 0 for f in self.meta_rate_factors):
             raise ValueError("meta_rate_factors must be numbers above 0")
         if not (self.lowest_rate > 0 and self.rate_factor > 1):

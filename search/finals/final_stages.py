@@ -1,14 +1,14 @@
 """The finals: hall of fame and baselines on equal terms, on seeds never used before.
 
 Fitness on the search's seeds is too good, because rules and learning rates were selected on these
-seeds thousands of times. So at the end the Pareto front of fitness, length and state, the
-incumbent, and the baselines (AdamW and Lion) are treated alike. Every learning rate of one grid is
-tried on the selection seeds, and the best is kept; where the config asks for it, all constants are
-then tuned with one budget (`constant_tuning`). Then comes the funnel (`funnel`): larger tasks,
-stage by stage, each passed only by rules that beat every baseline there. Among the rules that
-passed the most stages the winner is chosen on the selection seeds or on the meta-validation tasks,
-as the config sets; the figures shown come from further seeds. Meta-validation tasks are scored at
-the learning rate chosen on the proxies.
+seeds thousands of times. So at the end the Pareto front of fitness, length and state (scored anew
+where the config has a shortlist), the incumbent, and the baselines (AdamW and Lion) are treated
+alike. Every learning rate of one grid is tried on the selection seeds, and the best is kept; where
+the config asks for it, all constants are then tuned with one budget (`constant_tuning`). Then comes
+the funnel (`funnel`): larger tasks, stage by stage, each passed only by rules that beat every
+baseline there. Among the rules that passed the most stages the winner is chosen on the selection
+seeds or on the meta-validation tasks, as the config sets; the figures shown come from further
+seeds. Meta-validation tasks are scored at the learning rate chosen on the proxies.
 
 Every run is read from the store if it is there, so interrupted finals continue where they stopped.
 """
@@ -18,7 +18,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
 
@@ -28,52 +28,13 @@ from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.jobs import ProxyRun
 from veldt.search.evolution import job_records
-from veldt.search.finals import constant_tuning, final_runs, funnel
+from veldt.search.finals import constant_tuning, final_runs, funnel, shortlist
 from veldt.search.finals.final_runs import Contender, Runs, Score, Wanted
 from veldt.search.language import dataflow
 from veldt.search.program import Program
 from veldt.search.storage.hall_entries import End, Entry
 from veldt.search.storage.store import Store
 from veldt.tasks.common.config import codec, older_config
-
-
-class _Finalist(NamedTuple):
-    """A candidate on the front, in the order of fitness."""
-
-    fitness: float
-    length: int
-    num_slots: int
-    candidate: int
-
-
-def hall_of_fame(store: Store, config: SearchConfig, incumbent: int) -> list[int]:
-    """Choose finalists: the Pareto front over fitness, length and state slots, and the incumbent.
-
-    A rule is on the front if every other that is as short, and keeps as little state, is less fit.
-
-    Returns:
-      The ids, shortest first; at most `config.finals.max_entries`, the fittest kept.
-    """
-    rows = store.rows(
-        "SELECT id, length, COALESCE(slots, 0) AS num_slots, MIN(fitness) AS fitness "
-        "FROM candidate WHERE id >= 0 AND status = 'ok' GROUP BY length, num_slots "
-        "ORDER BY fitness, length, num_slots"
-    )
-    front: list[_Finalist] = []
-    for row in rows:
-        found = _Finalist(row["fitness"], row["length"], row["num_slots"], row["id"])
-        # Fittest first, so every rule already on the front is at least as fit.
-        if not any(
-            found.length >= other.length and found.num_slots >= other.num_slots for other in front
-        ):
-            front.append(found)
-    front = sorted(front[: config.finals.max_entries], key=lambda one: (one.length, one.num_slots))
-    chosen = [one.candidate for one in front]
-    if incumbent not in chosen:
-        if len(chosen) == config.finals.max_entries:
-            chosen.remove(max(front).candidate)
-        chosen.append(incumbent)
-    return chosen
 
 
 @final
@@ -103,10 +64,8 @@ class Finals:
           report: Function called with the present step, the runs done and the runs in all.
         """
         config = self._config
-        contenders = [
-            self._finalist(candidate)
-            for candidate in hall_of_fame(self._store, config, self._incumbent)
-        ]
+        self._note()
+        contenders = [self._finalist(candidate) for candidate in self._finalists(report)]
         contenders += [self._baseline(name) for name in config.finals.baselines]
         tasks = range(len(config.tasks))
         metas = range(len(config.tasks), len(config.tasks) + len(config.meta_validation))
@@ -114,7 +73,6 @@ class Finals:
         final_ = final_runs.each_seed(tasks, job_records.FINAL_SEEDS, config.finals.final_seeds)
         meta = final_runs.each_seed(metas, job_records.FINAL_SEEDS, config.meta_seeds)
 
-        self._note()
         contenders = self._rate(contenders, select, report)
         contenders = [self._tune(each, select, report) for each in contenders]
         contenders = funnel.play(config, contenders, self._runs, report)
@@ -135,6 +93,14 @@ class Finals:
         entries = [replace(entry, winner=entry is winner) for entry in entries]
         self._store_entries(entries)
         return entries
+
+    def _finalists(self, report: Callable[[str, int, int], None]) -> list[int]:
+        """Return the ids of the finalists, shortest first."""
+        config = self._config
+        if config.finals.shortlist:
+            return shortlist.choose(self._store, config, self._incumbent, self._runs, report)
+        ranked = shortlist.ranked(self._store, config)
+        return shortlist.front(ranked, self._incumbent, config.finals.max_entries)
 
     def _rate(
         self,

@@ -13,7 +13,7 @@ from veldt.search.config.finals_config import FinalsConfig, StageConfig, TuningC
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.evolution import job_records
-from veldt.search.finals import final_stages
+from veldt.search.finals import final_stages, shortlist
 from veldt.search.program import Program
 from veldt.search.storage import hall_entries
 from veldt.search.storage.store import Store
@@ -102,27 +102,60 @@ def kind_of(run):
 # ----------------------------------------------------------------------------- who takes part
 
 
+def finalists(store, config, incumbent):
+    ranked = shortlist.ranked(store, config)
+    return shortlist.front(ranked, incumbent, config.finals.max_entries)
+
+
 def test_one_best_rule_per_length_that_beats_every_shorter_one(store):
     # 2 is the best of length 1; 3 is longer and worse than 0; 5 has no fitness.
-    assert final_stages.hall_of_fame(store, CONFIG, 4) == [2, 0, 4]
+    assert finalists(store, CONFIG, 4) == [2, 0, 4]
 
 
 def test_baselines_and_failures_are_never_finalists(store):
     with store.transaction():
         add(store, -1, RULES[1][0], 1, None, "baseline")
         add(store, 6, RULES[1][0], 1, None, "diverged")
-    assert final_stages.hall_of_fame(store, CONFIG, 4) == [2, 0, 4]
+    assert finalists(store, CONFIG, 4) == [2, 0, 4]
 
 
 def test_the_incumbent_takes_part_even_off_the_front(store):
-    assert final_stages.hall_of_fame(store, CONFIG, 3) == [2, 0, 4, 3]
+    assert finalists(store, CONFIG, 3) == [2, 0, 4, 3]
 
 
 def test_the_fittest_are_kept_where_there_are_too_many(store):
     config = replace(CONFIG, finals=replace(CONFIG.finals, max_entries=2))
-    assert final_stages.hall_of_fame(store, config, 4) == [0, 4]
+    assert finalists(store, config, 4) == [0, 4]
     # The incumbent takes the place of the worst.
-    assert final_stages.hall_of_fame(store, config, 3) == [4, 3]
+    assert finalists(store, config, 3) == [4, 3]
+
+
+def test_a_shortlist_is_scored_anew_and_luck_wears_off(store):
+    """The search's favourite, 4, was lucky; 3, seventh by the search's account, is the best."""
+    truth = {0: -0.7, 1: -0.5, 2: -0.75, 3: -1.4, 4: -0.3}
+    by_text = {str(Program.parse(RULES[c][0])): value for c, value in truth.items()}
+
+    def loss(genotype, run):
+        return by_text.get(str(genotype.program), 0.0) + 0.01 * (run.seed % 3)
+
+    config = replace(CONFIG, finals=replace(CONFIG.finals, shortlist=4))
+    trainer = Trainer(loss)
+    entries = play(store, trainer, config=config, incumbent=4)
+    made = [job for job in trainer.jobs if job.purpose == "shortlist"]
+    # Four by the search's own account; the better half, and the incumbent, on as many seeds again.
+    assert {job.candidate for job in made} == {0, 2, 3, 4}
+    seeds = collections.defaultdict(set)
+    for job in made:
+        seeds[job.candidate] |= {run.seed for run in job.runs}
+        assert job.genotype.learning_rate == 0.1
+    assert {c: len(own) for c, own in seeds.items()} == {0: 2, 2: 4, 3: 4, 4: 4}
+    others = {run.seed for job in trainer.jobs if job.purpose != "shortlist" for run in job.runs}
+    assert not others & set().union(*seeds.values())
+    (winner,) = [entry for entry in entries if entry.winner]
+    assert winner.candidate == 3
+    # Again: nothing is trained anew.
+    play(store, again := Trainer(loss), config=config, incumbent=4)
+    assert not again.jobs
 
 
 # ------------------------------------------------------------------------------ all alike
