@@ -11,7 +11,17 @@ from veldt.search.language.statements import READABLE, STEP
 _expanded: Final = functools.cache(expand)
 
 
-_NAMES: Final = ("insert", "delete", "modify", "constant", "learning_rate")
+# The order counts: runs of earlier versions drew from the first five.
+_NAMES: Final = (
+    "insert",
+    "delete",
+    "modify",
+    "constant",
+    "learning_rate",
+    "rewire",
+    "unwire",
+    "graft",
+)
 
 
 @final
@@ -25,8 +35,15 @@ class MutationConfig:
       modify: Weight of altering one argument.
       constant: Weight of scaling one constant by 2^N(0, 1).
       learning_rate: Weight of scaling the learning rate by 2^N(0, 1).
+      rewire: Weight of inserting a statement between a value that matters and its reader.
+      unwire: Weight of replacing a statement that matters by one of its arguments.
+      graft: Weight of replacing a value by a part of another program: a member of the population or
+        a shipped rule that consists of `ops`.
+      from_rules: Probability that a graft is taken from a shipped rule and not from a member of the
+        population.
       new_constant: Probability that a redrawn argument is a new constant and not a variable.
-      max_statements: Longest genotype, dead statements included; nothing is inserted at the limit.
+      max_statements: Longest genotype, dead statements included; nothing is inserted at the limit,
+        and what is rewired or grafted takes the place of dead statements.
       ops: Instructions to insert, by name or by part of the instruction set (`ops.OP_SETS`: base,
         published, periodic, axes, quantiles, spectral, products, globals, whitening, grams,
         sketches, history); empty for "base".
@@ -43,6 +60,10 @@ class MutationConfig:
     modify: float = 1.0
     constant: float = 0.5
     learning_rate: float = 0.25
+    rewire: float = 0.0
+    unwire: float = 0.0
+    graft: float = 0.0
+    from_rules: float = 0.5
     new_constant: float = 0.2
     max_statements: int = 30
     ops: tuple[str, ...] = ()
@@ -59,6 +80,8 @@ class MutationConfig:
         for name in ("new_constant", "repeat"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a probability below 1")
+        if not 0 <= self.from_rules <= 1:
+            raise ValueError(f"from_rules is {self.from_rules}; it is a probability")
         expand(self.ops)
         for name in self.reads:
             if name not in READABLE:
@@ -127,6 +150,9 @@ def least_memory(chance: float, top: float) -> int:
     return math.ceil(num_calibrating / (1 - SHAPING) - 1e-9)
 
 
+ZOO: Final = "zoo"
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class FounderConfig:
@@ -134,9 +160,11 @@ class FounderConfig:
 
     Attributes:
       rule: Shipped rule, rule file or export, "RUN#ID", an entry of a run's hall of fame, or a run
-        directory, which stands for its whole hall of fame.
-      learning_rate: Learning rate of the rule; null takes the one that the run directory stores, or
-        the search's learning rate for other rules.
+        directory, which stands for its whole hall of fame; "zoo" stands for all shipped rules that
+        consist of `mutation.ops` and fit `num_slots`.
+      learning_rate: Learning rate of the rule; null takes the one that the run directory stores,
+        the one at which steps are as long as the initial rule's for the zoo, or the search's
+        learning rate for other rules.
     """
 
     rule: str

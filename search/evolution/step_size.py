@@ -23,7 +23,7 @@ from veldt.search.evaluation import probe
 from veldt.search.evaluation.genotype import MAX_RATE, MIN_RATE
 from veldt.search.evolution.individual import Individual, LoweredProgram
 
-_STRUCTURAL: Final = frozenset(("insert", "delete", "modify"))
+_STRUCTURAL: Final = frozenset(("insert", "delete", "modify", "rewire", "unwire", "graft"))
 MAX_RATIO: Final = 1e3  # beyond this ratio the probe shows little about the tasks
 
 

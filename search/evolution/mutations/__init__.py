@@ -1,0 +1,1 @@
+"""The kinds of mutations: single edits, rewiring, and grafts from donors."""
