@@ -49,9 +49,12 @@ from veldt.search.evolution.challenge import Arena, Challenge, Incumbent
 from veldt.search.evolution.counts import Counts
 from veldt.search.evolution.individual import IGNORES_GRADIENT, Individual
 from veldt.search.evolution.job_records import Record
+from veldt.search.evolution.mutations import donors
+from veldt.search.evolution.mutations.donors import Donors
 from veldt.search.evolution.population import INITIAL, Member, Place, Population, Rank
 from veldt.search.evolution.proposal_cache import Seen
 from veldt.search.evolution.racing import Race, Role
+from veldt.search.program import Program
 from veldt.search.storage.store import Store
 from veldt.tasks.pool import driver
 from veldt.tasks.pool.base import JobResult
@@ -132,6 +135,7 @@ class Evolution:
         self.counts = Counts.read(store)
         self._looks = looks.Looks(config.window + 2)
         self._introduced = search_rows.introduced(store)
+        self._rules = tuple(donors.rules_within(config.mutation).values())
         if config.looks > 1:
             search_rows.read_looks(store, config, self._looks, self.counts.num_told)
         self.initial = Member(initial, self._fitness(0))
@@ -232,12 +236,23 @@ class Evolution:
             return _Child(copied.member.individual, number, LOOK, 0)
         place = self._population.draw(rng, index, self._rank(index))
         parent = place.member.individual
-        made = mutation.mutate(rng, parent.genotype, self.config.mutation)
+        made = mutation.mutate(rng, parent.genotype, self.config.mutation, self._donors(index))
         individual = parent.with_genotype(made.genotype)
         if self.config.mutation.match_steps and step_size.changes_structure(made.mutation):
             individual = step_size.matched(parent, individual)
         number = None if place.proposal == INITIAL else place.proposal
         return _Child(individual, number, made.mutation, made.invalid)
+
+    def _donors(self, index: int) -> Donors:
+        """Return what grafts of a proposal may be taken from."""
+        if not self.config.mutation.graft:
+            return Donors()
+        rank = self._rank(index)
+
+        def member(rng: np.random.Generator) -> Program:
+            return self._population.draw(rng, index, rank).member.individual.genotype.program
+
+        return Donors(self._rules, member)
 
     def _rank(self, index: int) -> Rank:
         """Return the function that gives a member's fitness, as a proposal may know it."""
