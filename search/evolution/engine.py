@@ -384,14 +384,20 @@ class Evolution:
         if not self._looks.beats(ours, theirs):
             return None
         difference, error = self._looks.difference(ours, theirs)
-        meta, runs = self._arena.meta(ours, asked.child.individual.live)
+        before = search_rows.times_incumbent(self._store, ours)
+        if before:  # It was scored on meta-validation then.
+            return Challenge(difference, error, True, before[-1], ())
+        live = asked.child.individual.live
+        if asked.source == LOOK:
+            live = search_rows.candidate_genotype(self._store, ours)
+        meta, runs = self._arena.meta(ours, live)
         return Challenge(difference, error, True, meta, runs)
 
     def _after(self, challenge: Challenge, asked: _Asked, place: Place) -> Incumbent:
         """Return the incumbent after a challenge: the challenger, or the same with more seeds."""
         incumbent = self.incumbent
         if challenge.won:
-            live = asked.child.individual.live
+            live = search_rows.candidate_genotype(self._store, asked.candidate)
             incumbent = Incumbent(asked.candidate, place, live, None, challenge.meta)
         return replace(incumbent, fresh=self._fresh(incumbent.candidate))
 

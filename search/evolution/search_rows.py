@@ -165,6 +165,12 @@ def candidate_genotype(store: Store, candidate: int) -> Genotype:
     return _genotype(store, "candidate", candidate)
 
 
+def times_incumbent(store: Store, candidate: int) -> list[float | None]:
+    """Return the meta-validation score at each time that a candidate became the incumbent."""
+    query = "SELECT meta_fitness FROM challenge WHERE challenger = ? AND won = 1 ORDER BY id"
+    return [row["meta_fitness"] for row in store.rows(query, (candidate,))]
+
+
 def introduced(store: Store) -> dict[int, int]:
     """Return the proposal that introduced each candidate; -1 for the initial rule."""
     query = (
