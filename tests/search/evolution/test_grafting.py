@@ -123,7 +123,8 @@ def test_typical_parts_are_grafted(what):
     wanted = hash_of(Program.parse(text))
     donors = Donors((donor,))
     made = (
-        grafting.graft(np.random.default_rng(seed), MOMENTUM, GRAFT, donors) for seed in range(3000)
+        grafting.graft(np.random.default_rng(seed), MOMENTUM, GRAFT, donors)
+        for seed in range(20_000)
     )
     assert any(child is not None and hash_of(child) == wanted for child in made)
 
