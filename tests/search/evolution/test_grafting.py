@@ -121,11 +121,8 @@ def test_typical_parts_are_grafted(what):
     donor, body = TYPICAL[what]
     text = f"def f(w, g, m, v):\n    m = interp(g, m, 0.9)\n    {body}"
     wanted = hash_of(Program.parse(text))
-    donors = Donors((donor,))
-    made = (
-        grafting.graft(np.random.default_rng(seed), MOMENTUM, GRAFT, donors)
-        for seed in range(20_000)
-    )
+    donors, seeds = Donors((donor,)), range(20_000)
+    made = (grafting.graft(np.random.default_rng(s), MOMENTUM, GRAFT, donors) for s in seeds)
     assert any(child is not None and hash_of(child) == wanted for child in made)
 
 
