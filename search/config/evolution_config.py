@@ -163,7 +163,7 @@ class FounderConfig:
         directory, which stands for its whole hall of fame; "zoo" stands for all shipped rules that
         consist of `mutation.ops` and fit `num_slots`.
       learning_rate: Learning rate of the rule; null takes the one that the run directory stores,
-        the one at which steps are as long as the initial rule's for the zoo, or the search's
+        the one at which steps are about as long as the initial rule's for the zoo, or the search's
         learning rate for other rules.
     """
 

@@ -6,10 +6,9 @@ descendants. A run directory stands for its whole hall of fame, each rule at the
 the finals chose: that is a restart from the best (Lion, arXiv 2302.06675, section 2.2), from
 several searches at once if several runs are named.
 
-"zoo" stands for all shipped rules that consist of what the search draws and have room in its slots.
-No table of learning rates for short proxy tasks exists, so each gets the rate at which its steps on
-the probe are as long as the initial rule's (`step_size.py`); rules that find their own step keep a
-rate of 1, and those that a search found keep theirs.
+"zoo" stands for all shipped rules that consist of what the search draws and fit its slots. No table
+of learning rates for short proxy tasks exists, so each gets the rate at which its steps are about
+as long as the initial rule's (`step_size.like`); rules that find their own step get 1.
 
 All of them are written into the store when a run begins, because rule files and runs may change or
 go, and a run that is resumed or replayed must stay the same.
@@ -27,7 +26,6 @@ from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evolution import step_size
-from veldt.search.evolution.individual import Individual
 from veldt.search.evolution.mutations import donors
 from veldt.search.language.ops import INTERPRETED
 from veldt.search.language.statements import COPY
@@ -125,7 +123,6 @@ def _zoo(
     config: SearchConfig, before: Sequence[Founder], entry: FounderConfig
 ) -> Iterator[Founder]:
     """Yield the shipped rules that a search can run, but for those that are founders already."""
-    initial = Individual.of(before[0].genotype)
     names = {one.name for one in before}
     for name, program in donors.rules_within(config.mutation).items():
         runs = all(s.op == COPY or s.op in INTERPRETED for s in program.statements)
@@ -134,13 +131,9 @@ def _zoo(
         rate = entry.learning_rate
         if rate is None and name in rule_sources.AT_RATE_ONE:
             rate = 1.0
-        if rate is None and (found := rule_sources.read_found(name)) is not None:
-            rate = found.learning_rate
-        if rate is not None:
-            yield Founder(name, _padded(config, program, rate))
-            continue
-        founder = Individual.of(_padded(config, program, initial.genotype.learning_rate))
-        yield Founder(name, step_size.matched(initial, founder).genotype)
+        elif rate is None:
+            rate = step_size.like(before[0].genotype, program).learning_rate
+        yield Founder(name, _padded(config, program, rate))
 
 
 def _genotype(config: SearchConfig, rule: str, learning_rate: float | None) -> Genotype:

@@ -17,7 +17,8 @@ from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import StoreError
 from veldt.search.evolution.counts import Counts
 from veldt.search.program import Program
-from veldt.search.report import op_survival, report_rows
+from veldt.search.report import mutation_yields, op_survival, report_rows
+from veldt.search.report.mutation_yields import Yield
 from veldt.search.report.op_survival import Survival
 from veldt.search.report.report_rows import Ancestor as Ancestor
 from veldt.search.report.report_rows import FreshComparison as FreshComparison
@@ -66,6 +67,7 @@ class SearchData:
       comparisons: Challenges of an incumbent by members of the lineage, by candidate.
       meta_runs: Log losses of incumbents on meta-validation, by candidate, then by task and seed.
       survival: Record of each op.
+      yields: Record of each kind of mutation.
       counts: Numbers of proposals, candidates and challenges of the search.
       num_won: Number of challenges won.
       spent: Cost of each purpose of runs.
@@ -92,6 +94,7 @@ class SearchData:
     comparisons: Mapping[int, FreshComparison]
     meta_runs: Mapping[int, Mapping[tuple[str, int], float]]
     survival: Survival
+    yields: tuple[Yield, ...]
     counts: Counts
     num_won: int
     spent: tuple[Spent, ...]
@@ -174,6 +177,7 @@ def _read(store: Store, run_dir: Path) -> SearchData:
             settings.population_size,
             (entry.program for entry in entries if entry.candidate >= 0),
         ),
+        yields=mutation_yields.yields(store),
         counts=Counts.read(store),
         num_won=sum(1 for incumbent in incumbents if incumbent.proposal >= 0),
         spent=report_rows.spent(store),

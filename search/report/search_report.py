@@ -21,6 +21,7 @@ from veldt.search.report import (
     report_outcome,
     report_survival,
     report_work,
+    report_yields,
     search_figures,
 )
 from veldt.search.report.report_data import SearchData
@@ -89,6 +90,7 @@ def render(run_dir: Path) -> str:
         _meta_validation(data),
         report_lineage.section(data),
         report_funnel.section(data),
+        report_yields.section(data),
         report_survival.section(data),
         _budget(data),
         report_work.section(data.work),

@@ -6,10 +6,10 @@ import pytest
 
 from tests.search import fakes, rerun
 from veldt.search import rule_sources
-from veldt.search.config.evolution_config import FounderConfig
+from veldt.search.config.evolution_config import FounderConfig, MutationConfig
 from veldt.search.errors import SearchError
-from veldt.search.evolution import founders
-from veldt.search.language.ops import INTERPRETED
+from veldt.search.evolution import founders, step_size
+from veldt.search.language.ops import INTERPRETED, OP_SETS
 from veldt.search.program import Program
 from veldt.search.report import search_report
 from veldt.search.run import run_search
@@ -143,6 +143,42 @@ def test_founders_that_cannot_be_are_clear_errors(tmp_path):
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="founders, niche_size and restart_after"):
         fakes.small_config(parents="initial", restart_after=5)
+
+
+def test_the_zoo_is_all_rules_that_a_search_can_run_at_steps_as_long_as_the_initial_rules():
+    changes = {"population_size": 80, "learning_rate": 0.01, "num_slots": 3}
+    ops = MutationConfig(ops=("published",), reads=("step", "loss"))
+    config = fakes.small_config(founders=(FounderConfig("zoo"),), mutation=ops, **changes)
+    start = founders.load(config)
+    assert start[0].name == "adamw" and len({one.name for one in start}) == len(start)
+    rules = {name: rule_sources.load_rule(name) for name in rule_sources.RULE_NAMES}
+    allowed = {*OP_SETS["published"], "copy"}
+    assert {one.name for one in start} == {
+        name
+        for name, rule in rules.items()
+        if len(rule.slots) <= 3
+        and {s.op for s in rule.statements} <= allowed
+        and not any("progress" in s.args for s in rule.statements)
+    }
+    assert {"adamw", "muon", "lion", "carom", "dog", "polyak"} <= {one.name for one in start}
+    for one in start:
+        program, rate = one.genotype.program, one.genotype.learning_rate
+        assert len(program.slots) == 3 and program.statements == rules[one.name].statements
+        wanted = step_size.like(start[0].genotype, rules[one.name]).learning_rate
+        assert rate == (1.0 if one.name in rule_sources.AT_RATE_ONE else wanted)
+    given = fakes.small_config(founders=(FounderConfig("zoo", 0.5),), mutation=ops, **changes)
+    assert {one.genotype.learning_rate for one in founders.load(given)[1:]} == {0.5}
+    with pytest.raises(SearchError, match="founders, the initial rule included, for 15 places"):
+        founders.load(fakes.small_config(founders=(FounderConfig("zoo"),)))
+
+
+def test_a_rule_that_is_named_is_not_taken_from_the_zoo_again():
+    config = fakes.small_config(
+        founders=(FounderConfig("lion", 1e-4), FounderConfig("zoo")), population_size=80
+    )
+    start = founders.load(config)
+    rates = [one.genotype.learning_rate for one in start if one.name == "lion"]
+    assert rates == [1e-4]
 
 
 def test_after_a_restart_all_descend_from_the_best(tmp_path):

@@ -2,6 +2,8 @@
 
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -40,7 +42,8 @@ def test_a_mutation_of_the_learning_rate_on_top_is_kept():
 @pytest.mark.parametrize("kind", ["constant", "learning_rate", "constant+constant", "copy"])
 def test_what_keeps_the_structure_is_not_matched(kind):
     assert not step_size.changes_structure(kind)
-    assert step_size.changes_structure(f"insert+{kind}")
+    for structural in ("insert", "delete", "modify", "rewire", "unwire", "graft"):
+        assert step_size.changes_structure(f"{structural}+{kind}")
 
 
 @pytest.mark.parametrize("text", ["return 0.0 * g", "return exp(1e4 + g * g)"])
@@ -69,6 +72,39 @@ def test_children_of_adamw_take_steps_of_its_size():
             assert genotype.learning_rate * size == pytest.approx(wanted, rel=1e-6)
             matched += 1
     assert matched > 15
+
+
+def test_rules_of_different_origin_get_the_rates_of_steps_of_one_length():
+    """Against the transform under `jit`, on gradients made here."""
+    grads = step_size._inputs()[1]
+    sizes = {}
+    for name in ("adamw", "sgd", "signsgd", "lion", "muon", "lamb", "rmsprop", "momentum"):
+        genotype = step_size.like(Genotype(load_rule("adamw"), 0.01), load_rule(name))
+        sizes[name] = np.sqrt(np.mean(moves(genotype, grads)[8:] ** 2))
+    assert sizes == {name: pytest.approx(sizes["adamw"], rel=2e-3) for name in sizes}
+    # By hand: signs are as long as they are, and the gradient is as long as it is made.
+    rate = 0.01 * step_size.later_size(load_rule("adamw"))
+    signs = step_size.like(Genotype(load_rule("adamw"), 0.01), load_rule("signsgd"))
+    assert signs.learning_rate == pytest.approx(rate)
+    plain = step_size.like(Genotype(load_rule("adamw"), 0.01), load_rule("sgd"))
+    assert plain.learning_rate == pytest.approx(rate / 0.01, rel=0.2)
+
+
+def moves(genotype, grads):
+    params = {"kernel": jnp.asarray(step_size._inputs()[0], jnp.float32)}
+    tx = genotype.program.as_optax(genotype.learning_rate)
+    # The kernel would be the last layer, and no rule here reads that.
+    state, update, found = tx.init(params), jax.jit(tx.update), []
+    for grad in grads:
+        step, state = update({"kernel": jnp.asarray(grad, jnp.float32)}, state, params)
+        found.append(np.asarray(step["kernel"], np.float64))
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("text", ["return 0.0 * g", "return exp(1e4 + g * g)"])
+def test_a_rule_of_no_size_gets_the_initial_rules_rate(text):
+    program = of(text).genotype.program
+    assert step_size.like(Genotype(load_rule("adamw"), 0.02), program).learning_rate == 0.02
 
 
 def size_step_by_step(program):
