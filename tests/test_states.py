@@ -58,7 +58,13 @@ ODD: Any = {
 
 def of_rule(name: str, folder: Path) -> Any:
     del folder
-    return rule_sources.load_rule(name).as_optax(0.1)
+    return rule_sources.load_rule(name).as_optax(0.1, **length_for(name))
+
+
+def length_for(name: str) -> dict[str, int]:
+    """The length of the run, for rules that read how far it is."""
+    reads = rule_sources.load_rule(name).lower().live_of_run
+    return {"num_steps": 100} if "progress" in reads else {}
 
 
 def of_export(name: str, folder: Path) -> Any:
@@ -68,7 +74,7 @@ def of_export(name: str, folder: Path) -> Any:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, name)(0.1)
+    return getattr(module, name)(0.1, **length_for(name))
 
 
 def of_architecture(name: str, folder: Path) -> Any:
@@ -136,7 +142,7 @@ MAKERS: dict[str, tuple[Callable[[str, Path], Any], list[str]]] = {
 }
 ALL = [(kind, name) for kind, (_, names) in MAKERS.items() for name in names]
 # What is traced in the fast tests: of many alike some, and those whose states are unlike others'.
-SOME = ("adafactor", "adam", "carom", "dog", "muon", "sgd")
+SOME = ("adafactor", "adam", "apollo", "carom", "dog", "muon", "muon_linear", "sgd", "shampoo")
 # Of the same classes as others.
 ALIKE = ("adafac_mlp_wide", "velo")
 # What is run there.
