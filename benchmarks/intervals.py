@@ -16,9 +16,12 @@ def quantile(degrees: float) -> float:
         raise ValueError(f"{degrees} degrees of freedom; a spread needs at least 1")
     if degrees < len(_T) + 1:
         return _T[int(degrees) - 1]
-    # Hill 1970, algorithm 396: within 0.0002 from 11 degrees on.
+    # Abramowitz and Stegun 26.7.5: within 0.0005 from 11 degrees on.
     cut = int(degrees)
-    return _Z + (_Z**3 + _Z) / (4 * cut) + (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / (96 * cut**2)
+    first = (_Z**3 + _Z) / 4
+    second = (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / 96
+    third = (3 * _Z**7 + 19 * _Z**5 + 17 * _Z**3 - 15 * _Z) / 384
+    return _Z + first / cut + second / cut**2 + third / cut**3
 
 
 def of_mean(values: Sequence[float]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from veldt.search.evolution import (
     mutation,
     racing,
     search_rows,
+    step_budget,
     step_size,
 )
 from veldt.search.evolution.challenge import Arena, Challenge, Incumbent
@@ -108,6 +109,7 @@ class Evolution:
       initial: Initial rule.
       incumbent: Best rule so far.
       counts: Counts of what was recorded.
+      budget: Training steps made.
     """
 
     def __init__(self, config: SearchConfig, store: Store, run_now: job_records.RunNow):
@@ -123,6 +125,7 @@ class Evolution:
         self._seen = Seen(store, initial.structure)
         self.initial = Member(initial, self._seen.fitness(0))
         self.counts = Counts.read(store)
+        self.budget = step_budget.StepBudget(config, store)
         self._population = self._read_population()
         self.incumbent = self._read_incumbent()
         controls = racing.read_controls(store, config.racing.memory + config.window)
@@ -182,6 +185,8 @@ class Evolution:
         if self.counts.num_trained + self._num_in_training >= config.max_evaluations:
             return driver.Stop()
         if config.time_limit_s is not None and self.elapsed_s >= config.time_limit_s:
+            return driver.Stop()
+        if self.budget.has_ended(index):
             return driver.Stop()
         if index >= MAX_PROPOSALS_PER_EVALUATION * config.max_evaluations:
             return driver.Stop()
@@ -335,6 +340,7 @@ class Evolution:
             )
             if outcome is not None and asked.job is not None and self.config.racing.enabled:
                 self._tell_race(index, asked.role, asked.job, outcome)
+            self.budget.add(index, (*runs, *(() if challenge is None else challenge.runs)))
 
     def _tell_race(self, index: int, role: Role, job: EvalJob, outcome: Outcome) -> None:
         curves = tuple(run.log_losses for run in outcome.runs)
