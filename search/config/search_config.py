@@ -34,6 +34,8 @@ class SearchConfig:
       num_slots: Number of state slots that programs may use; the initial rule gets unused ones up
         to this number.
       max_evaluations: Number of distinct programs to train before the search ends.
+      max_steps: Number of training steps to make before the search ends, finals not included; what
+        has been proposed by then is still trained. Null sets no limit.
       time_limit_s: Seconds of search, finals not included; null sets no limit.
       seeds_per_task: Number of seeds of each proxy task in the fitness.
       population_size: Size of the population of the regularized evolution; the oldest dies.
@@ -78,6 +80,7 @@ class SearchConfig:
     founders: tuple[FounderConfig, ...] = ()
     num_slots: int = 2
     max_evaluations: int = 2000
+    max_steps: int | None = None
     time_limit_s: float | None = None
     seeds_per_task: int = 1
     population_size: int = 100
@@ -146,7 +149,7 @@ class SearchConfig:
                 "racing needs more than one check before a candidate's end: more tasks, "
                 "seeds_per_task or num_chunks"
             )
-        bounds.at_least(self, 1, "niche_size", "restart_after")
+        bounds.at_least(self, 1, "niche_size", "restart_after", "max_steps")
         useless = (self.founders, self.niche_size is not None, self.restart_after is not None)
         if self.parents == "initial" and any(useless):
             raise ValueError(

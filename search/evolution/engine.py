@@ -43,6 +43,7 @@ from veldt.search.evolution import (
     mutation,
     racing,
     search_rows,
+    step_budget,
     step_size,
 )
 from veldt.search.evolution.challenge import Arena, Challenge, Incumbent
@@ -120,6 +121,7 @@ class Evolution:
       initial: Initial rule.
       incumbent: Best rule so far.
       counts: Counts of what was recorded.
+      budget: Training steps made.
     """
 
     def __init__(self, config: SearchConfig, store: Store, run_now: job_records.RunNow):
@@ -139,6 +141,7 @@ class Evolution:
         if config.looks > 1:
             search_rows.read_looks(store, config, self._looks, self.counts.num_told)
         self.initial = Member(initial, self._fitness(0))
+        self.budget = step_budget.StepBudget(config, store)
         self._population = self._read_population()
         self.incumbent = self._read_incumbent()
         controls = racing.read_controls(store, config.racing.memory + config.window)
@@ -210,6 +213,8 @@ class Evolution:
         if self.counts.num_evaluations + self._num_in_training >= config.max_evaluations:
             return driver.Stop()
         if config.time_limit_s is not None and self.elapsed_s >= config.time_limit_s:
+            return driver.Stop()
+        if self.budget.has_ended(index):
             return driver.Stop()
         if index >= MAX_PROPOSALS_PER_EVALUATION * config.max_evaluations:
             return driver.Stop()
@@ -453,6 +458,7 @@ class Evolution:
             is_raced = asked.source == "evaluated" and self.config.racing.enabled
             if outcome is not None and asked.job is not None and is_raced:
                 self._tell_race(index, asked.role, asked.job, outcome)
+            self.budget.add(index, (*runs, *(() if challenge is None else challenge.runs)))
 
     def _tell_race(self, index: int, role: Role, job: EvalJob, outcome: Outcome) -> None:
         curves = tuple(run.log_losses for run in outcome.runs)

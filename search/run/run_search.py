@@ -42,10 +42,12 @@ from veldt.tasks.pool.base import JobResult
 _DETECTS_HOLLOW: Final = (0, 2)  # The first version of veldt that detects hollow runs.
 # Settings that may differ when a run is resumed: how long it goes on and where it runs.
 TERMS: Final = Terms(
-    "search", SearchConfig, may_differ=("max_evaluations", "time_limit_s", "pool", "finals")
+    "search",
+    SearchConfig,
+    may_differ=("max_evaluations", "max_steps", "time_limit_s", "pool", "finals"),
 )
 # If one of these differs, finals that were played do not count for this run.
-_FINALS_OF: Final = ("max_evaluations", "time_limit_s", "finals")
+_FINALS_OF: Final = ("max_evaluations", "max_steps", "time_limit_s", "finals")
 
 
 @final
@@ -314,7 +316,8 @@ def _origin(run_dir: Path, config: SearchConfig) -> dict[str, str]:
     return {
         "run": run_dir.resolve().name,
         "search": f"from {config.initial_rule}, seed {config.seed}, {config.max_evaluations} "
-        "distinct programs",
+        "distinct programs"
+        + (f", at most {config.max_steps:,} training steps" if config.max_steps else ""),
         best.TASKS: best.describe_tasks((proxy.task, proxy.num_steps) for proxy in config.tasks),
         **versions.versions(),
     }

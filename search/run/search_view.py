@@ -116,6 +116,8 @@ def time_left_s(evolution: Evolution) -> float:
     left = (evolution.config.max_evaluations - done) * elapsed_s / done if done else math.inf
     if evolution.config.time_limit_s is not None:
         left = min(left, evolution.config.time_limit_s - elapsed_s)
+    if (steps := evolution.config.max_steps) is not None and (spent := evolution.budget.spent):
+        left = min(left, (steps - spent) * elapsed_s / spent)
     return max(left, 0.0)
 
 

@@ -1,0 +1,196 @@
+"""Make the tables of the search engine's power, and of the proxies that can tell rules apart."""
+
+import statistics
+from collections.abc import Mapping
+from typing import Any, Final
+
+from _generate import evidence, markdown
+from _generate.evidence import Evidence
+
+TITLES: Final = {
+    "evolution": "evolution",
+    "random": "random programs",
+    "constants": "AdamW's constants alone",
+    "best_of_founders": "best of the shipped rules, no search",
+}
+_LARGEST: Final = 1e4  # Seconds; more is as good as never.
+
+
+def search_power() -> str:
+    """Return what each arm's winners are worth at equal training steps, at each scale."""
+    found = evidence.load("search_power")
+    rows = []
+    for part in found.values():
+        for arm, row in part["arms"].items():
+            of, difference = row["figures"], part["differences"].get(arm)
+            rows.append(
+                [
+                    f"{part['budget']:,}",
+                    TITLES.get(arm, f"`{arm}`"),
+                    str(len(row["seeds"])),
+                    *(
+                        _mean(of[name])
+                        for name in (
+                            "less_adamw",
+                            "less_lion",
+                            "less_muon",
+                            "unseen_less_adamw",
+                            "flattery",
+                        )
+                    ),
+                    _mean(difference["less_adamw"]["paired"]) if difference else "",
+                    f"{of['trained']['mean']:,.0f}",
+                    markdown.percent(of["duplicates"]["mean"]),
+                    f"{of['processor_s']['mean']:.0f}",
+                ]
+            )
+    first = next(iter(found.values()))
+    baselines = first["baselines"].values()
+    return evidence.table(
+        [
+            "steps",
+            "arm",
+            "searches",
+            "less AdamW",
+            "less Lion",
+            "less Muon",
+            "unseen tasks, less AdamW",
+            "flattery",
+            "evolution less this one",
+            "trained",
+            "proposed again",
+            "processor s",
+        ],
+        rows,
+        Evidence(
+            "python benchmarks/search_power.py --runs DIR",
+            "one search each; 32 fresh training seeds for each winner and baseline",
+            "± half of the 95% interval over searches; differences are paired by search seed",
+            "equal training steps; AdamW, Lion and Muon with rate and constants tuned on the same "
+            f"tasks, {max(one['tuning_steps'] for one in baselines):,} steps each",
+            "search_power",
+            "Mean log loss of what a search hands out, less the baseline's: below 0 the winner is "
+            "better. Flattery is the search's own estimate less the fresh score.",
+        ),
+    )
+
+
+def search_power_curves() -> str:
+    """Return how good what each arm hands out is by part of the budget."""
+    found = evidence.load("search_power")
+    rows = []
+    for part in found.values():
+        for arm, row in part["arms"].items():
+            by_part = {one["fraction"]: _mean(one) for one in row["curve"]}
+            cells = [by_part.get(fraction, "") for fraction in (0.125, 0.25, 0.5, 1.0)]
+            rows.append([f"{part['budget']:,}", TITLES.get(arm, f"`{arm}`"), *cells])
+    return evidence.table(
+        ["steps", "arm", "after an eighth", "a quarter", "a half", "all of it"],
+        rows,
+        Evidence(
+            "python benchmarks/search_power.py --runs DIR",
+            "those of the table above",
+            "± half of the 95% interval over searches",
+            "finals of the same size at each of the four",
+            "search_power",
+            "Mean log loss of what a search would hand out by then, less tuned AdamW's.",
+        ),
+    )
+
+
+def proxies() -> str:
+    """Return what each task, horizon and objective costs to tell the known pairs apart."""
+    found = evidence.load("proxies")
+    rows = []
+    for objective in ("held_out_loss", "train_loss"):
+        for row in found[objective]["rows"]:
+            spent = [one["value"] for one in row["pairs"].values()]
+            right = [value for value in spent if value is not None]
+            rows.append(
+                [
+                    f"`{row['task']}`",
+                    f"`{objective}`",
+                    str(row["horizon"]),
+                    markdown.number(row["run_s"], 3),
+                    f"{row['right']} of {len(spent)}",
+                    _seconds(statistics.median(right)) if right else "",
+                    _seconds(row["all_s"]["value"]),
+                    markdown.number(row["tau_longest"]),
+                    markdown.number(row["tau_targets"]),
+                ]
+            )
+    return evidence.table(
+        [
+            "task",
+            "objective",
+            "steps",
+            "a run (s)",
+            "pairs in order",
+            "a decision (s), median of these",
+            "all decisions (s)",
+            "tau, longest",
+            "tau, larger tasks",
+        ],
+        rows,
+        _evidence(
+            found,
+            "Seconds until a pair is told apart at 95%. Tau is Kendall's, of the order of eleven "
+            "rules with that of the task's longest runs, and of larger tasks.",
+        ),
+    )
+
+
+def proxy_sets() -> str:
+    """Return the cheapest sets of proxies that tell all pairs apart."""
+    found = evidence.load("proxies")
+    rows = [
+        [
+            f"`{objective}`",
+            ", ".join(f"`{task}` {horizon}" for task, horizon in row["proxies"]),
+            markdown.number(row["run_s"], 3),
+            f"{row['right']} of {len(row['pairs'])}",
+            markdown.percent(row["right_share"]),
+            _seconds(row["all_s"]["value"]),
+            markdown.number(row["tau"]),
+        ]
+        for objective in ("held_out_loss", "train_loss")
+        for row in found[objective]["sets"][:5]
+    ]
+    return evidence.table(
+        [
+            "objective",
+            "tasks and steps",
+            "one seed (s)",
+            "pairs in order",
+            "resamples with all in order",
+            "all decisions (s)",
+            "tau, larger tasks",
+        ],
+        rows,
+        _evidence(found, "The five cheapest of each objective whose order agrees best."),
+    )
+
+
+def _evidence(found: Mapping[str, Any], remark: str) -> Evidence:
+    chosen_on, measured = found["seeds"]
+    return Evidence(
+        found["command"],
+        f"learning rates chosen on {chosen_on} seeds, scores on {measured} others",
+        "costs follow from the standard deviation over seeds; their intervals, from 1,000 "
+        "resamples of the seeds, are in the file",
+        "five constant learning rates for each of eleven rules; processor time on one core",
+        "proxies",
+        remark,
+    )
+
+
+def _mean(row: Mapping[str, Any]) -> str:
+    if row["half_interval"] is None:
+        return markdown.signed(row["mean"])
+    return markdown.with_error(row["mean"], row["half_interval"])
+
+
+def _seconds(value: float | None) -> str:
+    if value is None or value > _LARGEST:
+        return "never"
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
