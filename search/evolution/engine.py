@@ -44,13 +44,12 @@ from veldt.search.evolution import (
     racing,
     search_rows,
     step_budget,
-    step_size,
 )
 from veldt.search.evolution.challenge import Arena, Challenge, Incumbent
 from veldt.search.evolution.counts import Counts
 from veldt.search.evolution.individual import IGNORES_GRADIENT, Individual
 from veldt.search.evolution.job_records import Record
-from veldt.search.evolution.mutations import donors
+from veldt.search.evolution.mutations import donors, step_size
 from veldt.search.evolution.mutations.donors import Donors
 from veldt.search.evolution.population import INITIAL, Member, Place, Population, Rank
 from veldt.search.evolution.proposal_cache import Seen
@@ -136,9 +135,9 @@ class Evolution:
         self._seen = Seen(store, initial.structure)
         self.counts = Counts.read(store)
         self._looks = looks.Looks(config.window + 2)
-        self._introduced = search_rows.introduced(store)
-        self._rules = tuple(donors.rules_within(config.mutation).values())
+        self._introduced: dict[int, int] = {}
         if config.looks > 1:
+            self._introduced = search_rows.introduced(store)
             search_rows.read_looks(store, config, self._looks, self.counts.num_told)
         self.initial = Member(initial, self._fitness(0))
         self.budget = step_budget.StepBudget(config, store)
@@ -257,7 +256,7 @@ class Evolution:
         def member(rng: np.random.Generator) -> Program:
             return self._population.draw(rng, index, rank).member.individual.genotype.program
 
-        return Donors(self._rules, member)
+        return Donors(tuple(donors.rules_within(self.config.mutation).values()), member)
 
     def _rank(self, index: int) -> Rank:
         """Return the function that gives a member's fitness, as a proposal may know it."""

@@ -6,7 +6,8 @@ it may always read: every training loop knows them, while the other two are aske
 """
 
 import functools
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -48,17 +49,19 @@ class Donors:
         return self.member(rng)
 
 
-def rules_within(config: MutationConfig) -> dict[str, Program]:
+@functools.cache
+def rules_within(config: MutationConfig) -> Mapping[str, Program]:
     """Return the shipped rules that a search with this config could have drawn, by name."""
     ops = {COPY, *config.instructions}
     forbidden = set(OF_RUN) - set(config.reads)
-    return {
+    found = {
         name: program
         for name, program in _shipped().items()
         if ops.issuperset(s.op for s in program.statements)
         and forbidden.isdisjoint(program.returns)
         and all(forbidden.isdisjoint(s.args) for s in program.statements)
     }
+    return types.MappingProxyType(found)
 
 
 @functools.cache
