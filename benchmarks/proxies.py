@@ -372,7 +372,7 @@ def main() -> None:
         "rates": {rule: rates_of(rule) for rule in RULES},
         **summary,
     }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(content) + "\n")
 
 
 if __name__ == "__main__":

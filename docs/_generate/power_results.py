@@ -134,8 +134,9 @@ def proxies() -> str:
         rows,
         _evidence(
             found,
-            "Of eight pairs with a known order. Seconds until one is told apart at 95%. Tau is Kendall's, of the order of eleven "
-            "rules with that of the task's longest runs, and of larger tasks.",
+            "Of eight pairs with a known order. Seconds until one is told apart at 95%. Tau is "
+            "Kendall's, of the order of eleven rules with that of the task's longest runs, and of "
+            "larger tasks.",
         ),
     )
 
