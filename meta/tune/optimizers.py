@@ -7,7 +7,7 @@ These are Optax's own but for derivatives that are finite where Optax's are not 
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -95,6 +95,18 @@ def factory(name: str) -> Callable[..., optax.GradientTransformation]:
             '"module:factory"'
         )
     return FACTORIES[name]
+
+
+def of_run(name: str, num_steps: int, given: Collection[str]) -> dict[str, int]:
+    """Return the arguments that an optimizer takes of the run: its length, unless it is given.
+
+    Args:
+      name: Name of the optimizer; see `factory`.
+      num_steps: Length of the run.
+      given: Names of the arguments that are given.
+    """
+    takes = "num_steps" in inspect.signature(factory(name)).parameters
+    return {"num_steps": num_steps} if takes and "num_steps" not in given else {}
 
 
 def check_arguments(name: str, given: Mapping[str, Any]) -> None:

@@ -70,6 +70,7 @@ class Make:
                 rates[name.removeprefix(hyperparameters.GROUP_PREFIX)] = value
             else:
                 arguments[name] = value
+        arguments |= optimizers.of_run(self.optimizer, self.num_steps, arguments)
         tx = optimizers.make(self.optimizer, arguments, dict(self.groups), rates)
         if shape:
             task = shaped_task.ShapedTask(task, shaped_task.Shape(**shape))  # type: ignore[arg-type]
@@ -109,9 +110,9 @@ class Problem:
             if name not in hyperparameters.TASK_NAMES
             and not name.startswith(hyperparameters.GROUP_PREFIX)
         }
-        optimizers.check_arguments(
-            settings.optimizer, dict.fromkeys([*settings.fixed, *arguments], 0.0)
-        )
+        given = dict.fromkeys([*settings.fixed, *arguments], 0.0)
+        given |= optimizers.of_run(settings.optimizer, settings.num_steps, given)
+        optimizers.check_arguments(settings.optimizer, given)
 
     def _num_elements(self, name: str, spec: hyperparameters.Hyperparameter) -> int | None:
         if name not in hyperparameters.TASK_NAMES:

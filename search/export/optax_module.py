@@ -34,9 +34,9 @@ _MAX_LOCAL_NAME: Final = 24
 # fmt: off
 _RESERVED: Final = frozenset((
     embedded_program.PROGRAM, embedded_program.ORIGIN,
-    "NamedTuple", "ValueError", "count", "embedding_mask", "extra_args", "factors", "float",
+    "NamedTuple", "ValueError", "count", "embedding_mask", "extra_args", "float",
     "init_fn", "jax", "jnp", "last_mask", "leaf", "learning_rate", "math", "num_steps", "optax",
-    "outputs", "params", "pick", "product_sum", "products", "re", "square_sum", "squared",
+    "outputs", "params", "pick", "product_sum", "re", "square_sum", "squared",
     "squares", "state", "sum", "tx", "update_fn", "updates", "value", "l", "I", "O",
 ))
 # fmt: on
@@ -316,7 +316,7 @@ class _Module:
             tree = self.trees[value.name]
             lines = [f"        {name} = sum(jnp.sum(x * x) for x in jax.tree.leaves({tree}))"]
         else:
-            each, all_of = ("squares", "squared") if is_square else ("products", "factors")
+            each, all_of = ("squares", "squared") if is_square else ("_products", "_multiplied")
             writer = self.writer([left] if is_square else [left, right], sums)
             results = writer.results([constant_axes.FULL] * (1 if is_square else 2))
             factors = [text if text.isidentifier() else f"({text})" for text in results]
