@@ -92,7 +92,11 @@ def run(flow: Dataflow, given: Inputs | None = None) -> NDArray[np.float64]:
     """
     given = inputs() if given is None else given
     runner = _run_at_once if flow.fits_registers else _run_by_steps
-    return np.concatenate([runner(flow, given, roles) for roles in _role_sets(flow)], axis=1)
+    first, *others = _role_sets(flow)
+    updates = runner(flow, given, first)
+    if not others:
+        return updates
+    return np.concatenate([updates, *(runner(flow, given, roles) for roles in others)], axis=1)
 
 
 def _role_sets(flow: Dataflow) -> tuple[_Roles, ...]:
