@@ -33,6 +33,7 @@ import numpy as np
 
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evaluation.individual import IGNORES_GRADIENT, Individual
 from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, Status
 from veldt.search.evolution import challenge as challenge_lib
 from veldt.search.evolution import founders as founders_lib
@@ -44,12 +45,12 @@ from veldt.search.evolution import (
     racing,
     search_rows,
     step_budget,
+    step_size,
 )
 from veldt.search.evolution.challenge import Arena, Challenge, Incumbent
 from veldt.search.evolution.counts import Counts
-from veldt.search.evolution.individual import IGNORES_GRADIENT, Individual
 from veldt.search.evolution.job_records import Record
-from veldt.search.evolution.mutations import donors, step_size
+from veldt.search.evolution.mutations import donors
 from veldt.search.evolution.mutations.donors import Donors
 from veldt.search.evolution.population import INITIAL, Member, Place, Population, Rank
 from veldt.search.evolution.proposal_cache import Seen

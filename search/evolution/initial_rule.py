@@ -8,10 +8,10 @@ import numpy as np
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError
 from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evaluation.individual import IGNORES_GRADIENT, Individual
 from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, Status
 from veldt.search.evolution import job_records, looks, search_rows
 from veldt.search.evolution.challenge import Arena, Challenge
-from veldt.search.evolution.individual import IGNORES_GRADIENT, Individual
 from veldt.search.evolution.job_records import Record
 from veldt.search.storage.store import Store
 

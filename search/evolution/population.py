@@ -22,8 +22,8 @@ from typing import Final, NamedTuple, TypeAlias, final
 import numpy as np
 
 from veldt.search.config.search_config import SearchConfig
-from veldt.search.evolution.individual import Individual
-from veldt.search.evolution.niches import Niche
+from veldt.search.evaluation.individual import Individual
+from veldt.search.evaluation.niches import Niche
 
 INITIAL: Final = -1
 """The proposal's number that stands for the initial rule."""

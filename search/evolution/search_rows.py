@@ -9,10 +9,10 @@ import numpy as np
 
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evaluation.individual import Individual
 from veldt.search.evaluation.jobs import Outcome
 from veldt.search.evolution import job_records
 from veldt.search.evolution.challenge import Challenge
-from veldt.search.evolution.individual import Individual
 from veldt.search.evolution.job_records import Record
 from veldt.search.evolution.looks import Looks, proposal_of
 from veldt.search.program import Program

@@ -18,12 +18,12 @@ from veldt.search.config.proxy_config import EvaluatorConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError
 from veldt.search.evaluation.evaluator import EvaluatorFactory
+from veldt.search.evaluation.individual import IGNORES_GRADIENT
 from veldt.search.evaluation.jobs import Outcome
 from veldt.search.evolution import founders, job_records
 from veldt.search.evolution.challenge import Incumbent
 from veldt.search.evolution.engine import Evolution
 from veldt.search.evolution.founders import Founder
-from veldt.search.evolution.individual import IGNORES_GRADIENT
 from veldt.search.finals import final_stages
 from veldt.search.language.statements import COPY
 from veldt.search.run.search_view import SearchView

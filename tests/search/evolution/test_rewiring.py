@@ -11,8 +11,8 @@ from tests.search import strategies
 from veldt.search import rule_sources
 from veldt.search.config.evolution_config import MutationConfig
 from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evaluation.individual import Individual
 from veldt.search.evolution import mutation
-from veldt.search.evolution.individual import Individual
 from veldt.search.evolution.mutations import rewiring
 from veldt.search.evolution.mutations.donors import Donors, rules_within
 from veldt.search.evolution.mutations.wiring import Wiring

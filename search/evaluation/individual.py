@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veldt.search import simplify
-from veldt.search.evaluation import fingerprint, probe
+from veldt.search.evaluation import fingerprint, niches, probe
 from veldt.search.evaluation.fingerprint import Fingerprint
 from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evolution import niches
-from veldt.search.evolution.niches import Niche
+from veldt.search.evaluation.niches import Niche
 from veldt.search.language import dataflow
 from veldt.search.language.dataflow import Dataflow
 from veldt.search.program import Program

@@ -4,8 +4,7 @@ import math
 
 from tests.search import fakes, rerun
 from veldt.search import rule_sources
-from veldt.search.evaluation import probe
-from veldt.search.evolution import niches
+from veldt.search.evaluation import niches, probe
 from veldt.search.language import dataflow
 from veldt.search.program import Program
 from veldt.search.run import run_search

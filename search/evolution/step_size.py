@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from veldt.search.evaluation import probe
 from veldt.search.evaluation.genotype import MAX_RATE, MIN_RATE, Genotype
-from veldt.search.evolution.individual import Individual, LoweredProgram
+from veldt.search.evaluation.individual import Individual, LoweredProgram
 from veldt.search.language import dataflow, roles
 from veldt.search.language.statements import LOSS, PROGRESS
 from veldt.search.program import Program
