@@ -80,6 +80,11 @@ def assert_same_steps(exported: Any, native: Any, num_steps: int, seed: int = 0)
         params = jax.tree.map(lambda p, u: p + jnp.clip(u, -1.0, 1.0), params, expected)
 
 
+def length_of(program: Program, num_steps: int) -> dict[str, int]:
+    """Returns what a transform must be told of the run: its length, if the program reads it."""
+    return {"num_steps": num_steps} if "progress" in program.lower().live_of_run else {}
+
+
 # One rule for each thing that exports write: all others are slow tests.
 QUICK = ("adamw", "adopt", "dog", "lamb", "lion", "momo", "nadam", "prodigy", "radam", "sgd")
 
@@ -97,7 +102,7 @@ def test_shipped_rules_compute_the_same(name: str, folder: Path, x64: Any) -> No
     check_ruff(text, folder)
     module = load(text, folder)
     with x64():
-        length = {"num_steps": 4} if "progress" in rule.lower().live_of_run else {}
+        length = length_of(rule, 4)
         exported_tx = getattr(module, name)(0.1, **length)
         assert_same_steps(exported_tx, rule.as_optax(0.1, **length), num_steps=3)
         scale = getattr(module, f"scale_by_{name}")
@@ -173,7 +178,7 @@ def test_other_shapes_compute_the_same(text: str, folder: Path, x64: Any) -> Non
     exported = export_optax(program)
     check_ruff(exported, folder)
     with x64():
-        length = {"num_steps": 5} if "progress" in program.lower().live_of_run else {}
+        length = length_of(program, 5)
         tx = getattr(load(exported, folder), program.name)(0.1, **length)
         native = program.as_optax(0.1, **length)
         assert_same_steps(tx, native, num_steps=4 if length else 2)
@@ -205,7 +210,7 @@ def check_random_program(program: Program, seed: int, folder: Path) -> None:
     text = export_optax(program)
     check_ruff(text, folder)
     module = load(text, folder)
-    length = {"num_steps": 3} if "progress" in program.lower().live_of_run else {}
+    length = length_of(program, 3)
     with jax.enable_x64(True):
         tx = module.rule(0.1, **length)
         assert_same_steps(tx, program.as_optax(0.1, **length), num_steps=2, seed=seed)
@@ -244,7 +249,9 @@ def test_any_names_will_do(program: Program, names: list[str], folder: Path) -> 
     with jax.enable_x64(True):
         # The native side keeps the first names: some of the others, such as a constant called
         # learning_rate, no signature can have.
-        assert_same_steps(module.rule(0.1), program.as_optax(0.1), num_steps=2)
+        length = length_of(program, 3)
+        tx = module.rule(0.1, **length)
+        assert_same_steps(tx, program.as_optax(0.1, **length), num_steps=2)
 
 
 @pytest.mark.parametrize("name", [*AWKWARD_NAMES, "ScaleByState", "two_words_2", "adamW", "leaf_"])
