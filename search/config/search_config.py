@@ -51,13 +51,15 @@ class SearchConfig:
         them; null sets no limit.
       restart_after: Number of programs trained without a new best after which the whole population
         becomes the best so far; null never restarts.
-      hurdle: Log loss by which a candidate may be worse than the initial rule at any check of any
-        run before it is rejected; .inf sets no limit.
+      hurdle: Log loss by which a candidate may be worse than the initial rule before it is
+        rejected; .inf sets no limit.
+      hurdle_over: Comparison with the hurdle: each_run, at any check of any run by itself, or mean,
+        over all runs of the candidate, where those still to come count as equal.
       racing: Race that rejects further candidates, with a stated chance to lose a good one; none by
         default.
-      looks: Largest number of evaluations of one behaviour that duplicates bring, each on seeds of
-        its own, whose mean ranks it (`looks.py`); with 1, all programs are trained once, on the
-        same seeds, and the best is challenged on fresh ones.
+      samples: Largest number of evaluations of one behaviour that duplicates bring, each on seeds
+        that no other has, whose mean ranks it (`samples.py`); with 1, all programs are trained
+        once, on the same seeds, and the best is challenged on fresh ones.
       fresh_seeds: Number of seeds on which a challenger and the incumbent are compared before the
         best is replaced; new ones each time.
       meta_seeds: Number of seeds of each meta-validation task.
@@ -91,8 +93,9 @@ class SearchConfig:
     niche_size: int | None = None
     restart_after: int | None = None
     hurdle: float = 0.5
+    hurdle_over: Literal["each_run", "mean"] = "each_run"
     racing: RacingConfig = field(default_factory=RacingConfig)
-    looks: int = 1
+    samples: int = 1
     fresh_seeds: int = 8
     meta_seeds: int = 2
     window: int = 16
@@ -120,7 +123,7 @@ class SearchConfig:
             "population_size",
             "tournament_size",
             "islands",
-            "looks",
+            "samples",
             "meta_seeds",
             "window",
             "lanes",

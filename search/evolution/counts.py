@@ -84,8 +84,8 @@ class Counts:
 
     @property
     def num_evaluations(self) -> int:
-        """The number of evaluations: programs trained, and further looks at them."""
-        return self.sources["evaluated"] + self.sources["look"]
+        """The number of evaluations: programs trained, and further samples of them."""
+        return self.sources["evaluated"] + self.sources["sample"]
 
     @property
     def num_cached(self) -> int:
@@ -111,8 +111,8 @@ def figures(counts: Counts, max_evaluations: int) -> dict[str, str]:
     drawn = counts.num_told + counts.num_invalid
     return {
         "trained": f"{trained:,} of {max_evaluations:,} distinct programs"
-        if not sources["look"]
-        else f"{trained:,} distinct programs and {sources['look']:,} further looks at them, of "
+        if not sources["sample"]
+        else f"{trained:,} distinct programs and {sources['sample']:,} further samples of them, of "
         f"{max_evaluations:,} evaluations",
         "proposed": f"{counts.num_told:,}",
         "from cache": (

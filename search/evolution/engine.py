@@ -9,12 +9,12 @@ structural hash, then by its behaviour on a probe (`fingerprint.py`). Only new b
 and only a candidate that passes the hurdle, and the race if there is one (`racing.py`), is trained
 to the end.
 
-One evaluation is noise as much as it is merit. With `looks` above 1, evaluations have seeds of
-their own and what ranks members is the mean over their looks (`looks.py`). With 1, as in earlier
-versions, thousands of candidates are trained on the same seeds, which favours luck: a candidate
-that beats the incumbent there must beat it again, on seeds that are new each time, by more than one
-standard error of the paired difference. Each new best is also scored on meta-validation tasks that
-decide nothing.
+One evaluation is noise as much as it is merit. With `samples` above 1, evaluations have seeds of
+their own and what ranks members is the mean over their samples (`samples.py`). With 1, as in
+earlier versions, thousands of candidates are trained on the same seeds, which favours luck: a
+candidate that beats the incumbent there must beat it again, on seeds that are new each time, by
+more than one standard error of the paired difference. Each new best is also scored on
+meta-validation tasks that decide nothing.
 
 **Determinism and resuming.** Proposal `i` is a function of the seed, `i`, and the proposals up to
 `i - window`; results are recorded in order (`tasks.pool.driver`). Population, caches and incumbent
@@ -40,9 +40,9 @@ from veldt.search.evolution import founders as founders_lib
 from veldt.search.evolution import (
     initial_rule,
     job_records,
-    looks,
     mutation,
     racing,
+    samples,
     search_rows,
     step_budget,
     step_size,
@@ -62,11 +62,11 @@ from veldt.tasks.pool.base import JobResult
 
 # A search that proposes this many children for each evaluation has nothing new left to find.
 MAX_PROPOSALS_PER_EVALUATION: Final = 200
-# Share of the proposals that are copies of the member that might be the best, and the looks that
+# Share of the proposals that are copies of the member that might be the best, and the samples that
 # these may give it, as a multiple of those that duplicates may.
 COPIES: Final = 0.1
 COPIED: Final = 4
-LOOK: Final = "look"
+SAMPLE: Final = "sample"
 
 
 @final
@@ -135,11 +135,11 @@ class Evolution:
         initial = Individual.of(self.founders[0].genotype)
         self._seen = Seen(store, initial.structure)
         self.counts = Counts.read(store)
-        self._looks = looks.Looks(config.window + 2)
+        self._samples = samples.Samples(config.window + 2)
         self._introduced: dict[int, int] = {}
-        if config.looks > 1:
+        if config.samples > 1:
             self._introduced = search_rows.introduced(store)
-            search_rows.read_looks(store, config, self._looks, self.counts.num_told)
+            search_rows.read_samples(store, config, self._samples, self.counts.num_told)
         self.initial = Member(initial, self._fitness(0))
         self.budget = step_budget.StepBudget(config, store)
         self._population = self._read_population()
@@ -190,9 +190,9 @@ class Evolution:
         return Incumbent(won.candidate, place, won.genotype, fresh, won.meta)
 
     def _fresh(self, candidate: int) -> float | None:
-        """Return the score of an incumbent on seeds that it was not selected on, or all looks."""
-        if self.config.looks > 1:
-            return self._looks.estimate(candidate).mean
+        """Return the score of an incumbent on seeds that it was not selected on, or all samples."""
+        if self.config.samples > 1:
+            return self._samples.estimate(candidate).mean
         return search_rows.fresh_score(self._store, candidate)
 
     def _read_member(self, index: int, candidate: int) -> Member:
@@ -201,8 +201,8 @@ class Evolution:
 
     def _fitness(self, candidate: int) -> float:
         """Return the fitness of a candidate as it is known now."""
-        if self.config.looks > 1:
-            return self._looks.estimate(candidate).mean
+        if self.config.samples > 1:
+            return self._samples.estimate(candidate).mean
         return self._seen.fitness(candidate)
 
     # ------------------------------------------------------------------ proposing
@@ -220,8 +220,8 @@ class Evolution:
             return driver.Stop()
         asked = self._look_up(self._child(index), index)
         self._asked[index] = asked
-        if asked.job is not None and config.looks > 1:
-            self._looks.ask(asked.candidate)
+        if asked.job is not None and config.samples > 1:
+            self._samples.ask(asked.candidate)
             self._introduced.setdefault(asked.candidate, index)
         self._seen.ask(asked.child.individual.structure, asked.candidate, asked.behaviour)
         if asked.job is None:
@@ -235,10 +235,10 @@ class Evolution:
             founder = self.founders[index + 1]
             return _Child(Individual.of(founder.genotype), None, f"founder {founder.name}", 0)
         rng = np.random.default_rng((self.config.seed, index))
-        is_copy = self.config.looks > 1 and rng.random() < COPIES
+        is_copy = self.config.samples > 1 and rng.random() < COPIES
         if is_copy and (copied := self._promising(index)) is not None:
             number = None if copied.proposal == INITIAL else copied.proposal
-            return _Child(copied.member.individual, number, LOOK, 0)
+            return _Child(copied.member.individual, number, SAMPLE, 0)
         place = self._population.draw(rng, index, self._rank(index))
         parent = place.member.individual
         made = mutation.mutate(rng, parent.genotype, self.config.mutation, self._donors(index))
@@ -261,23 +261,23 @@ class Evolution:
 
     def _rank(self, index: int) -> Rank:
         """Return the function that gives a member's fitness, as a proposal may know it."""
-        if self.config.looks == 1:
+        if self.config.samples == 1:
             return lambda member: member.fitness
         newest = index - self.config.window
-        return lambda member: self._looks.estimate(member.candidate, newest).mean
+        return lambda member: self._samples.estimate(member.candidate, newest).mean
 
     def _promising(self, index: int) -> Place | None:
         """Return the member that might be the best: the lowest of the lower bounds.
 
-        None where all members have their looks.
+        None where all members have their samples.
         """
         newest = index - self.config.window
-        noise, most = self._looks.noise(newest), COPIED * self.config.looks
+        noise, most = self._samples.noise(newest), COPIED * self.config.samples
         found: tuple[float, Place] | None = None
         for place in self._population.living(index):
             candidate = place.member.candidate
-            if self._looks.num_asked(candidate) < most:
-                bound = self._looks.estimate(candidate, newest).bound(noise, -1.0)
+            if self._samples.num_asked(candidate) < most:
+                bound = self._samples.estimate(candidate, newest).bound(noise, -1.0)
                 if math.isfinite(bound) and (found is None or bound < found[0]):
                     found = bound, place
         return None if found is None else found[1]
@@ -301,22 +301,22 @@ class Evolution:
         return _Asked(child, "evaluated", candidate, digest, job=job, role=role)
 
     def _known(self, child: _Child, source: str, candidate: int, index: int) -> _Asked:
-        """Return a further look at a known candidate, or the answer of the cache."""
+        """Return a further sample of a known candidate, or the answer of the cache."""
         newest = index - self.config.window
-        most = self.config.looks * (COPIED if child.mutation == LOOK else 1)
+        most = self.config.samples * (COPIED if child.mutation == SAMPLE else 1)
         introduced = self._introduced.get(candidate, index)
         if (
-            self.config.looks == 1
+            self.config.samples == 1
             or introduced > newest
-            or self._looks.num_asked(candidate) >= most
-            or not math.isfinite(self._looks.estimate(candidate, newest).mean)
+            or self._samples.num_asked(candidate) >= most
+            or not math.isfinite(self._samples.estimate(candidate, newest).mean)
         ):
             return _Asked(child, source, candidate)
         live = child.individual.live
         if source == "behaviour":
             live = search_rows.candidate_genotype(self._store, candidate)
         return _Asked(
-            child, LOOK, candidate, job=EvalJob(live, self._runs(index), (), candidate, LOOK)
+            child, SAMPLE, candidate, job=EvalJob(live, self._runs(index), (), candidate, SAMPLE)
         )
 
     def _enter(self, live: Genotype, candidate: int, index: int) -> tuple[Role, EvalJob]:
@@ -327,13 +327,16 @@ class Evolution:
         elif config.racing.enabled:
             role = racing.draw_role(config.racing, config.seed, index)
         levels = self._race.levels(index - config.window) if role is Role.RACED else ()
-        return role, EvalJob(live, self._runs(index), self._hurdle, candidate, "fitness", levels)
+        job = EvalJob(live, self._runs(index), (), candidate, "fitness", levels)
+        if config.hurdle_over == "mean":
+            return role, replace(job, total=self._hurdle)
+        return role, replace(job, hurdle=self._hurdle)
 
     def _runs(self, index: int) -> tuple[ProxyRun, ...]:
         """Return the training runs of a proposal's evaluation."""
-        if self.config.looks == 1:
+        if self.config.samples == 1:
             return job_records.search_runs(self.config)
-        return looks.runs(len(self.config.tasks), self.config.seeds_per_task, index)
+        return samples.runs(len(self.config.tasks), self.config.seeds_per_task, index)
 
     # ------------------------------------------------------------------ learning
 
@@ -349,24 +352,24 @@ class Evolution:
         else:
             outcome = result.value if isinstance(result.value, Outcome) else None
         challenge = None
-        if self.config.looks > 1:
+        if self.config.samples > 1:
             if asked.job is not None and outcome is not None:
-                self._looks.add(asked.candidate, index, challenge_lib.rank(outcome.fitness))
+                self._samples.add(asked.candidate, index, challenge_lib.rank(outcome.fitness))
                 challenge = self._overtake(asked)
-            self._looks.end(index)
+            self._samples.end(index)
         elif outcome is not None:
             challenge = self._challenge(asked, outcome)
         self._write(index, asked, outcome, runs, challenge)
         self._seen.tell(individual.structure, asked.behaviour)
         self.counts.add(
             asked.source,
-            None if outcome is None or asked.source == LOOK else outcome.status,
+            None if outcome is None or asked.source == SAMPLE else outcome.status,
             num_invalid=asked.child.invalid,
             num_statements=len(individual.genotype.program.statements),
             num_live=individual.lowered.length,
             challenged=challenge is not None,
         )
-        if outcome is None or self.config.looks > 1:
+        if outcome is None or self.config.samples > 1:
             fitness = self._fitness(asked.candidate)
         else:
             fitness = challenge_lib.rank(outcome.fitness)
@@ -384,16 +387,16 @@ class Evolution:
         return self._arena.compare(challenger, self.incumbent, self.counts.num_challenges)
 
     def _overtake(self, asked: _Asked) -> Challenge | None:
-        """Return the change of the incumbent, where the candidate looked at has overtaken it."""
+        """Return the change of the incumbent, where the candidate sampled has overtaken it."""
         ours, theirs = asked.candidate, self.incumbent.candidate
-        if not self._looks.beats(ours, theirs):
+        if not self._samples.beats(ours, theirs):
             return None
-        difference, error = self._looks.difference(ours, theirs)
+        difference, error = self._samples.difference(ours, theirs)
         before = search_rows.times_incumbent(self._store, ours)
         if before:  # It was scored on meta-validation then.
             return Challenge(difference, error, True, before[-1], ())
         live = asked.child.individual.live
-        if asked.source == LOOK:
+        if asked.source == SAMPLE:
             live = search_rows.candidate_genotype(self._store, ours)
         meta, runs = self._arena.meta(ours, live)
         return Challenge(difference, error, True, meta, runs)
@@ -417,7 +420,7 @@ class Evolution:
         """Store a proposal and all that follows from it, in one transaction."""
         child, genotype, now = asked.child, asked.child.individual.genotype, self.elapsed_s
         with self._store.transaction():
-            if asked.source == LOOK:
+            if asked.source == SAMPLE:
                 job_records.insert(self._store, self.config, runs)
             elif outcome is not None:
                 search_rows.insert_candidate(

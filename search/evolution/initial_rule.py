@@ -10,7 +10,7 @@ from veldt.search.errors import SearchError
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.individual import IGNORES_GRADIENT, Individual
 from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, Status
-from veldt.search.evolution import job_records, looks, search_rows
+from veldt.search.evolution import job_records, samples, search_rows
 from veldt.search.evolution.challenge import Arena, Challenge
 from veldt.search.evolution.job_records import Record
 from veldt.search.storage.store import Store
@@ -36,7 +36,7 @@ def score(
         )
     runs = _train(config, genotype, run_now)
     curves = [record.run.log_losses for record in runs]
-    hurdle = [[loss + config.hurdle for loss in curve] for curve in _means(config, curves)]
+    hurdle = _hurdle(config, _means(config, curves))
     meta, meta_runs = Arena(config, run_now).meta(0, genotype)
     challenge = Challenge(None, None, True, meta, meta_runs)
     outcome = Outcome.of([record.run for record in runs])
@@ -58,23 +58,34 @@ def score(
 
 
 def _runs(config: SearchConfig) -> tuple[ProxyRun, ...]:
-    """Return the runs that score the initial rule: of as many looks as a rule may have."""
-    if config.looks == 1:
+    """Return the runs that score the initial rule: of as many samples as a rule may have."""
+    if config.samples == 1:
         return job_records.search_runs(config)
-    of_looks = [
-        looks.runs(len(config.tasks), config.seeds_per_task, -number)
-        for number in range(config.looks, 0, -1)
+    of_samples = [
+        samples.runs(len(config.tasks), config.seeds_per_task, -number)
+        for number in range(config.samples, 0, -1)
     ]
-    return tuple(run for one in of_looks for run in one)
+    return tuple(run for one in of_samples for run in one)
 
 
 def _means(config: SearchConfig, curves: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
     """Return the curves that each run of an evaluation is compared with."""
-    if config.looks == 1:
+    if config.samples == 1:
         return curves
     num_tasks = len(config.tasks)
     by_task = [np.mean(curves[task::num_tasks], axis=0).tolist() for task in range(num_tasks)]
     return by_task * config.seeds_per_task
+
+
+def _hurdle(config: SearchConfig, curves: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Return the limits at the checks of each run: of log losses, or of running totals."""
+    if config.hurdle_over == "each_run":
+        return [[loss + config.hurdle for loss in curve] for curve in curves]
+    ended, margin, limits = 0.0, len(curves) * config.hurdle, []
+    for curve in curves:
+        limits.append([ended + loss + margin for loss in curve])
+        ended += curve[-1]
+    return limits
 
 
 def _train(

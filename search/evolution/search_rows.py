@@ -14,7 +14,7 @@ from veldt.search.evaluation.jobs import Outcome
 from veldt.search.evolution import job_records
 from veldt.search.evolution.challenge import Challenge
 from veldt.search.evolution.job_records import Record
-from veldt.search.evolution.looks import Looks, proposal_of
+from veldt.search.evolution.samples import Samples, proposal_of
 from veldt.search.program import Program
 from veldt.search.storage.store import Store
 
@@ -126,7 +126,7 @@ def proposals_since(store: Store, first: int) -> Iterator[StoredProposal]:
         "LEFT JOIN challenge h ON h.proposal = p.id WHERE p.id >= ? ORDER BY p.id"
     )
     for row in store.iterate(query, (first,)):
-        trained = row["source"] in ("evaluated", "look")
+        trained = row["source"] in ("evaluated", "sample")
         yield StoredProposal(row["id"], row["candidate"], trained=trained, won=bool(row["won"]))
 
 
@@ -175,25 +175,25 @@ def introduced(store: Store) -> dict[int, int]:
     """Return the proposal that introduced each candidate; -1 for the initial rule."""
     query = (
         "SELECT candidate, MIN(id) AS id FROM proposal "
-        "WHERE source NOT IN ('structure', 'behaviour', 'look') GROUP BY candidate"
+        "WHERE source NOT IN ('structure', 'behaviour', 'sample') GROUP BY candidate"
     )
     return {0: -1, **{int(row["candidate"]): int(row["id"]) for row in store.iterate(query, ())}}
 
 
-def read_looks(store: Store, config: SearchConfig, into: Looks, num_told: int) -> None:
-    """Read the looks of a search, in the order in which they were recorded.
+def read_samples(store: Store, config: SearchConfig, into: Samples, num_told: int) -> None:
+    """Read the samples of a search, in the order in which they were recorded.
 
     Args:
       store: Store of the search.
       config: Config of the search.
-      into: Looks, empty.
+      into: Samples, empty.
       num_told: Number of proposals recorded.
     """
     order = {proxy.task: number for number, proxy in enumerate(config.tasks)}
     found: dict[int, tuple[int, list[tuple[int, int, float | None]]]] = {}
     query = (
         "SELECT candidate, task, seed, log_loss FROM evaluation "
-        "WHERE purpose IN ('fitness', 'look') AND candidate >= 0"
+        "WHERE purpose IN ('fitness', 'sample') AND candidate >= 0"
     )
     for row in store.iterate(query, ()):
         proposal = proposal_of(row["seed"], config.seeds_per_task)
@@ -222,7 +222,7 @@ def read_looks(store: Store, config: SearchConfig, into: Looks, num_told: int) -
 
 
 def _score(runs: list[tuple[int, int, float | None]], config: SearchConfig) -> float:
-    """Return the mean log loss of a look's runs; infinity if one failed or is missing."""
+    """Return the mean log loss of a sample's runs; infinity if one failed or is missing."""
     ordered = sorted(runs, key=lambda run: run[:2])
     losses = [loss for _, _, loss in ordered if loss is not None]
     if len(losses) < len(config.tasks) * config.seeds_per_task:

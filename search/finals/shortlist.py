@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.jobs import ProxyRun
-from veldt.search.evolution import job_records, looks, search_rows
+from veldt.search.evolution import job_records, samples, search_rows
 from veldt.search.finals import final_runs
 from veldt.search.finals.final_runs import Contender, Runs, Wanted
 from veldt.search.storage.store import Store
@@ -106,19 +106,19 @@ def front(found: Sequence[Finalist], incumbent: int, most: int) -> list[int]:
 def ranked(store: Store, config: SearchConfig) -> list[Finalist]:
     """Return the candidates that could be trained, the best by the search's own account first.
 
-    With looks that is the upper bound of the mean over them, else the fitness.
+    With samples that is the upper bound of the mean over them, else the fitness.
     """
     rows = store.rows(
         "SELECT id, length, COALESCE(slots, 0) AS num_slots, fitness FROM candidate "
         "WHERE id >= 0 AND status = 'ok'"
     )
-    known = looks.Looks(config.window + 2)
-    if config.looks > 1:
+    known = samples.Samples(config.window + 2)
+    if config.samples > 1:
         num_told = store.first("SELECT COUNT(*) FROM proposal")
-        search_rows.read_looks(store, config, known, num_told)
+        search_rows.read_samples(store, config, known, num_told)
 
     def score(candidate: int, fitness: float) -> float:
-        if config.looks == 1:
+        if config.samples == 1:
             return fitness
         return known.estimate(candidate).bound(known.noise(num_told - 1), 1.0)
 

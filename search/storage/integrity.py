@@ -53,10 +53,10 @@ _RULES: Final = (
         "WHERE id >= 0 AND COALESCE(n, 0) <> (id > 0)",
     ),
     _Rule(
-        "a source is evaluated, probe, hollow, capacity, structure, behaviour or look; broken by "
+        "a source is evaluated, probe, hollow, capacity, structure, behaviour or sample; broken by "
         "proposal",
         f"SELECT id FROM proposal WHERE source NOT IN {_NEW} "
-        "AND source NOT IN ('structure', 'behaviour', 'look')",
+        "AND source NOT IN ('structure', 'behaviour', 'sample')",
     ),
     _Rule(
         "a cached structure was proposed before, with the same candidate; broken by proposal",

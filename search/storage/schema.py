@@ -43,7 +43,7 @@ CREATE TABLE proposal (
   live INTEGER NOT NULL,          -- statements that matter
   invalid INTEGER NOT NULL,       -- draws thrown away before it
   -- evaluated | probe | hollow | capacity (by older versions), or the cache that answered:
-  -- structure | behaviour; or look: a further evaluation of a known candidate
+  -- structure | behaviour; or sample: a further evaluation of a known candidate
   source TEXT NOT NULL,
   candidate INTEGER NOT NULL REFERENCES candidate(id),
   told_s REAL NOT NULL            -- seconds of search when it was recorded
@@ -82,7 +82,7 @@ _EVALUATION: Final = """
 -- died) has one row, for the first run that it should have made.
 CREATE TABLE evaluation (
   candidate INTEGER NOT NULL REFERENCES candidate(id),
-  -- fitness | look | fresh | meta | select | tuning | stage NAME | final | meta-final
+  -- fitness | sample | fresh | meta | select | tuning | stage NAME | final | meta-final
   purpose TEXT NOT NULL,
   task TEXT NOT NULL,
   seed INTEGER NOT NULL,

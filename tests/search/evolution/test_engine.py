@@ -115,6 +115,22 @@ def test_a_parent_is_the_best_of_living_members_that_had_been_recorded(whole):
             assert newest - config.population_size < row["parent"] <= newest
 
 
+def test_the_hurdle_over_all_runs_allows_one_bad_task(tmp_path):
+    """Its totals are those of the initial rule, and as much more as all runs together may lose."""
+    worker = fakes.FakeWorker()
+    search(tmp_path, worker=worker, hurdle_over="mean", hurdle=0.25, max_evaluations=20)
+    jobs = [job for job in worker.jobs if job.total]
+    assert len(jobs) == 20 and not any(job.hurdle for job in worker.jobs)
+    with Store.open(tmp_path, read_only=True) as store:
+        curves = json.loads(store.meta()["initial_curves"])
+    finals = [curve[-1] for curve in curves]
+    for job in jobs:
+        assert len(job.total) == len(curves) == len(job.runs) > 1
+        for position, (row, curve) in enumerate(zip(job.total, curves, strict=True)):
+            allowed = sum(finals[:position]) + 0.25 * len(curves)
+            np.testing.assert_allclose(row, np.add(curve, allowed))
+
+
 def test_random_search_has_only_children_of_the_initial_rule(tmp_path, whole):
     search(tmp_path, parents="initial", max_evaluations=40)
     proposals = rows(tmp_path, "SELECT * FROM proposal ORDER BY id")

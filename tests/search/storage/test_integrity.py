@@ -96,7 +96,7 @@ CHANGES = {
     "an unknown source": (
         ["UPDATE proposal SET source = 'rumour' WHERE id = (SELECT MAX(id) FROM proposal "
          "WHERE source = 'structure')"],
-        "a source is evaluated, probe, hollow, capacity, structure, behaviour or look; broken by "
+        "a source is evaluated, probe, hollow, capacity, structure, behaviour or sample; broken by "
         "proposal ",
     ),
     "a structure never seen": (

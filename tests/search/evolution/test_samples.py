@@ -1,4 +1,4 @@
-"""Looks: means and noise against NumPy, and a search with looks that dies and goes on."""
+"""Samples: means and noise against NumPy, and a search with samples that dies and goes on."""
 
 import collections
 
@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from tests.search import fakes
 from tests.search.evolution import test_engine as engine_tests
-from veldt.search.evolution import looks
+from veldt.search.evolution import samples
 from veldt.search.storage import integrity
 from veldt.search.storage.store import Store
 
-LOOKS = 4
+SAMPLES = 4
 contents, rows, search = engine_tests.contents, engine_tests.rows, engine_tests.search
 
 
@@ -23,7 +23,7 @@ contents, rows, search = engine_tests.contents, engine_tests.rows, engine_tests.
     )
 )
 def test_estimates_are_means_and_the_noise_is_pooled(told: list[tuple[int, float]]) -> None:
-    known = looks.Looks(num_kept=len(told) + 2)
+    known = samples.Samples(num_kept=len(told) + 2)
     known.end(-1)
     for proposal, (candidate, score) in enumerate(told):
         known.ask(candidate)
@@ -37,7 +37,7 @@ def test_estimates_are_means_and_the_noise_is_pooled(told: list[tuple[int, float
         for candidate, own in scores.items():
             expected = np.mean(own)
             found = known.estimate(candidate, at)
-            assert found.num_looks == len(own)
+            assert found.num_samples == len(own)
             assert found.mean == pytest.approx(expected) or expected == found.mean == np.inf
             before_failure = own[: own.index(np.inf)] if np.inf in own else own
             if len(before_failure) > 1:
@@ -47,12 +47,12 @@ def test_estimates_are_means_and_the_noise_is_pooled(told: list[tuple[int, float
         assert known.noise(at) == pytest.approx(noise, abs=1e-9)
 
 
-def test_a_lucky_look_does_not_beat_a_proven_candidate() -> None:
-    known = looks.Looks(10)
+def test_a_lucky_sample_does_not_beat_a_proven_candidate() -> None:
+    known = samples.Samples(10)
     for score in (-1.0, -1.2, -1.1, -0.9, -1.3):
         known.add(0, -1, score)
     known.add(1, 0, -1.6)
-    assert not known.beats(1, 0)  # one look
+    assert not known.beats(1, 0)  # one sample
     known.add(1, 1, -0.6)
     assert not known.beats(1, 0)  # luck wore off
     known.add(2, 2, -1.5)
@@ -66,28 +66,28 @@ def test_a_lucky_look_does_not_beat_a_proven_candidate() -> None:
 def test_seeds_belong_to_one_proposal() -> None:
     seen: dict[tuple[int, int], int] = {}
     for proposal in range(-6, 50):
-        for run in looks.runs(2, 3, proposal):
+        for run in samples.runs(2, 3, proposal):
             assert seen.setdefault((run.proxy, run.seed), proposal) == proposal
-            assert looks.proposal_of(run.seed, 3) == proposal
+            assert samples.proposal_of(run.seed, 3) == proposal
     assert len(seen) == 56 * 6
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory):
-    directory = tmp_path_factory.mktemp("looked")
-    return directory, search(directory, looks=LOOKS, max_evaluations=120)
+    directory = tmp_path_factory.mktemp("sampled")
+    return directory, search(directory, samples=SAMPLES, max_evaluations=120)
 
 
-def test_duplicates_are_further_looks_up_to_a_number(whole) -> None:
+def test_duplicates_are_further_samples_up_to_a_number(whole) -> None:
     directory, _ = whole
     proposals = rows(directory, "SELECT * FROM proposal ORDER BY id")
     sources = collections.Counter(row["source"] for row in proposals)
-    assert sources["evaluated"] + sources["look"] == 120
-    assert sources["look"] > 10
+    assert sources["evaluated"] + sources["sample"] == 120
+    assert sources["sample"] > 10
     config = fakes.small_config()
     introduced = {}
     for row in proposals:
-        if row["source"] == "look":
+        if row["source"] == "sample":
             assert introduced[row["candidate"]] <= row["id"] - config.window
         else:
             introduced.setdefault(row["candidate"], row["id"])
@@ -95,13 +95,16 @@ def test_duplicates_are_further_looks_up_to_a_number(whole) -> None:
     runs = rows(
         directory,
         "SELECT candidate, purpose, COUNT(*) AS n, COUNT(DISTINCT seed) AS seeds FROM evaluation "
-        "WHERE purpose IN ('fitness', 'look') GROUP BY candidate, purpose",
+        "WHERE purpose IN ('fitness', 'sample') GROUP BY candidate, purpose",
     )
     for row in runs:
-        most = LOOKS * 4 if row["purpose"] == "look" else LOOKS if row["candidate"] == 0 else 1
+        most = 4 * SAMPLES
+        if row["purpose"] == "fitness":
+            most = SAMPLES if row["candidate"] == 0 else 1
         assert row["seeds"] <= most * config.seeds_per_task
     # No seed is used twice, whatever for.
-    seeds = rows(directory, "SELECT task, seed FROM evaluation WHERE purpose IN ('fitness','look')")
+    purposes = "purpose IN ('fitness', 'sample')"
+    seeds = rows(directory, f"SELECT task, seed FROM evaluation WHERE {purposes}")
     assert len({(row["task"], row["seed"]) for row in seeds}) == len(seeds)
 
 
@@ -119,12 +122,12 @@ def test_the_incumbent_has_the_lowest_upper_bound_at_its_moment(whole) -> None:
 
 @settings(max_examples=8, phases=(Phase.explicit, Phase.generate))
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=6))
-def test_a_search_with_looks_that_dies_anywhere_reaches_the_same_store(
+def test_a_search_with_samples_that_dies_anywhere_reaches_the_same_store(
     whole, tmp_path_factory, lifetimes
 ) -> None:
     directory, _ = whole
     mortal = tmp_path_factory.mktemp("mortal")
-    changes = {"looks": LOOKS, "max_evaluations": 120}
+    changes = {"samples": SAMPLES, "max_evaluations": 120}
     for lifetime in lifetimes:
         try:
             search(mortal, worker=engine_tests.MortalWorker(lifetime), resume=True, **changes)
@@ -138,5 +141,5 @@ def test_workers_and_timing_change_nothing(whole, tmp_path) -> None:
     directory, _ = whole
     pool = engine_tests.PoolConfig(num_workers=3)
     worker = fakes.FakeWorker(0.001)
-    search(tmp_path, worker=worker, pool=pool, looks=LOOKS, max_evaluations=120)
+    search(tmp_path, worker=worker, pool=pool, samples=SAMPLES, max_evaluations=120)
     assert contents(tmp_path, skip=["meta"]) == contents(directory, skip=["meta"])

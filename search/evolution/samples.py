@@ -1,13 +1,15 @@
-"""Looks: what is known of each behaviour, as a mean over evaluations with seeds of their own.
+"""Samples: what is known of each behaviour, as a mean over evaluations with seeds of their own.
 
 One evaluation trains a program once on each task; its noise is as large as the effects that a
-search looks for. On common seeds the population would learn these seeds. So each evaluation, a
-*look*, has seeds that nothing else has; a proposal whose behaviour is known is a further look at
-it; and some proposals are copies of the member that might be the best, which makes them looks too.
-What ranks members is the mean over their looks. The incumbent is the candidate with the lowest
-upper bound, the mean plus the standard error, so that luck wears off instead of being challenged.
+search seeks. On common seeds the population would learn these seeds. So each evaluation, a
+*sample*, has seeds that no other has (Jin and Branke 2005, "Evolutionary optimization in uncertain
+environments", section II: explicit averaging). A proposal whose behaviour is known is a further
+sample of it, and some proposals are copies of the member that might be the best, which makes them
+samples too. What ranks members is the mean over their samples. The incumbent is the candidate with
+the lowest upper bound, the mean plus the standard error, so that luck wears off instead of being
+challenged.
 
-The noise of a look is pooled over all candidates with several. All values are those of a moment:
+The noise of a sample is pooled over all candidates with several. All values are those of a moment:
 after the proposals up to a number, so that a proposal depends on what was recorded in time.
 """
 
@@ -17,25 +19,25 @@ from typing import Final, NamedTuple, final
 
 from veldt.search.evaluation.jobs import ProxyRun
 
-LOOK_SEEDS: Final = 8_000_000
-# Looks that a candidate needs before it can be the incumbent.
+SAMPLE_SEEDS: Final = 8_000_000
+# Samples that a candidate needs before it can be the incumbent.
 LEAST: Final = 2
 
 
 class Estimate(NamedTuple):
-    """What is known of a candidate: the mean of its looks, infinite if one failed; their number."""
+    """The mean of a candidate's samples, infinite if one failed, and their number."""
 
     mean: float
-    num_looks: int
+    num_samples: int
 
     def bound(self, noise: float, errors: float) -> float:
         """Return the mean, moved by so many standard errors."""
-        return self.mean + errors * noise / math.sqrt(max(self.num_looks, 1))
+        return self.mean + errors * noise / math.sqrt(max(self.num_samples, 1))
 
 
 @final
-class Looks:
-    """The looks of a search, in the order recorded."""
+class Samples:
+    """The samples of a search, in the order recorded."""
 
     def __init__(self, num_kept: int) -> None:
         """Begin without any.
@@ -53,42 +55,42 @@ class Looks:
         self._last_noise = 0.0
 
     def ask(self, candidate: int) -> None:
-        """Count a look that is asked and not yet recorded."""
+        """Count a sample that is asked and not yet recorded."""
         self._asked[candidate] += 1
 
     def num_asked(self, candidate: int) -> int:
-        """Return the number of looks asked, recorded ones included."""
+        """Return the number of samples asked, recorded ones included."""
         return self._asked[candidate]
 
     def add(self, candidate: int, proposal: int, score: float) -> None:
-        """Record a look; `ask` counted it before.
+        """Record a sample; `ask` counted it before.
 
         Args:
-          candidate: Candidate that was looked at.
-          proposal: Proposal that was the look; -1 for those of the initial rule.
+          candidate: Candidate that was sampled.
+          proposal: Proposal that was the sample; -1 for those of the initial rule.
           score: Mean log loss; infinite where the training failed.
         """
         scores = self._scores.setdefault(candidate, [])
         scores.append((proposal, score))
         before = self._means.get(candidate, Estimate(0.0, 0))
-        count = before.num_looks + 1
+        count = before.num_samples + 1
         if not (math.isfinite(score) and math.isfinite(before.mean)):
             self._means[candidate] = Estimate(math.inf, count)
             return
         mean = before.mean + (score - before.mean) / count
-        if before.num_looks:
+        if before.num_samples:
             self._squares += (score - before.mean) * (score - mean)
             self._freedom += 1
             self._last_noise = math.sqrt(self._squares / self._freedom)
         self._means[candidate] = Estimate(mean, count)
 
     def end(self, proposal: int) -> None:
-        """Note that a proposal is recorded, with a look or without; -1 is the initial rule."""
+        """Note that a proposal is recorded, with a sample or without; -1 is the initial rule."""
         self._noise[proposal] = self._last_noise
         self._noise.pop(proposal - self._num_kept, None)
 
     def noise(self, proposal: int) -> float:
-        """Return the standard deviation of a look, as known after a proposal."""
+        """Return the standard deviation of a sample, as known after a proposal."""
         return self._noise[max(proposal, -1)]
 
     def estimate(self, candidate: int, proposal: int | None = None) -> Estimate:
@@ -99,28 +101,28 @@ class Looks:
         return Estimate(sum(scores) / len(scores) if scores else math.inf, len(scores))
 
     def beats(self, candidate: int, incumbent: int) -> bool:
-        """Return whether a candidate with enough looks has a lower upper bound than another."""
+        """Return whether a candidate with enough samples has a lower upper bound than another."""
         ours, theirs = self.estimate(candidate), self.estimate(incumbent)
-        if candidate == incumbent or ours.num_looks < LEAST:
+        if candidate == incumbent or ours.num_samples < LEAST:
             return False
         return ours.bound(self._last_noise, 1.0) < theirs.bound(self._last_noise, 1.0)
 
     def difference(self, candidate: int, incumbent: int) -> tuple[float, float]:
         """Return the difference of two means, and its standard error."""
         ours, theirs = self.estimate(candidate), self.estimate(incumbent)
-        error = self._last_noise * math.sqrt(1 / ours.num_looks + 1 / theirs.num_looks)
+        error = self._last_noise * math.sqrt(1 / ours.num_samples + 1 / theirs.num_samples)
         return ours.mean - theirs.mean, error
 
 
 def runs(num_tasks: int, num_seeds: int, proposal: int) -> tuple[ProxyRun, ...]:
-    """Return the training runs of a look: each task on seeds that nothing else has.
+    """Return the training runs of a sample: each task on seeds that nothing else has.
 
     Args:
       num_tasks: Number of proxy tasks.
       num_seeds: Number of seeds of each task.
-      proposal: Proposal that is the look; below 0 for looks at the initial rule.
+      proposal: Proposal that is the sample; below 0 for samples of the initial rule.
     """
-    first = LOOK_SEEDS + proposal * num_seeds
+    first = SAMPLE_SEEDS + proposal * num_seeds
     return tuple(
         ProxyRun(proxy, seed)
         for seed in range(first, first + num_seeds)
@@ -129,5 +131,5 @@ def runs(num_tasks: int, num_seeds: int, proposal: int) -> tuple[ProxyRun, ...]:
 
 
 def proposal_of(seed: int, num_seeds: int) -> int:
-    """Return the proposal that was the look with a seed."""
-    return (seed - LOOK_SEEDS) // num_seeds
+    """Return the proposal that was the sample with a seed."""
+    return (seed - SAMPLE_SEEDS) // num_seeds
