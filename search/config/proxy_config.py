@@ -1,7 +1,7 @@
 """Configs of the tasks that candidates are trained on, and of the workers that train them."""
 
 from dataclasses import dataclass, field
-from typing import final
+from typing import Literal, final
 
 from veldt.search import objectives
 from veldt.search.runtime import encode
@@ -17,11 +17,14 @@ class ProxyConfig:
       num_steps: Number of training steps of one run.
       num_chunks: Number of validation checks per run, evenly spaced; `num_steps` must be a multiple
         of it.
+      schedule: Schedule of the learning rate, whose peak is the candidate's own: constant, or 5% of
+        linear warm-up and a cosine or linear decay to 0, as `veldt evaluate` has them.
     """
 
     task: str
     num_steps: int
     num_chunks: int = 5
+    schedule: Literal["constant", "warmup_cosine", "warmup_linear"] = "constant"
 
     def __post_init__(self) -> None:
         if self.num_steps < 1 or self.num_chunks < 1 or self.num_steps % self.num_chunks:

@@ -22,11 +22,13 @@ import optax
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta.replay import api, task_training
+from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.evaluation import coordinates
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.program import Program
 from veldt.search.runtime import optax_transform
 from veldt.tasks import base
+from veldt.tasks.benchmark.protocol import schedules
 from veldt.tasks.common import types
 from veldt.tasks.inner_loop import flat, hollow, unroll
 
@@ -70,21 +72,22 @@ class Gradient:
 
 
 def take(
-    job: GradientJob, task: flat.FlatTask, num_steps: int, window: int | None, seed: int
+    job: GradientJob, task: flat.FlatTask, proxy: ProxyConfig, window: int | None, seed: int
 ) -> Gradient:
     """Take a gradient.
 
     Args:
       job: Rule and point of the gradient.
       task: Task of the proxy.
-      num_steps: Number of training steps.
+      proxy: Proxy: length and schedule.
       window: Number of last steps whose mean training loss is the score; None: the held-out loss.
       seed: Seed of the search, from which the keys of the runs are folded.
     """
+    num_steps = proxy.num_steps
     numbers = [job.genotype.learning_rate, *(v for _, v in job.genotype.program.constants)]
     base_key = jax.random.key(seed)
     inner = task_training.TaskTraining(
-        make=_Maker(job.start, task.layout, num_steps),
+        make=_Maker(job.start, task.layout, proxy),
         num_steps=num_steps,
         keys=jax.vmap(jax.random.fold_in, (None, 0))(base_key, np.asarray(job.seeds, np.uint32)),
         objective="valid" if window is None else task_training.LastWindow(window),
@@ -109,18 +112,20 @@ class _Maker:
 
     start: Program
     layout: flat.Layout
-    num_steps: int
+    proxy: ProxyConfig
 
     def __call__(
         self, shift: jax.Array, data: tuple[base.Task, jax.Array]
     ) -> tuple[base.Task, optax.GradientTransformation]:
         task, numbers = data
         rate, constants = coordinates.shifted(self.start, numbers, shift)
+        num_steps = self.proxy.num_steps
         rule = optax_transform.scale_by_dataflow(
-            self.start.lower(), num_steps=self.num_steps, constants=constants
+            self.start.lower(), num_steps=num_steps, constants=constants
         )
+        scheduled = schedules.one(self.proxy.schedule, rate, num_steps)
         descent = optax.chain(
-            optax_transform.on_vector(rule, self.layout), optax.scale_by_learning_rate(rate)
+            optax_transform.on_vector(rule, self.layout), optax.scale_by_learning_rate(scheduled)
         )
         return task, descent
 

@@ -41,6 +41,7 @@ from veldt.search.program import Program
 from veldt.search.runtime import encode, lane_interpreter, training_paths
 from veldt.search.runtime import lanes as lanes_lib
 from veldt.tasks import registry
+from veldt.tasks.benchmark.protocol import schedules
 from veldt.tasks.common import compiling
 from veldt.tasks.inner_loop import flat, hollow, unroll
 
@@ -169,7 +170,8 @@ class ProxyLoop:
             return lane_interpreter.interpret(encoded, of_all, layout, capacity=capacity)
 
         def make_tx(data: Any, rate: Any) -> optax.GradientTransformationExtraArgs:
-            parts = [transform(data), optax.scale_by_learning_rate(rate)]
+            scheduled = schedules.one(self.config.schedule, rate, self.config.num_steps)
+            parts = [transform(data), optax.scale_by_learning_rate(scheduled)]
             if self._objective.scores_training:
                 parts.append(hollow.track_peak())
             return optax.with_extra_args_support(optax.chain(*parts))
@@ -331,7 +333,7 @@ class ProxyLoop:
         """Differentiate the score of runs by a rule's numbers; the objective is a loss."""
         of_training = isinstance(self._objective, objectives.TrainLoss)
         window = self.config.num_steps // self.config.num_chunks if of_training else None
-        return constant_gradients.take(job, self.task, self.config.num_steps, window, self._seed)
+        return constant_gradients.take(job, self.task, self.config, window, self._seed)
 
 
 def _why_hollow(reports: Sequence[_Report]) -> str:

@@ -46,6 +46,17 @@ SCHEDULES: Final = {
 """`num_steps -> (step -> share of the peak rate)`, by name."""
 
 
+def one(name: str, peak: Any, num_steps: int) -> Any | optax.Schedule:
+    """Return the learning rate of a run under a schedule: the peak itself if it is constant.
+
+    Args:
+      name: Schedule, in `SCHEDULES`.
+      peak: Highest rate, may be traced.
+      num_steps: Length of the run.
+    """
+    return scheduled((name,), jnp.zeros((), jnp.int32), peak, num_steps)
+
+
 def scheduled(
     names: Sequence[str], which: jax.Array, peak: jax.Array, num_steps: int
 ) -> Any | optax.Schedule:

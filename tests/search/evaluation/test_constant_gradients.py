@@ -18,7 +18,7 @@ from veldt.search.evaluation import coordinates
 from veldt.search.evaluation.constant_gradients import Gradient, GradientJob
 from veldt.search.evaluation.evaluator import Evaluator, ProxyLoop
 from veldt.search.evaluation.genotype import Genotype
-from veldt.search.evaluation.jobs import Outcome, RunResult, Status
+from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, RunResult, Status
 from veldt.search.evolution import job_records
 from veldt.search.finals import constant_tuning, final_runs, final_stages
 from veldt.search.finals.final_runs import Contender
@@ -142,6 +142,18 @@ def test_a_gradient_is_the_slope_of_the_score_by_coordinates(worker, shift):
     for h in (1e-2, 2.5e-3):
         np.testing.assert_allclose(found.values, slopes(point, h), rtol=2e-3, atol=2e-4)
     assert min(abs(x) for x in found.values) > 1e-3  # Every number counts.
+
+
+def test_a_gradient_under_a_schedule_is_that_of_the_scheduled_training():
+    """Its score is that of an evaluation, and not that at a constant rate."""
+    proxy = replace(PROXY, schedule="warmup_linear")
+    loss = objectives.load("held_out_loss")
+    scheduled = Evaluator([ProxyLoop(proxy, Capacity(), SEARCH_SEED, loss)])
+    genotype = Genotype(RULE, 0.1)
+    found = scheduled(job_at(genotype))
+    runs = tuple(ProxyRun(0, seed) for seed in SEEDS)
+    assert found.score == pytest.approx(scheduled(EvalJob(genotype, runs)).fitness, abs=1e-4)
+    assert abs(found.score - score(genotype)) > 0.01
 
 
 @pytest.mark.slow

@@ -70,6 +70,28 @@ def test_a_run_is_native_training(worker, rule):
     assert outcome.runs[0].num_steps == 60 and len(outcome.runs[0].log_losses) == 3
 
 
+@pytest.mark.parametrize("schedule", ["warmup_cosine", "warmup_linear"])
+def test_a_run_under_a_schedule_is_a_hand_written_loop_with_optax_own(schedule):
+    """5% of 60 steps warm up, and the rest decay to 0."""
+    found = EvaluatorFactory(EvaluatorConfig((ProxyConfig("quadratic", 60, 3, schedule),), seed=5))
+    run = found()(job("adamw", 3e-2, seeds=(3,))).runs[0]
+    rates = {
+        "warmup_cosine": optax.warmup_cosine_decay_schedule(1e-2, 3e-2, 3, 60),
+        "warmup_linear": optax.join_schedules(
+            [optax.linear_schedule(1e-2, 3e-2, 3), optax.linear_schedule(3e-2, 0.0, 57)], [3]
+        ),
+    }
+    task = registry.load_task("quadratic")
+    key = jax.random.fold_in(jax.random.key(5), 3)
+    losses = {}
+    for name, rate in (("schedule", rates[schedule]), ("constant", 3e-2)):
+        tx = optax.adamw(rate)
+        state, _ = unroll.unroll(task, tx, unroll.init(task, tx, key), num_steps=60)
+        losses[name] = float(unroll.evaluate(task, state.params, key, "valid"))
+    assert run.loss == pytest.approx(losses["schedule"], rel=1e-4)
+    assert run.loss != pytest.approx(losses["constant"], rel=1e-2)
+
+
 def test_fitness_is_the_mean_over_runs_and_repeats_exactly(worker):
     outcome = worker(job("adamw", 1e-2, seeds=(0, 1, 2)))
     assert outcome.fitness == np.mean([run.log_losses[-1] for run in outcome.runs])
