@@ -20,7 +20,7 @@ from veldt.tasks.shipped import supervised
 
 NUM_STEPS = 60
 SPLITS = ("train", "valid", "test")
-CLASSES = {"digits": 10, "fashion": 10, "letters": 26}
+CLASSES = {"digits": 10, "fashion": 10, "letters": 26, "photo": 5}
 # Adam's, where it is not 0.01.
 LEARNING_RATES = {
     "quadratic_large": 0.03,
