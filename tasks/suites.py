@@ -105,14 +105,14 @@ _UNSEEN = (
     SuiteTask("photo_masked_transformer", 300),
     SuiteTask("photo_denoise_unet", 300),
     SuiteTask("photo_coordinates", 1000),
-    SuiteTask("burgers_operator", 500),
-    SuiteTask("heat_pinn", 800),
+    SuiteTask("burgers_operator", 300),
+    SuiteTask("heat_pinn", 500),
     SuiteTask("arm_regression", 200),
     SuiteTask("arm_residual_deep", 500),
-    SuiteTask("ratings_factorisation", 800),
+    SuiteTask("ratings_factorisation", 1000),
     SuiteTask("communities_graph", 500),
     SuiteTask("sorting_transformer", 300),
-    SuiteTask("adding_mgu", 800),
+    SuiteTask("adding_mgu", 500),
     SuiteTask("prose_lstm", 200),
 )
 

@@ -4,6 +4,7 @@ The windows come from `photos.load_windows`; pixels are divided by 255 and less 
 the training windows.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -19,11 +20,12 @@ from veldt.tasks.shipped import attention, image_models, supervised
 # Shapes: B batch, S side of a window, C channels, P patches, F numbers in a patch, W model width.
 
 _SIDE = 16
-_NOISE = 0.02  # Standard deviation; pixels are 0..1.
+_PIXEL_SCALE = 0.25  # About the standard deviation of a centred pixel.
+_NOISE = 0.05  # Standard deviation; pixels are 0..1.
 
 DISTORTIONS = ("unchanged", "blurred", "sharpened", "pixelated", "noisy")
-"""What may be done to a window: nothing; half of its mean over 3x3 pixels mixed in, or the reverse;
-half of its mean over squares of 2x2 pixels mixed in; Gaussian noise added."""
+"""What may be done to a window: nothing; the mean over 3x3 pixels; the opposite, by as much; the mean
+over squares of 2x2 pixels; Gaussian noise added."""
 
 
 class GroupNormResidual(nn.Module):
@@ -43,7 +45,7 @@ class GroupNormResidual(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Map images float [B, S, S, 3] to outputs [B, num_outputs]."""
-        x = images
+        x = images / _PIXEL_SCALE
         for num_channels in self.channels:
             x = nn.Dense(num_channels)(image_models.patches(x, stride=2))
             inner = x
@@ -235,8 +237,8 @@ def distort(images: np.ndarray, distortion: str, random: np.random.RandomState) 
     if distortion == "noisy":
         return images + _NOISE * random.normal(size=images.shape)
     if distortion == "pixelated":
-        return images + 0.5 * (_coarse(images) - images)
-    share = {"unchanged": 0.0, "blurred": 0.5, "sharpened": -0.5}[distortion]
+        return _coarse(images)
+    share = {"unchanged": 0.0, "blurred": 1.0, "sharpened": -1.0}[distortion]
     return images + share * (_blurred(images) - images)
 
 
@@ -254,6 +256,7 @@ def pixels(photo: np.ndarray) -> dataset.Splits:
     return {split: part._replace(targets=part.targets - mean) for split, part in splits.items()}
 
 
+@functools.cache
 def _centred() -> dict[types.Split, np.ndarray]:
     """Return the windows as float32 [N, S, S, 3], 0..1, less the training part's mean colour."""
     windows = photos.load_windows(_SIDE)

@@ -76,23 +76,23 @@ class MinimalGatedUnit(nn.Module):
 
 
 def sorting_transformer() -> supervised.SupervisedTask:
-    """Sort ten numbers below 32 with a transformer of two blocks of width 64, batch 32."""
+    """Sort ten numbers below 32 with a transformer of two blocks of width 64, batch 16."""
     module = Encoder(num_symbols=32, width=64, num_heads=4, num_layers=2)
     return supervised.SupervisedTask(
         name="sorting_transformer",
         module=module,
         criterion=supervised.cross_entropy,
         splits=supervised.on_device(sorting_problems(10, module.num_symbols)),
-        batch_size=32,
+        batch_size=16,
         eval_size=512,
         reference_loss=jnp.asarray(math.log(module.num_symbols), jnp.float32),
     )
 
 
 def adding_mgu() -> supervised.SupervisedTask:
-    """Add the two marked numbers of sixteen with a minimal gated unit of width 64, batch 32."""
+    """Add the two marked numbers of 24 with a minimal gated unit of width 64, batch 32."""
     # Hochreiter and Schmidhuber 1997, section 5.4, with shorter sequences.
-    splits = adding_problems(16)
+    splits = adding_problems(24)
     return supervised.SupervisedTask(
         name="adding_mgu",
         module=MinimalGatedUnit(64),

@@ -28,7 +28,7 @@ def test_no_pixel_is_in_two_splits_and_windows_fit():
 def test_windows_are_cut_from_their_splits_stripes():
     windows = photos.load_windows(16)
     assert {split: len(part) for split, part in windows.items()} == {
-        "train": 8192,
+        "train": 4096,
         "valid": 1024,
         "test": 1024,
     }

@@ -1,5 +1,7 @@
 """Distortions against SciPy's filters, and what the models are given and scored on."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +11,13 @@ import scipy.ndimage
 from veldt.tasks.data import photos
 from veldt.tasks.shipped.unseen import photographs
 
+# Without LLVM's optimisation: half the time to compile, and nothing here runs long.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
 IMAGES = np.random.default_rng(0).uniform(size=(3, 8, 8, 3))
 
 
-@pytest.mark.parametrize(("distortion", "share"), [("blurred", 0.5), ("sharpened", -0.5)])
+@pytest.mark.parametrize(("distortion", "share"), [("blurred", 1.0), ("sharpened", -1.0)])
 def test_blurring_mixes_in_a_box_filter(distortion, share):
     filtered = scipy.ndimage.uniform_filter(IMAGES, (1, 3, 3, 1), mode="nearest")
     changed = photographs.distort(IMAGES, distortion, np.random.RandomState(0))
@@ -23,8 +28,8 @@ def test_other_distortions():
     random = np.random.RandomState(0)
     np.testing.assert_array_equal(photographs.distort(IMAGES, "unchanged", random), IMAGES)
     noise = photographs.distort(IMAGES, "noisy", random) - IMAGES
-    assert noise.std() == pytest.approx(0.02, rel=0.1)
-    coarse = 2 * photographs.distort(IMAGES, "pixelated", random) - IMAGES
+    assert noise.std() == pytest.approx(0.05, rel=0.1)
+    coarse = photographs.distort(IMAGES, "pixelated", random)
     squares = scipy.ndimage.uniform_filter(IMAGES, (1, 2, 2, 1))[:, 1::2, 1::2]
     np.testing.assert_allclose(coarse[:, ::2, ::2], squares)
     np.testing.assert_allclose(coarse[:, 1::2, ::2], squares)
@@ -42,7 +47,7 @@ def test_only_what_is_hidden_is_scored_and_what_is_hidden_is_not_read():
     images = jnp.asarray(IMAGES, jnp.float32)
     key = jax.random.key(0)
 
-    @jax.jit
+    @jit
     def run(images):
         params = module.init(key, jnp.zeros((3, 8, 8, 3)))
         return module.apply(params, images, rngs={"noise": key})

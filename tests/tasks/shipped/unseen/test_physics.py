@@ -1,5 +1,6 @@
 """Burgers' equation against the Cole-Hopf integral; the heat equation against its solution."""
 
+import functools
 import math
 
 import jax
@@ -7,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from veldt.tasks.shipped.unseen import physics
+
+# Without LLVM's optimisation: half the time to compile, and nothing here runs long.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def cole_hopf(coefficients, place, time):
@@ -22,19 +26,19 @@ def cole_hopf(coefficients, place, time):
 
 def test_the_solver_agrees_with_cole_and_hopf():
     coefficients = np.array([0.8, -0.4, 0.3])
-    place = 2 * math.pi * np.arange(64) / 64
+    place = 2 * math.pi * np.arange(128) / 128
     start = coefficients @ np.sin(np.outer([1, 2, 3], place))
     ours = physics.solve_burgers(start[None])[0]
-    np.testing.assert_allclose(ours, cole_hopf(coefficients, place, 1.0), atol=2e-3)
+    np.testing.assert_allclose(ours, cole_hopf(coefficients, place, 1.0), atol=1e-4)
 
 
 def test_the_tasks_flows_keep_their_mean_and_need_no_finer_steps():
-    start = physics.random_velocities(50)
+    start = physics.random_velocities(50, 128)
     end = physics.solve_burgers(start)
     np.testing.assert_allclose(start.mean(axis=1), 0.0, atol=1e-12)
     np.testing.assert_allclose(end.mean(axis=1), 0.0, atol=1e-12)
     assert (np.square(end).mean(axis=1) < np.square(start).mean(axis=1)).all()
-    finer = physics.solve_burgers(start, num_steps=200)
+    finer = physics.solve_burgers(physics.random_velocities(50, 512), num_steps=200)[:, ::4]
     assert np.square(end - finer).mean() < 1e-6 * np.square(end).mean()
 
 
@@ -43,25 +47,17 @@ def test_the_operator_knows_functions_and_not_grids():
     module = physics.FourierOperator(width=6, num_frequencies=3, num_layers=1)
     place = 2 * math.pi * np.arange(64) / 64
     values = jnp.asarray(np.sin(place) + 0.3 * np.cos(2 * place), jnp.float32)[None]
-    params = module.init(jax.random.key(0), values)
-    fine, coarse = module.apply(params, values), module.apply(params, values[:, ::2])
+    params = jit(module.init)(jax.random.key(0), values)
+    fine, coarse = jit(lambda: [module.apply(params, v) for v in (values, values[:, ::2])])()
     np.testing.assert_allclose(fine[:, ::2], coarse, atol=1e-4)
 
 
 def test_a_layer_mixes_frequencies_as_a_fourier_transform_does():
-    module = physics.FourierOperator(width=3, num_frequencies=4, num_layers=1)
     random = np.random.default_rng(0)
     x = random.normal(size=(2, 16, 3))
     kernel = random.normal(size=(2, 4, 3, 3))
     angles = 2 * math.pi * np.outer(np.arange(16) / 16, np.arange(4))
-    ours = module.apply(
-        {"params": {"kernel_0": jnp.asarray(kernel, jnp.float32)}},
-        jnp.asarray(x, jnp.float32),
-        np.cos(angles),
-        np.sin(angles),
-        0,
-        method="_mix",
-    )
+    ours = physics.mix(*(jnp.float32(a) for a in (x, np.cos(angles), np.sin(angles), *kernel)))
     spectrum = np.fft.rfft(x, axis=1)[:, :4]
     mixed = np.einsum("bkw,kwv->bkv", spectrum, kernel[0] + 1j * kernel[1])
     waves = np.exp(1j * angles)
@@ -86,7 +82,7 @@ def test_nothing_is_wrong_with_the_exact_solution_and_much_with_zero():
     assert physics.heat_error(right, batch.targets) < 1e-8
     nothing = physics.wrongness(lambda points: 0.0 * points[..., 0], batch.inputs)
     loss = physics.heat_error(nothing, batch.targets)
-    np.testing.assert_allclose(task.normalizer(loss), 1.0, atol=0.1)
+    np.testing.assert_allclose(task.normalizer(loss), 1.0, atol=0.2)
     points = np.asarray(batch.inputs, float)
     np.testing.assert_allclose(
         physics.heat_solution(points[:, 0], points[:, 1]), exact(batch.inputs), atol=1e-5
