@@ -102,8 +102,8 @@ _LARGER = (
 # searches do train on: what a discovered rule scores here, once, is what it is worth elsewhere.
 _UNSEEN = (
     SuiteTask("photo_distortion_resnet", 300),
-    SuiteTask("photo_masked_transformer", 300),
-    SuiteTask("photo_denoise_unet", 300),
+    SuiteTask("photo_masked_transformer", 250),
+    SuiteTask("photo_denoise_unet", 250),
     SuiteTask("photo_coordinates", 1000),
     SuiteTask("burgers_operator", 300),
     SuiteTask("heat_pinn", 500),
@@ -112,7 +112,7 @@ _UNSEEN = (
     SuiteTask("ratings_factorisation", 1000),
     SuiteTask("communities_graph", 500),
     SuiteTask("sorting_transformer", 300),
-    SuiteTask("adding_mgu", 500),
+    SuiteTask("adding_mgu", 300),
     SuiteTask("prose_lstm", 200),
 )
 

@@ -24,8 +24,8 @@ _PIXEL_SCALE = 0.25  # About the standard deviation of a centred pixel.
 _NOISE = 0.05  # Standard deviation; pixels are 0..1.
 
 DISTORTIONS = ("unchanged", "blurred", "sharpened", "pixelated", "noisy")
-"""What may be done to a window: nothing; the mean over 3x3 pixels; the opposite, by as much; the mean
-over squares of 2x2 pixels; Gaussian noise added."""
+"""What may be done to a window: nothing; the mean over 3x3 pixels; the opposite, by as much; the
+mean over squares of 2x2 pixels; Gaussian noise added."""
 
 
 class GroupNormResidual(nn.Module):
