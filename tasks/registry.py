@@ -21,6 +21,7 @@ from veldt.tasks.shipped import (
     quadratic,
     tabular,
 )
+from veldt.tasks.shipped.unseen import arm, graphs, photographs, physics, sequences
 
 KINDS: dict[str, tuple[Callable[[], base.Task], ...]] = {
     "quadratic": (
@@ -80,6 +81,18 @@ KINDS: dict[str, tuple[Callable[[], base.Task], ...]] = {
         optimizer_training.learned_optimizer,
         optimizer_training.learned_optimizer_long,
     ),
+    "self-supervised photographs": (
+        photographs.photo_distortion_resnet,
+        photographs.photo_masked_transformer,
+        photographs.photo_denoise_unet,
+    ),
+    "coordinate network": (photographs.photo_coordinates,),
+    "neural operator": (physics.burgers_operator,),
+    "physics-informed network": (physics.heat_pinn,),
+    "regression": (arm.arm_regression, arm.arm_residual_deep),
+    "matrix factorisation": (graphs.ratings_factorisation,),
+    "graph network": (graphs.communities_graph,),
+    "sequence algorithm": (sequences.sorting_transformer, sequences.adding_mgu),
 }
 """The shipped tasks by kind, each under its function's name."""
 

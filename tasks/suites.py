@@ -98,6 +98,24 @@ _LARGER = (
     SuiteTask("fashion_diffusion", 10000),
 )
 
+# No search may train on these, nor choose by them, and they share no data with the tasks that
+# searches do train on: what a discovered rule scores here, once, is what it is worth elsewhere.
+_UNSEEN = (
+    SuiteTask("photo_distortion_resnet", 300),
+    SuiteTask("photo_masked_transformer", 250),
+    SuiteTask("photo_denoise_unet", 250),
+    SuiteTask("photo_coordinates", 1000),
+    SuiteTask("burgers_operator", 300),
+    SuiteTask("heat_pinn", 500),
+    SuiteTask("arm_regression", 200),
+    SuiteTask("arm_residual_deep", 500),
+    SuiteTask("ratings_factorisation", 1000),
+    SuiteTask("communities_graph", 500),
+    SuiteTask("sorting_transformer", 300),
+    SuiteTask("adding_mgu", 300),
+    SuiteTask("prose_lstm", 200),
+)
+
 SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
@@ -113,7 +131,7 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             "small",
-            f"{len(_SMALL)} tasks, one of each kind: minutes for a candidate on two cores",
+            f"{len(_SMALL)} tasks of as many kinds: minutes for a candidate on two cores",
             _SMALL,
         ),
         Suite(
@@ -121,6 +139,11 @@ SUITES: dict[str, Suite] = {
             f"small and {len(_LARGER)} more, larger, deeper or longer, some on Fashion-MNIST: "
             "for a GPU",
             _SMALL + _LARGER,
+        ),
+        Suite(
+            "unseen",
+            f"{len(_UNSEEN)} tasks that no search may train on: photographs, physics, graphs, ...",
+            _UNSEEN,
         ),
     )
 }

@@ -2,7 +2,9 @@
 
 import jax
 import pytest
+import yaml
 
+from veldt import config
 from veldt.tasks import registry, suites
 from veldt.tasks.common import errors
 
@@ -28,14 +30,38 @@ def test_suites_hold_shipped_tasks_that_need_no_files_but_full():
 
 
 def test_suites_have_the_sizes_promised():
-    smoke, small, full = (suites.SUITES[name] for name in ("smoke", "small", "full"))
+    smoke, small, full, unseen = suites.SUITES.values()
     assert 3 <= len(smoke.tasks) <= 4
     assert len(kinds(smoke)) == len(smoke.tasks)
     assert len(small.tasks) >= 12
-    assert kinds(small) == set(registry.KINDS)
+    assert len(kinds(small)) == len(small.tasks)
+    assert kinds(small) | kinds(unseen) == set(registry.KINDS)
+    assert len(unseen.tasks) >= 13
     assert len(full.tasks) >= 30
     assert len([entry for entry in full.tasks if not entry.task.startswith("fashion_")]) >= 30
     assert set(small.tasks) <= set(full.tasks)
+
+
+def named_tasks(node):
+    """Every task that a config names, anywhere in it."""
+    if isinstance(node, dict):
+        found = {node["task"]} if isinstance(node.get("task"), str) else set()
+        return found.union(*map(named_tasks, node.values()))
+    return set().union(*map(named_tasks, node)) if isinstance(node, list) else set()
+
+
+def test_no_shipped_config_trains_on_the_unseen_or_chooses_by_them():
+    """Whatever the engine: tasks, meta-validation and the stages of the finals."""
+    unseen = {entry.task for entry in suites.SUITES["unseen"].tasks}
+    configs = [yaml.safe_load(path.read_text()) for path in config.CONFIG_DIR.glob("*.yaml")]
+    named = [named_tasks(content) for content in configs]
+    assert len([tasks for tasks in named if tasks]) >= 5
+    assert not unseen & set().union(*named)
+
+
+def test_the_unseen_share_no_data_with_what_searches_train_on():
+    for entry in suites.SUITES["unseen"].tasks:
+        assert not entry.task.startswith(("digits", "letters", "breast", "char", "quadratic"))
 
 
 def test_the_tasks_of_small_differ_in_size_batch_and_horizon():
