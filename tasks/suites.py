@@ -114,6 +114,7 @@ _UNSEEN = (
     SuiteTask("sorting_transformer", 300),
     SuiteTask("adding_mgu", 300),
     SuiteTask("prose_lstm", 200),
+    SuiteTask("prose_transformer_deep", 150),
 )
 
 SUITES: dict[str, Suite] = {
