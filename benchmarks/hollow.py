@@ -49,6 +49,7 @@ from veldt.tasks.shipped import supervised
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "hollow.json"
+SETTING = str(HERE / "two_digits.yaml")
 
 RULES = {
     "constant": "def rule(w, g):\n    update = 1e8\n    return update\n",
@@ -261,7 +262,7 @@ def searches(folder: Path) -> dict[str, list[dict[str, Any]]]:
         options += ["--meta-validation", f"[{{task: '{meta}', num_steps: {NUM_STEPS}}}]"]
         options += ["--max-evaluations", "1000"]
         for seed in SEEDS:
-            row = search(folder / f"{label}_{seed}", "quickstart", options, seed)
+            row = search(folder / f"{label}_{seed}", SETTING, options, seed)
             found.setdefault(label, []).append(scored(row, task))
             print(label, json.dumps(found[label][-1], indent=1), flush=True)
     return found
@@ -275,7 +276,7 @@ def cheats(folder: Path) -> dict[str, dict[str, Any]]:
         options = ["--tasks", f"[{{task: '{task}', num_steps: 100}}]", "--meta-validation", "[]"]
         options += ["--max-evaluations", "150", "--hurdle", "3", "--finals.num-rates", "6"]
         options += ["--finals.lowest-rate", "0.0003", "--finals.rate-factor", "4"]
-        found[name] = scored(search(folder / name, "quickstart", options, 0), task)
+        found[name] = scored(search(folder / name, SETTING, options, 0), task)
         print(name, json.dumps(found[name], indent=1), flush=True)
     return found
 

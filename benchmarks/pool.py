@@ -2,8 +2,8 @@
 
     python benchmarks/pool.py [--quick]
 
-*Overhead.* Jobs that sleep, and real evaluations of the quickstart's proxies, on the same number of
-workers: threads of this process (`inline`), Ray actors (`ray`), and Ray actors that get one
+*Overhead.* Jobs that sleep, and real evaluations of `two_digits.yaml`'s proxies, on the same number
+of workers: threads of this process (`inline`), Ray actors (`ray`), and Ray actors that get one
 job at a time (`ray, one by one`: the dispatcher assumes that handing out costs nothing, so it makes
 no batches). The three take turns within each repeat, so that a slower moment of the machine affects
 all of them. `overhead_ms` is worker-milliseconds per job beyond the job's own time at its worker;
@@ -44,6 +44,7 @@ from veldt.tasks.pool import inline as inline_pool
 from veldt.tasks.pool.base import Job, JobStatus, Pool
 
 RESULTS: Final = Path(__file__).parent / "results" / "pool.json"
+SETTING: Final = Path(__file__).parent / "two_digits.yaml"
 NUM_WORKERS: Final = 2
 LONGEST_START_S: Final = 300.0
 
@@ -63,7 +64,7 @@ def evaluations(count: int) -> list[EvalJob]:
         Genotype(rule_sources.load_rule(name), rate)
         for name, rate in (("adamw", 3e-3), ("lion", 3e-4))
     ]
-    num_tasks = len(config_lib.load_config(SearchConfig, "quickstart").tasks)
+    num_tasks = len(config_lib.load_config(SearchConfig, SETTING).tasks)
     return [
         EvalJob(genotypes[i % 2], tuple(ProxyRun(proxy, i) for proxy in range(num_tasks)))
         for i in range(count)
@@ -258,9 +259,9 @@ def main() -> None:
     overhead = []
     for window in (16, 256):
         overhead += measure_overhead(Sleeper, sleeps, [0.001] * 64, window, repeats)
-    quickstart = config_lib.load_config(SearchConfig, "quickstart")
+    setting = config_lib.load_config(SearchConfig, SETTING)
     real: dict[str, Sequence[object]] = {"evaluation": evaluations(10 if args.quick else 60)}
-    factory = EvaluatorFactory(quickstart.evaluator)
+    factory = EvaluatorFactory(setting.evaluator)
     overhead += measure_overhead(factory, real, evaluations(8), 16, repeats)
     connection.close()
 

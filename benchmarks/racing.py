@@ -2,8 +2,8 @@
 
     python benchmarks/racing.py [--evaluations 1500] [--seeds 3] [--lots 20] [--hurdle 0.5]
 
-Runs the quickstart's search once per seed with a hurdle, its own by default, and every candidate in
-the control group, so that no one is dropped and all curves are stored, in `--folder` (the script
+Runs `two_digits.yaml`'s search once per seed with a hurdle, its own by default, and every candidate
+in the control group, so that no one is dropped and all curves are stored, in `--folder` (the script
 can be stopped and run again). Then the race is run over the stored curves in the order of the
 search: roles drawn as a search draws them, levels from what a proposal may know of. This is done
 for each chance and for several draws of the roles (*lots*), which one search would have had in its
@@ -50,6 +50,7 @@ from veldt.search.run import run_search
 from veldt.search.storage.store import Store
 
 RESULTS: Final = Path(__file__).parent / "results" / "racing.json"
+SETTING: Final = Path(__file__).parent / "two_digits.yaml"
 CHANCES: Final = (0.01, 0.05, 0.1, 0.2)
 CONTROL: Final = 0.2
 TOPS: Final = (0.1, 0.25)
@@ -91,7 +92,7 @@ def search(
 ) -> tuple[SearchConfig, list[Trained]]:
     """Run one search without a race, unless its run exists, and return all its curves."""
     config = dataclasses.replace(
-        config_lib.load_config(SearchConfig, "quickstart"),
+        config_lib.load_config(SearchConfig, SETTING),
         seed=seed,
         hurdle=hurdle,
         max_evaluations=evaluations,

@@ -2,13 +2,14 @@
 
     python benchmarks/scaling.py [--quick]
 
-The real engine, store on disk, ordered driver and dispatcher, one process, with the quickstart's
+The real engine, store on disk, ordered driver and dispatcher, one process, with `two_digits.yaml`'s
 settings; only the workers are simulated (`tasks.simulated_pool`). The durations of evaluations are
-drawn from a distribution measured here first, on a real small search: `scale` 1 is the quickstart's
-own, `scale` 100 stands for proxies a hundred times as long. Scores are a hash of the program.
+drawn from a distribution measured here first, on a real small search: `scale` 1 is
+`two_digits.yaml`'s own, `scale` 100 stands for proxies a hundred times as long. Scores are a hash
+of the program.
 
-Most challenges of the incumbent are lost, as in the quickstart, and there are as many of them per
-candidate; `challenges` 0 has none, since each holds the search up until it is decided.
+Most challenges of the incumbent are lost, as in `two_digits.yaml`, and there are as many of them
+per candidate; `challenges` 0 has none, since each holds the search up until it is decided.
 
 The driver's own seconds pass on the simulated clock. So do `submit_s` for each job, which stand for
 the cost of Ray's calls to the driver (`driver_cpu_ms` in `results/pool.json`). The dispatcher's
@@ -54,7 +55,8 @@ from veldt.tasks.pool.inline import InlinePool
 from veldt.tasks.pool.simulated import Cluster, End, SimulatedPool
 
 RESULTS: Final = Path(__file__).parent / "results" / "scaling.json"
-# In four searches of the quickstart, 2,200 candidates each, a quarter of the candidates were
+SETTING: Final = Path(__file__).parent / "two_digits.yaml"
+# In four searches of it, 2,200 candidates each, a quarter of the candidates were
 # trained to the end, and 18 to 139 (on average 71) challenged the incumbent; a quarter of those met
 # it on all fresh seeds, and 3 to 5 won.
 DIVERGED, REJECTED, CHALLENGES = 0.05, 0.45, 71 / 2200
@@ -127,9 +129,9 @@ class Durations:
 
 
 def settings(seed: int, num_evaluations: int, window: int) -> SearchConfig:
-    """Return the quickstart's settings, without its time limit."""
+    """Return the settings of `two_digits.yaml`, without its time limit."""
     return dataclasses.replace(
-        config.load_config(SearchConfig, "quickstart"),
+        config.load_config(SearchConfig, SETTING),
         seed=seed,
         time_limit_s=None,
         max_evaluations=num_evaluations,
@@ -202,7 +204,7 @@ def measure_durations(num_evaluations: int) -> tuple[Durations, dict[str, Any]]:
 
     found = Durations(quantiles(jobs), quantiles(runs))
     described = {
-        "config": "quickstart, 1 inline worker",
+        "config": "two_digits, 1 inline worker",
         "num_jobs": len(jobs),
         "num_whole_runs": len(runs),
         "mean_job_s": statistics.mean(found.jobs),

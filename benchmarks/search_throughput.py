@@ -24,7 +24,7 @@ From these are the weights in `training_paths.SAVED_NS`.
 
 `cache`: a whole search of that many children, trained for real on two quadratic bowls of 20 steps,
 which stand in for proxy tasks: the trainings are tiny, while mutation, cache, hurdle,
-selection and the store are the quickstart's. Lion's paper reports 89% after 300,000 children
+selection and the store are `two_digits.yaml`'s. Lion's paper reports 89% after 300,000 children
 (arXiv 2302.06675, section 2.2), whose mutations have no learning rate and no odds of their own for
 constants. `stores` has the shares of real searches, where there are any.
 """
@@ -77,6 +77,7 @@ from veldt.tasks.pool import driver
 from veldt.tasks.pool.inline import InlinePool
 
 RESULTS: Final = Path(__file__).parent / "results" / "search_throughput.json"
+SETTING: Final = Path(__file__).parent / "two_digits.yaml"
 STORES: Final = Path("runs/seeds")
 LIVE: Final = 12
 # The task, and the steps that are timed at once.
@@ -405,7 +406,7 @@ def measure_cache(num_children: int) -> dict[str, Any]:
     """Search with that many children on tiny tasks; return the origins of their scores."""
     proxies = (ProxyConfig("quadratic", 20, 2), ProxyConfig("quadratic_noisy", 20, 2))
     settings = dataclasses.replace(
-        config.load_config(SearchConfig, "quickstart"),
+        config.load_config(SearchConfig, SETTING),
         tasks=proxies,
         meta_validation=(),
         time_limit_s=None,
