@@ -36,7 +36,7 @@ def score(
         )
     runs = _train(config, genotype, run_now)
     curves = [record.run.log_losses for record in runs]
-    hurdle = _hurdle(config, _means(config, curves))
+    hurdle = _hurdle(config, mean_curves(config, curves))
     meta, meta_runs = Arena(config, run_now).meta(0, genotype)
     challenge = Challenge(None, None, True, meta, meta_runs)
     outcome = Outcome.of([record.run for record in runs])
@@ -68,7 +68,7 @@ def _runs(config: SearchConfig) -> tuple[ProxyRun, ...]:
     return tuple(run for one in of_samples for run in one)
 
 
-def _means(config: SearchConfig, curves: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
+def mean_curves(config: SearchConfig, curves: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
     """Return the curves that each run of an evaluation is compared with."""
     if config.samples == 1:
         return curves
