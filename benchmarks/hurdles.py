@@ -121,7 +121,8 @@ def search(base: str, seed: int, candidates: int, folder: Path) -> Searched:
         curves = json.loads(store.meta()["initial_curves"])
         rows = store.rows(
             "SELECT r.curves, c.fitness, c.num_steps FROM race r "
-            "JOIN proposal p ON p.id = r.proposal JOIN candidate c ON c.id = p.candidate ORDER BY r.proposal"
+            "JOIN proposal p ON p.id = r.proposal "
+            "JOIN candidate c ON c.id = p.candidate ORDER BY r.proposal"
         )
     trained = tuple(
         Trained(

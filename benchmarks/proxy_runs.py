@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from veldt.search import objectives, rule_sources
 from veldt.search.config.proxy_config import ProxyConfig
-from veldt.search.evaluation.evaluator import ProxyLoop
 from veldt.search.evaluation.jobs import ProxyRun, Status
+from veldt.search.evaluation.proxy_loop import ProxyLoop
 from veldt.search.language import dataflow
 from veldt.search.objectives import NOTHING_LEARNT, Objective, Training
 from veldt.search.runtime.encode import Capacity

@@ -60,7 +60,7 @@ import optax
 from veldt import config
 from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.config.search_config import SearchConfig
-from veldt.search.evaluation import evaluator
+from veldt.search.evaluation import proxy_loop
 from veldt.search.evaluation.evaluator import EvaluatorFactory
 from veldt.search.evolution.engine import Evolution
 from veldt.search.language import dataflow
@@ -126,7 +126,7 @@ def programs() -> dict[str, dataflow.Dataflow]:
     return flows
 
 
-def evaluator_loop(proxy: evaluator.ProxyLoop, path: training_paths.AbstractPath) -> Loop:
+def evaluator_loop(proxy: proxy_loop.ProxyLoop, path: training_paths.AbstractPath) -> Loop:
     """Return a chunk of the evaluator's own loop with a given path."""
     flow = dataflow.lower(Program.parse("def rule(w, g):\n    return g\n"), fold=True)
     with mock.patch.object(training_paths, "choose", lambda *_, **__: path):

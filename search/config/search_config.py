@@ -53,8 +53,8 @@ class SearchConfig:
         becomes the best so far; null never restarts.
       hurdle: Log loss by which a candidate may be worse than the initial rule before it is
         rejected; .inf sets no limit.
-      hurdle_over: Comparison with the hurdle: each_run, at any check of any run by itself, or mean,
-        over all runs of the candidate, where those still to come count as equal.
+      hurdle_over: Comparison with the hurdle: each_run, at any check of any run by itself, one run
+        after the other, or mean, over all runs of the candidate, which then go on together.
       racing: Race that rejects further candidates, with a stated chance to lose a good one; none by
         default.
       samples: Largest number of evaluations of one behaviour that duplicates bring, each on seeds
@@ -147,6 +147,11 @@ class SearchConfig:
         if not (self.learning_rate is None or self.learning_rate > 0) or not self.hurdle > 0:
             raise ValueError("learning_rate and hurdle must be above 0")
         num_checks = self.seeds_per_task * sum(proxy.num_chunks for proxy in self.tasks)
+        if self.racing.enabled and self.hurdle_over == "mean":
+            raise ValueError(
+                "racing drops candidates while their runs are made one after the other, and a "
+                "hurdle over their mean (hurdle_over: mean) makes them together; set one of the two"
+            )
         if self.racing.enabled and num_checks == 1:
             raise ValueError(
                 "racing needs more than one check before a candidate's end: more tasks, "

@@ -48,7 +48,8 @@ class EvalJob:
         hurdle.
       race: Running totals at the checks of each run that it must not exceed: the final log losses
         of the runs that have ended plus the check's own (`racing.py`); empty for no race.
-      total: Running totals that the hurdle allows, where it is one for all runs; empty for none.
+      mean: Mean log losses over all runs, at the first check of each, at the second and so on, that
+        it must not exceed; then the runs are made together. Empty for no such hurdle.
       tuned: Whether the program's constants differ from those of the candidate in the store; the
         result does not depend on it.
       candidate: Candidate of the job, as the store counts; the result does not depend on it.
@@ -62,7 +63,7 @@ class EvalJob:
     purpose: str = "fitness"
     race: tuple[tuple[float, ...], ...] = ()
     tuned: bool = False
-    total: tuple[tuple[float, ...], ...] = ()
+    mean: tuple[float, ...] = ()
 
     @property
     def constants(self) -> str:
@@ -70,17 +71,17 @@ class EvalJob:
         return constants_text(self.genotype.program) if self.tuned else ""
 
     def limits(self, position: int, ended: float) -> tuple[float, ...]:
-        """Return the limits of a run's checks, the lowest of all that are set; empty for none.
+        """Return the limits of a run's checks: the lower of hurdle and race; empty for neither.
 
         Args:
           position: Position of the run in the job.
           ended: Sum of the final log losses of the runs before it.
         """
-        limits = [self.hurdle[position]] if self.hurdle else []
-        for totals in (self.total, self.race):
-            if totals:
-                limits.append(tuple(level - ended for level in totals[position]))
-        return tuple(map(min, zip(*limits, strict=True)))
+        hurdle = self.hurdle[position] if self.hurdle else ()
+        if not self.race:
+            return hurdle
+        left = tuple(level - ended for level in self.race[position])
+        return tuple(map(min, zip(hurdle, left, strict=True))) if hurdle else left
 
 
 @final

@@ -54,6 +54,8 @@ def niche(updates: NDArray[np.float64]) -> Niche:
     if not np.isfinite(updates).all():
         return NOWHERE
     params, grads = probe.inputs()
+    # A program that reads roles was run with further ones, beside the first.
+    updates = updates[:, : grads.shape[1]]
     with np.errstate(all="ignore"):
         return Niche(
             scaling=bisect.bisect_right(_SCALING, _scaling(updates, grads)),

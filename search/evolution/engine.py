@@ -130,7 +130,7 @@ class Evolution:
         self._store = store
         self._arena = Arena(config, run_now)
         meta = store.meta()
-        self._hurdle = tuple(tuple(row) for row in json.loads(meta["hurdle"]))
+        self._hurdle = json.loads(meta["hurdle"])
         self.founders = founders_lib.read(meta, config)
         initial = Individual.of(self.founders[0].genotype)
         self._seen = Seen(store, initial.structure)
@@ -329,8 +329,8 @@ class Evolution:
         levels = self._race.levels(index - config.window) if role is Role.RACED else ()
         job = EvalJob(live, self._runs(index), (), candidate, "fitness", levels)
         if config.hurdle_over == "mean":
-            return role, replace(job, total=self._hurdle)
-        return role, replace(job, hurdle=self._hurdle)
+            return role, replace(job, mean=tuple(self._hurdle))
+        return role, replace(job, hurdle=tuple(map(tuple, self._hurdle)))
 
     def _runs(self, index: int) -> tuple[ProxyRun, ...]:
         """Return the training runs of a proposal's evaluation."""

@@ -1,6 +1,7 @@
 """Scoring the initial rule, against which everything in a search is measured."""
 
 import json
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
@@ -68,7 +69,9 @@ def _runs(config: SearchConfig) -> tuple[ProxyRun, ...]:
     return tuple(run for one in of_samples for run in one)
 
 
-def mean_curves(config: SearchConfig, curves: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
+def mean_curves(
+    config: SearchConfig, curves: Sequence[Sequence[float]]
+) -> Sequence[Sequence[float]]:
     """Return the curves that each run of an evaluation is compared with."""
     if config.samples == 1:
         return curves
@@ -77,15 +80,16 @@ def mean_curves(config: SearchConfig, curves: Sequence[Sequence[float]]) -> Sequ
     return by_task * config.seeds_per_task
 
 
-def _hurdle(config: SearchConfig, curves: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Return the limits at the checks of each run: of log losses, or of running totals."""
+def _hurdle(
+    config: SearchConfig, curves: Sequence[Sequence[float]]
+) -> list[list[float]] | list[float]:
+    """Return the limits at the checks of each run, or of the mean over all runs."""
     if config.hurdle_over == "each_run":
         return [[loss + config.hurdle for loss in curve] for curve in curves]
-    ended, margin, limits = 0.0, len(curves) * config.hurdle, []
-    for curve in curves:
-        limits.append([ended + loss + margin for loss in curve])
-        ended += curve[-1]
-    return limits
+    # A run that has fewer checks than others waits at its last one.
+    rounds = range(max(map(len, curves)))
+    at = [[curve[min(check, len(curve) - 1)] for curve in curves] for check in rounds]
+    return [statistics.fmean(losses) + config.hurdle for losses in at]
 
 
 def _train(

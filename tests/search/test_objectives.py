@@ -13,9 +13,10 @@ from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError
-from veldt.search.evaluation.evaluator import Evaluator, EvaluatorFactory, ProxyLoop
+from veldt.search.evaluation.evaluator import Evaluator, EvaluatorFactory
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.jobs import EvalJob, ProxyRun, Status
+from veldt.search.evaluation.proxy_loop import ProxyLoop
 from veldt.search.objectives import Training
 from veldt.search.report import search_report
 from veldt.search.run import run_search
@@ -137,7 +138,7 @@ def test_a_search_keeps_to_its_objective_to_the_end(tmp_path):
         finals=FinalsConfig(num_rates=2, select_seeds=1, final_seeds=2),
         pool=PoolConfig(num_workers=1),
     )
-    assert EvaluatorFactory(config.evaluator)()._loops[0]._objective.rate_factors[1:]
+    assert EvaluatorFactory(config.evaluator)()._loops[0].objective.rate_factors[1:]
     run_search.run_search(config, tmp_path / "run", factory=lambda: worker("lr_robustness"))
     with Store.open(tmp_path / "run", read_only=True) as store:
         steps = store.rows("SELECT DISTINCT num_steps FROM evaluation WHERE status = 'ok'")

@@ -16,9 +16,10 @@ from veldt.search.config.finals_config import PRICE, FinalsConfig, TuningConfig
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.evaluation import coordinates
 from veldt.search.evaluation.constant_gradients import Gradient, GradientJob
-from veldt.search.evaluation.evaluator import Evaluator, ProxyLoop
+from veldt.search.evaluation.evaluator import Evaluator
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, RunResult, Status
+from veldt.search.evaluation.proxy_loop import ProxyLoop
 from veldt.search.evolution import job_records
 from veldt.search.finals import constant_tuning, final_runs, final_stages
 from veldt.search.finals.final_runs import Contender

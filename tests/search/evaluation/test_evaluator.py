@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 
 from veldt.search import objectives, rule_sources
 from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
-from veldt.search.evaluation import evaluator
+from veldt.search.evaluation import proxy_loop
 from veldt.search.evaluation.evaluator import EvaluatorFactory
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.jobs import EvalJob, ProxyRun, Status
@@ -128,6 +129,63 @@ def test_the_hurdle_stops_a_run_where_it_stands(worker):
     assert stopped.runs[0].log_losses == losses[:2]
 
 
+@pytest.fixture(scope="module")
+def pair():
+    """Workers of two tasks with different numbers of checks, by objective."""
+    proxies = (PROXY, ProxyConfig("quadratic_noisy", 40, 2))
+    objectives_ = ("held_out_loss", "lr_robustness")
+    return {
+        name: EvaluatorFactory(EvaluatorConfig(proxies, seed=5, objective=name))()
+        for name in objectives_
+    }
+
+
+def both(rule, rate, mean=()):
+    genotype = Genotype(rule_sources.load_rule(rule), rate)
+    return EvalJob(genotype, (ProxyRun(0, 1), ProxyRun(1, 1)), mean=mean)
+
+
+@pytest.mark.parametrize("objective", ["held_out_loss", "lr_robustness"])
+def test_runs_made_together_are_those_made_in_turn(pair, objective):
+    worker = pair[objective]
+    in_turn = worker(both("adamw", 1e-2))
+    rounds = 3 if objective == "held_out_loss" else 4
+    together = worker(both("adamw", 1e-2, mean=(10.0,) * rounds))
+    assert together.fitness == in_turn.fitness
+    for ours, theirs in zip(together.runs, in_turn.runs, strict=True):
+        assert replace(ours, wall_s=0.0) == replace(theirs, wall_s=0.0)
+
+
+def test_a_hurdle_over_the_mean_is_applied_in_every_round(pair):
+    worker = pair["held_out_loss"]
+    curves = [run.log_losses for run in worker(both("adamw", 1e-2)).runs]
+    at = [[curve[min(k, len(curve) - 1)] for curve in curves] for k in range(3)]
+    means = [float(np.mean(losses)) for losses in at]
+    for stopped in range(3):
+        limits = tuple(x + (-1e-6 if k == stopped else 1e-6) for k, x in enumerate(means))
+        found = worker(both("adamw", 1e-2, mean=limits))
+        assert found.status is Status.REJECTED and found.fitness is None
+        assert [run.status for run in found.runs] == [Status.REJECTED] * 2
+        made = [min(stopped + 1, checks) for checks in (3, 2)]
+        assert [len(run.log_losses) for run in found.runs] == made
+        assert [run.num_steps for run in found.runs] == [20 * number for number in made]
+    # One task may be far behind where the other makes up for it.
+    assert worker(both("adamw", 1e-2, mean=tuple(x + 1e-6 for x in means))).status is Status.OK
+
+
+def test_of_runs_made_together_the_one_that_fails_comes_last(pair):
+    """What never began is not there, as where runs are made in turn."""
+    worker = pair["held_out_loss"]
+    found = worker(both("sgd", 1e6, mean=(100.0,) * 3))
+    assert found.status is Status.DIVERGED and found.fitness is None
+    assert [(run.status, run.run.proxy) for run in found.runs] == [(Status.DIVERGED, 0)]
+    found = worker(both("sgd", 5.0, mean=(100.0,) * 3))
+    assert [(run.status, run.run.proxy) for run in found.runs] == [
+        (Status.REJECTED, 1),
+        (Status.DIVERGED, 0),
+    ]
+
+
 def test_nothing_is_compiled_for_a_candidate(factory, worker):
     worker(job("adamw", 1e-2))
     loop = factory._loops[0]
@@ -222,12 +280,12 @@ def test_what_the_interpreter_cannot_hold_is_compiled(what):
 @pytest.mark.slow
 def test_only_the_last_compiled_programs_are_kept():
     worker = EvaluatorFactory(EvaluatorConfig((ProxyConfig("quadratic", 2, 1),)))()
-    for k in range(evaluator.MAX_COMPILED + 1):
+    for k in range(proxy_loop.MAX_COMPILED + 1):
         last = f"def f(w, g):\n    return row_mean(g) * {k}.5\n"
         worker(job(last, 1e-3))
     assert dataflow.lower(Program.parse(last), fold=True) in worker._loops[0]._compiled
     # One more is for the interpreter, which is never dropped.
-    assert len(worker._loops[0]._compiled) == evaluator.MAX_COMPILED - 1
+    assert len(worker._loops[0]._compiled) == proxy_loop.MAX_COMPILED - 1
 
 
 def test_workers_of_a_process_share_loops_and_a_copy_makes_its_own(factory):

@@ -27,21 +27,17 @@ def first_failure(job: EvalJob, losses: tuple[tuple[float, ...], ...]) -> tuple[
     return None
 
 
-@given(hurdle=curves, total=curves, race=curves, losses=curves)
-def test_a_job_stops_at_the_first_limit_of_any_kind(hurdle, total, race, losses) -> None:
+@given(hurdle=curves, race=curves, losses=curves)
+def test_a_job_stops_at_the_first_limit_of_any_kind(hurdle, race, losses) -> None:
     runs = tuple(ProxyRun(proxy, 0) for proxy in range(3))
-    found = first_failure(EvalJob(RULE, runs, hurdle, race=race, total=total), losses)
+    found = first_failure(EvalJob(RULE, runs, hurdle, race=race), losses)
     finals = (0.0, *accumulate(curve[-1] for curve in losses))
     expected = None
     for position in reversed(range(3)):
         for check in reversed(range(2)):
             loss = losses[position][check]
             so_far = finals[position] + loss
-            if (
-                loss > hurdle[position][check]
-                or so_far > total[position][check]
-                or so_far > race[position][check]
-            ):
+            if loss > hurdle[position][check] or so_far > race[position][check]:
                 expected = position, check
     assert found == expected
     assert first_failure(EvalJob(RULE, runs), losses) is None

@@ -19,7 +19,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.search import fakes, rerun
-from veldt.search.config.evolution_config import FounderConfig, MutationConfig
+from veldt.search.config.evolution_config import FounderConfig, MutationConfig, RacingConfig
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.config.search_config import SearchConfig
@@ -115,20 +115,21 @@ def test_a_parent_is_the_best_of_living_members_that_had_been_recorded(whole):
             assert newest - config.population_size < row["parent"] <= newest
 
 
-def test_the_hurdle_over_all_runs_allows_one_bad_task(tmp_path):
-    """Its totals are those of the initial rule, and as much more as all runs together may lose."""
+def test_a_hurdle_over_the_mean_is_that_of_the_initial_rule(tmp_path):
     worker = fakes.FakeWorker()
     search(tmp_path, worker=worker, hurdle_over="mean", hurdle=0.25, max_evaluations=20)
-    jobs = [job for job in worker.jobs if job.total]
+    jobs = [job for job in worker.jobs if job.mean]
     assert len(jobs) == 20 and not any(job.hurdle for job in worker.jobs)
     with Store.open(tmp_path, read_only=True) as store:
         curves = json.loads(store.meta()["initial_curves"])
-    finals = [curve[-1] for curve in curves]
+    assert len(curves) > 1
     for job in jobs:
-        assert len(job.total) == len(curves) == len(job.runs) > 1
-        for position, (row, curve) in enumerate(zip(job.total, curves, strict=True)):
-            allowed = sum(finals[:position]) + 0.25 * len(curves)
-            np.testing.assert_allclose(row, np.add(curve, allowed))
+        np.testing.assert_allclose(job.mean, np.mean(curves, axis=0) + 0.25)
+
+
+def test_a_race_and_a_hurdle_over_the_mean_exclude_each_other():
+    with pytest.raises(ValueError, match=r"racing .* \(hurdle_over: mean\) .* one of the two"):
+        fakes.small_config(hurdle_over="mean", racing=RacingConfig(0.1))
 
 
 def test_random_search_has_only_children_of_the_initial_rule(tmp_path, whole):
