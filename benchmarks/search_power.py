@@ -89,6 +89,8 @@ ARMS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 FINALS: Final = (
     "finals.baselines=[]",
+    "finals.shortlist=24",
+    "finals.tuning.budget=0",
     "finals.max_entries=4",
     "finals.select_seeds=4",
     "finals.final_seeds=1",
@@ -96,7 +98,7 @@ FINALS: Final = (
 ONE_CORE: Final = ("pool.backend=inline", "pool.num_workers=1", "time_limit_s=null")
 # What an arm may not set: it would not be compared on equal terms.
 EQUAL: Final = ("finals", "seed", "max_steps", "max_evaluations", "time_limit_s", "pool")
-UNSEEN: Final = ("letters_mlp:300", "breast_cancer_mlp:300", "digits_vae:300", "char_gru:200")
+UNSEEN: Final = ("breast_cancer_mlp:300", "digits_vae:300", "char_gru:200", "digits_mixer:100")
 # No trained program takes less than one check of one run, so this is more than a budget allows.
 STEPS_OF_A_CHECK: Final = 40
 
