@@ -4,7 +4,8 @@ Agarwal et al., "Deep RL at the edge of the statistical precipice" (arXiv 2108.1
 it for optimizers. The interquartile mean (IQM) drops the lowest and the highest quarter of the
 tasks: less noisy than a mean, less blind than a median. Intervals are *stratified* bootstrap: seeds
 are drawn again within each task, tasks stay; they show what other seeds would have given on this
-suite and nothing about other tasks.
+suite and nothing about other tasks. Where a suite stands for tasks at large, tasks are drawn again
+as well.
 
 Departure: there, runs of all tasks are pooled before the mean; here a task's score is computed from
 the losses of its (drawn) seeds first, since a speed-up is a function of a mean loss, and the IQM is
@@ -56,6 +57,7 @@ def bootstrap(
     *,
     seed: int = 0,
     num_draws: int = NUM_DRAWS,
+    draw_tasks: bool = False,
 ) -> Interval:
     """Return the IQM over tasks with its stratified bootstrap interval.
 
@@ -64,6 +66,7 @@ def bootstrap(
       score: Function `(task, values of the drawn seeds [S]) -> score`.
       seed: Seed of the draws.
       num_draws: Number of draws.
+      draw_tasks: Whether tasks are drawn again too, after their seeds.
     """
     rng = np.random.default_rng(seed)
     value = float(iqm(np.array([score(task, values) for task, values in enumerate(runs)])))
@@ -74,6 +77,9 @@ def bootstrap(
         picked, inverse = np.unique(np.sort(rows, axis=1), axis=0, return_inverse=True)
         scores = np.array([score(task, values[row]) for row in picked])
         drawn[:, task] = scores[inverse.reshape(-1)]
+    if draw_tasks:
+        picks = rng.integers(len(runs), size=drawn.shape)
+        drawn = np.take_along_axis(drawn, picks, axis=1)
     low, high = np.quantile(iqm(drawn, axis=1), [0.025, 0.975])
     return Interval(value, float(low), float(high))
 

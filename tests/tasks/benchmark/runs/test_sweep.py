@@ -426,6 +426,22 @@ def test_the_bootstrap_is_the_plain_one():
     assert again == found
 
 
+def test_the_bootstrap_over_tasks_too_is_the_plain_one():
+    """Tasks that are nearly the same, one apart: most of the spread is which tasks were drawn."""
+    runs = [np.array([0.0, 0.1]) + task for task in (0, 1, 2, 3, 7)]
+    found = aggregate.bootstrap(runs, lambda _, values: float(values.mean()), draw_tasks=True)
+    rng = np.random.default_rng(1)
+    drawn = [
+        aggregate.iqm(np.array([rng.choice(runs[task], 2).mean() for task in tasks]))
+        for tasks in rng.integers(5, size=(20000, 5))
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.15)
+    fixed = aggregate.bootstrap(runs, lambda _, values: float(values.mean()))
+    assert found.value == fixed.value
+    assert found.low < fixed.low < fixed.high < found.high
+
+
 def test_seeds_that_agree_leave_no_doubt():
     runs = [np.full(3, value) for value in (1.0, 2.0, 4.0)]
     found = aggregate.bootstrap(runs, lambda _, values: float(values.mean()))
