@@ -165,11 +165,16 @@ class FounderConfig:
       learning_rate: Learning rate of the rule; null takes the one that the run directory stores,
         the one at which steps are about as long as the initial rule's for the zoo, or the search's
         learning rate for other rules.
+      rate_factors: Learning rates that each rule starts at, relative to that one; each is a founder
+        of its own.
     """
 
     rule: str
     learning_rate: float | None = None
+    rate_factors: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
+        if not self.rate_factors or not all(factor > 0 for factor in self.rate_factors):
+            raise ValueError(f"founder {self.rule}: rate_factors must be numbers above 0")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"founder {self.rule}: learning_rate must be above 0")

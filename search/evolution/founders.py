@@ -8,7 +8,8 @@ several searches at once if several runs are named.
 
 "zoo" stands for all shipped rules that consist of what the search draws and fit its slots. No table
 of learning rates for short proxy tasks exists, so each gets the rate at which its steps are about
-as long as the initial rule's (`step_size.like`); rules that find their own step get 1.
+as long as the initial rule's (`step_size.like`); rules that find their own step get 1. That is a
+guess, so `rate_factors` lets each rule begin at several rates.
 
 All of them are written into the store when a run begins, because rule files and runs may change or
 go, and a run that is resumed or replayed must stay the same.
@@ -24,7 +25,7 @@ from veldt.search import rule_sources
 from veldt.search.config.evolution_config import ZOO, FounderConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError
-from veldt.search.evaluation.genotype import Genotype
+from veldt.search.evaluation.genotype import MAX_RATE, MIN_RATE, Genotype
 from veldt.search.evolution import step_size
 from veldt.search.evolution.mutations import donors
 from veldt.search.language.ops import INTERPRETED
@@ -63,7 +64,8 @@ def load(config: SearchConfig) -> tuple[Founder, ...]:
         Founder(config.initial_rule, _genotype(config, config.initial_rule, config.learning_rate))
     ]
     for one in config.founders:
-        found += _zoo(config, found, one) if one.rule == ZOO else _of(config, one)
+        named = list(_zoo(config, found, one)) if one.rule == ZOO else _of(config, one)
+        found += [_at(each, factor) for each in named for factor in one.rate_factors]
     places = config.population_size // config.islands
     if len(found) > places:
         raise SearchError(
@@ -71,6 +73,15 @@ def load(config: SearchConfig) -> tuple[Founder, ...]:
             "the first population (population_size / islands); name fewer"
         )
     return tuple(found)
+
+
+def _at(founder: Founder, factor: float) -> Founder:
+    """Return a founder at a multiple of its learning rate."""
+    if factor == 1:
+        return founder
+    rate = min(max(factor * founder.genotype.learning_rate, MIN_RATE), MAX_RATE)
+    name = f"{founder.name} at {factor:g} times the rate"
+    return Founder(name, replace(founder.genotype, learning_rate=rate))
 
 
 def dump(founders: tuple[Founder, ...]) -> str:

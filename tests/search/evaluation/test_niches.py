@@ -40,7 +40,7 @@ def test_constants_and_rates_do_not_change_the_kind():
 def test_every_shipped_rule_has_a_niche_also_one_that_reads_roles():
     kinds = {name: shipped(name) for name in rule_sources.RULE_NAMES}
     roles = [name for name in kinds if "is_last" in str(rule_sources.load_rule(name))]
-    assert roles and all(niches.NOWHERE != kinds[name] for name in ("adamw", *roles))
+    assert roles and all(kinds[name] != niches.NOWHERE for name in ("adamw", *roles))
 
 
 def test_parents_are_the_best_of_their_niche(tmp_path):

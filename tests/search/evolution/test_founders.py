@@ -172,6 +172,23 @@ def test_the_zoo_is_all_rules_that_a_search_can_run_at_steps_as_long_as_the_init
         founders.load(fakes.small_config(founders=(FounderConfig("zoo"),)))
 
 
+def test_a_founder_may_begin_at_several_rates(tmp_path):
+    several = (FounderConfig("lion", 1e-3, (0.25, 1.0, 4.0)), FounderConfig("sgd", 0.1))
+    given = founders.load(fakes.small_config(founders=several))
+    assert [one.name for one in given[1:]] == [
+        "lion at 0.25 times the rate",
+        "lion",
+        "lion at 4 times the rate",
+        "sgd",
+    ]
+    rates = [one.genotype.learning_rate for one in given[1:]]
+    assert rates == [0.25e-3, 1e-3, 4e-3, 0.1]
+    assert len({str(one.genotype.program) for one in given[1:4]}) == 1
+    for wrong in ((), (1.0, 0.0)):
+        with pytest.raises(ValueError, match="founder lion: rate_factors must be numbers above 0"):
+            FounderConfig("lion", 1e-3, wrong)
+
+
 def test_a_rule_that_is_named_is_not_taken_from_the_zoo_again():
     config = fakes.small_config(
         founders=(FounderConfig("lion", 1e-4), FounderConfig("zoo")), population_size=80
