@@ -140,6 +140,9 @@ class FinalsConfig:
       num_rates: Number of learning rates tried for every rule, each `rate_factor` times the one
         before.
       rate_factor: Factor between one learning rate tried and the next.
+      rates_of_finalists: Learning rates tried for the rules that the search found: common, those of
+        the baselines, or own, as many around the rate that the rule was found with. A rule whose
+        steps have another scale than AdamW's may have its best rate outside of the common ones.
       select_seeds: Number of seeds on which each rule's learning rate is chosen, and the winner.
       final_seeds: Number of further seeds on which the figures shown are measured.
       tuning: Tuning of all constants of every rule, baselines alike, on the selection seeds; none
@@ -157,6 +160,7 @@ class FinalsConfig:
     lowest_rate: float = 1e-4
     num_rates: int = 13
     rate_factor: float = 2.0
+    rates_of_finalists: Literal["common", "own"] = "common"
     select_seeds: int = 4
     final_seeds: int = 8
     tuning: TuningConfig = field(default_factory=TuningConfig)
@@ -178,5 +182,10 @@ class FinalsConfig:
 
     @property
     def rates(self) -> tuple[float, ...]:
-        """The learning rates tried."""
+        """The learning rates tried, where they are common."""
         return tuple(self.lowest_rate * self.rate_factor**i for i in range(self.num_rates))
+
+    def rates_around(self, own: float) -> tuple[float, ...]:
+        """Return as many learning rates around one, which is among them."""
+        middle = self.num_rates // 2
+        return tuple(own * self.rate_factor ** (i - middle) for i in range(self.num_rates))

@@ -108,9 +108,9 @@ class Finals:
         select: tuple[ProxyRun, ...],
         report: Callable[[str, int, int], None],
     ) -> list[Contender]:
-        """Give each contender the best learning rate of the grid."""
+        """Give each contender the best of the learning rates tried for it."""
         tried = [
-            [Wanted(each, rate, "select", select) for rate in self._config.finals.rates]
+            [Wanted(each, rate, "select", select) for rate in self._rates_of(each)]
             for each in contenders
         ]
         self._runs.complete(
@@ -122,6 +122,13 @@ class Finals:
             rate, score = self._runs.best_rate(of_each)
             rated.append(replace(each, learning_rate=rate, select=score))
         return rated
+
+    def _rates_of(self, each: Contender) -> tuple[float, ...]:
+        """Return the learning rates tried for a contender, which has only its own so far."""
+        finals = self._config.finals
+        if finals.rates_of_finalists == "common" or each.learning_rate is None:
+            return finals.rates
+        return finals.rates_around(each.learning_rate)
 
     def _tune(
         self, each: Contender, select: tuple[ProxyRun, ...], report: Callable[[str, int, int], None]
@@ -216,7 +223,8 @@ class Finals:
     def _finalist(self, candidate: int) -> Contender:
         row = self._store.rows("SELECT * FROM candidate WHERE id = ?", (candidate,))[0]
         label = f"#{candidate}" if candidate else f"{self._config.initial_rule} (initial)"
-        return Contender(candidate, label, Program.parse(row["program"]), row["fitness"])
+        program, rate = Program.parse(row["program"]), row["learning_rate"]
+        return Contender(candidate, label, program, row["fitness"], learning_rate=rate)
 
     def _baseline(self, name: str) -> Contender:
         """Store a baseline, once; its id is below 0."""
