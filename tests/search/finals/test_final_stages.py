@@ -182,6 +182,30 @@ def test_all_get_the_same_rates_and_seeds(store):
     assert sorted(shown.values()) == [5, 5]
 
 
+def test_finalists_may_have_as_many_rates_around_their_own(store):
+    finals = replace(CONFIG.finals, rates_of_finalists="own")
+    with store.transaction():
+        store.execute("UPDATE candidate SET learning_rate = 1e-6 WHERE id = 2")
+    trainer = Trainer(hashed)
+    play(store, trainer, config=replace(CONFIG, finals=finals))
+    tried = collections.defaultdict(list)
+    for job in trainer.jobs:
+        if kind_of(job.runs[0]) == "select":
+            tried[job.candidate].append(job.genotype.learning_rate)
+    expected = {
+        2: [0.5e-6, 1e-6, 2e-6],
+        0: [0.05, 0.1, 0.2],
+        4: [0.05, 0.1, 0.2],
+        -1: [0.1, 0.2, 0.4],
+        -2: [0.1, 0.2, 0.4],
+    }
+    assert tried.keys() == expected.keys()
+    for candidate, rates in expected.items():
+        assert tried[candidate] == pytest.approx(rates), candidate
+    for number in (1, 2, 5):
+        assert 1e-6 in FinalsConfig(num_rates=number).rates_around(1e-6)
+
+
 def test_the_rate_is_chosen_on_selection_seeds_and_shown_on_others(store):
     def loss(genotype, run):
         best = 0.4 if kind_of(run) == "select" else 0.1
