@@ -75,5 +75,5 @@ def prepare_worker(shape: Mapping[str, float]) -> None:
     """Keep this process, a worker with these resources, to its devices, before JAX has any."""
     variables = worker_variables(shape, os.environ)
     os.environ.update(variables)
-    if PLATFORMS in variables and not jax.config.jax_platforms:
+    if PLATFORMS in variables and not getattr(jax.config, "jax_platforms", None):
         jax.config.update("jax_platforms", variables[PLATFORMS])  # JAX has read it when imported.

@@ -119,15 +119,18 @@ class Host:
         """Make the worker and warm it up; return the seconds that it took."""
         began = time.perf_counter()
         devices.prepare_worker(self._conditions.shape)
-        if self._conditions.session:
+        session = self._conditions.session
+        if session:
             # A new worker need not compile again what an earlier one of its node has compiled.
             try:
-                compiling.keep_compiled_for(self._conditions.session)
+                compiling.keep_compiled_for(session)
             except errors.TaskError as error:
                 LOGGER.error("%s: nothing compiled is kept: %s", self._name, error)
         self._worker = factory()
         if isinstance(self._worker, WarmWorker):
-            self._worker.warm_up()
+            # Those that start together would all compile the same at once.
+            with compiling.once_a_node(session):
+                self._worker.warm_up()
         self._start_bytes = resident_bytes()
         return time.perf_counter() - began
 
