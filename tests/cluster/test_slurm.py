@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from veldt import cli, words
 from veldt import config as config_lib
-from veldt import words
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.storage import integrity
 from veldt.search.storage.store import Store
@@ -138,7 +138,7 @@ def test_head_workers_and_search_are_steps_with_options_that_veldt_has(start):
     assert "--nodelist=node1 veldt search small_search" in search
     assert all("--overlap" in step for step in (head, workers, search))
     given = shlex.split(search.partition("veldt search ")[2])
-    own, overrides = words.split_overrides(given, ["--run-dir", "--resume"])
+    own, overrides = words.split_overrides(given, cli.COMMANDS["search"].own_options)
     assert own == ["small_search", "--run-dir", "runs/small_search", "--resume"]
     settings = config_lib.load_config(SearchConfig, "small_search", overrides)
     assert (settings.window, settings.pool.ray.address) == (512, f"127.0.0.1:{port}")
