@@ -1,10 +1,11 @@
 """A driver whose workers are processes of Ray never makes an accelerator's client.
 
+That no import does is in `tests/test_house.py`.
+
 A plug-in of JAX stands in for the accelerator: whoever asks for it, driver or worker, leaves the
 number of the process in a file, and gets the CPU instead.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -49,6 +50,7 @@ CONFIGS = {
     """,
     "evaluate": """
         name: bowls
+        description: One bowl.
         tasks: [{task: "mine:Bowl", num_steps: 100}]
     """,
 }
@@ -56,7 +58,7 @@ CONFIGS = {
 
 @pytest.fixture
 def start(tmp_path):
-    """Runs Python in a folder with the accelerator and a task; gives output and who asked."""
+    """Runs Python in a folder with the accelerator and a task; gives who asked for it."""
     plugin = tmp_path / "path" / "jax_plugins" / "fake_accelerator"
     plugin.mkdir(parents=True)
     (plugin / "__init__.py").write_text(PLUGIN)
@@ -78,31 +80,9 @@ def start(tmp_path):
         out, _ = process.communicate(timeout=300)
         assert process.returncode == 0, out[-3000:]
         pids = [int(line) for line in asked.read_text().splitlines()]
-        return out, process.pid in pids, len(pids)
+        return process.pid in pids, len(pids)
 
     return start
-
-
-def test_no_import_asks_for_a_device(start):
-    code = """
-        import importlib, json, pkgutil
-        from jax._src import xla_bridge
-        import veldt
-        names = [row.name for row in pkgutil.walk_packages(veldt.__path__, "veldt.")]
-        names = [name for name in names if "__main__" not in name and ".rules." not in name]
-        for name in names:
-            importlib.import_module(name)
-            assert not xla_bridge.backends_are_initialized(), name
-        import jax.numpy
-        print(json.dumps(names))
-        open(__import__("os").environ["ASKED"], "w").close()
-        jax.numpy.zeros(1)
-    """
-    out, asked, _ = start("-c", textwrap.dedent(code))
-    assert asked  # By its first array, in the last line.
-    names = json.loads(out.splitlines()[-1])
-    assert {"veldt.search.run.run_search", "veldt.meta.train.run_meta_training"} <= set(names)
-    assert len(names) > 200
 
 
 def command(name, tmp_path, *words):
@@ -118,7 +98,7 @@ def command(name, tmp_path, *words):
 )
 def test_a_driver_with_rays_workers_asks_for_none(name, start, tmp_path):
     words = ["--pool.backend", "ray", "--pool.num-workers", "1"]
-    _, driver, number = start(*command(name, tmp_path, *words))
+    driver, number = start(*command(name, tmp_path, *words))
     # Nor does a worker that was given none, whatever its node has.
     assert (driver, number) == (False, 0)
 
@@ -126,5 +106,5 @@ def test_a_driver_with_rays_workers_asks_for_none(name, start, tmp_path):
 def test_a_driver_that_does_the_work_itself_asks_for_it(start, tmp_path):
     """With lanes the workers are threads here, however many there are."""
     words = ["--lanes", "2", "--window", "16", "--pool.num-workers", "16"]
-    _, driver, number = start(*command("search", tmp_path, *words))
+    driver, number = start(*command("search", tmp_path, *words))
     assert (driver, number) == (True, 1)
