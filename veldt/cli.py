@@ -161,7 +161,7 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
     settings = config_lib.load_config(search_config.SearchConfig, args.config, overrides)
     run_dir = _place("search", settings, args, overrides)
-    _leave_accelerators_to_workers(settings.pool)
+    _leave_accelerators_to_workers(settings.workers)
     display = choose.make_display()
     view = search_view.SearchView(display)
     again = _again("search", args, run_dir, overrides)
@@ -187,12 +187,9 @@ def _leave_accelerators_to_workers(settings: "pool_config.PoolConfig") -> None:
 
     JAX would take most of a GPU's memory here for a few small arrays.
     """
-    from veldt.tasks.pool import config as pool_config
+    from veldt.tasks.pool import devices
 
-    if pool_config.choose_backend(settings) == "ray":
-        import jax
-
-        jax.config.update("jax_platforms", "cpu")  # Not by the environment: workers inherit that.
+    devices.keep_driver_on_cpu(settings)
 
 
 def _meta_train_config() -> type:

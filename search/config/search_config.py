@@ -67,7 +67,11 @@ class SearchConfig:
         experiment, unlike the number of workers.
       lanes: Number of candidates trained side by side in one call, for accelerators (`lanes.py`),
         by as many threads or more of this process: `pool.num_workers` (by default as many as lanes)
-        and `window` must be at least as large. Part of the experiment: last bits may differ.
+        and `window` must be at least as large. Part of the experiment: last bits may differ. Null
+        takes the largest power of two that fits into half of `lane_memory_gib`, 1 on a CPU; the
+        run keeps the number.
+      lane_memory_gib: Memory of the device that `lanes: null` counts with; null takes the device's
+        own.
       mutation: Mutations that make children.
       finals: Comparison of finalists and baselines at the end.
       pool: Pool of workers that do the work.
@@ -99,7 +103,8 @@ class SearchConfig:
     fresh_seeds: int = 8
     meta_seeds: int = 2
     window: int = 16
-    lanes: int = 1
+    lanes: int | None = 1
+    lane_memory_gib: float | None = None
     mutation: MutationConfig = field(default_factory=MutationConfig)
     finals: FinalsConfig = field(default_factory=FinalsConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
@@ -164,27 +169,31 @@ class SearchConfig:
                 "parents are always the initial rule (parents: initial): founders, niche_size and "
                 "restart_after have no part in that"
             )
-        bounds.above(self, 0, "time_limit_s")
+        bounds.above(self, 0, "time_limit_s", "lane_memory_gib")
 
     def _check_lanes(self) -> None:
         if self.lanes == 1:
             return
-        given = {"window": self.window, "pool.num_workers": self.workers.num_workers}
+        given = {"window": self.window, "pool.num_workers": self.pool.num_workers}
         for name, value in given.items():
-            if value is not None and value < self.lanes:
+            if value is not None and self.lanes is not None and value < self.lanes:
                 raise ValueError(
                     f"{name} is {value}; with {self.lanes} lanes it must be at least that, or "
                     "lanes would stay empty"
                 )
         if self.pool.backend == "ray" or self.pool.ray.address is not None:
+            number = "null" if self.lanes is None else self.lanes
             raise ValueError(
-                f"lanes is {self.lanes} and the pool is Ray's, whose workers have one job at a "
-                "time; lanes need threads: take pool.backend: inline, or lanes: 1"
+                f"lanes is {number} and the pool is Ray's, whose workers have one job at a time; "
+                "lanes need threads: take pool.backend: inline, or lanes: 1"
             )
 
     @property
     def workers(self) -> PoolConfig:
-        """The pool that does the work: `pool`, or threads of this process for lanes."""
+        """The pool that does the work: `pool`, or threads of this process for lanes.
+
+        Where the number of lanes is not known yet, it has no number of workers either.
+        """
         if self.lanes == 1:
             return self.pool
         num_workers = self.pool.num_workers or self.lanes
@@ -204,7 +213,7 @@ class SearchConfig:
             seed=self.seed,
             capacity=Capacity().with_ops(self.mutation.instructions),
             objective=self.objective,
-            lanes=self.lanes,
+            lanes=self.lanes or 1,
         )
 
 

@@ -26,6 +26,7 @@ from veldt.search.evolution.engine import Evolution
 from veldt.search.evolution.founders import Founder
 from veldt.search.finals import final_stages
 from veldt.search.language.statements import COPY
+from veldt.search.run import lane_width
 from veldt.search.run.search_view import SearchView
 from veldt.search.storage import best_rule as best
 from veldt.search.storage import integrity, usage
@@ -44,7 +45,14 @@ _DETECTS_HOLLOW: Final = (0, 2)  # The first version of veldt that detects hollo
 TERMS: Final = Terms(
     "search",
     SearchConfig,
-    may_differ=("max_evaluations", "max_steps", "time_limit_s", "pool", "finals"),
+    may_differ=(
+        "max_evaluations",
+        "max_steps",
+        "time_limit_s",
+        "lane_memory_gib",
+        "pool",
+        "finals",
+    ),
 )
 # If one of these differs, finals that were played do not count for this run.
 _FINALS_OF: Final = ("max_evaluations", "max_steps", "time_limit_s", "finals")
@@ -92,6 +100,9 @@ def run_search(
     view = view if view is not None else SearchView()
     names = dict.fromkeys(proxy.task for proxy in (*config.tasks, *config.meta_validation))
     view.doing(f"loading {', '.join(names)}")
+    wanted, config = config.lanes, lane_width.settle(config, run_dir, resume=resume)
+    if wanted is None:
+        view.note(f"lanes: {config.lanes}")
     start = _start(config, run_dir, resume=resume)
     if factory is None:
         factory = EvaluatorFactory(_evaluator(config, start))

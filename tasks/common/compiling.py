@@ -3,19 +3,24 @@
 On the CPU, LLVM's level 1 compiles a loop in a third to two thirds of the time of its default
 level, and the loops run as fast or faster, to the same bits (measured; level 0 runs four times
 slower). A GPU's code is left as XLA would have it.
+
+What has been compiled is kept on disk: for the next command, and for the other workers of a node.
 """
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 
-from veldt.tasks.common import private_folder
+from veldt.tasks.common import errors, private_folder
 
 _MAX_BYTES = 1 << 30
+_WAIT_S = 600.0  # For the first of a node; who has waited so long compiles too.
 
 
 def options() -> dict[str, Any]:
@@ -91,3 +96,26 @@ def keep_compiled_for(session: str) -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@contextlib.contextmanager
+def once_a_node(name: str) -> Iterator[None]:
+    """Let the first process of this machine compile, and the others load what it compiled.
+
+    Processes that enter the block while another is in it wait until that one is through, then run
+    theirs side by side. If nothing compiled is kept, nobody waits.
+
+    Args:
+      name: Name of what the processes have in common, made of letters and digits.
+    """
+    with contextlib.ExitStack() as stack:
+        if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
+            with contextlib.suppress(errors.TaskError, OSError, NotImplementedError):
+                # Not in the cache's own folder, which may be a bucket or shared by machines.
+                lock = filelock.FileLock(private_folder.temporary() / f"compiling-{name}")
+                try:
+                    stack.enter_context(lock.acquire(blocking=False))
+                except filelock.Timeout:
+                    with contextlib.suppress(filelock.Timeout), lock.acquire(timeout=_WAIT_S):
+                        pass
+        yield

@@ -146,6 +146,7 @@ class EventKind(enum.StrEnum):
 
     WORKER_READY = "worker-ready"
     WORKER_LOST = "worker-lost"
+    WORKER_RETIRED = "worker-retired"  # Between jobs, to give its memory back: no fault.
     RETRY = "retry"
     REISSUE = "reissue"
     TIMEOUT = "timeout"

@@ -20,11 +20,16 @@ class RayConfig:
         "ray://HOST:10001" (from outside); null starts one on this machine alone, which listens
         on loopback only and ends with the run.
       num_cpus: Number of CPU cores for each worker.
-      num_gpus: Number of GPUs for each worker; a fraction shares one among several. Null gives
-          each worker one where every node that runs workers has GPUs, else none.
+      num_gpus: Number of GPUs for each worker; a fraction shares one, and its memory, among
+          several. Null gives each worker one where every node that runs workers has GPUs, all
+          chips of a host where every such node has TPUs, else none.
       resources: Custom resources for each worker, such as {TPU: 4}.
       memory_limit_gib: Limit of a worker's memory; one that exceeds it is ended, and its job is
           tried again; null sets no limit.
+      max_jobs: Largest number of jobs of one worker, after which a new process takes its place,
+          between two jobs; null sets no limit. Workers that start together end one after another.
+      max_growth_gib: Growth of a worker's memory since its start, after which a new process takes
+          its place, between two jobs; null sets no limit.
       wheel: Wheel of veldt that Ray puts on the nodes; null where veldt is installed there.
       working_dir: Folder that Ray copies to the nodes, for tasks of your own; null copies none.
       env_vars: Environment variables of the workers.
@@ -35,6 +40,8 @@ class RayConfig:
     num_gpus: float | None = None
     resources: dict[str, float] = dataclasses.field(default_factory=dict)
     memory_limit_gib: float | None = None
+    max_jobs: int | None = None
+    max_growth_gib: float | None = None
     wheel: str | None = None
     working_dir: str | None = None
     env_vars: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -44,7 +51,8 @@ class RayConfig:
         for name, value in self.resources.items():
             if not value > 0:
                 raise ValueError(f"resources: {name} is {value}; it must be above 0")
-        bounds.above(self, 0, "memory_limit_gib")
+        bounds.at_least(self, 1, "max_jobs")
+        bounds.above(self, 0, "memory_limit_gib", "max_growth_gib")
 
 
 @final

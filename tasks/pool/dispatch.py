@@ -261,6 +261,27 @@ class Dispatcher:
         for entry in behind:
             self._enqueue(entry)
 
+    def retired(self, name: str, why: str) -> None:
+        """Record that a worker is at its end and runs nothing any more: no fault, no job lost.
+
+        Args:
+          name: Name of the worker.
+          why: Reason on one line.
+        """
+        worker = self._workers.pop(name, None)
+        if worker is None:
+            return
+        self.ledger.retired(name, why)
+        self._idle.pop(name, None)
+        self._roomy.pop(name, None)
+        self._outbox = [batch for batch in self._outbox if batch.worker != name]
+        for batch in worker.batches:  # They wait there, and none has begun.
+            entries = self._live(batch)
+            del self._batches[batch.id]
+            for entry in entries:
+                entry.batches.discard(batch.id)
+                self._enqueue(entry)
+
     def excuse(self, name: str, left_s: float) -> None:
         """Record that an overdue worker has a job with `left_s` of its time left."""
         if name in self._workers:

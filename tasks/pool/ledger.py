@@ -60,6 +60,11 @@ class Ledger:
         self._wasted_s += spent_s
         self.note(EventKind.WORKER_LOST, worker, jobs, why)
 
+    def retired(self, worker: str, why: str) -> None:
+        """Record that a worker has ended between two jobs, as it was to."""
+        self.gone(worker)
+        self.note(EventKind.WORKER_RETIRED, worker, message=why)
+
     def ran(self, worker: str, wall_s: float) -> None:
         """Record that a worker ran a job to its end, with any result."""
         life = self._lives[worker]

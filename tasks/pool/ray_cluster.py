@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from veldt.tasks.common import errors, private_folder, stopping
+from veldt.tasks.pool import devices
 from veldt.tasks.pool.base import PoolError
 from veldt.tasks.pool.config import PoolConfig, RayConfig, num_usable_cores
 
@@ -70,26 +71,7 @@ class Cluster:
 
     def shape(self) -> dict[str, float]:
         """Return the resources of one worker, by Ray's names."""
-        settings = self._config.ray
-        gpus = settings.num_gpus
-        if gpus is None:
-            nodes = [node["Resources"] for node in _nodes() if node["Resources"].get("CPU")]
-            gpus = float(bool(nodes) and all(node.get("GPU", 0) >= 1 for node in nodes))
-        shape = {"CPU": settings.num_cpus, "GPU": gpus, **settings.resources}
-        return {name: amount for name, amount in shape.items() if amount}
-
-    def env_vars(self) -> dict[str, str]:
-        """Return the environment variables of the workers, besides those of the config."""
-        variables = {}
-        gpus = self.shape().get("GPU", 0)
-        if 0 < gpus < 1:
-            # JAX would take three quarters of the GPU for the first worker on it.
-            variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * gpus:.3f}"
-        return {
-            name: value
-            for name, value in variables.items()
-            if name not in {*os.environ, *self._config.ray.env_vars}
-        }
+        return devices.worker_shape(self._config.ray, [node["Resources"] for node in _nodes()])
 
     def max_workers(self) -> int:
         """Return the number of workers that fit on the nodes that are alive, if all were idle."""

@@ -14,13 +14,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, final
 
 import ray
 
 from veldt.tasks.common import compiling, errors
+from veldt.tasks.pool import devices
 from veldt.tasks.pool.base import (
     Job,
     JobResult,
@@ -49,6 +50,33 @@ class Place(NamedTuple):
         return f"{self.host}, process {self.pid}"
 
 
+class Conditions(NamedTuple):
+    """The conditions of a worker.
+
+    Attributes:
+      shape: Resources by Ray's names.
+      timeout_s: Time limit of a job; the driver enforces it, this side reports it.
+      memory_limit_gib: Memory above which the process ends itself; None for no limit.
+      session: Name of the cluster's session; empty if it is not known.
+      max_jobs: Number of jobs after which the worker is spent; None for no limit.
+      max_growth_gib: Growth since the start at which the worker is spent; None for no limit.
+    """
+
+    shape: Mapping[str, float]
+    timeout_s: float | None = None
+    memory_limit_gib: float | None = None
+    session: str = ""
+    max_jobs: int | None = None
+    max_growth_gib: float | None = None
+
+
+class Ran(NamedTuple):
+    """The results of a batch, and why its worker does no more: empty if it goes on."""
+
+    results: list[JobResult]
+    spent: str = ""
+
+
 class Doing(NamedTuple):
     """The job that a worker is running and for how many seconds, or none."""
 
@@ -60,28 +88,24 @@ class Doing(NamedTuple):
 class Host:
     """The class of the actor; `ray_pool` wraps it."""
 
-    def __init__(
-        self, name: str, timeout_s: float | None, memory_limit_gib: float | None, session: str
-    ):
+    def __init__(self, name: str, conditions: Conditions):
         """Set up without a worker; `start` makes it.
 
         Args:
           name: Name of this worker in the pool.
-          timeout_s: Time limit of a job; the driver enforces it, this side reports it.
-          memory_limit_gib: Memory above which this process ends itself; None for no limit.
-          session: Name of the cluster's session; empty if it is not known.
+          conditions: Limits, resources and session.
         """
-        self._session = session
         self._name = name
-        self._timeout_s = timeout_s
+        self._conditions = conditions
         self._worker: Worker | None = None
         self._job: Job | None = None
         self._since = 0.0
         self._forgotten: dict[int, None] = {}
         self._ending = threading.Event()
         self._last_words = ""
-        if memory_limit_gib is not None:
-            limit = int(memory_limit_gib * 2**30)
+        self._num_jobs = self._start_bytes = 0
+        if conditions.memory_limit_gib is not None:
+            limit = int(conditions.memory_limit_gib * 2**30)
             threading.Thread(target=self._watch_memory, args=(limit,), daemon=True).start()
 
     def __repr__(self) -> str:
@@ -94,30 +118,50 @@ class Host:
     def start(self, factory: WorkerFactory) -> float:
         """Make the worker and warm it up; return the seconds that it took."""
         began = time.perf_counter()
-        if self._session:
+        devices.prepare_worker(self._conditions.shape)
+        session = self._conditions.session
+        if session:
             # A new worker need not compile again what an earlier one of its node has compiled.
             try:
-                compiling.keep_compiled_for(self._session)
+                compiling.keep_compiled_for(session)
             except errors.TaskError as error:
                 LOGGER.error("%s: nothing compiled is kept: %s", self._name, error)
         self._worker = factory()
         if isinstance(self._worker, WarmWorker):
-            self._worker.warm_up()
+            # Those that start together would all compile the same at once.
+            with compiling.once_a_node(session):
+                self._worker.warm_up()
+        self._start_bytes = resident_bytes()
         return time.perf_counter() - began
 
-    def run(self, batch_id: int, jobs: Sequence[Job]) -> list[JobResult]:
-        """Run jobs in order; none if the batch was forgotten meanwhile."""
+    def run(self, batch_id: int, jobs: Sequence[Job]) -> Ran:
+        """Run jobs in order, until this worker is spent; none if the batch was forgotten."""
+        results: list[JobResult] = []
         if self._forgotten.pop(batch_id, self) is None or self._worker is None:
-            return []
-        results = []
+            return Ran(results)
+        timeout_s = self._conditions.timeout_s
         for job in jobs:
+            if spent := self.spent():
+                return Ran(results, spent)
             self._since, self._job = time.monotonic(), job
-            result = run_job(self._worker, job, timeout_s=self._timeout_s, name=self._name)
+            result = run_job(self._worker, job, timeout_s=timeout_s, name=self._name)
             self._job = None
             if result.status is not JobStatus.OK:
                 LOGGER.warning("%s: %s: %s: %s", self._name, job.label, *_failure(result))
             results.append(result)
-        return results
+            self._num_jobs += 1
+        return Ran(results, self.spent())
+
+    def spent(self) -> str:
+        """Return why a new process should take this one's place; empty if none should."""
+        limits = self._conditions
+        if limits.max_jobs is not None and self._num_jobs >= limits.max_jobs:
+            return f"after {self._num_jobs} jobs"
+        if limits.max_growth_gib is not None and self._num_jobs:
+            grown_gib = (resident_bytes() - self._start_bytes) / 2**30
+            if grown_gib >= limits.max_growth_gib:
+                return f"its memory grew by {grown_gib:.2f} GiB in {self._num_jobs} jobs"
+        return ""
 
     @ray.method(concurrency_group="control")
     def doing(self) -> Doing:

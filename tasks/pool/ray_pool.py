@@ -46,6 +46,7 @@ MAX_FAILED_STARTS: Final = 3
 MAX_BACKOFF_S: Final = 30.0
 NUM_PINGS: Final = 10
 MAX_REASON_CHARS: Final = 300
+GOLDEN_RATIO: Final = 0.618  # Its multiples are spread evenly over [0, 1).
 
 
 @dataclasses.dataclass(slots=True)
@@ -79,13 +80,23 @@ class RayPool(Pool):
         try:
             import ray
 
+            from veldt.tasks.pool import ray_host
+
             self._shape = self._cluster.shape()
+            self._conditions = ray_host.Conditions(
+                self._shape,
+                config.timeout_s,
+                config.ray.memory_limit_gib,
+                self._cluster.session,
+                config.ray.max_jobs,
+                config.ray.max_growth_gib,
+            )
             fitting = self._cluster.max_workers()
             if fitting < 1 and (self._cluster.local or config.num_workers is None):
                 raise PoolError(_no_room(self._shape))
             self._num_workers = config.num_workers or fitting
             self._factory = ray.put(factory)
-            self._actor_class = _actor_class(self._shape, self._cluster.env_vars())
+            self._actor_class = _actor_class(self._shape)
         except BaseException:
             self._cluster.close()
             raise
@@ -224,15 +235,18 @@ class RayPool(Pool):
         return f" ({name} is {limit:g}, which may be less than a worker needs to start)"
 
     def _ran(
-        self, name: str, batch_id: int, results: list[JobResult] | None, error: Exception | None
+        self, name: str, batch_id: int, ran: "ray_host.Ran | None", error: Exception | None
     ) -> None:
         import ray
 
-        if results is not None:
+        if ran is not None:
             self._failed_starts = 0
             if name in self._slots:
                 self._slots[name].ran = True
-            self._dispatcher.returned(batch_id, results)
+            self._dispatcher.returned(batch_id, ran.results)
+            if ran.spent and name in self._slots:
+                self._end(name)
+                self._dispatcher.retired(name, ran.spent)
         elif isinstance(error, ray.exceptions.RayError) and not isinstance(
             error, ray.exceptions.RayTaskError
         ):
@@ -327,12 +341,11 @@ class RayPool(Pool):
         if time.monotonic() < self._start_after:
             return
         while len(self._slots) < self._num_workers:
-            name = f"worker-{self._num_started}"
+            number = self._num_started
+            name = f"worker-{number}"
             self._num_started += 1
-            config = self._config
-            limit = config.ray.memory_limit_gib
-            arguments = (name, config.timeout_s, limit, self._cluster.session)
-            actor = self._actor_class.remote(*arguments)
+            conditions = self._conditions._replace(max_jobs=_staggered(self._config, number))
+            actor = self._actor_class.remote(name, conditions)
             self._slots[name] = _Slot(actor, time.monotonic())
             self._call(actor.where.remote(), self._placed, name)
             self._call(actor.last_words.remote(), self._spoke, name)
@@ -383,7 +396,7 @@ class RayPool(Pool):
         self._dispatcher.ledger.note(kind, worker, message=message)
 
 
-def _actor_class(shape: dict[str, float], env_vars: dict[str, str]) -> Any:
+def _actor_class(shape: dict[str, float]) -> Any:
     import ray
 
     from veldt.tasks.pool import ray_host
@@ -392,13 +405,23 @@ def _actor_class(shape: dict[str, float], env_vars: dict[str, str]) -> Any:
         "num_cpus": shape.get("CPU", 0),
         "num_gpus": shape.get("GPU", 0),
         "resources": {k: amount for k, amount in shape.items() if k not in ("CPU", "GPU")},
-        "runtime_env": {"env_vars": env_vars},
         "max_restarts": 0,
         "max_task_retries": 0,
         "scheduling_strategy": "SPREAD",
         "concurrency_groups": {"control": 1, "watch": 1},
     }
     return ray.remote(**options)(ray_host.Host)
+
+
+def _staggered(config: PoolConfig, number: int) -> int | None:
+    """Return the limit of jobs of a worker: at most a quarter below the config's.
+
+    Workers that started together would all be made anew at the same time.
+    """
+    limit = config.ray.max_jobs
+    if limit is None:
+        return None
+    return limit - int(0.25 * limit * (number * GOLDEN_RATIO % 1.0))
 
 
 def _round_trip_s(actor: Any) -> float:

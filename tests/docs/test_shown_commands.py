@@ -14,8 +14,8 @@ from veldt.search.config.search_config import SearchConfig
 from veldt.tasks.benchmark.protocol import protocol
 
 SHOWN = [(pages.name(page), line) for page in pages.ALL for line in pages.commands(page)]
-OF_OTHERS = {"--generate", "--pool"}
-"""An option of Ray's command line, and a whole group of options."""
+OF_OTHERS = {"--generate", "--pool", "--submission-id"}
+"""Options of Ray's command line, and a whole group of options."""
 
 
 @pytest.fixture

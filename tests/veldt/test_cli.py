@@ -42,6 +42,10 @@ class SearchConfig:
     objective: str = "held_out_loss"
     finals: FinalsConfig = dataclasses.field(default_factory=FinalsConfig)
 
+    @property
+    def workers(self):
+        return self.pool
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:

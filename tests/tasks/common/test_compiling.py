@@ -1,5 +1,11 @@
 """Compiling with the device's options: the same numbers, and parts of larger programs."""
 
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,3 +69,68 @@ def test_making_it_does_not_ask_for_devices(monkeypatch):
     function = compiling.jit(descend, static_argnums=1)
     with pytest.raises(AssertionError, match="asked"):
         function(jnp.ones(2), 1)
+
+
+def compile_together(tmp_path, number):
+    """Processes that compile the same at the same time; gives their hits and misses."""
+    code = """
+        import json, pathlib, sys, time
+        import jax
+        from veldt.tasks.common import compiling
+
+        counts = {"hits": 0, "misses": 0}
+
+        def heard(event, **_):
+            kind = event.removeprefix("/jax/compilation_cache/cache_")
+            if kind in counts:
+                counts[kind] += 1
+
+        jax.monitoring.register_event_listener(heard)
+        compiling.keep_compiled_for("session_1")
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+        def function(x):
+            time.sleep(1.0)  # Long enough for all to be at it.
+            return 2.0 * x + 1.0
+
+        folder, name, number = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+        (folder / f"ready-{name}").touch()
+        while len(list(folder.glob("ready-*"))) < number:
+            time.sleep(0.01)
+        with compiling.once_a_node("session_1"):
+            jax.jit(function).lower(jax.ShapeDtypeStruct((3,), "float32")).compile()
+        print(json.dumps(counts))
+    """
+    env = {key: value for key, value in os.environ.items() if not key.startswith("JAX_COMP")}
+    env |= {"TMPDIR": str(tmp_path)}
+    env.pop("RAY_TMPDIR", None)
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    started = [
+        subprocess.Popen([*command, str(i), str(number)], stdout=subprocess.PIPE, env=env)
+        for i in range(number)
+    ]
+    out = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * number
+    return [json.loads(text) for text in out]
+
+
+def test_workers_that_start_together_on_a_node_compile_once(tmp_path):
+    counts = compile_together(tmp_path, 3)
+    assert sum(count["misses"] for count in counts) == 1
+    assert sum(count["hits"] for count in counts) == 2
+
+
+def test_who_waits_for_a_first_that_fails_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert jax.config.jax_compilation_cache_dir  # The tests' own.
+    with pytest.raises(ValueError, match="mine"), compiling.once_a_node("a"):
+        raise ValueError("mine")
+    monkeypatch.setattr(compiling, "_WAIT_S", 0.05)
+    passed = []
+    with compiling.once_a_node("a"):
+        with compiling.once_a_node("a"):  # Another's, which waits in vain.
+            passed.append(1)
+        with compiling.once_a_node("b"):
+            passed.append(2)
+    assert passed == [1, 2]

@@ -146,6 +146,22 @@ class Machine(stateful.RuleBasedStateMachine):
         self.gone.extend(batches)
         self.send()
 
+    @stateful.rule(data=st.data(), wall_s=st.floats(0.001, 1.0))
+    def retire(self, data, wall_s):
+        """The first batch is back, in part perhaps; what waits there has not begun."""
+        name = self.pick(data, busy=True)
+        if name is None:
+            return
+        batch = self.alive.pop(name)[0]
+        number = data.draw(st.integers(0, len(batch.jobs)))
+        self.spent_s += wall_s * number
+        lost = self.dispatcher.stats("test", 1).num_lost_workers
+        self.dispatcher.returned(batch.id, [done(job, name, wall_s) for job in batch.jobs[:number]])
+        self.dispatcher.retired(name, "spent")
+        self.send()
+        assert self.dispatcher.stats("test", 1).num_lost_workers == lost
+        assert self.dispatcher.running(name) is None
+
     @stateful.rule()
     def tend(self):
         assert set(self.dispatcher.overdue()) <= self.alive.keys()
