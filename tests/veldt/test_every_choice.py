@@ -22,6 +22,7 @@ from veldt.meta.tune.run_tuning import run_tuning
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.run.run_search import run_search
 from veldt.tasks.benchmark.evaluate import EvaluateConfig
+from veldt.tasks.benchmark.protocol.schedules import SCHEDULES
 from veldt.tasks.common.config import codec
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "0.2.0"
@@ -34,6 +35,11 @@ NEEDS = {
     ("phases.0.estimator.kind", "full_es"): ("--phases.0.lengths", "[8, 8]"),
     ("phases.0.estimator.kind", "full_backprop"): ("--phases.0.lengths", "[8, 8]"),
     ("tune.learning_rate.scale", "logit"): ("--tune.learning_rate.start", "0.01"),
+}
+STAGE = "[{name: B, tasks: [{task: quadratic, num_steps: 10}]}]"
+NEEDS |= {
+    ("finals.stages.0.tasks.0.schedule", schedule): ("--finals.stages", STAGE)
+    for schedule in SCHEDULES
 }
 NOT_RUN = {("pool.backend", "ray")}  # Starts a cluster; `test_ray_search.py` does.
 
@@ -76,7 +82,7 @@ def base(kind: str, folder: Path) -> Path:
 def settings(cls: type, kind: str, folder: Path, choice: "tuple[str, Any]") -> Any:
     """The small run's config with one choice made."""
     more = NEEDS.get(choice, ())
-    return config.load_config(cls, str(base(kind, folder)), [f"--{choice[0]}", choice[1], *more])
+    return config.load_config(cls, str(base(kind, folder)), [*more, f"--{choice[0]}", choice[1]])
 
 
 def names(choices: "list[tuple[str, Any]]") -> list[str]:
