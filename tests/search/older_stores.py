@@ -24,6 +24,13 @@ def downgrade(directory, version):
     connection.close()
 
 
+def _to_6(connection):
+    connection.execute("DROP TABLE side_work")
+    for column in ("number", "settled"):
+        connection.execute(f"ALTER TABLE challenge DROP COLUMN {column}")
+    connection.execute("DELETE FROM meta WHERE key = ?", (schema.CHALLENGES,))
+
+
 def _to_5(connection):
     """Key runs by the learning rate alone, put metagradients among them, and rename a table."""
     for table in ("worker", "pool_event"):
@@ -76,4 +83,4 @@ def _to_1(connection):
     connection.execute("ALTER TABLE evaluation DROP COLUMN message")
 
 
-_STEPS = {6: _to_5, 5: _to_4, 4: _to_3, 3: _to_2, 2: _to_1}
+_STEPS = {7: _to_6, 6: _to_5, 5: _to_4, 4: _to_3, 3: _to_2, 2: _to_1}

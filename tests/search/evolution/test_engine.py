@@ -384,6 +384,7 @@ def test_memory_holds_the_population_and_the_window_alone(tmp_path):
     class View(fakes.View):
         def update(self, evolution):
             parts = (evolution._seen, evolution._arena, evolution._store, evolution._population)
+            parts = (*parts, evolution._stages)
             for owner in (evolution, *parts):
                 for name, value in vars(owner).items():
                     most[name] = max(most[name], num_items(value))
