@@ -59,6 +59,7 @@ from veldt.search.evolution.mutations.donors import Donors
 from veldt.search.evolution.population import INITIAL, Member, Place, Population, Rank
 from veldt.search.evolution.proposal_cache import Seen
 from veldt.search.evolution.racing import Race, Role
+from veldt.search.evolution.side_work import Contender
 from veldt.search.program import Program
 from veldt.search.storage.store import Store
 from veldt.tasks.pool import driver
@@ -150,7 +151,8 @@ class Evolution:
         self.initial = Member(initial, self._fitness(0))
         self.budget = step_budget.StepBudget(config, store)
         self._population = self._read_population()
-        self.incumbent = self._read_incumbent(Place(INITIAL, self.initial))
+        self.incumbent = self._read_incumbent()
+        self._stages.wait_again(self.incumbent)
         controls = racing.read_controls(store, config.racing.memory + config.window)
         self._race = Race(config.racing, config.window, controls)
         self._asked: dict[int, _Asked] = {}
@@ -189,26 +191,28 @@ class Evolution:
             population.add(stored.index, member, trained=stored.trained, best=best)
         return population
 
-    def _read_incumbent(self, before: Place) -> Incumbent:
-        """Return the incumbent of the store's rows; `before` is the place of the one before."""
-        won, place = search_rows.last_won(self._store), before
-        if won.proposal != before.proposal:
-            place = Place(won.proposal, self._read_member(won.proposal, won.candidate))
-        fresh, pending = self._fresh(won.candidate), self._stages.awaits_meta(won.candidate)
-        return Incumbent(won.candidate, place, won.genotype, fresh, won.meta, pending)
+    def _read_incumbent(self, before: Incumbent | None = None) -> Incumbent:
+        """Return the incumbent of the store's rows; `before` is the one before, or the same."""
+        store, won = self._store, search_rows.last_won(self._store)
+        best = won.candidate
+        if before is not None and won.proposal == before.place.proposal:
+            place, genotype = before.place, before.genotype
+        else:
+            place = Place(won.proposal, self._read_member(won.proposal, best))
+            genotype = search_rows.candidate_genotype(store, best)
+        # With samples, the mean over all of them stands for the score on fresh seeds.
+        is_sampled = self.config.samples > 1
+        fresh = self._fitness(best) if is_sampled else search_rows.fresh_score(store, best)
+        return Incumbent(best, place, genotype, fresh, won.meta, self._stages.awaits_meta(best))
 
     @property
     def begun(self) -> tuple[driver.SideWork, ...]:
         """The side work under way, for the driver of a search that is continued."""
         return self._stages.works()
 
-    def _fresh(self, candidate: int) -> float | None:
-        """Return the score of an incumbent on seeds that it was not selected on, or all samples."""
-        if self.config.samples > 1:
-            return self._samples.estimate(candidate).mean
-        return search_rows.fresh_score(self._store, candidate)
-
     def _read_member(self, index: int, candidate: int) -> Member:
+        if index == INITIAL:
+            return self.initial
         genotype = search_rows.proposed(self._store, index)
         return Member(Individual.of(genotype), self._fitness(candidate), candidate)
 
@@ -380,13 +384,9 @@ class Evolution:
             num_live=individual.lowered.length,
             challenged=challenge is not None,
         )
-        if outcome is None or self.config.samples > 1:
-            fitness = self._fitness(asked.candidate)
-        else:
-            fitness = challenge_lib.rank(outcome.fitness)
-        member = Member(individual, fitness, asked.candidate)
+        member = Member(individual, self._fitness(asked.candidate), asked.candidate)
         if challenge is not None:
-            self.incumbent = self._read_incumbent(self.incumbent.place)
+            self.incumbent = self._read_incumbent(self.incumbent)
         trained = asked.job is not None
         self._population.add(index, member, trained=trained, best=self.incumbent.place)
         return begun
@@ -397,13 +397,15 @@ class Evolution:
         Returns:
           The side work that begins.
         """
-        fitness = self._fitness(self._stages.candidate(work))
+        num_told, fitness = self.counts.num_told, self._fitness(self._stages.candidate(work))
         with self._store.transaction():
-            settled = self._stages.settle(work, results, self.incumbent, fitness, self.elapsed_s)
+            settled = self._stages.settle(
+                work, results, self.incumbent, fitness, num_told=num_told, told_s=self.elapsed_s
+            )
             due = settled.stage.due
-            self.budget.add(due, settled.runs, ended=due > self.counts.num_told)
+            self.budget.add(due, settled.runs, ended=due > num_told)
         self.counts.num_challenges += settled.challenge is not None
-        self.incumbent = self._read_incumbent(self.incumbent.place)
+        self.incumbent = self._read_incumbent(self.incumbent)
         return settled.begun
 
     def _overtake(self, asked: _Asked) -> Challenge | None:
@@ -413,14 +415,9 @@ class Evolution:
             return None
         difference, error = self._samples.difference(ours, theirs)
         before = search_rows.times_incumbent(self._store, ours)
-        if before:  # It was scored on meta-validation then.
-            return Challenge(difference, error, True, before[-1], ())
-        if not self._waits:
-            return Challenge(difference, error, True, None, ())
-        live = asked.child.individual.live
-        if asked.source == SAMPLE:
-            live = search_rows.candidate_genotype(self._store, ours)
-        meta, runs = self._arena.meta(ours, live)
+        if before or not self._waits:  # If before, it was scored on meta-validation then.
+            return Challenge(difference, error, True, before[-1] if before else None, ())
+        meta, runs = self._arena.meta(ours, self._live(asked))
         return Challenge(difference, error, True, meta, runs)
 
     def _write(
@@ -433,47 +430,42 @@ class Evolution:
     ) -> tuple[driver.SideWork, ...]:
         """Store a proposal and all that follows from it, in one transaction."""
         child, now, number = asked.child, self.elapsed_s, self.counts.num_challenges
-        with self._store.transaction():
+        store, config, candidate = self._store, self.config, asked.candidate
+        with store.transaction():
             if asked.source == SAMPLE:
-                job_records.insert(self._store, self.config, runs)
+                job_records.insert(store, config, runs)
             elif outcome is not None:
                 search_rows.insert_candidate(
-                    self._store,
-                    self.config,
-                    asked.candidate,
-                    child.individual,
-                    asked.behaviour,
-                    outcome,
-                    runs,
+                    store, config, candidate, child.individual, asked.behaviour, outcome, runs
                 )
             if challenge is not None:
                 search_rows.insert_challenge(
-                    self._store,
-                    self.config,
+                    store,
+                    config,
                     challenge,
                     id=number,
                     number=number,
                     proposal=index,
-                    challenger=asked.candidate,
+                    challenger=candidate,
                     incumbent=self.incumbent.candidate,
                     settled=index,
                     told_s=now,
                 )
             begun = self._begin(index, asked, outcome, challenge)
             search_rows.insert_proposal(
-                self._store,
+                store,
                 index,
                 child.individual,
                 parent=child.parent,
                 mutation=child.mutation,
                 invalid=child.invalid,
                 source=asked.source,
-                candidate=asked.candidate,
+                candidate=candidate,
                 told_s=now,
             )
             is_raced = asked.source == "evaluated" and self.config.racing.enabled
             if outcome is not None and asked.job is not None and is_raced:
-                self._race.record(self._store, index, asked.role, asked.job.race, outcome)
+                self._race.record(store, index, asked.role, asked.job.race, outcome)
             self.budget.add(index, (*runs, *(() if challenge is None else challenge.runs)))
         return begun
 
@@ -481,18 +473,22 @@ class Evolution:
         self, index: int, asked: _Asked, outcome: Outcome | None, challenge: Challenge | None
     ) -> tuple[driver.SideWork, ...]:
         """Begin the side work that a proposal brings about, inside the transaction."""
-        ours, theirs = asked.candidate, self.incumbent.candidate
-        if self._waits:
+        is_sampled = self.config.samples > 1
+        if self._waits or not (challenge is not None if is_sampled else self._is_fitter(outcome)):
             return ()
-        if self.config.samples > 1:
-            # One that was the incumbent before was scored on meta-validation then.
-            if challenge is None or len(search_rows.wins(self._store, ours)) > 1:
-                return ()
-            number = self.counts.num_challenges
-            return self._stages.begin_meta(number, index, ours, theirs, index)
-        if not self._is_fitter(outcome):
-            return ()
-        return (self._stages.begin_challenge(index, ours, theirs, index),)
+        ours, theirs = Contender(asked.candidate, self._live(asked)), Contender.of(self.incumbent)
+        if not is_sampled:
+            self._stages.wait(index, ours, challenge_lib.rank(outcome and outcome.fitness))
+            return self._stages.begin_waiting(theirs, self.incumbent.fitness, index)
+        if len(search_rows.wins(self._store, asked.candidate)) > 1:
+            return ()  # It was scored on meta-validation when it was the incumbent before.
+        return self._stages.begin_meta(self.counts.num_challenges, index, ours, theirs, index)
+
+    def _live(self, asked: _Asked) -> Genotype:
+        """Return the live program and learning rate of a proposal's candidate."""
+        if asked.source == SAMPLE:
+            return search_rows.candidate_genotype(self._store, asked.candidate)
+        return asked.child.individual.live
 
     def _is_fitter(self, outcome: Outcome | None) -> bool:
         """Return whether a new candidate is fitter than the incumbent."""

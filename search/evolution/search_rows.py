@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -43,13 +43,11 @@ class Won:
     Attributes:
       candidate: Id of the incumbent.
       proposal: Proposal of the incumbent; -1 for the initial rule.
-      genotype: Live program and learning rate of the incumbent.
       meta: Score of the incumbent on the meta-validation tasks.
     """
 
     candidate: int
     proposal: int
-    genotype: Genotype
     meta: float | None
 
 
@@ -172,8 +170,7 @@ def last_won(store: Store) -> Won:
         "ORDER BY id DESC LIMIT 1"
     )
     row = store.rows(query)[0]
-    genotype = _genotype(store, "candidate", row["challenger"])
-    return Won(row["challenger"], row["proposal"], genotype, row["meta_fitness"])
+    return Won(row["challenger"], row["proposal"], row["meta_fitness"])
 
 
 def new_incumbents(store: Store) -> list[tuple[int, int, int]]:
@@ -186,6 +183,20 @@ def new_incumbents(store: Store) -> list[tuple[int, int, int]]:
         "SELECT settled, proposal, challenger FROM challenge WHERE won = 1 AND id > 0 ORDER BY id"
     )
     return [(row["settled"], row["proposal"], row["challenger"]) for row in store.rows(query)]
+
+
+def unchallenged(store: Store, fitness: float) -> list[dict[str, Any]]:
+    """Return the candidates fitter than that which have never challenged an incumbent.
+
+    Returns:
+      Rows of candidate, proposal that introduced it, and fitness.
+    """
+    return store.rows(
+        "SELECT p.candidate, p.id AS proposal, c.fitness FROM proposal p "
+        "JOIN candidate c ON c.id = p.candidate WHERE p.source = 'evaluated' AND c.fitness < ? "
+        "AND p.candidate NOT IN (SELECT candidate FROM side_work) ORDER BY p.id",
+        (fitness,),
+    )
 
 
 def wins(store: Store, candidate: int) -> list[int]:

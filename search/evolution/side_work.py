@@ -2,9 +2,13 @@
 
 A candidate that is fitter than the incumbent challenges it in stages (`challenge.py`): a quarter of
 the fresh seeds, the rest, then meta-validation of a new incumbent. A stage that begins with
-proposal `i`, or before it, is *due* before proposal `i + window`: there its results are learnt, in
-whatever moment they came (`tasks.pool.driver`). Several may be under way, with stages of one
-challenge one after the other.
+proposal `i`, or before it, is *due* before proposal `i + window`: there its results are learnt,
+whenever they came (`tasks.pool.driver`).
+
+Several challenges may be under way, one for each `PROPOSALS_PER_CHALLENGE` of the window, so that
+their share of the work does not grow with the number of workers. Other candidates that are fitter
+than the incumbent wait, and the fittest is next; when the incumbent changes, those that are not
+fitter than the new one wait no more.
 
 The incumbent stays until a challenge against it is won, at the end of the rest of the seeds; its
 score on meta-validation follows, since it decides nothing. So the incumbent may have changed when a
@@ -14,19 +18,21 @@ one on seeds that are new to both: the standard is the same for all, and no seed
 selected on counts again.
 
 Each stage is a row of the store, written together with what began it. What is under way is a
-function of the rows, so a search that was killed begins the same jobs again and settles them at the
-same number. At the end of a search no proposal follows, and the stages left are settled in the
-order in which they would have been. If the search then gets a larger budget, these *last* stages
-are undone (`undo_last`), and the search goes on as if it had had that budget from the start. Their
-training runs are kept under a name of their own.
+function of the rows, and so is who waits: a search that was killed begins the same jobs again and
+settles them at the same number. At the end of a search no proposal follows, and the stages left are
+settled in the order in which they would have been; none of those that wait begins. If the search
+then gets a larger budget, these *last* stages are undone (`undo_last`), and it goes on as if it had
+had that budget from the start. Their training runs are kept under a name of their own.
 """
 
+import heapq
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, final
 
 from veldt.search.config.search_config import SearchConfig
+from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.jobs import EvalJob
 from veldt.search.evolution import challenge as challenge_lib
 from veldt.search.evolution import job_records, search_rows
@@ -37,8 +43,21 @@ from veldt.search.storage.store import Store
 from veldt.tasks.pool import driver
 from veldt.tasks.pool.base import JobResult
 
+PROPOSALS_PER_CHALLENGE: Final = 16
 UNDONE: Final = "undone"
 """First word of the purpose of runs whose stage was undone."""
+
+
+class Contender(NamedTuple):
+    """A rule that is compared: the id of its candidate, and its genotype."""
+
+    candidate: int
+    genotype: Genotype
+
+    @classmethod
+    def of(cls, incumbent: Incumbent) -> "Contender":
+        """Return the incumbent as one of the two."""
+        return cls(incumbent.candidate, incumbent.genotype)
 
 
 @final
@@ -51,10 +70,9 @@ class Stage:
       stage: `FIRST`, `REST` or `META`.
       number: Number of the challenge; picks the seeds.
       proposal: Proposal of the challenger or new incumbent.
-      candidate: Candidate of that proposal.
+      challenger: Candidate of that proposal.
       incumbent: Candidate that is challenged, or was.
       differences: Paired differences of the stage before.
-      begun: Number of the proposal at or before which the stage began.
       due: Number of the proposal before which the stage is settled.
     """
 
@@ -62,10 +80,9 @@ class Stage:
     stage: str
     number: int
     proposal: int
-    candidate: int
-    incumbent: int
+    challenger: Contender
+    incumbent: Contender
     differences: tuple[float, ...]
-    begun: int
     due: int
 
 
@@ -96,48 +113,91 @@ class Stages:
         self._num_stages = int(store.first("SELECT COUNT(*) FROM side_work"))
         last = "SELECT COALESCE(MAX(number), 0) FROM side_work"
         self._last_number = int(store.first(last))
-        self._pending = {
-            row["id"]: Stage(
-                **{name: row[name] for name in row if name not in ("done", "differences")},
-                differences=tuple(json.loads(row["differences"])),
+        self._pending: dict[int, Stage] = {}
+        for row in store.rows("SELECT * FROM side_work WHERE done = 0 ORDER BY id"):
+            challenger, incumbent = (
+                Contender(row[name], search_rows.candidate_genotype(store, row[name]))
+                for name in ("candidate", "incumbent")
             )
-            for row in store.rows("SELECT * FROM side_work WHERE done = 0 ORDER BY id")
-        }
+            self._pending[row["id"]] = Stage(
+                row["id"],
+                row["stage"],
+                row["number"],
+                row["proposal"],
+                challenger,
+                incumbent,
+                tuple(json.loads(row["differences"])),
+                row["due"],
+            )
+        self._waiting: list[tuple[float, int, int, Contender]] = []
+
+    def wait_again(self, incumbent: Incumbent) -> None:
+        """Read from the store which candidates wait to challenge the incumbent."""
+        if is_used(self._store) and self._config.samples == 1:
+            for row in search_rows.unchallenged(self._store, incumbent.fitness):
+                candidate, proposal = row["candidate"], row["proposal"]
+                genotype = search_rows.candidate_genotype(self._store, candidate)
+                self.wait(proposal, Contender(candidate, genotype), row["fitness"])
 
     def works(self) -> tuple[driver.SideWork, ...]:
         """Return what is under way, for the driver."""
-        return tuple(self._work(stage, self._jobs(stage)) for stage in self._pending.values())
+        return tuple(map(self._work, self._pending.values()))
 
     def awaits_meta(self, candidate: int) -> bool:
         """Return whether a candidate is being scored on meta-validation."""
-        return any(s.stage == META and s.candidate == candidate for s in self._pending.values())
+        pending = self._pending.values()
+        return any(s.stage == META and s.challenger.candidate == candidate for s in pending)
 
-    def begin_challenge(
-        self, proposal: int, candidate: int, incumbent: int, begun: int
+    def wait(self, proposal: int, challenger: Contender, fitness: float) -> None:
+        """Let a candidate wait that is fitter than the incumbent."""
+        heapq.heappush(self._waiting, (fitness, challenger.candidate, proposal, challenger))
+
+    def begin_waiting(
+        self, incumbent: Contender, fitness: float, begun: int
+    ) -> tuple[driver.SideWork, ...]:
+        """Begin challenges of those that wait, as many as may be under way, in a transaction.
+
+        Args:
+          incumbent: Present incumbent.
+          fitness: Fitness of the incumbent.
+          begun: Number of the proposal at or before which they begin.
+        """
+        most = max(self._config.window // PROPOSALS_PER_CHALLENGE, 1)
+        works: list[driver.SideWork] = []
+        while self._waiting and sum(s.stage != META for s in self._pending.values()) < most:
+            ours, _, proposal, challenger = heapq.heappop(self._waiting)
+            if ours < fitness:
+                works.append(self._begin_challenge(proposal, challenger, incumbent, begun))
+            else:
+                self._waiting.clear()  # All others are less fit.
+        return tuple(works)
+
+    def _begin_challenge(
+        self, proposal: int, challenger: Contender, incumbent: Contender, begun: int
     ) -> driver.SideWork:
-        """Begin a challenge, inside the transaction that stores what brings it about."""
         self._last_number += 1
-        return self._begin(FIRST, self._last_number, proposal, candidate, incumbent, (), begun)
+        number = self._last_number
+        return self._begin(FIRST, number, proposal, challenger, incumbent, (), begun)
 
     def begin_meta(
-        self, number: int, proposal: int, candidate: int, incumbent: int, begun: int
+        self, number: int, proposal: int, challenger: Contender, incumbent: Contender, begun: int
     ) -> tuple[driver.SideWork, ...]:
         """Begin the meta-validation of a new incumbent, inside a transaction; none without tasks.
 
         Args:
           number: Number of the challenge that it won.
           proposal: Proposal of the new incumbent.
-          candidate: New incumbent.
+          challenger: New incumbent.
           incumbent: Incumbent before.
-          begun: Number of the proposal at or before which it is begun.
+          begun: Number of the proposal at or before which the stage begins.
         """
         if not self._config.meta_validation:
             return ()
-        return (self._begin(META, number, proposal, candidate, incumbent, (), begun),)
+        return (self._begin(META, number, proposal, challenger, incumbent, (), begun),)
 
     def candidate(self, work: int) -> int:
         """Return the candidate of a stage that is under way."""
-        return self._pending[work].candidate
+        return self._pending[work].challenger.candidate
 
     def settle(
         self,
@@ -145,6 +205,8 @@ class Stages:
         results: Sequence[JobResult],
         incumbent: Incumbent,
         fitness: float,
+        *,
+        num_told: int,
         told_s: float,
     ) -> Settled:
         """End a stage, store what it has found and begin what follows, inside a transaction.
@@ -154,6 +216,8 @@ class Stages:
           results: Results of the jobs.
           incumbent: Present incumbent.
           fitness: Fitness of the candidate.
+          num_told: Number of proposals recorded. If the stage is due before a later one, the search
+            has ended, and none of those that wait begins.
           told_s: Seconds of search.
         """
         stage = self._pending.pop(work)
@@ -163,7 +227,7 @@ class Stages:
         challenge, begun = None, tuple[driver.SideWork, ...]()
         if stage.stage == META:
             score = challenge_lib.meta_score(results)
-            for row_id in search_rows.wins(self._store, stage.candidate):
+            for row_id in search_rows.wins(self._store, stage.challenger.candidate):
                 self._store.update("challenge", row_id, meta_fitness=score)
         else:
             scores, last = challenge_lib.fitnesses(results), stage.stage == REST
@@ -177,11 +241,17 @@ class Stages:
                 id=int(self._store.first("SELECT COUNT(*) FROM challenge")),
                 number=stage.number,
                 proposal=stage.proposal,
-                challenger=stage.candidate,
-                incumbent=stage.incumbent,
+                challenger=stage.challenger.candidate,
+                incumbent=stage.incumbent.candidate,
                 settled=stage.due,
                 told_s=told_s,
             )
+            if challenge.won:
+                best, best_fitness = stage.challenger, fitness
+            else:
+                best, best_fitness = Contender.of(incumbent), incumbent.fitness
+            if stage.due <= num_told:
+                begun = (*begun, *self.begin_waiting(best, best_fitness, stage.due))
         return Settled(stage, challenge, runs, begun)
 
     def _decide(
@@ -189,16 +259,16 @@ class Stages:
     ) -> tuple[Challenge | None, tuple[driver.SideWork, ...]]:
         """Return the result of a challenge, unless it goes on, and the stages that begin."""
         won, begun = False, tuple[driver.SideWork, ...]()
-        ids = stage.proposal, stage.candidate
-        if verdict.won is not False and stage.incumbent != incumbent.candidate:
+        both = stage.proposal, stage.challenger, stage.incumbent
+        if verdict.won is not False and stage.incumbent.candidate != incumbent.candidate:
             if fitness < incumbent.fitness:
-                begun = (self.begin_challenge(*ids, incumbent.candidate, stage.due),)
+                new = Contender.of(incumbent)
+                begun = (self._begin_challenge(*both[:2], new, stage.due),)
         elif verdict.won is None:
-            opponent, ahead = stage.incumbent, verdict.differences
-            return None, (self._begin(REST, stage.number, *ids, opponent, ahead, stage.due),)
+            ahead = verdict.differences
+            return None, (self._begin(REST, stage.number, *both, ahead, stage.due),)
         elif verdict.won:
-            won = True
-            begun = self.begin_meta(stage.number, *ids, stage.incumbent, stage.due)
+            won, begun = True, self.begin_meta(stage.number, *both, stage.due)
         return Challenge(verdict.difference, verdict.standard_error, won, None, ()), begun
 
     def _begin(
@@ -206,14 +276,14 @@ class Stages:
         stage: str,
         number: int,
         proposal: int,
-        candidate: int,
-        incumbent: int,
+        challenger: Contender,
+        incumbent: Contender,
         differences: tuple[float, ...],
         begun: int,
     ) -> driver.SideWork:
         due = begun + self._config.window
         begins = Stage(
-            self._num_stages, stage, number, proposal, candidate, incumbent, differences, begun, due
+            self._num_stages, stage, number, proposal, challenger, incumbent, differences, due
         )
         self._num_stages += 1
         self._pending[begins.id] = begins
@@ -223,26 +293,23 @@ class Stages:
             stage=stage,
             number=number,
             proposal=proposal,
-            candidate=candidate,
-            incumbent=incumbent,
+            candidate=challenger.candidate,
+            incumbent=incumbent.candidate,
             differences=json.dumps(differences),
             begun=begun,
             due=due,
             done=0,
         )
-        return self._work(begins, self._jobs(begins))
+        return self._work(begins)
 
     def _jobs(self, stage: Stage) -> list[EvalJob]:
-        both = [
-            (candidate, search_rows.candidate_genotype(self._store, candidate))
-            for candidate in (stage.candidate, stage.incumbent)
-        ]
         if stage.stage == META:
-            return challenge_lib.meta_jobs(self._config, *both[0])
+            return challenge_lib.meta_jobs(self._config, *stage.challenger)
+        both = stage.challenger, stage.incumbent
         return challenge_lib.fresh_jobs(self._config, both, stage.number, stage.stage)
 
-    def _work(self, stage: Stage, jobs: Sequence[EvalJob]) -> driver.SideWork:
-        named = challenge_lib.named(self._config, jobs, stage.number)
+    def _work(self, stage: Stage) -> driver.SideWork:
+        named = challenge_lib.named(self._config, self._jobs(stage), stage.number)
         return driver.SideWork(stage.id, tuple(named), stage.due)
 
 
