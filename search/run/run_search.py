@@ -161,14 +161,16 @@ def _search(
     evolution = Evolution.start(config, store, starting)
     starting.done = True
     _note_limits(view, config, store)
-    _write_incumbent(run_dir, config, evolution.incumbent)
+    written = _write_incumbent(run_dir, config, evolution.incumbent)
 
     def show(before: Incumbent) -> None:
-        now, is_new = evolution.incumbent, evolution.incumbent.candidate != before.candidate
-        if is_new or now.meta_pending != before.meta_pending:
-            _write_incumbent(run_dir, config, now)
-        if is_new:
+        nonlocal written
+        now = evolution.incumbent
+        if now.candidate != before.candidate:
+            written = _write_incumbent(run_dir, config, now)
             view.best(evolution)
+        elif now.meta_pending != before.meta_pending:
+            written = _write_incumbent(run_dir, config, now, written)
         view.update(evolution)
         session.watch()
 
@@ -295,7 +297,10 @@ def _open_store(
     return store
 
 
-def _write_incumbent(run_dir: Path, config: SearchConfig, incumbent: Incumbent) -> None:
+def _write_incumbent(
+    run_dir: Path, config: SearchConfig, incumbent: Incumbent, written: best.Best | None = None
+) -> best.Best:
+    """Write the best so far; `written` is what was written of the same before."""
     provenance = {
         **_origin(run_dir, config),
         "fitness": f"{incumbent.fitness:.4f} on the search's seeds ({_scale(config)})",
@@ -305,10 +310,13 @@ def _write_incumbent(run_dir: Path, config: SearchConfig, incumbent: Incumbent) 
         "meta-validation": _meta(incumbent),
         "state": "incumbent of a search that has not ended",
     }
-    genotype = incumbent.genotype
-    best.write_best(
-        run_dir, best.make_best(genotype.program, genotype.learning_rate, "discovered", provenance)
-    )
+    if written is None:
+        program, rate = incumbent.genotype.program, incumbent.genotype.learning_rate
+        found = best.make_best(program, rate, "discovered", provenance)
+    else:
+        found = dataclasses.replace(written, provenance=provenance)
+    best.write_best(run_dir, found)
+    return found
 
 
 def _meta(incumbent: Incumbent) -> str:
