@@ -10,11 +10,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.search import fakes, rerun
+from tests.search import fakes, older_stores, rerun
 from tests.search.evolution import test_engine as engine_tests
 from veldt.search.evolution import side_work
 from veldt.search.run import run_search
-from veldt.search.storage import integrity, schema
+from veldt.search.storage import integrity
 from veldt.search.storage.store import Store
 from veldt.tasks.pool.config import PoolConfig
 
@@ -284,9 +284,7 @@ def make_older(directory, **changes):
     """Begin a search and make it one of a version that made challenges at once."""
     with pytest.raises(Death):
         search(directory, view=Cut(0), **changes)
-    with Store.open(directory) as store, store.transaction():
-        assert store.first("SELECT COUNT(*) FROM side_work") == 0
-        store.set_meta(schema.CHALLENGES, schema.AT_ONCE)
+    older_stores.keep_challenges(directory)
 
 
 def test_a_search_of_an_older_version_goes_on_with_challenges_at_once(tmp_path):
