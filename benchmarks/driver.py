@@ -179,7 +179,7 @@ def measure(num_proposals: int, seed: int, *, parts: bool) -> dict[str, Any]:
 
         cpu_began = time.process_time()
         began = time.perf_counter()
-        engine.run(ask, evolution.tell)
+        engine.run(ask, evolution.tell, evolution.settle, evolution.begun)
         total_s = time.perf_counter() - began
         cpu_s = time.process_time() - cpu_began
         stand_in_s = watch.seconds.pop("stand-in")

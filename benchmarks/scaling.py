@@ -1,6 +1,6 @@
 """A search on up to 1,000 simulated workers: speed, utilisation and memory.
 
-    python benchmarks/scaling.py [--quick]
+    python benchmarks/scaling.py [--quick] [--workers N] [--scale S]
 
 The real engine, store on disk, ordered driver and dispatcher, one process, with `two_digits.yaml`'s
 settings; only the workers are simulated (`tasks.simulated_pool`). The durations of evaluations are
@@ -8,8 +8,9 @@ drawn from a distribution measured here first, on a real small search: `scale` 1
 `two_digits.yaml`'s own, `scale` 100 stands for proxies a hundred times as long. Scores are a hash
 of the program.
 
-Most challenges of the incumbent are lost, as in `two_digits.yaml`, and there are as many of them
-per candidate; `challenges` 0 has none, since each holds the search up until it is decided.
+As many candidates as in `two_digits.yaml` are fitter than the incumbent on the search's seeds, and
+most challenges are lost. Challenges are jobs among the others; `in_challenges` is their share of
+the seconds of all jobs. `challenges` 0 has none.
 
 The driver's own seconds pass on the simulated clock. So do `submit_s` for each job, which stand for
 the cost of Ray's calls to the driver (`driver_cpu_ms` in `results/pool.json`). The dispatcher's
@@ -35,7 +36,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -46,11 +47,10 @@ from veldt import config
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.evaluator import EvaluatorFactory
 from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
-from veldt.search.evolution import job_records
 from veldt.search.evolution.engine import Evolution
 from veldt.search.storage.store import Store
 from veldt.tasks.pool import driver
-from veldt.tasks.pool.base import Job, JobResult, Pool, PoolStats
+from veldt.tasks.pool.base import Job, Pool, PoolStats
 from veldt.tasks.pool.inline import InlinePool
 from veldt.tasks.pool.simulated import Cluster, End, SimulatedPool
 
@@ -146,7 +146,6 @@ def search(
     num_proposals: int,
     told: Callable[[int, Evolution], None] = lambda index, evolution: None,
     asked: Callable[[int, bool], None] = lambda index, is_job: None,
-    around: Callable[[job_records.RunNow], job_records.RunNow] = lambda run_now: run_now,
 ) -> Evolution:
     """Run a search without its finals.
 
@@ -157,22 +156,22 @@ def search(
       num_proposals: Number of proposals after which the search ends.
       told: Function that is called for each proposal told.
       asked: Function that is called for each proposal asked, and whether it has a job.
-      around: Wrapper of the function that runs challenges.
     """
     with Store.create(folder) as store:
         engine = driver.OrderedDriver(pool, window=search_config.window)
-        evolution = Evolution.start(search_config, store, around(engine.run_now))
+        evolution = Evolution.start(search_config, store, engine.run_now)
 
         def ask(index: int) -> driver.Proposal:
             proposal = evolution.ask(index) if index < num_proposals else driver.Stop()
             asked(index, isinstance(proposal, driver.NamedJob))
             return proposal
 
-        def tell(index: int, outcome: Any) -> None:
-            evolution.tell(index, outcome)
+        def tell(index: int, outcome: Any) -> Sequence[driver.SideWork]:
+            begun = evolution.tell(index, outcome)
             told(index, evolution)
+            return begun
 
-        engine.run(ask, tell)
+        engine.run(ask, tell, evolution.settle, evolution.begun)
         return evolution
 
 
@@ -226,8 +225,9 @@ def simulate(
 ) -> dict[str, Any]:
     """Run one search on simulated workers."""
     search_config = settings(seed, num_proposals, window=WINDOW * num_workers)
-    marks: list[tuple[int, float, PoolStats, float]] = []
-    in_pool_s = in_challenges_s = 0.0
+    marks: list[tuple[int, float, PoolStats, float, float]] = []
+    in_pool_s = 0.0
+    seconds = {True: 0.0, False: 0.0}  # Of jobs, by whether they are a challenge's.
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any) -> Any:
@@ -247,35 +247,35 @@ def simulate(
             undo.enter_context(mock.patch.object(SimulatedPool, name, wrapped))
         cluster = Cluster(num_workers, overhead_s=1e-3)
         scores = Scores(challenges)
-        pool = undo.enter_context(SimulatedPool(scores, cluster, durations.fate(scale), seed=seed))
+        draw = durations.fate(scale)
 
-        def around(run_now: job_records.RunNow) -> job_records.RunNow:
-            def wrapper(runs: Sequence[driver.NamedJob]) -> Iterator[JobResult]:
-                nonlocal in_challenges_s
-                began = pool.now
-                yield from run_now(runs)
-                in_challenges_s += pool.now - began
+        def fate(job: Job, rng: np.random.Generator) -> tuple[float, End]:
+            assert isinstance(job.payload, EvalJob)
+            duration_s, end = draw(job, rng)
+            seconds[not job.payload.hurdle] += duration_s
+            return duration_s, end
 
-            return wrapper
+        pool = undo.enter_context(SimulatedPool(scores, cluster, fate, seed=seed))
 
         def asked(index: int, is_job: bool) -> None:
             # Worth its time only once the pool is full, and until nothing more is asked.
             if is_job:
                 pool.now += submit_s
             if index in (num_proposals // 2, num_proposals):
-                marks.append((index, pool.now, pool.stats(), in_challenges_s))
+                marks.append((index, pool.now, pool.stats(), seconds[True], sum(seconds.values())))
 
         began = time.perf_counter()
-        evolution = search(pool, search_config, folder, num_proposals, asked=asked, around=around)
+        evolution = search(pool, search_config, folder, num_proposals, asked=asked)
         real_s = time.perf_counter() - began
         num_jobs = pool.stats().num_done
-    (first, since, before, held_before), (last, until, after, held_after) = marks
+    (first, since, before, *sums), (last, until, after, *later) = marks
+    in_challenges_s, all_s = (late - early for early, late in zip(sums, later, strict=True))
     alive_s = after.alive_s - before.alive_s
     return {
         "proposals_per_s": (last - first) / (until - since),
         "jobs_per_s": (after.num_done - before.num_done) / (until - since),
         "utilisation": (after.busy_s - before.busy_s) / alive_s,
-        "in_challenges": (held_after - held_before) / (until - since),
+        "in_challenges": in_challenges_s / all_s,
         "num_challenges": evolution.counts.num_challenges,
         "jobs_per_proposal": (after.num_done - before.num_done) / (last - first),
         "wasted": (after.wasted_s - before.wasted_s) / alive_s,
@@ -345,7 +345,7 @@ def print_row(row: dict[str, Any]) -> None:
         f"{middle['num_challenges']:3.0f} challenges: "
         f"{middle['proposals_per_s']:7.1f} proposals/s, "
         f"busy {busy['median']:5.1%} ({busy['min']:.1%} to {busy['max']:.1%}), "
-        f"held by challenges {middle['in_challenges']:5.1%}, engine "
+        f"challenges {middle['in_challenges']:5.1%} of it, engine "
         f"{middle['engine_us_per_proposal']:.0f} us/proposal, pool {middle['pool_us_per_job']:.0f} "
         "us/job",
         flush=True,
@@ -358,6 +358,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="a trial of a minute; nothing written")
+    parser.add_argument("--workers", type=int, help="this number of workers alone; nothing written")
+    parser.add_argument("--scale", type=int, help="this scale alone; nothing written")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--submit-ms", type=float, default=0.5, help="`submit_s` above, in ms")
     parser.add_argument("--proposals", type=int, default=60_000, help="those of the memory test")
@@ -372,6 +374,9 @@ def main() -> None:
     print(f"a job takes {described['mean_job_s'] * 1e3:.1f} ms on average", flush=True)
     sizes = (2, 32, 1000) if args.quick else (2, 8, 32, 128, 512, 1000)
     scales = (1, 100) if args.quick else (1, 10, 100, 1000)
+    is_part = args.workers is not None or args.scale is not None
+    sizes = sizes if args.workers is None else (args.workers,)
+    scales = scales if args.scale is None else (args.scale,)
     rows = []
     for num_workers in sizes:
         # The first half lets the workers fall out of step, the second is measured.
@@ -400,6 +405,8 @@ def main() -> None:
                 }
                 rows.append(row)
                 print_row(row)
+    if is_part:
+        return
     memory = measure_memory(durations, 5000 if args.quick else args.proposals, 1000)
     print(
         f"memory: {memory['last_mib']:.0f} MiB after {memory['num_proposals']} proposals, "

@@ -423,7 +423,7 @@ def measure_cache(num_children: int) -> dict[str, Any]:
         def ask(index: int) -> driver.Proposal:
             return evolution.ask(index) if index < num_children else driver.Stop()
 
-        engine.run(ask, evolution.tell)
+        engine.run(ask, evolution.tell, evolution.settle, evolution.begun)
         return {"search": "two quadratic bowls of 20 steps, seed 0", **shares(store)}
 
 

@@ -61,7 +61,7 @@ class SearchConfig:
         that no other has, whose mean ranks it (`samples.py`); with 1, all programs are trained
         once, on the same seeds, and the best is challenged on fresh ones.
       fresh_seeds: Number of seeds on which a challenger and the incumbent are compared before the
-        best is replaced; new ones each time.
+        best is replaced; new ones each time. Nothing waits for it (`side_work.py`).
       meta_seeds: Number of seeds of each meta-validation task.
       window: Number of proposals made before the result of the first of them is needed; part of the
         experiment, unlike the number of workers.

@@ -14,18 +14,21 @@ their own and what ranks members is the mean over their samples (`samples.py`). 
 earlier versions, thousands of candidates are trained on the same seeds, which favours luck: a
 candidate that beats the incumbent there must beat it again, on seeds that are new each time, by
 more than one standard error of the paired difference. Each new best is also scored on
-meta-validation tasks that decide nothing.
+meta-validation tasks that decide nothing. All this is side work, for which nothing waits
+(`side_work.py`).
 
 **Determinism and resuming.** Proposal `i` is a function of the seed, `i`, and the proposals up to
-`i - window`; results are recorded in order (`tasks.pool.driver`). Population, caches and incumbent
-are functions of the store's rows, so `Evolution` is made from the store alone and continues exactly
-as if it had never stopped. Memory holds the population and the proposals asked and not yet told,
-however long the search is.
+`i - window`, with side work that was settled by then; results are recorded in order
+(`tasks.pool.driver`). Population, caches, incumbent and the side work under way are functions of
+the store's rows, so `Evolution` is made from the store alone and continues exactly as if it had
+never stopped. Memory holds the population, the proposals asked and not yet told and the side work
+under way, however long the search is.
 """
 
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, final
 
@@ -44,6 +47,7 @@ from veldt.search.evolution import (
     racing,
     samples,
     search_rows,
+    side_work,
     step_budget,
     step_size,
 )
@@ -55,6 +59,7 @@ from veldt.search.evolution.mutations.donors import Donors
 from veldt.search.evolution.population import INITIAL, Member, Place, Population, Rank
 from veldt.search.evolution.proposal_cache import Seen
 from veldt.search.evolution.racing import Race, Role
+from veldt.search.evolution.side_work import Contender
 from veldt.search.program import Program
 from veldt.search.storage.store import Store
 from veldt.tasks.pool import driver
@@ -129,6 +134,9 @@ class Evolution:
         self.config = config
         self._store = store
         self._arena = Arena(config, run_now)
+        self._stages = side_work.Stages(config, store)
+        self._waits = not side_work.is_used(store)
+        self._has_ended = side_work.has_last(store)
         meta = store.meta()
         self._hurdle = json.loads(meta["hurdle"])
         self.founders = founders_lib.read(meta, config)
@@ -144,6 +152,7 @@ class Evolution:
         self.budget = step_budget.StepBudget(config, store)
         self._population = self._read_population()
         self.incumbent = self._read_incumbent()
+        self._stages.wait_again(self.incumbent)
         controls = racing.read_controls(store, config.racing.memory + config.window)
         self._race = Race(config.racing, config.window, controls)
         self._asked: dict[int, _Asked] = {}
@@ -171,31 +180,39 @@ class Evolution:
         needed = population.needed_from(self.counts.num_told)
         # Earlier proposals matter for restarts alone.
         first = needed if self.config.restart_after is None else 0
-        best = Place(INITIAL, self.initial)
+        best, later = Place(INITIAL, self.initial), search_rows.new_incumbents(self._store)
         for stored in search_rows.proposals_since(self._store, first):
+            while later and later[0][0] <= stored.index:
+                _, *ids = later.pop(0)
+                best = Place(ids[0], self._read_member(*ids))
             member = None
-            if stored.index >= needed or stored.won:
+            if stored.index >= needed:
                 member = self._read_member(stored.index, stored.candidate)
-                best = Place(stored.index, member) if stored.won else best
             population.add(stored.index, member, trained=stored.trained, best=best)
         return population
 
-    def _read_incumbent(self) -> Incumbent:
-        won = search_rows.last_won(self._store)
-        member = self.initial
-        if won.proposal != INITIAL:
-            member = self._read_member(won.proposal, won.candidate)
-        place = Place(won.proposal, member)
-        fresh = self._fresh(won.candidate)
-        return Incumbent(won.candidate, place, won.genotype, fresh, won.meta)
+    def _read_incumbent(self, before: Incumbent | None = None) -> Incumbent:
+        """Return the incumbent of the store's rows; `before` is the one before, or the same."""
+        store, won = self._store, search_rows.last_won(self._store)
+        best = won.candidate
+        if before is not None and won.proposal == before.place.proposal:
+            place, genotype = before.place, before.genotype
+        else:
+            place = Place(won.proposal, self._read_member(won.proposal, best))
+            genotype = search_rows.candidate_genotype(store, best)
+        # With samples, the mean over all of them stands for the score on fresh seeds.
+        is_sampled = self.config.samples > 1
+        fresh = self._fitness(best) if is_sampled else search_rows.fresh_score(store, best)
+        return Incumbent(best, place, genotype, fresh, won.meta, self._stages.awaits_meta(best))
 
-    def _fresh(self, candidate: int) -> float | None:
-        """Return the score of an incumbent on seeds that it was not selected on, or all samples."""
-        if self.config.samples > 1:
-            return self._samples.estimate(candidate).mean
-        return search_rows.fresh_score(self._store, candidate)
+    @property
+    def begun(self) -> tuple[driver.SideWork, ...]:
+        """The side work under way, for the driver of a search that is continued."""
+        return self._stages.works()
 
     def _read_member(self, index: int, candidate: int) -> Member:
+        if index == INITIAL:
+            return self.initial
         genotype = search_rows.proposed(self._store, index)
         return Member(Individual.of(genotype), self._fitness(candidate), candidate)
 
@@ -210,6 +227,8 @@ class Evolution:
     def ask(self, index: int) -> driver.Proposal:
         """Return proposal `index`; see the module docstring for what it depends on."""
         config = self.config
+        if self._has_ended:
+            return driver.Stop()
         if self.counts.num_evaluations + self._num_in_training >= config.max_evaluations:
             return driver.Stop()
         if config.time_limit_s is not None and self.elapsed_s >= config.time_limit_s:
@@ -236,7 +255,7 @@ class Evolution:
             return _Child(Individual.of(founder.genotype), None, f"founder {founder.name}", 0)
         rng = np.random.default_rng((self.config.seed, index))
         is_copy = self.config.samples > 1 and rng.random() < COPIES
-        if is_copy and (copied := self._promising(index)) is not None:
+        if is_copy and (copied := self._copied(index)) is not None:
             number = None if copied.proposal == INITIAL else copied.proposal
             return _Child(copied.member.individual, number, SAMPLE, 0)
         place = self._population.draw(rng, index, self._rank(index))
@@ -247,6 +266,13 @@ class Evolution:
             individual = step_size.matched(parent, individual)
         number = None if place.proposal == INITIAL else place.proposal
         return _Child(individual, number, made.mutation, made.invalid)
+
+    def _copied(self, index: int) -> Place | None:
+        """Return the member that might be the best; None where all have their samples."""
+        living, newest = self._population.living(index), index - self.config.window
+        most = COPIED * self.config.samples
+        number = self._samples.promising([p.member.candidate for p in living], newest, most)
+        return None if number is None else living[number]
 
     def _donors(self, index: int) -> Donors:
         """Return what grafts of a proposal may be taken from."""
@@ -265,22 +291,6 @@ class Evolution:
             return lambda member: member.fitness
         newest = index - self.config.window
         return lambda member: self._samples.estimate(member.candidate, newest).mean
-
-    def _promising(self, index: int) -> Place | None:
-        """Return the member that might be the best: the lowest of the lower bounds.
-
-        None where all members have their samples.
-        """
-        newest = index - self.config.window
-        noise, most = self._samples.noise(newest), COPIED * self.config.samples
-        found: tuple[float, Place] | None = None
-        for place in self._population.living(index):
-            candidate = place.member.candidate
-            if self._samples.num_asked(candidate) < most:
-                bound = self._samples.estimate(candidate, newest).bound(noise, -1.0)
-                if math.isfinite(bound) and (found is None or bound < found[0]):
-                    found = bound, place
-        return None if found is None else found[1]
 
     def _look_up(self, child: _Child, index: int) -> _Asked:
         """Search for a child by structure, then by behaviour; test a new one on the probe."""
@@ -340,8 +350,12 @@ class Evolution:
 
     # ------------------------------------------------------------------ learning
 
-    def tell(self, index: int, result: JobResult | driver.Ready) -> None:
-        """Take a proposal's result; store it and all that follows from it, at once."""
+    def tell(self, index: int, result: JobResult | driver.Ready) -> tuple[driver.SideWork, ...]:
+        """Take a proposal's result; store it and all that follows from it, at once.
+
+        Returns:
+          The side work that begins.
+        """
         asked = self._asked.pop(index)
         individual, runs = asked.child.individual, tuple[Record, ...]()
         if isinstance(result, JobResult):
@@ -357,9 +371,10 @@ class Evolution:
                 self._samples.add(asked.candidate, index, challenge_lib.rank(outcome.fitness))
                 challenge = self._overtake(asked)
             self._samples.end(index)
-        elif outcome is not None:
-            challenge = self._challenge(asked, outcome)
-        self._write(index, asked, outcome, runs, challenge)
+        elif self._waits and self._is_fitter(outcome):
+            ours = asked.candidate, individual.live
+            challenge = self._arena.compare(ours, self.incumbent, self.counts.num_challenges)
+        begun = self._write(index, asked, outcome, runs, challenge)
         self._seen.tell(individual.structure, asked.behaviour)
         self.counts.add(
             asked.source,
@@ -369,22 +384,29 @@ class Evolution:
             num_live=individual.lowered.length,
             challenged=challenge is not None,
         )
-        if outcome is None or self.config.samples > 1:
-            fitness = self._fitness(asked.candidate)
-        else:
-            fitness = challenge_lib.rank(outcome.fitness)
-        member = Member(individual, fitness, asked.candidate)
+        member = Member(individual, self._fitness(asked.candidate), asked.candidate)
         if challenge is not None:
-            self.incumbent = self._after(challenge, asked, Place(index, member))
+            self.incumbent = self._read_incumbent(self.incumbent)
         trained = asked.job is not None
         self._population.add(index, member, trained=trained, best=self.incumbent.place)
+        return begun
 
-    def _challenge(self, asked: _Asked, outcome: Outcome) -> Challenge | None:
-        """Return the challenge of the incumbent, where a candidate is fitter."""
-        if not challenge_lib.rank(outcome.fitness) < self.incumbent.fitness:
-            return None
-        challenger = (asked.candidate, asked.child.individual.live)
-        return self._arena.compare(challenger, self.incumbent, self.counts.num_challenges)
+    def settle(self, work: int, results: Sequence[JobResult]) -> tuple[driver.SideWork, ...]:
+        """Take the results of side work; store them and all that follows from them, at once.
+
+        Returns:
+          The side work that begins.
+        """
+        num_told, fitness = self.counts.num_told, self._fitness(self._stages.candidate(work))
+        with self._store.transaction():
+            settled = self._stages.settle(
+                work, results, self.incumbent, fitness, num_told=num_told, told_s=self.elapsed_s
+            )
+            due = settled.stage.due
+            self.budget.add(due, settled.runs, ended=due > num_told)
+        self.counts.num_challenges += settled.challenge is not None
+        self.incumbent = self._read_incumbent(self.incumbent)
+        return settled.begun
 
     def _overtake(self, asked: _Asked) -> Challenge | None:
         """Return the change of the incumbent, where the candidate sampled has overtaken it."""
@@ -393,21 +415,10 @@ class Evolution:
             return None
         difference, error = self._samples.difference(ours, theirs)
         before = search_rows.times_incumbent(self._store, ours)
-        if before:  # It was scored on meta-validation then.
-            return Challenge(difference, error, True, before[-1], ())
-        live = asked.child.individual.live
-        if asked.source == SAMPLE:
-            live = search_rows.candidate_genotype(self._store, ours)
-        meta, runs = self._arena.meta(ours, live)
+        if before or not self._waits:  # If before, it was scored on meta-validation then.
+            return Challenge(difference, error, True, before[-1] if before else None, ())
+        meta, runs = self._arena.meta(ours, self._live(asked))
         return Challenge(difference, error, True, meta, runs)
-
-    def _after(self, challenge: Challenge, asked: _Asked, place: Place) -> Incumbent:
-        """Return the incumbent after a challenge: the challenger, or the same with more seeds."""
-        incumbent = self.incumbent
-        if challenge.won:
-            live = search_rows.candidate_genotype(self._store, asked.candidate)
-            incumbent = Incumbent(asked.candidate, place, live, None, challenge.meta)
-        return replace(incumbent, fresh=self._fresh(incumbent.candidate))
 
     def _write(
         self,
@@ -416,61 +427,72 @@ class Evolution:
         outcome: Outcome | None,
         runs: tuple[Record, ...],
         challenge: Challenge | None,
-    ) -> None:
+    ) -> tuple[driver.SideWork, ...]:
         """Store a proposal and all that follows from it, in one transaction."""
-        child, genotype, now = asked.child, asked.child.individual.genotype, self.elapsed_s
-        with self._store.transaction():
+        child, now, number = asked.child, self.elapsed_s, self.counts.num_challenges
+        store, config, candidate = self._store, self.config, asked.candidate
+        with store.transaction():
             if asked.source == SAMPLE:
-                job_records.insert(self._store, self.config, runs)
+                job_records.insert(store, config, runs)
             elif outcome is not None:
                 search_rows.insert_candidate(
-                    self._store,
-                    self.config,
-                    asked.candidate,
-                    child.individual,
-                    asked.behaviour,
-                    outcome,
-                    runs,
+                    store, config, candidate, child.individual, asked.behaviour, outcome, runs
                 )
             if challenge is not None:
                 search_rows.insert_challenge(
-                    self._store,
-                    self.config,
+                    store,
+                    config,
                     challenge,
-                    number=self.counts.num_challenges,
+                    id=number,
+                    number=number,
                     proposal=index,
-                    challenger=asked.candidate,
+                    challenger=candidate,
                     incumbent=self.incumbent.candidate,
+                    settled=index,
                     told_s=now,
                 )
-            self._store.insert(
-                "proposal",
-                id=index,
+            begun = self._begin(index, asked, outcome, challenge)
+            search_rows.insert_proposal(
+                store,
+                index,
+                child.individual,
                 parent=child.parent,
                 mutation=child.mutation,
-                program=str(genotype.program),
-                learning_rate=genotype.learning_rate,
-                structure=child.individual.structure,
-                statements=len(genotype.program.statements),
-                live=child.individual.lowered.length,
                 invalid=child.invalid,
                 source=asked.source,
-                candidate=asked.candidate,
+                candidate=candidate,
                 told_s=now,
             )
             is_raced = asked.source == "evaluated" and self.config.racing.enabled
             if outcome is not None and asked.job is not None and is_raced:
-                self._tell_race(index, asked.role, asked.job, outcome)
+                self._race.record(store, index, asked.role, asked.job.race, outcome)
             self.budget.add(index, (*runs, *(() if challenge is None else challenge.runs)))
+        return begun
 
-    def _tell_race(self, index: int, role: Role, job: EvalJob, outcome: Outcome) -> None:
-        curves = tuple(run.log_losses for run in outcome.runs)
-        rejected = outcome.status is Status.REJECTED
-        dropped_at = racing.where_dropped(job.race, curves) if rejected else None
-        racing.insert(self._store, index, role, curves, dropped_at=dropped_at)
-        if role.is_control:
-            fitness = challenge_lib.rank(outcome.fitness)
-            self._race.add(racing.Control(index, role, fitness, curves))
+    def _begin(
+        self, index: int, asked: _Asked, outcome: Outcome | None, challenge: Challenge | None
+    ) -> tuple[driver.SideWork, ...]:
+        """Begin the side work that a proposal brings about, inside the transaction."""
+        is_sampled = self.config.samples > 1
+        if self._waits or not (challenge is not None if is_sampled else self._is_fitter(outcome)):
+            return ()
+        ours, theirs = Contender(asked.candidate, self._live(asked)), Contender.of(self.incumbent)
+        if not is_sampled:
+            self._stages.wait(index, ours, challenge_lib.rank(outcome and outcome.fitness))
+            return self._stages.begin_waiting(theirs, self.incumbent.fitness, index)
+        if len(search_rows.wins(self._store, asked.candidate)) > 1:
+            return ()  # It was scored on meta-validation when it was the incumbent before.
+        return self._stages.begin_meta(self.counts.num_challenges, index, ours, theirs, index)
+
+    def _live(self, asked: _Asked) -> Genotype:
+        """Return the live program and learning rate of a proposal's candidate."""
+        if asked.source == SAMPLE:
+            return search_rows.candidate_genotype(self._store, asked.candidate)
+        return asked.child.individual.live
+
+    def _is_fitter(self, outcome: Outcome | None) -> bool:
+        """Return whether a new candidate is fitter than the incumbent."""
+        return outcome is not None and challenge_lib.rank(outcome.fitness) < self.incumbent.fitness
 
     @property
     def elapsed_s(self) -> float:

@@ -48,10 +48,12 @@ def score(
             store,
             config,
             challenge,
+            id=0,
             number=0,
             proposal=-1,
             challenger=0,
             incumbent=0,
+            settled=-1,
             told_s=0.0,
         )
         store.set_meta("initial_curves", json.dumps(curves))

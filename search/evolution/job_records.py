@@ -69,6 +69,12 @@ def records_of(job: EvalJob, result: JobResult) -> tuple[Record, ...]:
     return (Record(job, failed, outcome.message),)
 
 
+def records_of_all(jobs: Sequence[EvalJob], results: Sequence[JobResult]) -> tuple[Record, ...]:
+    """Return the results of several jobs as records."""
+    pairs = zip(jobs, results, strict=True)
+    return tuple(record for job, result in pairs for record in records_of(job, result))
+
+
 def insert(store: Store, config: SearchConfig, records: Iterable[Record]) -> None:
     """Store training runs, inside a transaction."""
     for record in records:

@@ -73,6 +73,7 @@ class Population:
         self._initial = Place(INITIAL, initial)
         self._num_founders = num_founders
         self._num_since_best = 0
+        self._best = INITIAL
         self._restarts: list[_Restart] = []
         self.members: dict[int, Member] = {}
 
@@ -92,12 +93,13 @@ class Population:
           index: Number of the proposal.
           member: Member of the proposal; None where it is older than `needed_from`.
           trained: Whether the proposal was a new program that was trained.
-          best: Incumbent after the proposal.
+          best: Incumbent when the proposal was recorded, or which it became.
         """
         if member is not None:
             self.members[index] = member
         self.members.pop(self.needed_from(index), None)
-        self._num_since_best = 0 if best.proposal == index else self._num_since_best + trained
+        is_new, self._best = best.proposal != self._best, best.proposal
+        self._num_since_best = 0 if is_new else self._num_since_best + trained
         limit = self._config.restart_after
         if limit is not None and self._num_since_best >= limit:
             self._restarts.append(_Restart(index, best))

@@ -66,6 +66,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veldt.search.config.evolution_config import SHAPING, RacingConfig
+from veldt.search.evaluation.jobs import Outcome, Status
 from veldt.search.storage.store import Store
 
 Curves: TypeAlias = tuple[tuple[float, ...], ...]
@@ -166,6 +167,31 @@ class Race:
     def add(self, control: Control) -> None:
         """Add the next candidate of the control group."""
         self._controls.append(control)
+
+    def record(
+        self, store: Store, index: int, role: Role, levels: Curves, outcome: Outcome
+    ) -> None:
+        """Store what became of a trained proposal, inside a transaction.
+
+        Args:
+          store: Store of the search.
+          index: Number of the proposal.
+          role: Role of the proposal.
+          levels: Levels that it was raced by.
+          outcome: Outcome of its training.
+        """
+        curves = tuple(run.log_losses for run in outcome.runs)
+        rejected = outcome.status is Status.REJECTED
+        insert(
+            store,
+            index,
+            role,
+            curves,
+            dropped_at=where_dropped(levels, curves) if rejected else None,
+        )
+        if role.is_control:
+            fitness = math.inf if outcome.fitness is None else outcome.fitness
+            self.add(Control(index, role, fitness, curves))
 
     def calibration(self, newest: int) -> Calibration | None:
         """Return the levels for a candidate that may know of proposals up to `newest`.

@@ -15,6 +15,7 @@ after the proposals up to a number, so that a proposal depends on what was recor
 
 import collections
 import math
+from collections.abc import Sequence
 from typing import Final, NamedTuple, final
 
 from veldt.search.evaluation.jobs import ProxyRun
@@ -99,6 +100,28 @@ class Samples:
             return self._means.get(candidate, Estimate(math.inf, 0))
         scores = [score for at, score in self._scores.get(candidate, ()) if at <= proposal]
         return Estimate(sum(scores) / len(scores) if scores else math.inf, len(scores))
+
+    def promising(self, candidates: Sequence[int], proposal: int, most: int) -> int | None:
+        """Return the position of the candidate that might be the best, as known after a proposal.
+
+        It has the lowest of the lower bounds.
+
+        Args:
+          candidates: Candidates to choose from.
+          proposal: Last proposal that is known.
+          most: Number of samples from which on a candidate is left out.
+
+        Returns:
+          The position; None where all have their samples or failed.
+        """
+        noise = self.noise(proposal)
+        found: tuple[float, int] | None = None
+        for position, candidate in enumerate(candidates):
+            if self.num_asked(candidate) < most:
+                bound = self.estimate(candidate, proposal).bound(noise, -1.0)
+                if math.isfinite(bound) and (found is None or bound < found[0]):
+                    found = bound, position
+        return None if found is None else found[1]
 
     def beats(self, candidate: int, incumbent: int) -> bool:
         """Return whether a candidate with enough samples has a lower upper bound than another."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -28,13 +28,11 @@ class StoredProposal:
       index: Number of the proposal.
       candidate: Id of the candidate.
       trained: Whether the proposal was a new program that was trained.
-      won: Whether the proposal became the incumbent.
     """
 
     index: int
     candidate: int
     trained: bool
-    won: bool
 
 
 @final
@@ -45,13 +43,11 @@ class Won:
     Attributes:
       candidate: Id of the incumbent.
       proposal: Proposal of the incumbent; -1 for the initial rule.
-      genotype: Live program and learning rate of the incumbent.
       meta: Score of the incumbent on the meta-validation tasks.
     """
 
     candidate: int
     proposal: int
-    genotype: Genotype
     meta: float | None
 
 
@@ -97,16 +93,20 @@ def insert_challenge(
     config: SearchConfig,
     challenge: Challenge,
     *,
+    id: int,
     number: int,
     proposal: int,
     challenger: int,
     incumbent: int,
+    settled: int,
     told_s: float,
 ) -> None:
     """Store a challenge and its training runs, inside a transaction."""
     store.insert(
         "challenge",
-        id=number,
+        id=id,
+        number=number,
+        settled=settled,
         proposal=proposal,
         challenger=challenger,
         incumbent=incumbent,
@@ -119,15 +119,43 @@ def insert_challenge(
     job_records.insert(store, config, challenge.runs)
 
 
+def insert_proposal(
+    store: Store,
+    index: int,
+    individual: Individual,
+    *,
+    parent: int | None,
+    mutation: str,
+    invalid: int,
+    source: str,
+    candidate: int,
+    told_s: float,
+) -> None:
+    """Store a proposal, inside a transaction."""
+    genotype = individual.genotype
+    store.insert(
+        "proposal",
+        id=index,
+        parent=parent,
+        mutation=mutation,
+        program=str(genotype.program),
+        learning_rate=genotype.learning_rate,
+        structure=individual.structure,
+        statements=len(genotype.program.statements),
+        live=individual.lowered.length,
+        invalid=invalid,
+        source=source,
+        candidate=candidate,
+        told_s=told_s,
+    )
+
+
 def proposals_since(store: Store, first: int) -> Iterator[StoredProposal]:
     """Yield the proposals recorded, from a number on."""
-    query = (
-        "SELECT p.id, p.source, p.candidate, COALESCE(h.won, 0) AS won FROM proposal p "
-        "LEFT JOIN challenge h ON h.proposal = p.id WHERE p.id >= ? ORDER BY p.id"
-    )
+    query = "SELECT id, source, candidate FROM proposal WHERE id >= ? ORDER BY id"
     for row in store.iterate(query, (first,)):
         trained = row["source"] in ("evaluated", "sample")
-        yield StoredProposal(row["id"], row["candidate"], trained=trained, won=bool(row["won"]))
+        yield StoredProposal(row["id"], row["candidate"], trained=trained)
 
 
 def proposed(store: Store, index: int) -> Genotype:
@@ -136,14 +164,45 @@ def proposed(store: Store, index: int) -> Genotype:
 
 
 def last_won(store: Store) -> Won:
-    """Return the last challenge won."""
+    """Return the last challenge won, by which the present incumbent became that."""
     query = (
         "SELECT challenger, proposal, meta_fitness FROM challenge WHERE won = 1 "
         "ORDER BY id DESC LIMIT 1"
     )
     row = store.rows(query)[0]
-    genotype = _genotype(store, "candidate", row["challenger"])
-    return Won(row["challenger"], row["proposal"], genotype, row["meta_fitness"])
+    return Won(row["challenger"], row["proposal"], row["meta_fitness"])
+
+
+def new_incumbents(store: Store) -> list[tuple[int, int, int]]:
+    """Return by what each incumbent was first known, its proposal and its candidate, in order.
+
+    The first is the first proposal that was recorded with that incumbent. The initial rule is left
+    out.
+    """
+    query = (
+        "SELECT settled, proposal, challenger FROM challenge WHERE won = 1 AND id > 0 ORDER BY id"
+    )
+    return [(row["settled"], row["proposal"], row["challenger"]) for row in store.rows(query)]
+
+
+def unchallenged(store: Store, fitness: float) -> list[dict[str, Any]]:
+    """Return the candidates fitter than that which have never challenged an incumbent.
+
+    Returns:
+      Rows of candidate, proposal that introduced it, and fitness.
+    """
+    return store.rows(
+        "SELECT p.candidate, p.id AS proposal, c.fitness FROM proposal p "
+        "JOIN candidate c ON c.id = p.candidate WHERE p.source = 'evaluated' AND c.fitness < ? "
+        "AND p.candidate NOT IN (SELECT candidate FROM side_work) ORDER BY p.id",
+        (fitness,),
+    )
+
+
+def wins(store: Store, candidate: int) -> list[int]:
+    """Return the ids of the challenges by which a candidate became the incumbent."""
+    query = "SELECT id FROM challenge WHERE challenger = ? AND won = 1 ORDER BY id"
+    return [row["id"] for row in store.rows(query, (candidate,))]
 
 
 def fresh_score(store: Store, candidate: int) -> float | None:

@@ -47,10 +47,18 @@ class StepBudget:
         """Return whether proposal `index` is beyond the budget."""
         return self._end is not None and index >= self._end
 
-    def add(self, index: int, records: Iterable[Record]) -> None:
-        """Count the training that proposal `index` took, inside the transaction that stores it."""
+    def add(self, index: int, records: Iterable[Record], *, ended: bool = False) -> None:
+        """Count the training that was told with proposal `index`, or right before it.
+
+        Call it inside the transaction that stores the training.
+
+        Args:
+          index: Number of the proposal.
+          records: Training runs.
+          ended: Whether the search has ended, so that there is no such proposal.
+        """
         self.spent += sum(record.run.num_steps for record in records)
-        if self._end is None and self._is_spent:
+        if self._end is None and self._is_spent and not ended:
             # The driver has asked for a whole window by now.
             self._end = index + self._window
             self._store.set_meta(_KEY, json.dumps({"max_steps": self._max_steps, "end": self._end}))
@@ -61,6 +69,7 @@ def steps_spent(store: Store) -> int:
     marks = ", ".join("?" * len(_OF_FINALS))
     query = (
         "SELECT COALESCE(SUM(num_steps), 0) FROM evaluation "
-        f"WHERE purpose NOT IN ({marks}) AND purpose NOT LIKE 'stage %'"
+        f"WHERE purpose NOT IN ({marks}) AND purpose NOT LIKE 'stage %' "
+        "AND purpose NOT LIKE 'undone %'"
     )
     return int(store.first(query, _OF_FINALS))

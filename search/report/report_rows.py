@@ -56,6 +56,7 @@ class Incumbent:
       fresh: Mean log loss on all fresh seeds so far; None without any or with a failure on one.
       num_fresh: Number of fresh seeds.
       meta: Mean log loss on the meta-validation tasks.
+      meta_pending: Whether the score on the meta-validation tasks is still to come.
     """
 
     candidate: int
@@ -66,6 +67,7 @@ class Incumbent:
     fresh: float | None
     num_fresh: int
     meta: float | None
+    meta_pending: bool = False
 
 
 @final
@@ -156,7 +158,9 @@ def incumbents(store: Store) -> tuple[Incumbent, ...]:
         )
     }
     rows = store.rows(
-        "SELECT h.challenger, h.proposal, h.meta_fitness, c.length, c.fitness FROM challenge h "
+        "SELECT h.challenger, h.proposal, h.settled, h.meta_fitness, c.length, c.fitness, "
+        "EXISTS (SELECT 1 FROM side_work s WHERE s.stage = 'meta' AND s.done = 0 "
+        "AND s.candidate = h.challenger) AS pending FROM challenge h "
         "JOIN candidate c ON c.id = h.challenger WHERE h.won = 1 ORDER BY h.id"
     )
     incumbents = []
@@ -165,13 +169,18 @@ def incumbents(store: Store) -> tuple[Incumbent, ...]:
         incumbents.append(
             Incumbent(
                 candidate=int(row["challenger"]),
-                since=bisect.bisect_right(proposals, int(row["proposal"])),
+                since=(
+                    bisect.bisect_right(proposals, int(row["proposal"]))
+                    if row["settled"] == row["proposal"]
+                    else bisect.bisect_left(proposals, int(row["settled"]))
+                ),
                 proposal=int(row["proposal"]),
                 length=int(row["length"]),
                 fitness=number(row["fitness"]),
                 fresh=None if met["failed"] else optional(met["mean"]),
                 num_fresh=int(met["seeds"]),
                 meta=optional(row["meta_fitness"]),
+                meta_pending=bool(row["pending"]),
             )
         )
     if not incumbents or incumbents[0].candidate != 0:

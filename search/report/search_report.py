@@ -252,7 +252,7 @@ def _incumbents(data: SearchData) -> Html:
                 formatting.signed(incumbent.fitness),
                 formatting.signed(incumbent.fresh),
                 incumbent.num_fresh,
-                formatting.signed(incumbent.meta),
+                "not yet" if incumbent.meta_pending else formatting.signed(incumbent.meta),
             ),
         )
         for incumbent in data.incumbents

@@ -20,7 +20,7 @@ from veldt.search.errors import SearchError
 from veldt.search.evaluation.evaluator import EvaluatorFactory
 from veldt.search.evaluation.individual import IGNORES_GRADIENT
 from veldt.search.evaluation.jobs import Outcome
-from veldt.search.evolution import founders, job_records
+from veldt.search.evolution import founders, job_records, side_work
 from veldt.search.evolution.challenge import Incumbent
 from veldt.search.evolution.engine import Evolution
 from veldt.search.evolution.founders import Founder
@@ -54,8 +54,10 @@ TERMS: Final = Terms(
         "finals",
     ),
 )
+# If one of these differs, a search that has ended may go on.
+_ENDS: Final = ("max_evaluations", "max_steps", "time_limit_s")
 # If one of these differs, finals that were played do not count for this run.
-_FINALS_OF: Final = ("max_evaluations", "max_steps", "time_limit_s", "finals")
+_FINALS_OF: Final = (*_ENDS, "finals")
 
 
 @final
@@ -170,24 +172,38 @@ def _search(
     evolution = Evolution.start(config, store, starting)
     starting.done = True
     _note_limits(view, config, store)
-    _write_incumbent(run_dir, config, evolution.incumbent)
+    written = _write_incumbent(run_dir, config, evolution.incumbent)
 
-    def tell(index: int, result: JobResult | driver.Ready) -> None:
-        before = evolution.incumbent.candidate
-        evolution.tell(index, result)
-        if index < len(evolution.founders) - 1:
-            _note_trouble(view, evolution.founders[index + 1], result)
-        if evolution.incumbent.candidate != before:
-            _write_incumbent(run_dir, config, evolution.incumbent)
+    def show(before: Incumbent) -> None:
+        nonlocal written
+        now = evolution.incumbent
+        if now.candidate != before.candidate:
+            written = _write_incumbent(run_dir, config, now)
             view.best(evolution)
+        elif now.meta_pending != before.meta_pending:
+            written = _write_incumbent(run_dir, config, now, written)
         view.update(evolution)
         session.watch()
+
+    def tell(index: int, result: JobResult | driver.Ready) -> Sequence[driver.SideWork]:
+        before = evolution.incumbent
+        begun = evolution.tell(index, result)
+        if index < len(evolution.founders) - 1:
+            _note_trouble(view, evolution.founders[index + 1], result)
+        show(before)
+        return begun
+
+    def settle(work: int, results: Sequence[JobResult]) -> Sequence[driver.SideWork]:
+        before = evolution.incumbent
+        begun = evolution.settle(work, results)
+        show(before)
+        return begun
 
     def report(text: str, done: int, total: int) -> None:
         view.phase(text, done, total)
         session.watch()
 
-    engine.run(evolution.ask, tell)
+    engine.run(evolution.ask, tell, settle, evolution.begun)
     incumbent = evolution.incumbent.candidate
     return final_stages.Finals(config, incumbent, store, engine.run_now).run(report)
 
@@ -283,6 +299,8 @@ def _open_store(
                 store.set_meta(founders.META_KEY, founders.dump(start))
             if any(described[key] != before.get(key) for key in _FINALS_OF):
                 store.execute("DELETE FROM hall_of_fame")
+            if any(described[key] != before.get(key) for key in _ENDS):
+                side_work.undo_last(store, config)
         directory.write(is_new=not before)
     except BaseException:
         store.close()
@@ -290,20 +308,32 @@ def _open_store(
     return store
 
 
-def _write_incumbent(run_dir: Path, config: SearchConfig, incumbent: Incumbent) -> None:
+def _write_incumbent(
+    run_dir: Path, config: SearchConfig, incumbent: Incumbent, written: best.Best | None = None
+) -> best.Best:
+    """Write the best so far; `written` is what was written of the same before."""
     provenance = {
         **_origin(run_dir, config),
         "fitness": f"{incumbent.fitness:.4f} on the search's seeds ({_scale(config)})",
         "fresh seeds": "not challenged yet"
         if incumbent.fresh is None
         else f"{incumbent.fresh:.4f}",
-        "meta-validation": "none" if incumbent.meta is None else f"{incumbent.meta:.4f}",
+        "meta-validation": _meta(incumbent),
         "state": "incumbent of a search that has not ended",
     }
-    genotype = incumbent.genotype
-    best.write_best(
-        run_dir, best.make_best(genotype.program, genotype.learning_rate, "discovered", provenance)
-    )
+    if written is None:
+        program, rate = incumbent.genotype.program, incumbent.genotype.learning_rate
+        found = best.make_best(program, rate, "discovered", provenance)
+    else:
+        found = dataclasses.replace(written, provenance=provenance)
+    best.write_best(run_dir, found)
+    return found
+
+
+def _meta(incumbent: Incumbent) -> str:
+    if incumbent.meta_pending:
+        return "not yet"
+    return "none" if incumbent.meta is None else f"{incumbent.meta:.4f}"
 
 
 def _scale(config: SearchConfig) -> str:

@@ -136,7 +136,8 @@ def score_line(evolution: Evolution) -> str:
     """Return the scores of the best so far, beside the initial rule's."""
     best = evolution.incumbent
     gain = formatting.signed(best.fitness - evolution.initial.fitness)
+    meta = "not yet" if best.meta_pending else formatting.signed(best.meta)
     return (
         f"best {formatting.signed(best.fitness)} ({gain} against {evolution.config.initial_rule}), "
-        f"fresh {formatting.signed(best.fresh)}, meta-validation {formatting.signed(best.meta)}"
+        f"fresh {formatting.signed(best.fresh)}, meta-validation {meta}"
     )

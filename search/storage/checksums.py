@@ -52,6 +52,7 @@ class Checksums:
         self._columns = {table: _columns(connection, table) for table in _tables(connection)}
         self._totals: dict[str, tuple[int, int]] = {}
         self._added: dict[str, list[int]] = {}
+        self._exchanged: dict[str, int] = {}  # Sum of the changes of the rows that were updated.
         self._changed: set[str] = set()
 
     def added(self, table: str, values: Mapping[str, Any], row_id: int) -> None:
@@ -62,6 +63,10 @@ class Checksums:
             row["id"] = row_id
         self._added.setdefault(table, []).append(_hash(tuple(row.values())))
 
+    def updated(self, table: str, before: tuple[Any, ...], after: tuple[Any, ...]) -> None:
+        """Record that a row was changed."""
+        self._exchanged[table] = self._exchanged.get(table, 0) + _hash(after) - _hash(before)
+
     def ran(self, statement: str) -> None:
         """Record a statement that may have changed rows; the table is read again at the end."""
         if found := _CHANGED.match(statement):
@@ -69,21 +74,23 @@ class Checksums:
 
     def write(self) -> None:
         """Write the checksums that a transaction changed, inside it."""
-        if not self._added and not self._changed:
+        if not self._added and not self._exchanged and not self._changed:
             return
         if not self._totals:
             self._totals = _stored(self._connection)
         new = {table: _sum(self._connection, table) for table in self._changed}
-        for table in self._added.keys() - self._changed:
+        for table in (self._added.keys() | self._exchanged.keys()) - self._changed:
             num_rows, total = self._totals[table]
-            hashes = self._added[table]
-            new[table] = num_rows + len(hashes), (total + sum(hashes)) % _MODULUS
+            hashes = self._added.get(table, [])
+            total += sum(hashes) + self._exchanged.get(table, 0)
+            new[table] = num_rows + len(hashes), total % _MODULUS
         _set(self._connection, new)
         self._totals |= new
 
     def forget(self, *, written: bool) -> None:
         """End the transaction, which was committed or rolled back."""
         self._added.clear()
+        self._exchanged.clear()
         self._changed.clear()
         if not written:
             self._totals.clear()

@@ -106,9 +106,24 @@ _RULES: Final = (
         "ELSE p.candidate IS NOT h.challenger END",
     ),
     _Rule(
-        "the last winner is the next incumbent; broken by challenge",
-        "SELECT id FROM challenge AS h WHERE incumbent IS NOT COALESCE((SELECT challenger FROM "
-        "challenge AS g WHERE g.won = 1 AND g.id < h.id ORDER BY g.id DESC LIMIT 1), 0)",
+        "a winner has beaten the incumbent of its moment; broken by challenge",
+        "SELECT id FROM challenge AS h WHERE won = 1 AND incumbent IS NOT COALESCE((SELECT "
+        "challenger FROM challenge AS g WHERE g.won = 1 AND g.id < h.id ORDER BY g.id DESC "
+        "LIMIT 1), 0)",
+    ),
+    _Rule(
+        "what is challenged is or was the incumbent; broken by challenge",
+        "SELECT id FROM challenge AS h WHERE incumbent <> 0 AND NOT EXISTS (SELECT 1 FROM "
+        "challenge AS g WHERE g.won = 1 AND g.id < h.id AND g.challenger = h.incumbent)",
+    ),
+    _Rule(
+        "side work is about its proposal's candidate; broken by stage",
+        "SELECT s.id FROM side_work AS s LEFT JOIN proposal AS p ON p.id = s.proposal "
+        "WHERE p.candidate IS NOT s.candidate",
+    ),
+    _Rule(
+        "side work is settled before the proposal that it is due before; broken by stage",
+        "SELECT id FROM side_work WHERE done = 0 AND due < (SELECT COUNT(*) FROM proposal)",
     ),
     _Rule(
         "the finals have one winner at most; they have",

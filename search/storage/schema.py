@@ -11,8 +11,12 @@ from typing import Final, NamedTuple
 
 from veldt.search.storage import checksums
 
-SCHEMA_VERSION: Final = 6
-READABLE: Final = (1, 2, 3, 4, 5, 6)
+SCHEMA_VERSION: Final = 7
+READABLE: Final = (1, 2, 3, 4, 5, 6, 7)
+
+# How the best is challenged: a key of the table `meta`, which stores begun before version 7 have.
+CHALLENGES: Final = "challenges"
+AT_ONCE: Final = "at once"
 
 MACHINE_TABLES: Final = ("session", "worker", "pool_event", checksums.TABLE)
 
@@ -48,7 +52,7 @@ CREATE TABLE proposal (
   candidate INTEGER NOT NULL REFERENCES candidate(id),
   told_s REAL NOT NULL            -- seconds of search when it was recorded
 );
--- One row per challenge of the incumbent, won or lost.
+-- One row per challenge of the incumbent, won or lost, in the order decided.
 CREATE TABLE challenge (
   id INTEGER PRIMARY KEY,
   proposal INTEGER NOT NULL,
@@ -57,8 +61,11 @@ CREATE TABLE challenge (
   difference REAL,                -- mean log loss, challenger less incumbent; NULL: one failed
   standard_error REAL,
   won INTEGER NOT NULL,
-  meta_fitness REAL,              -- fitness on meta-validation of a new incumbent
-  told_s REAL NOT NULL
+  -- fitness on meta-validation of a new incumbent; NULL also while it is under way
+  meta_fitness REAL,
+  told_s REAL NOT NULL,
+  number INTEGER NOT NULL DEFAULT 0,     -- in the order begun; picks the fresh seeds
+  settled INTEGER NOT NULL DEFAULT -1    -- first proposal recorded with its result known
 );
 -- The finals' table, in the order shown.
 CREATE TABLE hall_of_fame (
@@ -141,6 +148,26 @@ CREATE TABLE race (
   curves TEXT NOT NULL            -- by run, log losses at the checks made: JSON
 );
 """
+# The table and the columns that version 7 added.
+_SIDE_WORK: Final = """
+-- One row per stage of a comparison that runs beside the proposals, in the order begun.
+CREATE TABLE side_work (
+  id INTEGER PRIMARY KEY,
+  stage TEXT NOT NULL,            -- first | rest (of the fresh seeds) | meta
+  number INTEGER NOT NULL,        -- number of the challenge
+  proposal INTEGER NOT NULL,      -- proposal of the challenger, or new incumbent
+  candidate INTEGER NOT NULL REFERENCES candidate(id),
+  incumbent INTEGER NOT NULL REFERENCES candidate(id),  -- incumbent challenged
+  differences TEXT NOT NULL,      -- differences on the first seeds, for the rest: JSON
+  begun INTEGER NOT NULL,         -- proposal at, or before, whose recording it began
+  due INTEGER NOT NULL,           -- proposal before whose recording it is settled
+  done INTEGER NOT NULL           -- 0 while it is under way
+);
+"""
+_OF_VERSION_7: Final = (
+    ("challenge", "number INTEGER NOT NULL DEFAULT 0"),
+    ("challenge", "settled INTEGER NOT NULL DEFAULT -1"),
+)
 _MACHINES: Final = """
 -- One row per process that worked on the run. Seconds are worker-seconds but for `elapsed_s`.
 CREATE TABLE session (
@@ -218,7 +245,7 @@ class _Gradient5(NamedTuple):
 def create(connection: sqlite3.Connection) -> None:
     """Make the tables of a new store."""
     connection.executescript(
-        _SEARCH + _EVALUATION + _GRADIENT + _PLAYED + _RACE + _MACHINES + _CHECKSUMS
+        _SEARCH + _EVALUATION + _GRADIENT + _PLAYED + _RACE + _SIDE_WORK + _MACHINES + _CHECKSUMS
     )
     connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
     checksums.begin(connection)
@@ -231,7 +258,7 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         connection.execute("ALTER TABLE evaluation ADD COLUMN message TEXT NOT NULL DEFAULT ''")
         for statement in (_PLAYED + _MACHINES).split(";\n"):
             connection.execute(statement)
-    else:
+    elif version < 6:
         _rename_sessions(connection)
     if version < 3:
         for table, column in _OF_VERSION_3:
@@ -240,11 +267,22 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         connection.execute(_RACE)
     if version < 5:
         connection.execute(_CHECKSUMS)
-    _key_runs_by_constants(connection)
+    if version < 6:
+        _key_runs_by_constants(connection)
+    _keep_challenges(connection)
     connection.execute(
         "UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),)
     )
     checksums.begin(connection)
+
+
+def _keep_challenges(connection: sqlite3.Connection) -> None:
+    """Bring challenges up to version 7; the search goes on with challenges made at once."""
+    for table, column in _OF_VERSION_7:
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+    connection.execute("UPDATE challenge SET number = id, settled = proposal")
+    connection.execute(_SIDE_WORK)
+    connection.execute("INSERT INTO meta VALUES (?, ?)", (CHALLENGES, AT_ONCE))
 
 
 def _rename_sessions(connection: sqlite3.Connection) -> None:

@@ -202,6 +202,20 @@ class Store:
         self._checksums.added(table, values, row_id)
         return row_id
 
+    def update(self, table: str, row_id: int, **values: Any) -> None:
+        """Change columns of the row with an id, inside a transaction.
+
+        `table` and the names must come from this package.
+        """
+        query = f"SELECT * FROM {table} WHERE id = ?"
+        before = self._connection.execute(query, (row_id,)).fetchone()
+        marks = ", ".join(f"{name} = ?" for name in values)
+        self._connection.execute(
+            f"UPDATE {table} SET {marks} WHERE id = ?", (*values.values(), row_id)
+        )
+        after = self._connection.execute(query, (row_id,)).fetchone()
+        self._checksums.updated(table, before, after)
+
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
         """Run one statement inside a transaction."""
         self._connection.execute(statement, tuple(parameters))

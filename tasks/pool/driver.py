@@ -13,6 +13,17 @@ With a window of 3 the calls are, always,
 so proposal `i` knows the results up to `i - window` and no other, and a result that arrives
 early waits for its turn. Workers stay busy while `window` is some multiple of their number: the
 window is part of an experiment's definition, the number of workers is not.
+
+A third kind of call is for *side work*: jobs that a `tell` begins beside the proposals, such as a
+comparison of the best with a challenger. With them comes the number of the proposal before which
+their results are due. The jobs run among all others, asking and telling go on, and right before
+that proposal is told the engine gets all results at once (`settle`), which may begin further side
+work. So when they are learnt depends on what was recorded and not on timing: with work of proposal
+0 that is due before proposal 2,
+
+    ask 0, ask 1, ask 2, tell 0, ask 3, tell 1, ask 4, settle, tell 2, ...
+
+Once all proposals are told, the side work that is left is settled in the order in which it is due.
 """
 
 import dataclasses
@@ -59,6 +70,23 @@ class Stop:
 Proposal: TypeAlias = NamedJob | Ready | Stop
 
 
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class SideWork:
+    """Jobs beside the proposals, whose results are learnt together at a fixed moment.
+
+    Attributes:
+      id: Name among the side work of the engine.
+      jobs: Jobs, in the order in which their results are given.
+      due: Number of the proposal before which the results are learnt. What is due before the same
+        proposal is settled in the order of `id`.
+    """
+
+    id: int
+    jobs: tuple[NamedJob, ...]
+    due: int
+
+
 class AskFn(Protocol):
     """Proposes."""
 
@@ -70,8 +98,26 @@ class AskFn(Protocol):
 class TellFn(Protocol):
     """Learns."""
 
-    def __call__(self, index: int, outcome: base.JobResult | Ready, /) -> None:
-        """Learn the result of proposal `index`: that of its job, or the `Ready` it was."""
+    def __call__(self, index: int, outcome: base.JobResult | Ready, /) -> Sequence[SideWork] | None:
+        """Learn the result of proposal `index`: that of its job, or the `Ready` it was.
+
+        Returns:
+          The side work that it begins, if any.
+        """
+        ...
+
+
+class SettleFn(Protocol):
+    """Learns what side work has found."""
+
+    def __call__(
+        self, work: int, results: Sequence[base.JobResult], /
+    ) -> Sequence[SideWork] | None:
+        """Learn the results of side work, in the order of its jobs.
+
+        Returns:
+          The side work that it begins, if any.
+        """
         ...
 
 
@@ -142,9 +188,9 @@ class OrderedDriver:
     """A driver of one engine through one pool, in an order that timing cannot change.
 
     Ctrl-C, or a signal like it (`stopping`), while a result is awaited raises `KeyboardInterrupt`
-    at once. During an `ask` or a `tell` it is held back until that call returns, so no result is
-    ever half processed; a second request is not held back. Either way `num_asked` and `num_told`
-    say how far the engine got. The pool still belongs to the caller, who closes it.
+    at once. During an `ask`, `tell` or `settle` it is held back until that call returns, so no
+    result is ever half processed; a second request is not held back. Either way `num_asked` and
+    `num_told` say how far the engine got. The pool still belongs to the caller, who closes it.
     """
 
     def __init__(
@@ -174,6 +220,7 @@ class OrderedDriver:
         self._jobs = PoolJobs(pool)
         self._job_of: dict[int, int] = {}  # Proposal to its job, until it is told.
         self._ready: dict[int, Ready] = {}  # Proposal to its result, until it is told.
+        self._work: dict[int, tuple[SideWork, list[int]]] = {}  # By id, with the jobs' numbers.
 
     @property
     def num_asked(self) -> int:
@@ -185,26 +232,39 @@ class OrderedDriver:
         """The number of the next proposal to tell."""
         return self._num_told
 
-    def run(self, ask: AskFn, tell: TellFn) -> None:
-        """Ask and tell until `ask` returns `Stop` and the results of all proposals are told.
+    def run(
+        self,
+        ask: AskFn,
+        tell: TellFn,
+        settle: SettleFn | None = None,
+        begun: Sequence[SideWork] = (),
+    ) -> None:
+        """Ask and tell until `ask` returns `Stop`, all results are told and all work is settled.
 
         Args:
           ask: Function that proposes; called with consecutive numbers.
           tell: Function that learns; called with the same numbers in order. It may use `run_now`.
+          settle: Function that learns what side work has found; None where there is none.
+          begun: Side work that an earlier session began and did not settle.
 
         Raises:
           KeyboardInterrupt: Ctrl-C; the class says what then holds.
           PoolError: The pool cannot go on.
         """
         asking = True
+        self._begin(begun)
         while asking or self._num_told < self._num_asked:
             if asking and self._num_asked - self._num_told < self._window:
                 with stopping.hold():
                     asking = self._ask(ask)
+            elif self._work and self._next_due() <= self._num_told < self._num_asked:
+                self._settle(settle)
             else:
                 self._await_next()
                 with stopping.hold():
                     self._tell(tell)
+        while self._work:
+            self._settle(settle)
 
     def run_now(self, jobs: Sequence[NamedJob]) -> Iterator[base.JobResult]:
         """Run extra jobs, a few at a time; for use inside `tell`, or outside `run`.
@@ -254,8 +314,37 @@ class OrderedDriver:
 
     def _tell(self, tell: TellFn) -> None:
         index = self._num_told
+        outcome: base.JobResult | Ready
         if index in self._ready:
-            tell(index, self._ready.pop(index))
+            outcome = self._ready.pop(index)
         else:
-            tell(index, self._jobs.take(self._job_of.pop(index)))
+            outcome = self._jobs.take(self._job_of.pop(index))
+        begun = tell(index, outcome)
         self._num_told += 1
+        self._begin(begun)
+
+    def _begin(self, works: Sequence[SideWork] | None) -> None:
+        """Submit the jobs of side work."""
+        for work in works or ():
+            if work.due < self._num_told or work.id in self._work:
+                raise ValueError(
+                    f"side work {work.id} is due before proposal {work.due}, which is told "
+                    "already, or is under way"
+                )
+            self._work[work.id] = work, [self._jobs.submit(job) for job in work.jobs]
+
+    def _next_due(self) -> int:
+        """Return the number of the proposal before which the next side work is due."""
+        return min(work.due for work, _ in self._work.values())
+
+    def _settle(self, settle: SettleFn | None) -> None:
+        """Wait for the side work that is due next, and settle it."""
+        if settle is None:
+            raise TypeError("side work has begun, and there is no function that settles it")
+        _, work_id = min((work.due, work.id) for work, _ in self._work.values())
+        for job in self._work[work_id][1]:
+            while not self._jobs.has(job):
+                self._jobs.receive(self._watch)
+        with stopping.hold():
+            results = [self._jobs.take(job) for job in self._work.pop(work_id)[1]]
+            self._begin(settle(work_id, results))

@@ -4,7 +4,7 @@ import json
 import sqlite3
 
 from veldt.search.storage import checksums, schema
-from veldt.search.storage.store import FILE_NAME
+from veldt.search.storage.store import FILE_NAME, Store
 
 RUN = (
     "candidate, purpose, task, seed, learning_rate, status, loss, log_loss, num_steps, wall_s, "
@@ -12,8 +12,18 @@ RUN = (
 )
 
 
+def keep_challenges(directory):
+    """Make a search that has just begun one of before version 7, which challenges at once."""
+    with Store.open(directory) as store, store.transaction():
+        assert store.first("SELECT COUNT(*) FROM side_work") == 0
+        store.set_meta(schema.CHALLENGES, schema.AT_ONCE)
+
+
 def downgrade(directory, version):
-    """Make the store of a run directory one of an older version."""
+    """Make the store of a run directory one of an older version.
+
+    What version 7 added is lost: for a store that a search goes on with, `keep_challenges` first.
+    """
     connection = sqlite3.connect(directory / FILE_NAME)
     for present in range(schema.SCHEMA_VERSION, version, -1):
         _STEPS[present](connection)
@@ -22,6 +32,13 @@ def downgrade(directory, version):
         checksums.begin(connection)
     connection.commit()
     connection.close()
+
+
+def _to_6(connection):
+    connection.execute("DROP TABLE side_work")
+    for column in ("number", "settled"):
+        connection.execute(f"ALTER TABLE challenge DROP COLUMN {column}")
+    connection.execute("DELETE FROM meta WHERE key = ?", (schema.CHALLENGES,))
 
 
 def _to_5(connection):
@@ -76,4 +93,4 @@ def _to_1(connection):
     connection.execute("ALTER TABLE evaluation DROP COLUMN message")
 
 
-_STEPS = {6: _to_5, 5: _to_4, 4: _to_3, 3: _to_2, 2: _to_1}
+_STEPS = {7: _to_6, 6: _to_5, 5: _to_4, 4: _to_3, 3: _to_2, 2: _to_1}

@@ -14,8 +14,8 @@ replayed as far as it got.
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -25,16 +25,17 @@ from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import StoreError
 from veldt.search.evaluation.constant_gradients import Gradient, GradientJob
 from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
-from veldt.search.evolution import founders
+from veldt.search.evolution import founders, side_work
 from veldt.search.evolution.engine import Evolution
 from veldt.search.finals import final_runs
 from veldt.search.finals.final_stages import Finals
-from veldt.search.storage import stored_runs
+from veldt.search.storage import schema, stored_runs
 from veldt.search.storage.store import MACHINE_TABLES, Store
 from veldt.tasks.common.config import codec, older_config
 from veldt.tasks.common.disk import atomic_files
-from veldt.tasks.pool import driver, inline
+from veldt.tasks.pool import base, driver, inline
 
+_GIVEN: Final = frozenset({"config", "versions", founders.META_KEY, schema.CHALLENGES})
 _WITHOUT_RUNS: Final = (Status.ERROR, Status.TIMEOUT, Status.KILLED)
 
 
@@ -46,11 +47,21 @@ class _NotStored(BaseException):
 
 
 @final
+@dataclass(frozen=True)
+class _Lack:
+    """The result of a job of side work that has none stored: it was under way at the end."""
+
+    text: str
+
+
+@final
 class _Recorded:
     """A worker that reads results from the old store."""
 
-    def __init__(self, store: Store, config: SearchConfig):
+    def __init__(self, store: Store, config: SearchConfig, end: int):
+        """Read the results of a search that ended, for the time being, after `end` proposals."""
         self._store = store
+        self._end = end
         self._config = config
         self._proxies = config.proxies
         self._num_tasks = len(config.tasks)
@@ -59,7 +70,7 @@ class _Recorded:
         self._initial_curves = json.loads(store.meta()["initial_curves"])
         self._races = config.racing.enabled
 
-    def __call__(self, payload: object) -> Outcome | Gradient:
+    def __call__(self, payload: object) -> Outcome | Gradient | _Lack:
         if isinstance(payload, GradientJob):
             found = final_runs.stored_gradient(self._store, self._config, payload)
             if found is None:
@@ -69,10 +80,14 @@ class _Recorded:
         assert isinstance(job, EvalJob)
         rate = job.genotype.learning_rate
         rows = stored_runs.read(self._store, job.candidate, job.purpose, rate, job.constants)
+        undone = f"{side_work.UNDONE} at {self._end}, {job.purpose}"
+        rows = stored_runs.read(self._store, job.candidate, undone, rate) | rows
         curves = self._curves(job)
         results: list[RunResult] = []
         for position, run in enumerate(job.runs):
             row = rows.get((self._proxies[run.proxy].task, run.seed))
+            if row is None and job.candidate > 0 and job.purpose in ("fresh", "meta"):
+                return _Lack(f"{job.purpose} of candidate {job.candidate}, seed {run.seed}")
             if row is None:
                 raise _NotStored(f"{job.purpose} of candidate {job.candidate}, seed {run.seed}")
             status = Status(row["status"])
@@ -135,8 +150,8 @@ def replay(run_dir: Path, into: Path) -> list[str]:
         atomic_files.make_folder(into)
         with Store.create(into) as new:
             with new.transaction():
-                # The process and machine of the stored results.
-                for key in meta.keys() & {"config", "versions", founders.META_KEY}:
+                # The process and machine of the stored results, and how challenges are made.
+                for key in meta.keys() & _GIVEN:
                     new.set_meta(key, meta[key])
             found = []
             try:
@@ -161,12 +176,31 @@ def _search(config: SearchConfig, old: Store, new: Store) -> None:
 def _leg(config: SearchConfig, old: Store, new: Store, end: int, *, play: bool) -> None:
     """Continue to proposal `end`, and play finals if the old search did."""
     start = new.first("SELECT COUNT(*) FROM proposal")
+    if start < end:
+        with new.transaction():
+            side_work.undo_last(new, config)
     # The number of proposals holds what ended the old search: budget, clock or Ctrl-C.
     endless = replace(config, max_evaluations=end + 1, time_limit_s=None)
-    with inline.InlinePool(lambda: _Recorded(old, config)) as pool:
+    with inline.InlinePool(lambda: _Recorded(old, config, end)) as pool:
         engine = driver.OrderedDriver(pool, window=config.window, start=start)
         evolution = Evolution.start(endless, new, engine.run_now)
-        engine.run(lambda i: evolution.ask(i) if i < end else driver.Stop(), evolution.tell)
+
+        def settle(work: int, results: Sequence[base.JobResult]) -> Sequence[driver.SideWork]:
+            for result in results:
+                if isinstance(result.value, _Lack):
+                    raise _NotStored(result.value.text)
+            return evolution.settle(work, results)
+
+        try:
+            engine.run(
+                lambda i: evolution.ask(i) if i < end else driver.Stop(),
+                evolution.tell,
+                settle,
+                evolution.begun,
+            )
+        except _NotStored:
+            if engine.num_told < end:
+                raise  # Otherwise the old search ended here, with side work under way.
         if play:
             # Finals that were cut short are played as far as they got.
             with contextlib.suppress(_NotStored):

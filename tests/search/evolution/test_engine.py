@@ -224,10 +224,11 @@ def test_challenges_use_new_seeds_and_the_winner_is_paired(whole):
     assert seeds and min(seeds) >= job_records.FRESH_SEEDS
     challenges = rows(directory, "SELECT * FROM challenge ORDER BY id")
     assert challenges[0]["challenger"] == 0 and challenges[0]["won"] == 1
-    incumbent = 0
-    for number, row in enumerate(challenges[1:], 1):
-        assert row["incumbent"] == incumbent
-        first = job_records.FRESH_SEEDS + number * 4
+    assert len({row["number"] for row in challenges}) == len(challenges)
+    incumbent, former = 0, set()
+    for row in challenges[1:]:
+        assert row["incumbent"] == incumbent or (row["incumbent"] in former and not row["won"])
+        first = job_records.FRESH_SEEDS + row["number"] * 4
         query = (
             "SELECT candidate, seed, AVG(log_loss) AS score FROM evaluation "
             "WHERE purpose = 'fresh' "
@@ -241,8 +242,10 @@ def test_challenges_use_new_seeds_and_the_winner_is_paired(whole):
         assert row["difference"] == pytest.approx(paired.mean())
         error = paired.std(ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else 0.0
         assert row["standard_error"] == pytest.approx(error)
-        assert row["won"] == int(len(paired) == 4 and paired.mean() + error < 0)
+        is_better = len(paired) == 4 and paired.mean() + error < 0
+        assert row["won"] == int(is_better and row["incumbent"] == incumbent)
         if row["won"]:
+            former.add(incumbent)
             incumbent = row["challenger"]
             assert row["meta_fitness"] is not None
     assert incumbent > 0
@@ -384,6 +387,7 @@ def test_memory_holds_the_population_and_the_window_alone(tmp_path):
     class View(fakes.View):
         def update(self, evolution):
             parts = (evolution._seen, evolution._arena, evolution._store, evolution._population)
+            parts = (*parts, evolution._stages)
             for owner in (evolution, *parts):
                 for name, value in vars(owner).items():
                     most[name] = max(most[name], num_items(value))
@@ -591,9 +595,11 @@ def test_every_job_is_labelled_with_candidate_and_tasks(tmp_path, monkeypatch):
     candidates = rows(tmp_path, "SELECT candidate FROM proposal WHERE source = 'evaluated'")
     for row in candidates:
         assert f"candidate {row['candidate']}: digits_mlp, digits_conv x2 seeds\n" in text
-    for row in rows(tmp_path, "SELECT id, challenger, incumbent FROM challenge WHERE id > 0"):
+    for row in rows(tmp_path, "SELECT number, challenger, incumbent FROM challenge WHERE id > 0"):
         for one in (row["challenger"], row["incumbent"]):
-            assert f"challenge {row['id']}, candidate {one}, fresh seeds: digits_mlp, digi" in text
+            assert (
+                f"challenge {row['number']}, candidate {one}, fresh seeds: digits_mlp, digi" in text
+            )
     assert "select, adamw at learning rate 0.0002: digits_mlp, digits_conv\n" in text
     assert re.search(r"\nfinal, lion at learning rate 0\.000\d: digits_mlp, digits_conv x3 s", text)
     assert re.search(r"\nmeta-final, #\d+ at learning rate \S+: quadratic x2 seeds", text)

@@ -202,11 +202,15 @@ def test_after_a_restart_all_descend_from_the_best(tmp_path):
     changes = {"restart_after": 8, "islands": 3, "max_evaluations": 50}
     config = search(tmp_path / "run", **changes)
     found = rows(tmp_path / "run", "SELECT * FROM proposal ORDER BY id")
-    won = {r["proposal"] for r in rows(tmp_path / "run", "SELECT * FROM challenge WHERE won = 1")}
+    # The proposal that was the best from another one on.
+    won = {
+        row["settled"]: row["proposal"]
+        for row in rows(tmp_path / "run", "SELECT * FROM challenge WHERE won = 1 ORDER BY id")
+    }
     best_, stale, restarts = None, 0, []
     for row in found:
         if row["id"] in won:
-            best_, stale = row["id"], 0
+            best_, stale = won[row["id"]], 0
         else:
             stale += row["source"] == "evaluated"
         if stale == 8:

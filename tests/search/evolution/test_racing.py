@@ -263,7 +263,7 @@ def search(directory, *, lifetime=10**9, levels=None, **changes):
         num_told = store.first("SELECT COUNT(*) FROM proposal")
         engine = driver.OrderedDriver(pool, window=config.window, start=num_told)
         evolution = Evolution.start(config, store, engine.run_now)
-        engine.run(evolution.ask, evolution.tell)
+        engine.run(evolution.ask, evolution.tell, evolution.settle, evolution.begun)
     return config
 
 

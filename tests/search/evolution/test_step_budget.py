@@ -1,5 +1,6 @@
 """The budget of training steps: where a search ends, also after a kill, and counted by hand."""
 
+import collections
 import json
 import sqlite3
 
@@ -64,38 +65,36 @@ def whole(tmp_path_factory):
 
 
 def steps_until(directory, config):
-    """The training steps up to each proposal, from the rows of candidates and challenges."""
+    """The training steps up to each proposal, from the rows of candidates and of side work."""
     of_candidate = {
         row["id"]: row["num_steps"]
         for row in rows(directory, "SELECT id, num_steps FROM candidate")
     }
     runs = rows(directory, "SELECT * FROM evaluation WHERE purpose IN ('fresh', 'meta')")
-    of_challenge = {
-        row["proposal"]: sum(
+    of_stages = collections.Counter()
+    for row in rows(directory, "SELECT * FROM side_work"):
+        first = 1_000_000 + row["number"] * config.fresh_seeds
+        middle, end = first + config.fresh_seeds // 4, first + config.fresh_seeds
+        seeds = {"first": range(first, middle), "rest": range(middle, end), "meta": ()}
+        of_stages[row["due"]] += sum(
             run["num_steps"]
             for run in runs
-            if (run["purpose"] == "fresh" and _number(run["seed"], config) == row["id"])
-            or (run["purpose"] == "meta" and row["won"] and run["candidate"] == row["challenger"])
+            if (run["purpose"] == "fresh" and run["seed"] in seeds[row["stage"]])
+            or (run["purpose"] == row["stage"] and run["candidate"] == row["candidate"])
         )
-        for row in rows(directory, "SELECT * FROM challenge WHERE id > 0")
-    }
     first = [run["num_steps"] for run in runs if run["candidate"] == 0 and run["purpose"] == "meta"]
     spent, found = of_candidate[0] + sum(first), []
     for row in rows(directory, "SELECT * FROM proposal ORDER BY id"):
+        spent += of_stages.pop(row["id"], 0)
         trained = row["source"] == "evaluated"
         spent += of_candidate[row["candidate"]] if trained else 0
-        spent += of_challenge.get(row["id"], 0)
         found.append(spent)
-    return found
-
-
-def _number(seed, config):
-    return (seed - 1_000_000) // config.fresh_seeds
+    return found, sum(of_stages.values())
 
 
 def test_a_search_ends_a_window_after_the_proposal_that_spends_its_steps(whole):
     directory, config = whole
-    spent = steps_until(directory, config)
+    spent, at_the_end = steps_until(directory, config)
     last = next(index for index, steps in enumerate(spent) if steps >= 1500)
     assert len(spent) == last + config.window
     total = rows(
@@ -103,7 +102,8 @@ def test_a_search_ends_a_window_after_the_proposal_that_spends_its_steps(whole):
         "SELECT SUM(num_steps) AS n FROM evaluation WHERE purpose IN (?, ?, ?)",
         *BEFORE_FINALS,
     )
-    assert total[0]["n"] == spent[-1]
+    assert total[0]["n"] == spent[-1] + at_the_end
+    assert at_the_end > 0
     # Challenges are part of it, and the finals are not.
     assert rows(directory, "SELECT * FROM evaluation WHERE purpose = 'fresh'")
     assert rows(directory, "SELECT * FROM evaluation WHERE purpose = 'select'")

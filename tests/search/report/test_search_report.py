@@ -298,6 +298,25 @@ def test_an_interrupted_run_has_a_report_that_claims_nothing(tmp_path):
     assert "Hall of fame" not in shown and "is better than" not in shown
 
 
+def test_an_incumbent_that_waits_for_its_score_is_shown_so(tmp_path):
+    class View(fakes.View):
+        def update(self, evolution):
+            if evolution.incumbent.meta_pending:
+                raise KeyboardInterrupt
+
+    config = fakes.small_config(pool=PoolConfig(num_workers=1))
+    with pytest.raises(KeyboardInterrupt):
+        run_search.run_search(config, tmp_path / "run", view=View(), factory=fakes.FakeWorker)
+    data = report_data.read_run(tmp_path / "run")
+    assert [one.meta_pending for one in data.incumbents] == [False, True]
+    ((settled,),) = query(tmp_path / "run", "SELECT settled FROM challenge WHERE won AND id > 0")
+    trained = "SELECT COUNT(*) FROM proposal WHERE source = 'evaluated' AND id < ?"
+    assert data.incumbents[1].since == query(tmp_path / "run", trained, settled)[0][0]
+    text = search_report.write_report(tmp_path / "run").read_text(encoding="utf-8")
+    cells = [cell.text for cell in main_element(text).iter("td")]
+    assert cells.count("not yet") == 1
+
+
 def test_a_run_of_one_proposal_has_a_report(tmp_path):
     text = search_report.write_report(interrupted_run(tmp_path / "run", after=1)).read_text()
     main_element(text)

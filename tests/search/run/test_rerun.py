@@ -163,11 +163,22 @@ def test_a_stored_config_is_the_config(tmp_path):
     assert search_config.read_stored(plain, "store") == config
 
 
-@pytest.mark.parametrize("version", [3, 5])
-def test_a_run_of_an_older_store_version_is_found_again(troubled, tmp_path, version):
+@pytest.fixture(scope="module")
+def troubled_before(tmp_path_factory):
+    """The same, but with challenges made at once, as before version 7 of the store."""
+    directory = tmp_path_factory.mktemp("before")
+    with pytest.raises(KeyboardInterrupt):
+        search(directory, view=Stop(results=1))
+    older_stores.keep_challenges(directory)
+    return search(directory, resume=True)
+
+
+@pytest.mark.parametrize("version", [3, 5, 6])
+def test_a_run_of_an_older_store_version_is_found_again(troubled_before, tmp_path, version):
     directory = tmp_path / "run"
     directory.mkdir()
-    with sqlite3.connect(troubled / FILE_NAME) as old, sqlite3.connect(directory / FILE_NAME) as to:
+    before = troubled_before / FILE_NAME
+    with sqlite3.connect(before) as old, sqlite3.connect(directory / FILE_NAME) as to:
         old.backup(to)
     old.close(), to.close()
     older_stores.downgrade(directory, version)

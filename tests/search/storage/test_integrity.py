@@ -149,8 +149,21 @@ CHANGES = {
     "a victory denied": (
         # One that a later challenger took for granted.
         ["UPDATE challenge SET won = 0 WHERE id = (SELECT MAX(g.id) FROM challenge AS g "
-         "JOIN challenge AS h ON h.id > g.id WHERE g.won = 1 AND g.id > 0)"],
-        "the last winner is the next incumbent; broken by challenge ",
+         "JOIN challenge AS h ON h.incumbent = g.challenger WHERE g.won = 1 AND g.id > 0)"],
+        "what is challenged is or was the incumbent; broken by challenge ",
+    ),
+    "a victory over a former incumbent": (
+        ["UPDATE challenge SET incumbent = challenger WHERE id = (SELECT MAX(id) FROM challenge "
+         "WHERE won = 1)"],
+        "a winner has beaten the incumbent of its moment; broken by challenge ",
+    ),
+    "side work of another candidate": (
+        ["UPDATE side_work SET candidate = 0 WHERE id = 1"],
+        "side work is about its proposal's candidate; broken by stage 1",
+    ),
+    "side work that was never settled": (
+        ["UPDATE side_work SET done = 0 WHERE id = 0"],
+        "side work is settled before the proposal that it is due before; broken by stage 0",
     ),
     "two winners": (
         ["UPDATE hall_of_fame SET winner = 1"],

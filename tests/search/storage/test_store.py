@@ -122,6 +122,47 @@ def test_what_a_transaction_wrote_is_there_after_reopening(tmp_path):
         assert store.meta()["config"] == "{}"
 
 
+def test_a_row_that_is_changed_has_its_checksum(tmp_path):
+    with Store.create(tmp_path) as store:
+        with store.transaction():
+            for number in range(3):
+                add(store, number)
+            store.update("candidate", 2, fitness=-7.0)
+        with store.transaction():
+            store.update("candidate", 0, fitness=-3.5, message="changed")
+            store.update("candidate", 0, fitness=None)
+            add(store, 3)
+        with pytest.raises(ValueError, match="no"), store.transaction():
+            store.update("candidate", 1, fitness=9.0)
+            raise ValueError("no")
+        with store.transaction():
+            store.update("candidate", 1, length=5)
+    with Store.open(tmp_path) as store:  # It verifies the checksums.
+        found = store.rows("SELECT id, fitness, message, length FROM candidate ORDER BY id")
+        assert [tuple(row.values()) for row in found] == [
+            *((0, None, "changed", 1), (1, -1.0, "", 5), (2, -7.0, "", 1), (3, -1.0, "", 1)),
+        ]
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    connection.execute("UPDATE candidate SET length = 6 WHERE id = 1")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StoreError, match="candidate holds is not what was written"):
+        Store.open(tmp_path)
+
+
+def test_challenges_of_version_6_are_known_where_they_were_made(tmp_path):
+    with Store.create(tmp_path) as store, store.transaction():
+        add(store, 0)
+        for number, proposal in ((0, -1), (1, 7)):
+            told = {"proposal": proposal, "challenger": 0, "incumbent": 0, "won": 1, "told_s": 0}
+            store.insert("challenge", id=number, number=9, settled=9, **told)
+    older_stores.downgrade(tmp_path, 6)
+    with Store.open(tmp_path) as store:
+        found = store.rows("SELECT number, settled FROM challenge ORDER BY id")
+        assert [tuple(row.values()) for row in found] == [(0, -1), (1, 7)]
+        assert store.meta()[schema.CHALLENGES] == schema.AT_ONCE
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_failing_transaction_leaves_nothing(tmp_path, error):
     with Store.create(tmp_path) as store:
