@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from veldt.tasks.inner_loop.train import train
     from veldt.tasks.registry import load_task
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 __all__ = [
     "FunctionTraining",
