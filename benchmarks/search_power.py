@@ -8,7 +8,7 @@ evolution is ahead of constants alone and of random search by at least 0.05 in m
 fresh seeds, with a 95% interval clear of 0. (Best of founders is no control: it knows rules that a
 search from AdamW has to find. It says what knowing them is worth.)
 
-*Arms*, each a set of overrides of one config, by default the quickstart's:
+*Arms*, each a set of overrides of one config, by default `fast_training`:
 
 | arm | |
 |---|---|
@@ -22,9 +22,9 @@ search from AdamW has to find. It says what knowing them is worth.)
 2302.06675, section 2.1).
 
 *Budget.* `--budget` training steps a search, `--scale` times that, counted by the search itself
-(`max_steps`): candidates, challenges and meta-validation. 425,000 is what the quickstart's 2,200
-programs took with seed 0 before this was written: 351,000 for the fitness, 70,000 for challenges,
-the rest for meta-validation. Processor time, with compiling and finals, is reported beside it.
+(`max_steps`): candidates, challenges and meta-validation. 425,000 is what the 2,200 programs of
+`two_digits.yaml` took with seed 0 before this was written: 351,000 for the fitness, 70,000 for
+challenges, the rest for meta-validation. Processor time, with compiling and finals, is reported beside it.
 
 *Measure.* What a search hands out: the winner of its finals, which are alike for all arms and
 small (`FINALS`), at a quarter and at all of the budget. It is scored on 32 fresh seeds of the
@@ -40,7 +40,6 @@ parameters on the same batches; those not paired (Welch) are in the file.
 Each (arm, seed) is a run directory under `--runs`; finished ones are not run again, and an
 interrupted one is continued. Another budget or other overrides under a name are refused. `--report`
 makes no searches. Writes `results/search_power.json`, where each scale has a part of its own.
-Replaces `controls.py` and `search_seeds.py`.
 """
 
 import argparse
@@ -339,7 +338,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--base", default="quickstart")
+    parser.add_argument("--base", default="fast_training")
     parser.add_argument("--arm", action="append", nargs="+", default=[])
     parser.add_argument("--common", nargs="+", default=[], metavar="key=value")
     parser.add_argument("--only", nargs="+", help="of all arms")
