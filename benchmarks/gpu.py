@@ -18,6 +18,7 @@ written only on an accelerator, since those of a CPU say nothing about one.
 """
 
 import argparse
+import functools
 import json
 import statistics
 import time
@@ -184,7 +185,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seconds", type=float)
     args = parser.parse_args()
-    settings = SETTINGS["small" if args.small else "full"]
+    settings: dict[str, Any] = SETTINGS["small" if args.small else "full"]
     seconds = args.seconds if args.seconds is not None else 2.0 if args.small else 40.0
     began = time.perf_counter()
     result: dict[str, Any] = {
@@ -195,11 +196,14 @@ def main() -> None:
     }
     parts: dict[str, Callable[[], Any]] = {
         **{
-            f"meta_training/{n}": lambda n=n: meta_training(n, settings)
+            f"meta_training/{n}": functools.partial(meta_training, n, settings)
             for n in settings["particles"]
         },
-        "metagradient": lambda: metagradient(settings),
-        **{f"search/{n}": lambda n=n: search(n, settings, seconds) for n in settings["lanes"]},
+        "metagradient": functools.partial(metagradient, settings),
+        **{
+            f"search/{n}": functools.partial(search, n, settings, seconds)
+            for n in settings["lanes"]
+        },
     }
     for name, measure in parts.items():
         if time.perf_counter() - began > 60 * args.minutes:

@@ -372,8 +372,8 @@ def main() -> None:
         return
     durations, described = measure_durations(100 if args.quick else 600)
     print(f"a job takes {described['mean_job_s'] * 1e3:.1f} ms on average", flush=True)
-    sizes = (2, 32, 1000) if args.quick else (2, 8, 32, 128, 512, 1000)
-    scales = (1, 100) if args.quick else (1, 10, 100, 1000)
+    sizes: tuple[int, ...] = (2, 32, 1000) if args.quick else (2, 8, 32, 128, 512, 1000)
+    scales: tuple[int, ...] = (1, 100) if args.quick else (1, 10, 100, 1000)
     is_part = args.workers is not None or args.scale is not None
     sizes = sizes if args.workers is None else (args.workers,)
     scales = scales if args.scale is None else (args.scale,)

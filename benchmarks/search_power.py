@@ -24,7 +24,8 @@ search from AdamW has to find. It says what knowing them is worth.)
 *Budget.* `--budget` training steps a search, `--scale` times that, counted by the search itself
 (`max_steps`): candidates, challenges and meta-validation. 425,000 is what the 2,200 programs of
 `two_digits.yaml` took with seed 0 before this was written: 351,000 for the fitness, 70,000 for
-challenges, the rest for meta-validation. Processor time, with compiling and finals, is reported beside it.
+challenges, the rest for meta-validation. Processor time, with compiling and finals, is reported
+beside it.
 
 *Measure.* What a search hands out: the winner of its finals, which are alike for all arms and
 small (`FINALS`), at a quarter and at all of the budget. It is scored on 32 fresh seeds of the
