@@ -49,7 +49,7 @@ def test_every_place_is_filled_and_every_table_has_one(substitutions):
 
 def test_tables_say_what_they_rest_on(substitutions):
     for name, text in substitutions["tables"].items():
-        if name == "search_winner":
+        if name in ("search_winner", "power_winner"):
             continue
         for word in ("Seeds: ", "Spread: ", "Budget: ", "Command: `"):
             assert word in text, name
