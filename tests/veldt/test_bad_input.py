@@ -8,6 +8,7 @@ import pytest
 from tests.search import fakes
 from veldt import cli
 from veldt.search.run import run_search
+from veldt.search.storage import schema
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.pool.config import PoolConfig
 
@@ -129,7 +130,7 @@ def test_a_damaged_store_is_refused_by_every_command(finished, capsys):
 
 def test_a_run_of_another_version_is_refused_by_every_command(finished, capsys):
     with Store.open(finished) as store, store.transaction():
-        store.set_meta("schema_version", "7")
+        store.set_meta("schema_version", str(schema.SCHEMA_VERSION + 1))
     config = finished / "config.yaml"
     for words in (["report", finished], ["search", config, "--run-dir", finished, "--resume"]):
         assert "another version" in fails(capsys, words, 1)
