@@ -108,6 +108,7 @@ def search(base: str, seed: int, candidates: int, folder: Path) -> Searched:
         config_lib.load_config(SearchConfig, base),
         seed=seed,
         hurdle=math.inf,
+        hurdle_over="each_run",
         max_evaluations=candidates,
         time_limit_s=None,
         racing=RacingConfig(chance=0.5, control=1.0),
@@ -170,7 +171,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--base", nargs="+", default=["quickstart"])
+    parser.add_argument("--base", nargs="+", default=["fast_training"])
     parser.add_argument("--searches", type=int, default=3)
     parser.add_argument("--candidates", type=int, default=1000)
     args = parser.parse_args()
