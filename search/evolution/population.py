@@ -9,8 +9,12 @@ After a *restart* all older places hold the incumbent of that moment: the publis
 from its best program once the fitness has stopped falling (Lion, arXiv 2302.06675, section 2.2).
 The paper gives no figure for that; here it is a number of programs trained without a new incumbent.
 
-With `niche_size`, parents are drawn from fewer: of the members that have a fitness, the best few of
-each niche (`niches.py`), so that one kind of rule cannot take all places. This is not in the paper.
+Only members that have a fitness take part in tournaments. Most children fail: of 6,300 in five
+searches, those of a parent that had failed were trained to the end in 2% of cases, others in 39%,
+and every fourth child had such a parent.
+
+With `niche_size`, parents are drawn from fewer: the best few of each niche (`niches.py`), so that
+one kind of rule cannot take all places. Neither is in the paper.
 """
 
 import collections
@@ -27,6 +31,9 @@ from veldt.search.evaluation.niches import Niche
 
 INITIAL: Final = -1
 """The proposal's number that stands for the initial rule."""
+
+MAX_DRAWS: Final = 100
+"""Draws of a member for a tournament; all of those with a fitness are as likely."""
 
 
 @final
@@ -119,15 +126,25 @@ class Population:
         newest = index - config.window
         if config.niche_size is not None:
             return self._draw_by_niche(rng, index, config.niche_size, rank)
-        ages = rng.integers(config.population_size, size=config.tournament_size)
-        if config.islands > 1:
-            # Proposal i lives on island i modulo their number; each draw above is as likely on it.
-            stays = rng.random(config.tournament_size) >= config.migration
-            home = (newest - index) % config.islands
-            at_home = ages // config.islands * config.islands + home
-            ages = np.where(stays, at_home, ages)
-        places = [self._at(newest - int(age), newest) for age in ages]
-        return min(places, key=lambda place: rank(place.member))
+        drawn = [self._draw_fit(rng, newest, rank) for _ in range(config.tournament_size)]
+        return min(drawn, key=lambda place: rank(place.member))
+
+    def _draw_fit(self, rng: np.random.Generator, newest: int, rank: Rank) -> Place:
+        """Return a living member whose training succeeded, at home or, by migration, anywhere.
+
+        Where none turns up in many draws it may be one that failed.
+        """
+        config = self._config
+        for _ in range(MAX_DRAWS):
+            age = int(rng.integers(config.population_size))
+            # Proposal i lives on island i modulo their number; each draw is as likely on it.
+            if config.islands > 1 and rng.random() >= config.migration:
+                home = -config.window % config.islands
+                age = age // config.islands * config.islands + home
+            place = self._at(newest - age, newest)
+            if math.isfinite(rank(place.member)):
+                break
+        return place
 
     def living(self, index: int) -> list[Place]:
         """Return the members that a proposal may know of, the youngest first."""
