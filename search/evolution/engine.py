@@ -11,11 +11,10 @@ to the end.
 
 One evaluation is noise as much as it is merit. With `samples` above 1, evaluations have seeds of
 their own and what ranks members is the mean over their samples (`samples.py`). With 1, as in
-earlier versions, thousands of candidates are trained on the same seeds, which favours luck: a
-candidate that beats the incumbent there must beat it again, on seeds that are new each time, by
-more than one standard error of the paired difference. Each new best is also scored on
-meta-validation tasks that decide nothing. All this is side work, for which nothing waits
-(`side_work.py`).
+earlier versions, all candidates are trained on the same seeds, which favours luck: one that beats
+the incumbent there must beat it again, on new seeds, by more than one standard error of the paired
+difference. Each new best is also scored on meta-validation tasks that decide nothing. All this is
+side work, for which nothing waits (`side_work.py`).
 
 **Determinism and resuming.** Proposal `i` is a function of the seed, `i`, and the proposals up to
 `i - window`, with side work that was settled by then; results are recorded in order
@@ -200,9 +199,8 @@ class Evolution:
         else:
             place = Place(won.proposal, self._read_member(won.proposal, best))
             genotype = search_rows.candidate_genotype(store, best)
-        # With samples, the mean over all of them stands for the score on fresh seeds.
-        is_sampled = self.config.samples > 1
-        fresh = self._fitness(best) if is_sampled else search_rows.fresh_score(store, best)
+        sampled = self.config.samples > 1  # Their mean stands for the score on fresh seeds.
+        fresh = self._fitness(best) if sampled else search_rows.fresh_score(store, best)
         return Incumbent(best, place, genotype, fresh, won.meta, self._stages.awaits_meta(best))
 
     @property
@@ -226,16 +224,14 @@ class Evolution:
 
     def ask(self, index: int) -> driver.Proposal:
         """Return proposal `index`; see the module docstring for what it depends on."""
-        config = self.config
-        if self._has_ended:
-            return driver.Stop()
-        if self.counts.num_evaluations + self._num_in_training >= config.max_evaluations:
-            return driver.Stop()
-        if config.time_limit_s is not None and self.elapsed_s >= config.time_limit_s:
-            return driver.Stop()
-        if self.budget.has_ended(index):
-            return driver.Stop()
-        if index >= MAX_PROPOSALS_PER_EVALUATION * config.max_evaluations:
+        config, begun = self.config, self.counts.num_evaluations + self._num_in_training
+        if (
+            self._has_ended
+            or begun >= config.max_evaluations
+            or (config.time_limit_s is not None and self.elapsed_s >= config.time_limit_s)
+            or self.budget.has_ended(index)
+            or index >= MAX_PROPOSALS_PER_EVALUATION * config.max_evaluations
+        ):
             return driver.Stop()
         asked = self._look_up(self._child(index), index)
         self._asked[index] = asked
@@ -269,10 +265,15 @@ class Evolution:
 
     def _copied(self, index: int) -> Place | None:
         """Return the member that might be the best; None where all have their samples."""
-        living, newest = self._population.living(index), index - self.config.window
-        most = COPIED * self.config.samples
-        number = self._samples.promising([p.member.candidate for p in living], newest, most)
+        living, most = self._population.living(index), COPIED * self.config.samples
+        candidates = [place.member.candidate for place in living]
+        number = self._samples.promising(candidates, index - self.config.window, most)
         return None if number is None else living[number]
+
+    def _may_lead(self, candidate: int, index: int) -> bool:
+        """Return whether a known candidate might be better than all members."""
+        others = [place.member.candidate for place in self._population.living(index)]
+        return self._samples.may_lead(candidate, others, index - self.config.window)
 
     def _donors(self, index: int) -> Donors:
         """Return what grafts of a proposal may be taken from."""
@@ -312,22 +313,21 @@ class Evolution:
 
     def _known(self, child: _Child, source: str, candidate: int, index: int) -> _Asked:
         """Return a further sample of a known candidate, or the answer of the cache."""
-        newest = index - self.config.window
-        most = self.config.samples * (COPIED if child.mutation == SAMPLE else 1)
-        introduced = self._introduced.get(candidate, index)
+        newest, samples = index - self.config.window, self.config.samples
+        is_copy = child.mutation == SAMPLE
         if (
-            self.config.samples == 1
-            or introduced > newest
-            or self._samples.num_asked(candidate) >= most
+            samples == 1
+            or self._introduced.get(candidate, index) > newest
+            or self._samples.num_asked(candidate) >= samples * (COPIED if is_copy else 1)
             or not math.isfinite(self._samples.estimate(candidate, newest).mean)
+            or not (is_copy or self._may_lead(candidate, index))
         ):
             return _Asked(child, source, candidate)
         live = child.individual.live
         if source == "behaviour":
             live = search_rows.candidate_genotype(self._store, candidate)
-        return _Asked(
-            child, SAMPLE, candidate, job=EvalJob(live, self._runs(index), (), candidate, SAMPLE)
-        )
+        job = EvalJob(live, self._runs(index), (), candidate, SAMPLE)
+        return _Asked(child, SAMPLE, candidate, job=job)
 
     def _enter(self, live: Genotype, candidate: int, index: int) -> tuple[Role, EvalJob]:
         """Return the role in the race of a proposal that is trained, and its job."""

@@ -4,10 +4,10 @@ One evaluation trains a program once on each task; its noise is as large as the 
 search seeks. On common seeds the population would learn these seeds. So each evaluation, a
 *sample*, has seeds that no other has (Jin and Branke 2005, "Evolutionary optimization in uncertain
 environments", section II: explicit averaging). A proposal whose behaviour is known is a further
-sample of it, and some proposals are copies of the member that might be the best, which makes them
-samples too. What ranks members is the mean over their samples. The incumbent is the candidate with
-the lowest upper bound, the mean plus the standard error, so that luck wears off instead of being
-challenged.
+sample of it where it might be better than all members, and some proposals are copies of the member
+that might be the best, which makes them samples too. What ranks members is the mean over their
+samples. The incumbent is the candidate with the lowest upper bound, the mean plus the standard
+error, so that luck wears off instead of being challenged.
 
 The noise of a sample is pooled over all candidates with several. All values are those of a moment:
 after the proposals up to a number, so that a proposal depends on what was recorded in time.
@@ -23,6 +23,8 @@ from veldt.search.evaluation.jobs import ProxyRun
 SAMPLE_SEEDS: Final = 8_000_000
 # Samples that a candidate needs before it can be the incumbent.
 LEAST: Final = 2
+# Standard errors by which a candidate that might be the best may be behind.
+DOUBT: Final = 2.0
 
 
 class Estimate(NamedTuple):
@@ -122,6 +124,14 @@ class Samples:
                 if math.isfinite(bound) and (found is None or bound < found[0]):
                     found = bound, position
         return None if found is None else found[1]
+
+    def may_lead(self, candidate: int, others: Sequence[int], proposal: int) -> bool:
+        """Return whether a candidate might be better than all others, as known after a proposal.
+
+        Its mean is at most two standard errors above the lowest of theirs.
+        """
+        bound = self.estimate(candidate, proposal).bound(self.noise(proposal), -DOUBT)
+        return all(bound <= self.estimate(other, proposal).mean for other in set(others))
 
     def beats(self, candidate: int, incumbent: int) -> bool:
         """Return whether a candidate with enough samples has a lower upper bound than another."""

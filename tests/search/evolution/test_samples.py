@@ -108,6 +108,45 @@ def test_duplicates_are_further_samples_up_to_a_number(whole) -> None:
     assert len({(row["task"], row["seed"]) for row in seeds}) == len(seeds)
 
 
+def test_a_duplicate_is_a_sample_of_what_might_be_the_best(whole) -> None:
+    directory, _ = whole
+    config = fakes.small_config()
+    proposals = rows(directory, "SELECT * FROM proposal ORDER BY id")
+    scores: dict[int, dict[int, float]] = collections.defaultdict(dict)  # by candidate, proposal
+    query = (
+        "SELECT candidate, seed, AVG(log_loss) AS score, MIN(status = 'ok') AS ok FROM evaluation "
+        "WHERE purpose IN ('fitness', 'sample') GROUP BY candidate, seed"
+    )
+    for row in rows(directory, query):
+        proposal = max(samples.proposal_of(row["seed"], config.seeds_per_task), -1)
+        first = scores[row["candidate"]].setdefault(proposal, row["score"] if row["ok"] else np.inf)
+        if row["candidate"] == 0 and proposal == -1 and first != row["score"]:
+            scores[0][-1 - len(scores[0]) / 100] = row["score"]  # the initial rule has several
+    answered = collections.Counter()
+    for row in proposals:
+        newest = row["id"] - config.window
+        if row["source"] not in ("sample", "structure", "behaviour") or row["mutation"] == "sample":
+            continue
+        known = {c: [v for at, v in of.items() if at <= newest] for c, of in scores.items()}
+        known = {c: of for c, of in known.items() if of}
+        asked = sum(at < row["id"] for at in scores[row["candidate"]])
+        own = known.get(row["candidate"], [np.inf])
+        if not np.isfinite(np.mean(own)) or asked >= SAMPLES:
+            assert row["source"] != "sample"
+            continue
+        finite = [of for of in known.values() if len(of) > 1 and np.isfinite(of).all()]
+        freedom = sum(len(of) - 1 for of in finite)
+        noise = np.sqrt(sum(np.var(of) * len(of) for of in finite) / freedom)
+        living = range(newest, newest - config.population_size, -1)
+        members = {proposals[at]["candidate"] if at >= 0 else 0 for at in living}
+        best = min(np.mean(known.get(member, [np.inf])) for member in members)
+        gap = np.mean(own) - 2 * noise / np.sqrt(len(own)) - best
+        if abs(gap) > 1e-9:
+            assert (row["source"] == "sample") == (gap < 0), row["id"]
+            answered[row["source"] == "sample"] += 1
+    assert min(answered[True], answered[False]) > 3
+
+
 def test_the_incumbent_has_the_lowest_upper_bound_at_its_moment(whole) -> None:
     directory, _ = whole
     challenges = rows(directory, "SELECT * FROM challenge ORDER BY id")
