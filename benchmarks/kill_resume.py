@@ -2,11 +2,12 @@
 
     python benchmarks/kill_resume.py [--kills 20] [--seed 0]
 
-One search is left alone. The same search is then run again and again in another directory, each
-time killed at a random moment of its life (while compiling, searching, challenging or in the
-finals) and resumed, until it has been killed `--kills` times; at each end the stores are compared
-row by row, all columns but times and all tables but those about machines, and it starts anew.
-Prints what was compared; exit code 1 on a difference.
+Two searches: one trains all rules on the same seeds, the other selects by samples, with grafts and
+a hurdle over the mean. Each is left alone once. Then it is run again and again in another
+directory, each time killed at a random moment of its life (while compiling, searching, comparing or
+in the finals) and resumed, until it has been killed `--kills` times; at each end the stores are
+compared row by row, all columns but times and all tables but those about machines, and it starts
+anew. Prints what was compared; exit code 1 on a difference.
 """
 
 import argparse
@@ -25,14 +26,27 @@ from typing import Any
 from veldt.search.storage import store
 
 RESULTS = Path(__file__).parent / "results" / "kill_resume.json"
-CONFIG = """
+BASE = """
 tasks: [{task: digits_mlp, num_steps: 100}]
 meta_validation: [{task: breast_cancer_logistic, num_steps: 50}]
 max_evaluations: 400
 population_size: 40
+"""
+CONFIGS = {
+    "common seeds": BASE
+    + """
 fresh_seeds: 4
 finals: {num_rates: 5, final_seeds: 3}
-"""
+""",
+    "samples": BASE
+    + """
+samples: 4
+hurdle: 0.3
+hurdle_over: mean
+mutation: {ops: [published], match_steps: true, rewire: 0.5, graft: 0.5}
+finals: {num_rates: 5, final_seeds: 3, shortlist: 8, rates_of_finalists: own}
+""",
+}
 
 
 def run(config: Path, directory: Path, *, resume: bool, lifetime_s: float | None = None) -> int:
@@ -79,23 +93,30 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    rng = random.Random(args.seed)
+    results = {
+        name: kill(text, args.kills, random.Random(args.seed)) for name, text in CONFIGS.items()
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    print(json.dumps(results))
+
+
+def kill(text: str, most: int, rng: random.Random) -> dict[str, Any]:
+    """Kill a search so many times, resume it, compare; return what was done."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         config = folder / "search.yaml"
-        config.write_text(CONFIG)
+        config.write_text(text)
         began = time.perf_counter()
         run(config, folder / "whole", resume=False)
         whole_s = time.perf_counter() - began
         expected = contents(folder / "whole")
-        print(
-            f"left alone: {whole_s:.0f} s, { ({k: len(v) for k, v in expected.items()}) }",
-            flush=True,
-        )
+        rows = {name: len(found) for name, found in expected.items()}
+        print(f"left alone: {whole_s:.0f} s, {rows}", flush=True)
         kills = ends = 0
         moments: list[float] = []
-        while kills < args.kills or ends == 0:
-            lifetime_s = rng.uniform(0.5, whole_s) if kills < args.kills else None
+        while kills < most or ends == 0:
+            lifetime_s = rng.uniform(0.5, whole_s) if kills < most else None
             code = run(config, folder / "killed", resume=True, lifetime_s=lifetime_s)
             if code == -signal.SIGKILL:
                 kills += 1
@@ -107,15 +128,7 @@ def main() -> None:
                 raise SystemExit("the stores differ")
             print(f"end {ends}: same store", flush=True)
             shutil.rmtree(folder / "killed")
-    result = {
-        "kills": kills,
-        "ends_compared": ends,
-        "moments_s": moments,
-        "rows": {k: len(v) for k, v in expected.items()},
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    return {"kills": kills, "ends_compared": ends, "moments_s": moments, "rows": rows}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ of these happens:
 Whenever the search has come to its end, its store is compared, row by row, with that of the same
 search run undisturbed in one process, and another search begins, until the faults are used up.
 Equal stores mean that every candidate was told exactly once, with the right result, in the right
-order. The store's integrity is checked after every death of the driver too. Work is a short sleep
+order. Every other search selects by samples, with grafts, and a hurdle over the mean of all runs.
+The store's integrity is checked after every death of the driver too. Work is a short sleep
 and a score by formula: the subject is the fate of jobs, not their results.
 
 Exit code 1, and no result file, if anything differs.
@@ -46,6 +47,7 @@ import numpy as np
 
 from veldt.search.config import finals_config, proxy_config
 from veldt.search.config import search_config as search_config_lib
+from veldt.search.config.evolution_config import MutationConfig
 from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.language import dataflow
 from veldt.search.run import run_search as run
@@ -95,7 +97,8 @@ class Factory:
         for training in job.runs:
             quality = self._luck(job, "quality")
             log_loss = -1.0 - quality + 0.1 * self._luck(job, f"{training.proxy}/{training.seed}")
-            status = Status.REJECTED if job.hurdle and quality < 0.2 else Status.OK
+            has_hurdle = bool(job.hurdle or job.mean)
+            status = Status.REJECTED if has_hurdle and quality < 0.2 else Status.OK
             loss = float(np.exp(log_loss))
             results.append(RunResult(training, status, loss, (log_loss,), 10, 0.001))
             if status is not Status.OK:
@@ -132,15 +135,19 @@ def commit(order: str) -> None:
 
 
 def search_config(seed: int, evaluations: int, pool: config.PoolConfig) -> Any:
-    """Return a search whose tasks are names only."""
+    """Return a search whose tasks are names only; every other one selects by samples."""
+    samples = 4 if seed % 2 else 1
     return search_config_lib.SearchConfig(
         tasks=(proxy_config.ProxyConfig("digits_mlp", 10, 1),),
         meta_validation=(proxy_config.ProxyConfig("quadratic", 10, 1),),
         seed=seed,
         max_evaluations=evaluations,
         population_size=30,
+        hurdle_over="mean" if samples > 1 else "each_run",
+        samples=samples,
         fresh_seeds=4,
         window=12,
+        mutation=MutationConfig(graft=1.0, rewire=0.5, match_steps=True),
         finals=finals_config.FinalsConfig(
             num_rates=3, select_seeds=1, final_seeds=2, max_entries=3
         ),

@@ -340,11 +340,14 @@ def faults() -> str:
             f"{soak['num_faults']} faults ({struck})",
             f"{soak['stores_that_differed']} of {len(soak['searches'])} stores differed",
         ],
-        [
-            "a real search",
-            f"killed and resumed {kills['kills']} times",
-            f"equal row by row, in {kills['ends_compared']} comparison",
-        ],
+        *(
+            [
+                f"a real search ({name})",
+                f"killed and resumed {one['kills']} times",
+                f"equal row by row, in {one['ends_compared']} comparisons",
+            ]
+            for name, one in kills.items()
+        ),
         [
             "a meta-training",
             f"killed and resumed {meta['kills']} times",
