@@ -171,7 +171,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--base", nargs="+", default=["fast_training"])
+    parser.add_argument("--base", nargs="+", default=["quickstart"])
     parser.add_argument("--searches", type=int, default=3)
     parser.add_argument("--candidates", type=int, default=1000)
     args = parser.parse_args()

@@ -8,7 +8,7 @@ evolution is ahead of constants alone and of random search by at least 0.05 in m
 fresh seeds, with a 95% interval clear of 0. (Best of founders is no control: it knows rules that a
 search from AdamW has to find. It says what knowing them is worth.)
 
-*Arms*, each a set of overrides of one config, by default `fast_training`:
+*Arms*, each a set of overrides of one config, by default the quickstart's:
 
 | arm | |
 |---|---|
@@ -339,7 +339,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--base", default="fast_training")
+    parser.add_argument("--base", default="quickstart")
     parser.add_argument("--arm", action="append", nargs="+", default=[])
     parser.add_argument("--common", nargs="+", default=[], metavar="key=value")
     parser.add_argument("--only", nargs="+", help="of all arms")

@@ -1,114 +1,11 @@
 """Make the tables of what searches find, from `benchmarks/results`."""
 
-import statistics
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from _generate import evidence, markdown
 from _generate.evidence import Evidence
-
-CONTROLS: Final = {
-    "evolution": "evolution (`quickstart`)",
-    "random search": "random programs (`control_random`)",
-    "constants alone": "AdamW's constants alone (`control_constants`)",
-}
-
-
-def search_seeds() -> str:
-    """Return the winners of four searches against tuned AdamW and Lion."""
-    found = evidence.load("search_seeds")
-    rows = []
-    for run in found["runs"]:
-        against = run["against"]
-        rows.append(
-            [
-                str(run["seed"]),
-                *(
-                    text
-                    for name in ("adamw", "lion")
-                    for text in (
-                        _difference(against[name]),
-                        markdown.signed(against[name]["meta_difference"]),
-                    )
-                ),
-            ]
-        )
-    over = found["over_searches"]
-    rows.append(
-        [
-            "**mean over searches**",
-            *(
-                _mean(over[f"{name} {what}"])
-                for name in ("adamw", "lion")
-                for what in ("difference", "meta_difference")
-            ),
-        ]
-    )
-    seconds = [run["search_s"] for run in found["runs"]]
-    return evidence.table(
-        [
-            "search seed",
-            "proxies, less AdamW",
-            "meta-validation, less AdamW",
-            "proxies, less Lion",
-            "meta-validation, less Lion",
-        ],
-        rows,
-        Evidence(
-            "python benchmarks/search_seeds.py",
-            f"{len(rows) - 1} searches; 8 fresh training seeds for each difference on the proxies",
-            "± one standard error; n.s.: smaller than two standard errors",
-            f"{found['runs'][0]['trained']:,} distinct programs a search, {min(seconds):.0f} to "
-            f"{max(seconds):.0f} seconds; 13 learning rates for every rule, baselines alike",
-            "search_seeds",
-            "Mean log loss of the winner less that of the baseline: below 0 the winner is better.",
-        ),
-    )
-
-
-def _difference(row: Mapping[str, Any]) -> str:
-    mark = "" if row["significant"] else " (n.s.)"
-    return markdown.with_error(row["difference"], row["standard_error"]) + mark
-
-
-def _mean(row: Mapping[str, float]) -> str:
-    return f"**{_plain(row)}**"
-
-
-def winner() -> str:
-    """Return the rule that the quickstart finds with seed 0."""
-    return markdown.code(evidence.load("search_seeds")["runs"][0]["winner"])
-
-
-def controls() -> str:
-    """Return evolution and its two controls at one budget."""
-    found = evidence.load("controls")
-    rows = []
-    for name, title in CONTROLS.items():
-        values = [run["less_adamw"] for run in found["runs"][name]]
-        gap = found["gaps"].get(name, {}).get("less_adamw")
-        rows.append(
-            [
-                title,
-                *map(markdown.signed, values),
-                f"**{statistics.mean(values):+.3f}**",
-                markdown.with_error(gap["difference"], gap["half_interval"]) if gap else "",
-            ]
-        )
-    return evidence.table(
-        ["", "seed 0", "seed 1", "seed 2", "mean", "evolution less this one"],
-        rows,
-        Evidence(
-            "python benchmarks/controls.py",
-            "3 searches each",
-            "± half of the 95% interval over searches",
-            f"{found['evaluations']:,} distinct programs a search, the quickstart's tasks",
-            "controls",
-            "Mean log loss of the winner on fresh seeds, less AdamW's at its best learning rate: "
-            "below 0 the winner is better.",
-        ),
-    )
 
 
 def racing() -> str:
@@ -294,22 +191,27 @@ def simplifier() -> str:
 
 def figures() -> dict[str, str]:
     """Return the single numbers that pages on searches name in their text."""
-    seeds, control = evidence.load("search_seeds"), evidence.load("controls")
-    over = seeds["over_searches"]
-    constants = control["gaps"]["constants alone"]["less_adamw"]
-    drawn = control["gaps"]["random search"]["less_adamw"]
+    part = evidence.load("search_power")["scale_1"]
+    of, differences = part["arms"]["evolution"]["figures"], part["differences"]
     cache = evidence.load("search_throughput")["cache"]
     return {
-        "gain_over_adamw": _plain(over["adamw difference"]),
-        "gain_over_lion": _plain(over["lion difference"]),
-        "evolution_less_constants": markdown.with_error(
-            constants["difference"], constants["half_interval"]
+        "gain_over_adamw": _interval(of["less_adamw"]),
+        "gain_over_lion": _interval(of["less_lion"]),
+        "gain_over_muon": _interval(of["less_muon"]),
+        "unseen_gain_over_adamw": _interval(of["unseen_less_adamw"]),
+        "unseen_gain_over_muon": _interval(of["unseen_less_muon"]),
+        "flattery": _interval(of["flattery"]),
+        "evolution_less_constants": _interval(differences["constants"]["less_adamw"]["paired"]),
+        "evolution_less_random": _interval(differences["random"]["less_adamw"]["paired"]),
+        "evolution_less_founders": _interval(
+            differences["best_of_founders"]["less_adamw"]["paired"]
         ),
-        "evolution_less_random": markdown.with_error(drawn["difference"], drawn["half_interval"]),
+        "power_steps": f"{part['budget']:,}",
+        "power_searches": str(len(part["arms"]["evolution"]["seeds"])),
         "from_cache": markdown.percent(cache["share"]),
         "cache_children": f"{cache['children']:,}",
     }
 
 
-def _plain(row: Mapping[str, float]) -> str:
-    return markdown.with_error(row["mean"], row["standard_error"])
+def _interval(row: Mapping[str, float]) -> str:
+    return markdown.with_error(row["mean"], row["half_interval"])

@@ -40,9 +40,6 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
 """What each generated page holds, by its path in `docs`."""
 
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
-    "search_seeds": search_results.search_seeds,
-    "search_winner": search_results.winner,
-    "controls": search_results.controls,
     "search_power": power_results.search_power,
     "search_power_curves": power_results.search_power_curves,
     "power_winner": power_results.power_winner,
