@@ -31,9 +31,6 @@ from veldt.search.language.statements import COPY, Arg, Statement
 from veldt.search.program import Program
 
 CUT: Final = 0.5  # Share of grafts that the recipient's value goes into.
-# Share of grafts that leave scalars alone. About half of what is read are numbers in corrections of
-# the start and the like, which few other numbers can replace.
-TENSORS: Final = 0.75
 _GRADIENT: Final = "g"
 
 
@@ -49,10 +46,7 @@ def graft(
       donors: Programs to take a part of.
     """
     donor, host = Wiring(donors.draw(rng, config.from_rules)), Wiring(program)
-    uses = list(host.live_uses)
-    if rng.random() < TENSORS:
-        uses = [use for use in uses if host.kind(use) != "scalar"] or uses
-    use = uses[int(rng.integers(len(uses)))]
+    use = host.draw(rng, host.live_uses)
     kind = host.kind(use)
     values = [i for i in sorted(_statements(donor.live)) if donor.kinds[i] == kind]
     if not values:

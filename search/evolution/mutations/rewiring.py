@@ -5,19 +5,21 @@ removes what nothing read: neither is trained, since the rule is as it was. Here
 update depends on is replaced, so the child is another rule:
 
 - `rewire` puts a new statement between a live value and its reader: `update = m / d` becomes
-  `x1 = sign(m)`, `update = x1 / d`.
+  `x1 = sign(m)`, `update = x1 / d`. Three of four such values are tensors.
 - `unwire` takes a live statement out from between its argument and its readers: `update = m / d`
   becomes `update = m`.
 
 Either one reader or all readers from there on get the other value; each in half of the draws.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from veldt.search.config.evolution_config import MutationConfig
 from veldt.search.evolution.mutations import drawing
 from veldt.search.evolution.mutations.wiring import Definition, Use, Wiring
-from veldt.search.language.ops import OPS
+from veldt.search.language.ops import OPS, Op
 from veldt.search.language.statements import Statement
 from veldt.search.program import Program
 
@@ -26,11 +28,10 @@ def rewire(rng: np.random.Generator, program: Program, config: MutationConfig) -
     """Return the program with a new statement that a live one reads; None where it cannot be."""
     wiring = Wiring(program)
     uses = [use for use in wiring.live_uses if wiring.is_computed(use)]
-    names = config.instructions
-    op = OPS[names[rng.integers(len(names))]]
+    op = _draw_op(rng, config.instructions)
     if not uses or not op.kinds:
         return None
-    use = uses[int(rng.integers(len(uses)))]
+    use = wiring.draw(rng, uses)
     variables = drawing.variables(program, use.position, config.reads)
     args = [drawing.draw_argument(rng, variables, config) for _ in op.kinds]
     args[int(rng.integers(op.arity))] = wiring.argument(use)
@@ -41,6 +42,17 @@ def rewire(rng: np.random.Generator, program: Program, config: MutationConfig) -
     changed = wiring.with_arguments(dict.fromkeys(readers, target))
     new = (Statement(target, op.name, tuple(args)),)
     return drawing.splice(changed, use.position, use.position, new)
+
+
+def _draw_op(rng: np.random.Generator, names: Sequence[str]) -> Op:
+    """Return an instruction: first what it works on, then one of those that do.
+
+    Two thirds of the instructions work on single elements. All as likely, the few that see a whole
+    matrix, which is where a rule can differ most, would hardly be drawn.
+    """
+    scopes = sorted({OPS[name].scope for name in names})
+    scope = scopes[int(rng.integers(len(scopes)))]
+    return OPS[drawing.pick(rng, [name for name in names if OPS[name].scope == scope])]
 
 
 def unwire(rng: np.random.Generator, program: Program, config: MutationConfig) -> Program | None:

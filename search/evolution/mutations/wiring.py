@@ -7,16 +7,22 @@ position, or the name of what no statement computes (an input, a slot's old valu
 in `dataflow.Dataflow.live`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, TypeAlias, final
+from typing import Final, NamedTuple, TypeAlias, final
+
+import numpy as np
 
 from veldt.search.evolution.mutations import drawing
 from veldt.search.language import shapes
 from veldt.search.language.statements import COPY, INPUTS, Arg, Statement
 from veldt.search.language.types import Kind
 from veldt.search.program import Program
+
+# Share of draws that leave scalars alone. About half of what is read are numbers in corrections of
+# the start and the like, which few other numbers can replace.
+TENSORS: Final = 0.75
 
 Definition: TypeAlias = int | str
 """A statement's position, or the name of an input, a slot or a constant."""
@@ -137,6 +143,12 @@ class Wiring:
         """Return whether a use reads a value of the run, and no number or tunable constant."""
         one = self.definition(use)
         return one is not None and one not in dict(self.program.constants)
+
+    def draw(self, rng: np.random.Generator, uses: Sequence[Use]) -> Use:
+        """Return one of some uses, mostly of a tensor."""
+        if rng.random() < TENSORS:
+            uses = [use for use in uses if self.kind(use) != "scalar"] or uses
+        return uses[int(rng.integers(len(uses)))]
 
     def readers(self, definition: Definition, first: int = 0) -> tuple[Use, ...]:
         """Return the uses of a value by statements at the position `first` or later."""
