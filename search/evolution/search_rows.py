@@ -1,7 +1,7 @@
 """Writing and reading the rows of a search: candidates, proposals and challenges."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -239,7 +239,13 @@ def introduced(store: Store) -> dict[int, int]:
     return {0: -1, **{int(row["candidate"]): int(row["id"]) for row in store.iterate(query, ())}}
 
 
-def read_samples(store: Store, config: SearchConfig, into: Samples, num_told: int) -> None:
+def read_samples(
+    store: Store,
+    config: SearchConfig,
+    into: Samples,
+    num_told: int,
+    index: Callable[[int], int] = lambda number: number,
+) -> None:
     """Read the samples of a search, in the order in which they were recorded.
 
     Args:
@@ -247,6 +253,7 @@ def read_samples(store: Store, config: SearchConfig, into: Samples, num_told: in
       config: Config of the search.
       into: Samples, empty.
       num_told: Number of proposals recorded.
+      index: Function from the number that chose a sample's seeds to the proposal.
     """
     order = {proxy.task: number for number, proxy in enumerate(config.tasks)}
     found: dict[int, tuple[int, list[tuple[int, int, float | None]]]] = {}
@@ -255,7 +262,7 @@ def read_samples(store: Store, config: SearchConfig, into: Samples, num_told: in
         "WHERE purpose IN ('fitness', 'sample') AND candidate >= 0"
     )
     for row in store.iterate(query, ()):
-        proposal = proposal_of(row["seed"], config.seeds_per_task)
+        proposal = index(proposal_of(row["seed"], config.seeds_per_task))
         run = row["seed"], order[row["task"]], row["log_loss"]
         found.setdefault(proposal, (row["candidate"], []))[1].append(run)
     ended = iter(range(num_told))

@@ -8,9 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Final, final
 
-from veldt.search.evolution import counts
 from veldt.search.evolution.engine import Evolution
-from veldt.search.storage import best_rule, usage
+from veldt.search.storage import best_rule, counts, usage
 from veldt.tasks.common import formatting
 from veldt.tasks.common.progress.display import Display, Silent, Status
 from veldt.tasks.pool.base import PoolEvent, PoolStats
