@@ -173,6 +173,21 @@ def last_won(store: Store) -> Won:
     return Won(row["challenger"], row["proposal"], row["meta_fitness"])
 
 
+def best_of_drivers(store: Store) -> tuple[int, int]:
+    """Return the driver with the best incumbent, and its candidate; driver 0 where there is one.
+
+    What counts is the mean over all evaluations of each.
+    """
+    query = (
+        "SELECT h.driver, h.challenger FROM challenge h JOIN evaluation e "
+        "ON e.candidate = h.challenger AND e.purpose IN ('fitness', 'sample') "
+        "WHERE h.id IN (SELECT MAX(id) FROM challenge WHERE won = 1 GROUP BY driver) "
+        "GROUP BY h.id ORDER BY AVG(e.log_loss), h.driver LIMIT 1"
+    )
+    row = store.rows(query)[0]
+    return int(row["driver"]), int(row["challenger"])
+
+
 def new_incumbents(store: Store) -> list[tuple[int, int, int]]:
     """Return by what each incumbent was first known, its proposal and its candidate, in order.
 

@@ -174,7 +174,7 @@ def _read(store: Store, run_dir: Path) -> SearchData:
         meta_runs=report_rows.meta_runs(store, incumbents),
         survival=op_survival.survival(
             store,
-            settings.population_size,
+            settings.population_size * settings.drivers,
             (entry.program for entry in entries if entry.candidate >= 0),
         ),
         yields=mutation_yields.yields(store),
