@@ -115,6 +115,8 @@ class _Merger:
     def _sent(self, driver: int, index: int) -> int | None:
         """Return the proposal whose rule came by mail as a proposal; None for the initial rule."""
         by = sender(driver, self._drivers)
+        if by not in self._parts:
+            return None
         letter = letter_of(index, self._every)
         query = "SELECT proposal FROM mail WHERE id = ? AND proposal >= 0"
         found = self._parts[by].execute(query, (letter,)).fetchone()
