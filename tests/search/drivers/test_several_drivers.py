@@ -42,10 +42,10 @@ def search(directory, *, worker=fakes.FakeWorker, resume=False, view=None, **cha
     return run_search.run_search(config, directory, resume=resume, view=view, factory=worker)
 
 
-def everything(directory):
+def everything(directory, drivers=3):
     """All stores of a run: that of each driver, and the merged one."""
     found = {"merged": contents(directory, skip=["meta"])}
-    for driver in range(3):
+    for driver in range(drivers):
         found[driver] = contents(numbers.folder(directory, driver), skip=["meta"])
     return found
 
