@@ -19,7 +19,6 @@ from typing import Any, Final, final
 from veldt.search import objectives, rule_sources
 from veldt.search.config.proxy_config import EvaluatorConfig
 from veldt.search.config.search_config import SearchConfig
-from veldt.search.drivers.progress import Best
 from veldt.search.errors import SearchError
 from veldt.search.evaluation.evaluator import EvaluatorFactory
 from veldt.search.evaluation.individual import IGNORES_GRADIENT
@@ -31,6 +30,7 @@ from veldt.search.evolution.founders import Founder
 from veldt.search.finals import final_stages
 from veldt.search.language.statements import COPY
 from veldt.search.run import lane_width, several_drivers
+from veldt.search.run.drivers.driver_progress import Best
 from veldt.search.run.search_view import SearchView
 from veldt.search.storage import best_rule as best
 from veldt.search.storage import integrity, usage

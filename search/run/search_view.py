@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Final, TypeAlias, final
 
-from veldt.search.drivers.progress import AllDrivers
 from veldt.search.evolution.engine import Evolution
+from veldt.search.run.drivers.driver_progress import AllDrivers
 from veldt.search.storage import best_rule, counts, usage
 from veldt.tasks.common import formatting
 from veldt.tasks.common.progress.display import Display, Silent, Status

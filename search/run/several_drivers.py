@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import final
 
 from veldt.search.config.search_config import SearchConfig
-from veldt.search.drivers import together
-from veldt.search.drivers.progress import AllDrivers, Best
 from veldt.search.evolution.founders import Founder
+from veldt.search.run.drivers import together
+from veldt.search.run.drivers.driver_progress import AllDrivers, Best
 from veldt.search.run.search_view import SearchView
 from veldt.search.storage import numbers
 from veldt.search.storage.store import FILE_NAME, Store, drivers_with_store

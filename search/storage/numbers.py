@@ -1,4 +1,4 @@
-"""The drivers of one search: their folders, numbers of proposals, and who writes to whom."""
+"""The drivers of one search: their folders, the numbers of their proposals, and their order."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final, final
 
 from veldt.search.config.search_config import SearchConfig
-from veldt.search.drivers.progress import Progress, Report
 from veldt.search.evolution import founders
 from veldt.search.evolution.engine import Evolution
 from veldt.search.evolution.founders import Founder
+from veldt.search.run.drivers.driver_progress import Progress, Report
 from veldt.search.storage import integrity, numbers
 from veldt.search.storage.mail import Inbox, Letter, Mail
 from veldt.search.storage.numbers import Numbers

@@ -15,10 +15,16 @@ from pathlib import Path
 from typing import Final, Protocol, final
 
 from veldt.search.config.search_config import SearchConfig
-from veldt.search.drivers.driver_thread import DriverThread, Part
-from veldt.search.drivers.progress import AllDrivers, Delivery, Progress, Report, total_stats
 from veldt.search.errors import SearchError
 from veldt.search.evolution.founders import Founder
+from veldt.search.run.drivers.driver_progress import (
+    AllDrivers,
+    Delivery,
+    Progress,
+    Report,
+    total_stats,
+)
+from veldt.search.run.drivers.driver_thread import DriverThread, Part
 from veldt.search.storage import numbers
 from veldt.search.storage.mail import Letter
 from veldt.tasks.common import versions
@@ -115,13 +121,13 @@ def search(
 
     def parts(num_workers: int) -> list[Part]:
         return [
-            Part(config, driver, num_workers, run_dir, start, texts)
+            Part(config, driver, num_workers, run_dir.absolute(), start, texts)
             for driver in range(config.drivers)
         ]
 
     drivers: Drivers
     if pool_config.choose_backend(config.pool) == "ray":
-        from veldt.search.drivers import on_ray
+        from veldt.search.run.drivers import on_ray
 
         drivers = on_ray.Actors(config.pool, parts, factory)
     else:

@@ -8,9 +8,9 @@ that takes its place asks for others.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
-from veldt.search.drivers.driver_thread import DriverThread, Part
-from veldt.search.drivers.progress import Delivery, Report
 from veldt.search.errors import SearchError
+from veldt.search.run.drivers.driver_progress import Delivery, Report
+from veldt.search.run.drivers.driver_thread import DriverThread, Part
 from veldt.search.storage.mail import Letter
 from veldt.tasks.pool import base, devices, ray_cluster
 from veldt.tasks.pool.config import PoolConfig
@@ -106,13 +106,12 @@ class Actors:
         for driver, ref in asked.items():
             try:
                 found[driver] = ray.get(ref, timeout=ANSWER_S)
-            except ray.exceptions.RayTaskError:
+            except ray.exceptions.RayTaskError:  # It is alive, and the fault is in its code.
                 raise
-            except ray.exceptions.GetTimeoutError:
-                ray.kill(self._actors[driver])
-                found[driver] = f"it did not answer for {ANSWER_S:.0f} s"
             except ray.exceptions.RayError as error:
-                found[driver] = str(error).strip().split("\n", 1)[0]
+                # Whatever is left of it must not write to the store that another goes on with.
+                ray.kill(self._actors[driver])
+                found[driver] = str(error).strip().split("\n", 1)[0] or type(error).__name__
         return found
 
     def close(self) -> None:

@@ -8,10 +8,10 @@ import dataclasses
 import pytest
 
 from tests.search import fakes
-from tests.search.drivers import test_several_drivers as threads
-from veldt.search.drivers import on_ray
+from tests.search.run.drivers import test_several_drivers as threads
 from veldt.search.errors import SearchError
 from veldt.search.run import run_search
+from veldt.search.run.drivers import on_ray
 from veldt.search.storage import integrity
 from veldt.search.storage.store import Store
 from veldt.tasks.pool.config import PoolConfig
