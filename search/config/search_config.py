@@ -47,6 +47,11 @@ class SearchConfig:
         incumbent and `population_size`.
       migration: Probability that a tournament's candidate is drawn from all islands and not only
         from the child's island.
+      drivers: Number of drivers, each with a population, a store and an incumbent of its own and an
+        equal share of the budget and of the workers; part of the experiment, unlike the number of
+        workers. For one process that cannot feed all workers. With Ray each is a process.
+      migration_every: Number of proposals of a driver between two letters, in which it sends its
+        best rule to the next driver, which proposes it as many proposals later; at least `window`.
       niche_size: Number of members of one niche of behaviour that may be parents, the fittest of
         them; null sets no limit.
       restart_after: Number of programs trained without a new best after which the whole population
@@ -94,6 +99,8 @@ class SearchConfig:
     parents: Literal["tournament", "initial"] = "tournament"
     islands: int = 1
     migration: float = 0.0
+    drivers: int = 1
+    migration_every: int = 200
     niche_size: int | None = None
     restart_after: int | None = None
     hurdle: float = 0.5
@@ -128,6 +135,7 @@ class SearchConfig:
             "population_size",
             "tournament_size",
             "islands",
+            "drivers",
             "samples",
             "meta_seeds",
             "window",
@@ -139,6 +147,7 @@ class SearchConfig:
                 "islands"
             )
         self._check_lanes()
+        self._check_drivers()
         if not 0 <= self.migration <= 1:
             raise ValueError(f"migration is {self.migration}; it is a probability")
         if not 0 <= self.num_slots <= MAX_SLOTS:
@@ -187,6 +196,45 @@ class SearchConfig:
                 f"lanes is {number} and the pool is Ray's, whose workers have one job at a time; "
                 "lanes need threads: take pool.backend: inline, or lanes: 1"
             )
+
+    def _check_drivers(self) -> None:
+        if self.drivers == 1:
+            return
+        if self.migration_every < self.window:
+            raise ValueError(
+                f"migration_every is {self.migration_every} and the window {self.window}; it must "
+                "be at least that, or drivers would wait for each other's letters without end"
+            )
+        if self.lanes != 1:
+            raise ValueError(
+                f"drivers is {self.drivers} and lanes {self.lanes}; the lanes of a device belong "
+                "to one driver. Take lanes: 1, or drivers: 1 with islands"
+            )
+        for name in ("max_evaluations", "max_steps"):
+            value = getattr(self, name)
+            if value is not None and value < self.drivers:
+                raise ValueError(
+                    f"{name} is {value}, too little to be shared by {self.drivers} drivers"
+                )
+
+    def share(self, driver: int, num_workers: int) -> "SearchConfig":
+        """Return the config of one of the drivers: a search with its share of the budget.
+
+        Args:
+          driver: Number of the driver.
+          num_workers: Number of workers of all drivers; each has at least one.
+        """
+
+        def part(whole: int) -> int:
+            return whole // self.drivers + (driver < whole % self.drivers)
+
+        return replace(
+            self,
+            drivers=1,
+            max_evaluations=part(self.max_evaluations),
+            max_steps=None if self.max_steps is None else part(self.max_steps),
+            pool=replace(self.pool, num_workers=max(part(num_workers), 1)),
+        )
 
     @property
     def workers(self) -> PoolConfig:

@@ -10,11 +10,9 @@ and only a candidate that passes the hurdle, and the race if there is one (`raci
 to the end.
 
 One evaluation is noise as much as it is merit. With `samples` above 1, evaluations have seeds of
-their own and what ranks members is the mean over their samples (`samples.py`). With 1, as in
-earlier versions, all candidates are trained on the same seeds, which favours luck: one that beats
-the incumbent there must beat it again, on new seeds, by more than one standard error of the paired
-difference. Each new best is also scored on meta-validation tasks that decide nothing. All this is
-side work, for which nothing waits (`side_work.py`).
+their own and the mean over them ranks members (`samples.py`). With 1, which favours luck, a
+candidate that beats the incumbent must beat it again on fresh seeds (`challenge.py`). That, and
+meta-validation of each new best, which decides nothing, is side work (`side_work.py`).
 
 **Determinism and resuming.** Proposal `i` is a function of the seed, `i`, and the proposals up to
 `i - window`, with side work that was settled by then; results are recorded in order
@@ -28,7 +26,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, final
 
 import numpy as np
@@ -42,24 +40,26 @@ from veldt.search.evolution import founders as founders_lib
 from veldt.search.evolution import (
     initial_rule,
     job_records,
+    migration,
     mutation,
     racing,
     samples,
     search_rows,
     side_work,
     step_budget,
-    step_size,
 )
+from veldt.search.evolution.asked import Asked, Child
 from veldt.search.evolution.challenge import Arena, Challenge, Incumbent
-from veldt.search.evolution.counts import Counts
 from veldt.search.evolution.job_records import Record
-from veldt.search.evolution.mutations import donors
+from veldt.search.evolution.mutations import donors, step_size
 from veldt.search.evolution.mutations.donors import Donors
 from veldt.search.evolution.population import INITIAL, Member, Place, Population, Rank
 from veldt.search.evolution.proposal_cache import Seen
 from veldt.search.evolution.racing import Race, Role
 from veldt.search.evolution.side_work import Contender
 from veldt.search.program import Program
+from veldt.search.storage.counts import Counts
+from veldt.search.storage.mail import Letter, Mail
 from veldt.search.storage.store import Store
 from veldt.tasks.pool import driver
 from veldt.tasks.pool.base import JobResult
@@ -74,48 +74,6 @@ SAMPLE: Final = "sample"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class _Child:
-    """A proposed child, before it is searched for in the cache.
-
-    Attributes:
-      individual: Child, lowered once.
-      parent: Proposal of the parent; None for the initial rule.
-      mutation: Names of the mutations made.
-      invalid: Number of draws thrown away.
-    """
-
-    individual: Individual
-    parent: int | None
-    mutation: str
-    invalid: int
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A proposal between ask and tell.
-
-    Attributes:
-      child: Child that is proposed.
-      source: Source of the score, as the store names it.
-      candidate: Id of the candidate.
-      behaviour: Fingerprint of the child; empty where a cache had the candidate.
-      failed: Reason of the probe to reject it; then it is not trained.
-      job: Job that trains it; made once, since the race's levels change.
-      role: Role in the race.
-    """
-
-    child: _Child
-    source: str
-    candidate: int
-    behaviour: str = ""
-    failed: Outcome | None = None
-    job: EvalJob | None = None
-    role: Role = Role.RACED
-
-
-@final
 class Evolution:
     """The engine: `ask` proposes, `tell` learns and stores. One per run directory and process.
 
@@ -126,12 +84,20 @@ class Evolution:
       incumbent: Best rule so far.
       counts: Counts of what was recorded.
       budget: Training steps made.
+      mail: Letters from and to other drivers of the search.
     """
 
-    def __init__(self, config: SearchConfig, store: Store, run_now: job_records.RunNow):
+    def __init__(
+        self,
+        config: SearchConfig,
+        store: Store,
+        run_now: job_records.RunNow,
+        mail: Mail | None = None,
+    ):
         """Continue a search that has begun, from its store. `start` also begins one."""
         self.config = config
         self._store = store
+        self.mail = Mail(store) if mail is None else mail
         self._arena = Arena(config, run_now)
         self._stages = side_work.Stages(config, store)
         self._waits = not side_work.is_used(store)
@@ -146,7 +112,8 @@ class Evolution:
         self._introduced: dict[int, int] = {}
         if config.samples > 1:
             self._introduced = search_rows.introduced(store)
-            search_rows.read_samples(store, config, self._samples, self.counts.num_told)
+            numbers, told = self.mail.numbers, self.counts.num_told
+            search_rows.read_samples(store, config, self._samples, told, numbers.index)
         self.initial = Member(initial, self._fitness(0))
         self.budget = step_budget.StepBudget(config, store)
         self._population = self._read_population()
@@ -154,13 +121,19 @@ class Evolution:
         self._stages.wait_again(self.incumbent)
         controls = racing.read_controls(store, config.racing.memory + config.window)
         self._race = Race(config.racing, config.window, controls)
-        self._asked: dict[int, _Asked] = {}
+        self._asked: dict[int, Asked] = {}
         self._num_in_training = 0
         before_s = store.first("SELECT COALESCE(MAX(told_s), 0.0) FROM proposal")
         self._began = time.monotonic() - before_s
 
     @classmethod
-    def start(cls, config: SearchConfig, store: Store, run_now: job_records.RunNow) -> "Evolution":
+    def start(
+        cls,
+        config: SearchConfig,
+        store: Store,
+        run_now: job_records.RunNow,
+        mail: Mail | None = None,
+    ) -> "Evolution":
         """Begin a search by scoring the initial rule, or continue one that has begun.
 
         Raises:
@@ -170,7 +143,7 @@ class Evolution:
         if not initial_rule.is_scored(store):
             genotype = founders_lib.read(store.meta(), config)[0].genotype
             initial_rule.score(config, genotype, store, run_now)
-        return cls(config, store, run_now)
+        return cls(config, store, run_now, mail)
 
     # ------------------------------------------------------------------ what the store holds
 
@@ -233,6 +206,8 @@ class Evolution:
             or index >= MAX_PROPOSALS_PER_EVALUATION * config.max_evaluations
         ):
             return driver.Stop()
+        if self.mail.awaits(index):
+            return driver.Wait()
         asked = self._look_up(self._child(index), index)
         self._asked[index] = asked
         if asked.job is not None and config.samples > 1:
@@ -244,16 +219,18 @@ class Evolution:
         self._num_in_training += 1
         return job_records.named_job(config, asked.job, f"candidate {asked.candidate}")
 
-    def _child(self, index: int) -> _Child:
+    def _child(self, index: int) -> Child:
         """Return a mutation of a proposal's parent, or one of the founders."""
         if index < len(self.founders) - 1:
             founder = self.founders[index + 1]
-            return _Child(Individual.of(founder.genotype), None, f"founder {founder.name}", 0)
-        rng = np.random.default_rng((self.config.seed, index))
+            return Child(Individual.of(founder.genotype), None, f"founder {founder.name}", 0)
+        if (letter := self.mail.immigrant(index)) is not None:
+            return migration.immigrant(letter)
+        rng = np.random.default_rng((self.config.seed, self.mail.numbers.of(index)))
         is_copy = self.config.samples > 1 and rng.random() < COPIES
         if is_copy and (copied := self._copied(index)) is not None:
             number = None if copied.proposal == INITIAL else copied.proposal
-            return _Child(copied.member.individual, number, SAMPLE, 0)
+            return Child(copied.member.individual, number, SAMPLE, 0)
         place = self._population.draw(rng, index, self._rank(index))
         parent = place.member.individual
         made = mutation.mutate(rng, parent.genotype, self.config.mutation, self._donors(index))
@@ -261,7 +238,7 @@ class Evolution:
         if self.config.mutation.match_steps and step_size.changes_structure(made.mutation):
             individual = step_size.matched(parent, individual)
         number = None if place.proposal == INITIAL else place.proposal
-        return _Child(individual, number, made.mutation, made.invalid)
+        return Child(individual, number, made.mutation, made.invalid)
 
     def _copied(self, index: int) -> Place | None:
         """Return the member that might be the best; None where all have their samples."""
@@ -293,7 +270,7 @@ class Evolution:
         newest = index - self.config.window
         return lambda member: self._samples.estimate(member.candidate, newest).mean
 
-    def _look_up(self, child: _Child, index: int) -> _Asked:
+    def _look_up(self, child: Child, index: int) -> Asked:
         """Search for a child by structure, then by behaviour; test a new one on the probe."""
         individual = child.individual
         if (known := self._seen.by_structure(individual.structure)) is not None:
@@ -304,14 +281,14 @@ class Evolution:
         candidate = self.counts.num_candidates + self._seen.num_pending
         if not finite:
             failed = Outcome(Status.DIVERGED, None)
-            return _Asked(child, "probe", candidate, digest, failed)
+            return Asked(child, "probe", candidate, digest, failed)
         if individual.lowered.ignores_gradient:
             failed = Outcome(Status.HOLLOW, None, message=IGNORES_GRADIENT)
-            return _Asked(child, "hollow", candidate, digest, failed)
+            return Asked(child, "hollow", candidate, digest, failed)
         role, job = self._enter(individual.live, candidate, index)
-        return _Asked(child, "evaluated", candidate, digest, job=job, role=role)
+        return Asked(child, "evaluated", candidate, digest, job=job, role=role)
 
-    def _known(self, child: _Child, source: str, candidate: int, index: int) -> _Asked:
+    def _known(self, child: Child, source: str, candidate: int, index: int) -> Asked:
         """Return a further sample of a known candidate, or the answer of the cache."""
         newest, samples = index - self.config.window, self.config.samples
         is_copy = child.mutation == SAMPLE
@@ -322,12 +299,12 @@ class Evolution:
             or not math.isfinite(self._samples.estimate(candidate, newest).mean)
             or not (is_copy or self._may_lead(candidate, index))
         ):
-            return _Asked(child, source, candidate)
+            return Asked(child, source, candidate)
         live = child.individual.live
         if source == "behaviour":
             live = search_rows.candidate_genotype(self._store, candidate)
         job = EvalJob(live, self._runs(index), (), candidate, SAMPLE)
-        return _Asked(child, SAMPLE, candidate, job=job)
+        return Asked(child, SAMPLE, candidate, job=job)
 
     def _enter(self, live: Genotype, candidate: int, index: int) -> tuple[Role, EvalJob]:
         """Return the role in the race of a proposal that is trained, and its job."""
@@ -335,7 +312,8 @@ class Evolution:
         if index < len(self.founders) - 1:
             role = Role.FOUNDER
         elif config.racing.enabled:
-            role = racing.draw_role(config.racing, config.seed, index)
+            number = self.mail.numbers.of(index)
+            role = racing.draw_role(config.racing, config.seed, number)
         levels = self._race.levels(index - config.window) if role is Role.RACED else ()
         job = EvalJob(live, self._runs(index), (), candidate, "fitness", levels)
         if config.hurdle_over == "mean":
@@ -346,7 +324,8 @@ class Evolution:
         """Return the training runs of a proposal's evaluation."""
         if self.config.samples == 1:
             return job_records.search_runs(self.config)
-        return samples.runs(len(self.config.tasks), self.config.seeds_per_task, index)
+        number = self.mail.numbers.of(index)
+        return samples.runs(len(self.config.tasks), self.config.seeds_per_task, number)
 
     # ------------------------------------------------------------------ learning
 
@@ -408,7 +387,7 @@ class Evolution:
         self.incumbent = self._read_incumbent(self.incumbent)
         return settled.begun
 
-    def _overtake(self, asked: _Asked) -> Challenge | None:
+    def _overtake(self, asked: Asked) -> Challenge | None:
         """Return the change of the incumbent, where the candidate sampled has overtaken it."""
         ours, theirs = asked.candidate, self.incumbent.candidate
         if not self._samples.beats(ours, theirs):
@@ -423,7 +402,7 @@ class Evolution:
     def _write(
         self,
         index: int,
-        asked: _Asked,
+        asked: Asked,
         outcome: Outcome | None,
         runs: tuple[Record, ...],
         challenge: Challenge | None,
@@ -467,10 +446,17 @@ class Evolution:
             if outcome is not None and asked.job is not None and is_raced:
                 self._race.record(store, index, asked.role, asked.job.race, outcome)
             self.budget.add(index, (*runs, *(() if challenge is None else challenge.runs)))
+            self.mail.put(index + 1, lambda number: self._letter(number, index))
         return begun
 
+    def _letter(self, number: int, index: int) -> Letter:
+        """Return a letter to the next driver, after a proposal."""
+        living, newest = self._population.living(index), index - self.config.window
+        known = self._samples if self.config.samples > 1 else None
+        return migration.emigrant(number, living, known, newest)
+
     def _begin(
-        self, index: int, asked: _Asked, outcome: Outcome | None, challenge: Challenge | None
+        self, index: int, asked: Asked, outcome: Outcome | None, challenge: Challenge | None
     ) -> tuple[driver.SideWork, ...]:
         """Begin the side work that a proposal brings about, inside the transaction."""
         is_sampled = self.config.samples > 1
@@ -484,7 +470,7 @@ class Evolution:
             return ()  # It was scored on meta-validation when it was the incumbent before.
         return self._stages.begin_meta(self.counts.num_challenges, index, ours, theirs, index)
 
-    def _live(self, asked: _Asked) -> Genotype:
+    def _live(self, asked: Asked) -> Genotype:
         """Return the live program and learning rate of a proposal's candidate."""
         if asked.source == SAMPLE:
             return search_rows.candidate_genotype(self._store, asked.candidate)

@@ -92,6 +92,11 @@ class Samples:
         self._noise[proposal] = self._last_noise
         self._noise.pop(proposal - self._num_kept, None)
 
+    @property
+    def last_noise(self) -> float:
+        """The standard deviation of a sample, as known now."""
+        return self._last_noise
+
     def noise(self, proposal: int) -> float:
         """Return the standard deviation of a sample, as known after a proposal."""
         return self._noise[max(proposal, -1)]

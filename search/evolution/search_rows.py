@@ -1,7 +1,7 @@
 """Writing and reading the rows of a search: candidates, proposals and challenges."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -173,6 +173,21 @@ def last_won(store: Store) -> Won:
     return Won(row["challenger"], row["proposal"], row["meta_fitness"])
 
 
+def best_of_drivers(store: Store) -> tuple[int, int]:
+    """Return the driver with the best incumbent, and its candidate; driver 0 where there is one.
+
+    What counts is the mean over all evaluations of each.
+    """
+    query = (
+        "SELECT h.driver, h.challenger FROM challenge h JOIN evaluation e "
+        "ON e.candidate = h.challenger AND e.purpose IN ('fitness', 'sample') "
+        "WHERE h.id IN (SELECT MAX(id) FROM challenge WHERE won = 1 GROUP BY driver) "
+        "GROUP BY h.id ORDER BY AVG(e.log_loss), h.driver LIMIT 1"
+    )
+    row = store.rows(query)[0]
+    return int(row["driver"]), int(row["challenger"])
+
+
 def new_incumbents(store: Store) -> list[tuple[int, int, int]]:
     """Return by what each incumbent was first known, its proposal and its candidate, in order.
 
@@ -239,7 +254,13 @@ def introduced(store: Store) -> dict[int, int]:
     return {0: -1, **{int(row["candidate"]): int(row["id"]) for row in store.iterate(query, ())}}
 
 
-def read_samples(store: Store, config: SearchConfig, into: Samples, num_told: int) -> None:
+def read_samples(
+    store: Store,
+    config: SearchConfig,
+    into: Samples,
+    num_told: int,
+    index: Callable[[int], int] = lambda number: number,
+) -> None:
     """Read the samples of a search, in the order in which they were recorded.
 
     Args:
@@ -247,6 +268,7 @@ def read_samples(store: Store, config: SearchConfig, into: Samples, num_told: in
       config: Config of the search.
       into: Samples, empty.
       num_told: Number of proposals recorded.
+      index: Function from the number that chose a sample's seeds to the proposal.
     """
     order = {proxy.task: number for number, proxy in enumerate(config.tasks)}
     found: dict[int, tuple[int, list[tuple[int, int, float | None]]]] = {}
@@ -255,7 +277,7 @@ def read_samples(store: Store, config: SearchConfig, into: Samples, num_told: in
         "WHERE purpose IN ('fitness', 'sample') AND candidate >= 0"
     )
     for row in store.iterate(query, ()):
-        proposal = proposal_of(row["seed"], config.seeds_per_task)
+        proposal = index(proposal_of(row["seed"], config.seeds_per_task))
         run = row["seed"], order[row["task"]], row["log_loss"]
         found.setdefault(proposal, (row["candidate"], []))[1].append(run)
     ended = iter(range(num_told))

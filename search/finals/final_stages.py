@@ -99,7 +99,7 @@ class Finals:
         config = self._config
         if config.finals.shortlist:
             return shortlist.choose(self._store, config, self._incumbent, self._runs, report)
-        ranked = shortlist.ranked(self._store, config)
+        ranked = shortlist.ranked(self._store, config, self._incumbent)
         return shortlist.front(ranked, self._incumbent, config.finals.max_entries)
 
     def _rate(

@@ -46,7 +46,7 @@ def choose(
       runs: Runs of the finals.
       report: Function called with the step, the runs done and the runs in all.
     """
-    found = {one.candidate: one for one in ranked(store, config)}
+    found = {one.candidate: one for one in ranked(store, config, incumbent)}
     named = list(found)[: config.finals.shortlist]
     if incumbent not in named:
         named.append(incumbent)
@@ -103,13 +103,14 @@ def front(found: Sequence[Finalist], incumbent: int, most: int) -> list[int]:
     return chosen
 
 
-def ranked(store: Store, config: SearchConfig) -> list[Finalist]:
+def ranked(store: Store, config: SearchConfig, incumbent: int) -> list[Finalist]:
     """Return the candidates that could be trained, the best by the search's own account first.
 
-    With samples that is the upper bound of the mean over them, else the fitness.
+    With samples that is the upper bound of the mean over them, else the fitness. Of a behaviour
+    that several drivers found, the better candidate stands for all, or the incumbent.
     """
     rows = store.rows(
-        "SELECT id, length, COALESCE(slots, 0) AS num_slots, fitness FROM candidate "
+        "SELECT id, behaviour, length, COALESCE(slots, 0) AS num_slots, fitness FROM candidate "
         "WHERE id >= 0 AND status = 'ok'"
     )
     known = samples.Samples(config.window + 2)
@@ -120,9 +121,17 @@ def ranked(store: Store, config: SearchConfig) -> list[Finalist]:
     def score(candidate: int, fitness: float) -> float:
         if config.samples == 1:
             return fitness
-        return known.estimate(candidate).bound(known.noise(num_told - 1), 1.0)
+        return known.estimate(candidate).bound(known.last_noise, 1.0)
 
-    return sorted(
-        Finalist(score(row["id"], row["fitness"]), row["length"], row["num_slots"], row["id"])
+    ranked = sorted(
+        (
+            Finalist(score(row["id"], row["fitness"]), row["length"], row["num_slots"], row["id"]),
+            row["behaviour"].partition(",")[0],
+        )
         for row in rows
     )
+    best: dict[str, Finalist] = {}
+    for one, behaviour in ranked:
+        if behaviour not in best or one.candidate == incumbent:
+            best[behaviour] = one
+    return sorted(best.values())

@@ -15,7 +15,6 @@ from typing import Any, Final, final
 from veldt.search.config import search_config
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import StoreError
-from veldt.search.evolution.counts import Counts
 from veldt.search.program import Program
 from veldt.search.report import mutation_yields, op_survival, report_rows
 from veldt.search.report.mutation_yields import Yield
@@ -27,6 +26,7 @@ from veldt.search.report.report_rows import Spent as Spent
 from veldt.search.report.report_rows import Trained as Trained
 from veldt.search.storage import hall_entries
 from veldt.search.storage import usage as work
+from veldt.search.storage.counts import Counts
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.store import Store
 from veldt.search.storage.usage import Work
@@ -174,7 +174,7 @@ def _read(store: Store, run_dir: Path) -> SearchData:
         meta_runs=report_rows.meta_runs(store, incumbents),
         survival=op_survival.survival(
             store,
-            settings.population_size,
+            settings.population_size * settings.drivers,
             (entry.program for entry in entries if entry.candidate >= 0),
         ),
         yields=mutation_yields.yields(store),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from veldt.search.evaluation.genotype import constants_text
+from veldt.search.evolution import search_rows
 from veldt.search.program import Program
 from veldt.search.storage import stored_runs
 from veldt.search.storage.hall_entries import Entry
@@ -144,7 +145,9 @@ def trained(store: Store) -> tuple[Trained, ...]:
 
 
 def incumbents(store: Store) -> tuple[Incumbent, ...]:
-    """Return the incumbents, the initial rule first."""
+    """Return the incumbents, the initial rule first; of the driver with the best, if several."""
+    several = store.first("SELECT COUNT(DISTINCT driver) FROM challenge") > 1
+    driver = search_rows.best_of_drivers(store)[0] if several else 0
     proposals = [
         int(row["id"])
         for row in store.rows("SELECT id FROM proposal WHERE source = 'evaluated' ORDER BY id")
@@ -161,7 +164,9 @@ def incumbents(store: Store) -> tuple[Incumbent, ...]:
         "SELECT h.challenger, h.proposal, h.settled, h.meta_fitness, c.length, c.fitness, "
         "EXISTS (SELECT 1 FROM side_work s WHERE s.stage = 'meta' AND s.done = 0 "
         "AND s.candidate = h.challenger) AS pending FROM challenge h "
-        "JOIN candidate c ON c.id = h.challenger WHERE h.won = 1 ORDER BY h.id"
+        "JOIN candidate c ON c.id = h.challenger WHERE h.won = 1 "
+        "AND (h.driver = ? OR h.proposal < 0) ORDER BY h.id",
+        (driver,),
     )
     incumbents = []
     for row in rows:

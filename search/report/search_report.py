@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from veldt.search import objectives
-from veldt.search.evolution import counts
 from veldt.search.language import printing
 from veldt.search.program import Program
 from veldt.search.report import (
@@ -27,6 +26,7 @@ from veldt.search.report import (
 from veldt.search.report.report_data import SearchData
 from veldt.search.run import results_table
 from veldt.search.storage import best_rule as best
+from veldt.search.storage import counts
 from veldt.search.storage.hall_entries import Entry
 from veldt.tasks.common import formatting
 from veldt.tasks.common.html import page as page_lib

@@ -2,9 +2,12 @@
 
 A run directory holds all of a run: `run.json`, `config.yaml`, `store.sqlite`, `best.py` with
 `best.json` (from the first new best on, at the end the winner), and files that the user has made
-from it (reports, exports). A killed run continues with `resume=True`.
+from it (reports, exports). With several drivers, each has a folder with a store of its own, from
+which `store.sqlite` is made when all have ended (`several_drivers.py`). A killed run continues with
+`resume=True`.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -20,19 +23,20 @@ from veldt.search.errors import SearchError
 from veldt.search.evaluation.evaluator import EvaluatorFactory
 from veldt.search.evaluation.individual import IGNORES_GRADIENT
 from veldt.search.evaluation.jobs import Outcome
-from veldt.search.evolution import founders, job_records, side_work
+from veldt.search.evolution import founders, job_records, search_rows, side_work
 from veldt.search.evolution.challenge import Incumbent
 from veldt.search.evolution.engine import Evolution
 from veldt.search.evolution.founders import Founder
 from veldt.search.finals import final_stages
 from veldt.search.language.statements import COPY
-from veldt.search.run import lane_width
+from veldt.search.run import lane_width, several_drivers
+from veldt.search.run.drivers.driver_progress import Best
 from veldt.search.run.search_view import SearchView
 from veldt.search.storage import best_rule as best
 from veldt.search.storage import integrity, usage
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.session import Session
-from veldt.search.storage.store import FILE_NAME, Store
+from veldt.search.storage.store import FILE_NAME, Store, drivers_with_store
 from veldt.tasks.common import formatting, versions
 from veldt.tasks.common.config import codec
 from veldt.tasks.common.disk.run_directory import RunDirectory, Terms
@@ -53,6 +57,10 @@ TERMS: Final = Terms(
         "pool",
         "finals",
     ),
+)
+# What a driver proposes depends on where others ended, so their search does not go on after that.
+TERMS_OF_DRIVERS: Final = dataclasses.replace(
+    TERMS, may_differ=("lane_memory_gib", "pool", "finals")
 )
 # If one of these differs, a search that has ended may go on.
 _ENDS: Final = ("max_evaluations", "max_steps", "time_limit_s")
@@ -111,10 +119,21 @@ def run_search(
         factory()
     for name in config.finals.baselines:
         rule_sources.load_rule(name)
-    with (
-        RunDirectory(run_dir, TERMS, config) as directory,
-        _open_store(config, directory, start, resume=resume) as store,
-    ):
+    several = config.drivers > 1
+    terms = TERMS_OF_DRIVERS if several else TERMS
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(RunDirectory(run_dir, terms, config))
+        if several:
+
+            def write_best(found: Best) -> None:
+                _write_incumbent(run_dir, config, found)
+
+            several_drivers.search(
+                config, directory, start, factory, view, write_best, resume=resume
+            )
+        elif drivers_with_store(run_dir):
+            directory.begin(holds_run=True, resume=resume)  # It is another run's.
+        store = stack.enter_context(_open_store(config, directory, start, resume=resume or several))
         with (
             pools.make_pool(config.workers, factory) as workers,
             Session(store, workers, view.work) as session,
@@ -133,9 +152,10 @@ def run_search(
 
 def _start(config: SearchConfig, run_dir: Path, *, resume: bool) -> tuple[Founder, ...]:
     """Return the rules that the run starts from, or started from if it is resumed."""
-    if not (resume and (run_dir / FILE_NAME).exists()):
+    folder = several_drivers.start_folder(run_dir) if resume else None
+    if folder is None:
         return founders.load(config)
-    with Store.open(run_dir, read_only=True) as store:
+    with Store.open(folder, read_only=True) as store:
         return founders.read(store.meta(), config)
 
 
@@ -167,6 +187,15 @@ def _search(
     engine = driver.OrderedDriver(
         workers, window=config.window, start=num_told, watch=session.watch
     )
+
+    def report(text: str, done: int, total: int) -> None:
+        view.phase(text, done, total)
+        session.watch()
+
+    if config.drivers > 1:  # They have searched, and this is their merged store.
+        _note_limits(view, config, store)
+        _, incumbent = search_rows.best_of_drivers(store)
+        return final_stages.Finals(config, incumbent, store, engine.run_now).run(report)
     starting = _Starting(config, engine.run_now, view)
     view.phase("compiling the training loops")
     evolution = Evolution.start(config, store, starting)
@@ -198,10 +227,6 @@ def _search(
         begun = evolution.settle(work, results)
         show(before)
         return begun
-
-    def report(text: str, done: int, total: int) -> None:
-        view.phase(text, done, total)
-        session.watch()
 
     engine.run(evolution.ask, tell, settle, evolution.begun)
     incumbent = evolution.incumbent.candidate
@@ -309,7 +334,10 @@ def _open_store(
 
 
 def _write_incumbent(
-    run_dir: Path, config: SearchConfig, incumbent: Incumbent, written: best.Best | None = None
+    run_dir: Path,
+    config: SearchConfig,
+    incumbent: Incumbent | Best,
+    written: best.Best | None = None,
 ) -> best.Best:
     """Write the best so far; `written` is what was written of the same before."""
     provenance = {
@@ -330,7 +358,7 @@ def _write_incumbent(
     return found
 
 
-def _meta(incumbent: Incumbent) -> str:
+def _meta(incumbent: Incumbent | Best) -> str:
     if incumbent.meta_pending:
         return "not yet"
     return "none" if incumbent.meta is None else f"{incumbent.meta:.4f}"
@@ -358,6 +386,7 @@ def _origin(run_dir: Path, config: SearchConfig) -> dict[str, str]:
         "run": run_dir.resolve().name,
         "search": f"from {config.initial_rule}, seed {config.seed}, {config.max_evaluations} "
         "distinct programs"
+        + (f", {config.drivers} drivers" if config.drivers > 1 else "")
         + (f", at most {config.max_steps:,} training steps" if config.max_steps else ""),
         best.TASKS: best.describe_tasks((proxy.task, proxy.num_steps) for proxy in config.tasks),
         **versions.versions(),

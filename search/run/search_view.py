@@ -6,11 +6,11 @@ The display only reads: a search with another display, or none, is the same sear
 import math
 import time
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
-from veldt.search.evolution import counts
 from veldt.search.evolution.engine import Evolution
-from veldt.search.storage import best_rule, usage
+from veldt.search.run.drivers.driver_progress import AllDrivers
+from veldt.search.storage import best_rule, counts, usage
 from veldt.tasks.common import formatting
 from veldt.tasks.common.progress.display import Display, Silent, Status
 from veldt.tasks.pool.base import PoolEvent, PoolStats
@@ -20,13 +20,16 @@ WORK_INTERVAL_S: Final = 60.0
 MAX_TROUBLE_LINES: Final = 5  # At a time; the store has them all.
 
 
+Searching: TypeAlias = Evolution | AllDrivers
+
+
 @final
 class SearchView:
     """Turns the state of the search's engine and pool into a status for a display."""
 
     def __init__(self, display: Display | None = None):
         self._display: Display = Silent() if display is None else display
-        self._evolution: Evolution | None = None
+        self._evolution: Searching | None = None
         self._stats: PoolStats | None = None
         self._last_work = time.monotonic()
         self._display.update(self.status)
@@ -39,12 +42,12 @@ class SearchView:
         """Show what the search waits for, until something new comes."""
         self._display.doing(text)
 
-    def update(self, evolution: Evolution) -> None:
+    def update(self, evolution: Searching) -> None:
         """Show that a result was recorded. Called often."""
         self._evolution = evolution
         self._display.update(self.status)
 
-    def best(self, evolution: Evolution) -> None:
+    def best(self, evolution: Searching) -> None:
         """Show a new best."""
         self._evolution = evolution
         self._display.log(
@@ -109,7 +112,7 @@ def _is_starting(stats: PoolStats) -> bool:
     return stats.num_ready < stats.num_workers
 
 
-def time_left_s(evolution: Evolution) -> float:
+def time_left_s(evolution: Searching) -> float:
     """Return the seconds until the search ends at the present rate; infinity if not known."""
     done = evolution.counts.num_trained
     elapsed_s = evolution.elapsed_s
@@ -121,18 +124,22 @@ def time_left_s(evolution: Evolution) -> float:
     return max(left, 0.0)
 
 
-def rate(evolution: Evolution) -> float:
+def rate(evolution: Searching) -> float:
     """Return the candidates recorded per second, over the whole search."""
     return evolution.counts.num_told / max(evolution.elapsed_s, 1e-9)
 
 
-def candidate_name(evolution: Evolution) -> str:
+def candidate_name(evolution: Searching) -> str:
     """Return the name of the best so far, as in tables, reports and the store."""
     candidate = evolution.incumbent.candidate
-    return f"#{candidate}" if candidate else evolution.config.initial_rule
+    if not candidate:
+        return evolution.config.initial_rule
+    # A driver's own number; in the run's store it gets another.
+    of = f" of driver {evolution.best_driver}" if isinstance(evolution, AllDrivers) else ""
+    return f"#{candidate}{of}"
 
 
-def score_line(evolution: Evolution) -> str:
+def score_line(evolution: Searching) -> str:
     """Return the scores of the best so far, beside the initial rule's."""
     best = evolution.incumbent
     gain = formatting.signed(best.fitness - evolution.initial.fitness)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from veldt.search.errors import SearchError, UnknownRuleError
 from veldt.search.program import Program
 from veldt.search.storage import best_rule
-from veldt.search.storage.store import FILE_NAME, Store
+from veldt.search.storage.store import FILE_NAME, Store, drivers_with_store
 from veldt.tasks.common import spelling
 
 MARK: Final = "#"
@@ -45,7 +45,7 @@ def read_entry(directory: Path, number: str) -> best_rule.Best:
       UnknownRuleError: The hall of fame has no such entry; the message lists those there are.
       SearchError: The run cannot be read.
     """
-    if not (directory / FILE_NAME).is_file():
+    if not ((directory / FILE_NAME).is_file() or drivers_with_store(directory)):
         raise UnknownRuleError(f"{str(directory)!r} is no search's run directory (no {FILE_NAME})")
     with Store.open(directory, read_only=True) as store:
         rows = store.rows(

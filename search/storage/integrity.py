@@ -108,13 +108,15 @@ _RULES: Final = (
     _Rule(
         "a winner has beaten the incumbent of its moment; broken by challenge",
         "SELECT id FROM challenge AS h WHERE won = 1 AND incumbent IS NOT COALESCE((SELECT "
-        "challenger FROM challenge AS g WHERE g.won = 1 AND g.id < h.id ORDER BY g.id DESC "
+        "challenger FROM challenge AS g WHERE g.won = 1 AND g.driver = h.driver AND g.id < h.id "
+        "ORDER BY g.id DESC "
         "LIMIT 1), 0)",
     ),
     _Rule(
         "what is challenged is or was the incumbent; broken by challenge",
         "SELECT id FROM challenge AS h WHERE incumbent <> 0 AND NOT EXISTS (SELECT 1 FROM "
-        "challenge AS g WHERE g.won = 1 AND g.id < h.id AND g.challenger = h.incumbent)",
+        "challenge AS g WHERE g.won = 1 AND g.driver = h.driver AND g.id < h.id "
+        "AND g.challenger = h.incumbent)",
     ),
     _Rule(
         "side work is about its proposal's candidate; broken by stage",

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 from veldt.search.storage import checksums
 
-SCHEMA_VERSION: Final = 7
-READABLE: Final = (1, 2, 3, 4, 5, 6, 7)
+SCHEMA_VERSION: Final = 8
+READABLE: Final = (1, 2, 3, 4, 5, 6, 7, 8)
 
 # How the best is challenged: a key of the table `meta`, which stores begun before version 7 have.
 CHALLENGES: Final = "challenges"
@@ -65,7 +65,8 @@ CREATE TABLE challenge (
   meta_fitness REAL,
   told_s REAL NOT NULL,
   number INTEGER NOT NULL DEFAULT 0,     -- in the order begun; picks the fresh seeds
-  settled INTEGER NOT NULL DEFAULT -1    -- first proposal recorded with its result known
+  settled INTEGER NOT NULL DEFAULT -1,   -- first proposal recorded with its result known
+  driver INTEGER NOT NULL DEFAULT 0      -- driver whose incumbent it is about
 );
 -- The finals' table, in the order shown.
 CREATE TABLE hall_of_fame (
@@ -168,6 +169,19 @@ _OF_VERSION_7: Final = (
     ("challenge", "number INTEGER NOT NULL DEFAULT 0"),
     ("challenge", "settled INTEGER NOT NULL DEFAULT -1"),
 )
+# The table and the column that version 8 added.
+_MAIL: Final = """
+-- One row per letter of this driver to the next one: its best rule after so many proposals.
+CREATE TABLE mail (
+  id INTEGER PRIMARY KEY,         -- 1, 2, ...: in the order put
+  proposal INTEGER NOT NULL,      -- proposal of the rule; -1 for the initial rule
+  program TEXT NOT NULL,
+  learning_rate REAL NOT NULL,
+  mean REAL,                      -- what was known of it: mean log loss over its samples
+  num_samples INTEGER NOT NULL
+);
+"""
+_OF_VERSION_8: Final = (("challenge", "driver INTEGER NOT NULL DEFAULT 0"),)
 _MACHINES: Final = """
 -- One row per process that worked on the run. Seconds are worker-seconds but for `elapsed_s`.
 CREATE TABLE session (
@@ -245,7 +259,15 @@ class _Gradient5(NamedTuple):
 def create(connection: sqlite3.Connection) -> None:
     """Make the tables of a new store."""
     connection.executescript(
-        _SEARCH + _EVALUATION + _GRADIENT + _PLAYED + _RACE + _SIDE_WORK + _MACHINES + _CHECKSUMS
+        _SEARCH
+        + _EVALUATION
+        + _GRADIENT
+        + _PLAYED
+        + _RACE
+        + _SIDE_WORK
+        + _MAIL
+        + _MACHINES
+        + _CHECKSUMS
     )
     connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
     checksums.begin(connection)
@@ -269,7 +291,11 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         connection.execute(_CHECKSUMS)
     if version < 6:
         _key_runs_by_constants(connection)
-    _keep_challenges(connection)
+    if version < 7:
+        _keep_challenges(connection)
+    for table, column in _OF_VERSION_8:
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+    connection.execute(_MAIL)
     connection.execute(
         "UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),)
     )

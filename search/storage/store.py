@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from veldt.search.errors import StoreError
-from veldt.search.storage import checksums, schema
+from veldt.search.storage import checksums, merging, numbers, schema
 from veldt.tasks.common.disk.lock import DirectoryLock
 
 FILE_NAME: Final = "store.sqlite"
@@ -87,7 +87,8 @@ class Store:
         """Open the store of an existing run, and check it.
 
         A store of an older version is brought up to date: the file itself for writing, a copy in
-        memory for reading. So all other modules know the present tables alone.
+        memory for reading. So all other modules know the present tables alone. Where a search of
+        several drivers has not ended, a reader gets one made in memory from their stores.
 
         Args:
           directory: Directory of the run.
@@ -99,6 +100,8 @@ class Store:
           FileError: Another process works there, or the directory cannot be written.
         """
         path = directory / FILE_NAME
+        if read_only and not path.is_file() and (parts := drivers_with_store(directory)):
+            return cls(path, _merged(directory, parts), None, schema.SCHEMA_VERSION)
         if not path.is_file():
             raise StoreError(f"{directory} holds no run (there is no {FILE_NAME} in it)")
         with contextlib.ExitStack() as undo:
@@ -142,6 +145,26 @@ class Store:
                 store = cls(path, connection, lock, schema.SCHEMA_VERSION)
             undo.pop_all()
             return store
+
+    @classmethod
+    def merge(cls, run_dir: Path) -> None:
+        """Make the store of a search of several drivers from theirs; they must have ended.
+
+        Raises:
+          StoreError: A driver's store cannot be read, or the new one cannot be written.
+        """
+        aside = run_dir / "merged"
+        aside.mkdir(exist_ok=True)
+        for file in aside.glob(f"{FILE_NAME}*"):  # Left by a process that died here.
+            file.unlink()
+        with contextlib.ExitStack() as close, cls.create(aside, locked=True) as made:
+            parts = _parts(run_dir, drivers_with_store(run_dir), close)
+            try:
+                merging.merge(parts, made._connection)
+            except sqlite3.DatabaseError as error:
+                raise StoreError(f"{made.path} cannot be written ({error})") from error
+        made.path.replace(run_dir / FILE_NAME)
+        aside.rmdir()
 
     def close(self) -> None:
         """Close the file; further calls fail."""
@@ -251,6 +274,31 @@ class Store:
         cursor = self._connection.execute(query, tuple(parameters))
         names = [column[0] for column in cursor.description]
         return (dict(zip(names, row, strict=True)) for row in cursor)
+
+
+def drivers_with_store(run_dir: Path) -> list[int]:
+    """Return the numbers of the drivers that have a store in the directory of a run."""
+    found: list[int] = []
+    while (numbers.folder(run_dir, len(found)) / FILE_NAME).is_file():
+        found.append(len(found))
+    return found
+
+
+def _parts(
+    run_dir: Path, drivers: Sequence[int], close: contextlib.ExitStack
+) -> dict[int, sqlite3.Connection]:
+    """Open the stores of drivers for reading, until `close` ends."""
+    return {
+        driver: close.enter_context(
+            Store.open(numbers.folder(run_dir, driver), read_only=True)
+        )._connection
+        for driver in drivers
+    }
+
+
+def _merged(run_dir: Path, drivers: Sequence[int]) -> sqlite3.Connection:
+    with contextlib.ExitStack() as close:
+        return merging.in_memory(_parts(run_dir, drivers, close))
 
 
 def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

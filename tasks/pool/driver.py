@@ -26,13 +26,16 @@ work. So when they are learnt depends on what was recorded and not on timing: wi
 Once all proposals are told, the side work that is left is settled in the order in which it is due.
 """
 
+import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeAlias, final
 
 from veldt.tasks.common import stopping
 from veldt.tasks.pool import base
 
+WAIT_S = 0.05  # Seconds until a proposal that was not there yet is asked for again.
 WATCH_S = 0.5  # Seconds between calls of `watch` while a result is awaited.
 
 
@@ -67,7 +70,16 @@ class Stop:
     """The end of proposals: no more are asked for, and the results of those in flight are told."""
 
 
-Proposal: TypeAlias = NamedJob | Ready | Stop
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wait:
+    """No proposal yet, since it needs something that comes from elsewhere: ask for it again soon.
+
+    Nothing is told meanwhile, so what a proposal knows does not depend on how long it took.
+    """
+
+
+Proposal: TypeAlias = NamedJob | Ready | Stop | Wait
 
 
 @final
@@ -177,6 +189,16 @@ class PoolJobs:
             self._results[result.id] = result
             return result.id
 
+    def tend(self, wait_s: float) -> None:
+        """Let the pool work for a moment, and keep a result that arrives meanwhile."""
+        if not self._pool.in_flight:
+            time.sleep(wait_s)
+            return
+        with contextlib.suppress(TimeoutError):
+            result = self._pool.next_result(wait_s)
+            self._arrived(result)
+            self._results[result.id] = result
+
     def as_completed(self) -> Iterator[base.JobResult]:
         """Yield results as they come, until nothing is in flight."""
         while self._pool.in_flight:
@@ -255,8 +277,12 @@ class OrderedDriver:
         self._begin(begun)
         while asking or self._num_told < self._num_asked:
             if asking and self._num_asked - self._num_told < self._window:
+                num_asked = self._num_asked
                 with stopping.hold():
                     asking = self._ask(ask)
+                if asking and self._num_asked == num_asked:
+                    self._jobs.tend(WAIT_S)
+                    self._watch()
             elif self._work and self._next_due() <= self._num_told < self._num_asked:
                 self._settle(settle)
             else:
@@ -300,9 +326,11 @@ class OrderedDriver:
                 self._ready[index] = ready
             case Stop():
                 return False
+            case Wait():
+                return True
             case other:
                 raise TypeError(
-                    f"ask({index}) returned {other!r}; expected NamedJob, Ready or Stop"
+                    f"ask({index}) returned {other!r}; expected NamedJob, Ready, Wait or Stop"
                 )
         self._num_asked += 1
         return True

@@ -161,7 +161,10 @@ def _connect(config: PoolConfig, address: str) -> Cluster:
 
     settings = config.ray
     if ray.is_initialized():
-        return Cluster(config, owned=False, local=False)
+        name = None
+        if not ray.util.client.ray.is_connected():
+            name = ray.get_runtime_context().get_session_name()
+        return Cluster(config, owned=False, local=False, session_dir=name)
     _check_reachable(address)
     options: dict[str, Any] = {}
     if address == "local":

@@ -26,7 +26,6 @@ from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError, StoreError
 from veldt.search.evaluation import fingerprint, probe
 from veldt.search.evaluation.jobs import EvalJob, Outcome, Status
-from veldt.search.evolution import counts as counts_lib
 from veldt.search.evolution import job_records
 from veldt.search.evolution.engine import Evolution
 from veldt.search.language import dataflow
@@ -34,6 +33,7 @@ from veldt.search.program import Program
 from veldt.search.report import report_data
 from veldt.search.run import run_search
 from veldt.search.storage import checksums
+from veldt.search.storage import counts as counts_lib
 from veldt.search.storage.store import FILE_NAME, MACHINE_TABLES, Store
 from veldt.tasks.common.errors import FileError
 from veldt.tasks.pool import inline

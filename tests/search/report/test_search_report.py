@@ -19,7 +19,6 @@ from tests.search import fakes, older_stores
 from tests.web import Page
 from veldt.search.config.finals_config import FinalsConfig, TuningConfig
 from veldt.search.errors import SearchError, StoreError
-from veldt.search.evolution import counts
 from veldt.search.finals import conclusion
 from veldt.search.program import Program
 from veldt.search.report import (
@@ -33,7 +32,7 @@ from veldt.search.report import (
     search_report,
 )
 from veldt.search.run import run_search
-from veldt.search.storage import checksums, hall_entries
+from veldt.search.storage import checksums, counts, hall_entries
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.common.errors import FileError

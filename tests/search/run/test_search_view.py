@@ -10,13 +10,12 @@ from rich.console import Console
 
 from tests.search import fakes
 from veldt.search.evaluation import fingerprint, probe
-from veldt.search.evolution import counts
-from veldt.search.evolution.counts import Counts
 from veldt.search.language import dataflow
 from veldt.search.program import Program
 from veldt.search.report import report_data
 from veldt.search.run import results_table, run_search, search_view
-from veldt.search.storage import hall_entries, usage
+from veldt.search.storage import counts, hall_entries, usage
+from veldt.search.storage.counts import Counts
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.store import Store
 from veldt.tasks.common import formatting

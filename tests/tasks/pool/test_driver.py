@@ -259,7 +259,7 @@ def test_errors_of_the_engine_come_through():
         assert driver.num_told == 0
     with inline.InlinePool(Dawdler) as pool:
         driver = driver_lib.OrderedDriver(pool, window=4)
-        with pytest.raises(TypeError, match="expected NamedJob, Ready or Stop"):
+        with pytest.raises(TypeError, match="expected NamedJob, Ready, Wait or Stop"):
             driver.run(lambda index: index, tell)
         with pytest.raises(ValueError, match="window is 0"):
             driver_lib.OrderedDriver(pool, window=0)

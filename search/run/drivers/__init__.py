@@ -1,0 +1,1 @@
+"""Several drivers of one search: each with a store of its own, and mail between them."""
