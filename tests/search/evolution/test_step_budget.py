@@ -12,7 +12,12 @@ from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.pool.config import PoolConfig
 
 # Far above what these searches train in so many steps; a fake run has 10.
-SETTINGS = {"max_evaluations": 10_000, "max_steps": 1500, "pool": PoolConfig(num_workers=1)}
+SETTINGS = {
+    "seed": 2,
+    "max_evaluations": 10_000,
+    "max_steps": 1500,
+    "pool": PoolConfig(num_workers=1),
+}
 BEFORE_FINALS = ("fitness", "fresh", "meta")
 
 

@@ -105,7 +105,7 @@ def test_rows_that_are_missing_or_repeated_are_found(made: Path, tmp_path: Path)
     for change in (
         "DELETE FROM proposal WHERE id = (SELECT MAX(id) FROM proposal)",
         "INSERT INTO challenge SELECT id + 100, proposal, challenger, incumbent, difference, "
-        "standard_error, won, meta_fitness, told_s, number, settled FROM challenge LIMIT 1",
+        "standard_error, won, meta_fitness, told_s, number, settled, driver FROM challenge LIMIT 1",
         "DROP INDEX proposal_structure",
         "DELETE FROM checksum WHERE name = 'race'",
         "UPDATE meta SET value = '4' WHERE key = 'schema_version'",
