@@ -14,12 +14,11 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from veldt.search import simplify
 from veldt.search.evaluation import fingerprint, niches, probe
 from veldt.search.evaluation.fingerprint import Fingerprint
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.niches import Niche
-from veldt.search.language import dataflow
+from veldt.search.language import dataflow, pruning
 from veldt.search.language.dataflow import Dataflow
 from veldt.search.program import Program
 
@@ -38,14 +37,18 @@ class LoweredProgram:
     program: Program
 
     @cached_property
+    def _named(self) -> Dataflow:
+        return dataflow.lower(self.program)
+
+    @cached_property
     def flow(self) -> Dataflow:
         """The graph of values, with the constants as the numbers that they default to."""
-        return dataflow.lower(self.program, fold=True)
+        return dataflow.folded(self._named)
 
     @cached_property
     def live(self) -> Program:
         """The program without the statements that its update does not depend on."""
-        return simplify.prune(self.program)
+        return pruning.to_program(self._named, self.program)
 
     @cached_property
     def updates(self) -> NDArray[np.float64]:

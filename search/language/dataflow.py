@@ -11,12 +11,13 @@ something needed (Lion's paper removes dead statements within one iteration, sec
 that feeds only itself is dead too, and is found here).
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, NoReturn, TypeAlias, TypeVar, final
+from typing import Final, NamedTuple, NoReturn, TypeAlias, TypeVar, final
 
 import numpy as np
 
@@ -100,28 +101,30 @@ class Dataflow:
     @cached_property
     def live(self) -> frozenset[int]:
         """The indices of the values that the update depends on, now or through a slot later."""
-        slot_index = {
-            self.input_index(name): new
-            for name, new in zip(self.slots, self.new_slots, strict=True)
-        }
-        seen: set[int] = set()
+        values, first = self.values, len(INPUTS)
+        slot_index = dict(enumerate(self.new_slots, first))
+        seen = {self.update}
         pending = [self.update]
         while pending:
             index = pending.pop()
-            if index in seen:
-                continue
-            seen.add(index)
-            value = self.values[index]
-            if isinstance(value, Node):
-                pending.extend(value.args)
+            value = values[index]
+            if type(value) is Node:
+                found = value.args
             elif index in slot_index:
-                pending.append(slot_index[index])
+                found = (slot_index[index],)
+            else:
+                continue
+            for arg in found:
+                if arg not in seen:
+                    seen.add(arg)
+                    pending.append(arg)
         return frozenset(seen)
 
     @cached_property
     def live_nodes(self) -> tuple[int, ...]:
         """The indices of the live instructions, in order."""
-        return tuple(i for i in sorted(self.live) if isinstance(self.values[i], Node))
+        values = self.values
+        return tuple([i for i in sorted(self.live) if type(values[i]) is Node])
 
     @cached_property
     def live_slots(self) -> tuple[str, ...]:
@@ -157,30 +160,31 @@ class Dataflow:
     @cached_property
     def slot_updates(self) -> dict[int, int]:
         """The index of the old value of each live slot, with the index of the new value."""
-        pairs = ((self.input_index(n), i) for n, i in zip(self.slots, self.new_slots, strict=True))
+        pairs = enumerate(self.new_slots, len(INPUTS))
         return {old: new for old, new in pairs if old in self.live}
 
     @cached_property
     def phases(self) -> Phases:
         """The live instructions by their dependence on the state."""
+        nodes = [(index, self.node(index).args) for index in self.live_nodes]
         stateful = set(self.slot_updates)
-        for index in self.live_nodes:
-            if not stateful.isdisjoint(self.node(index).args):
+        for index, args in nodes:
+            if not stateful.isdisjoint(args):
                 stateful.add(index)
         feeding = set(self.slot_updates.values())
-        for index in reversed(self.live_nodes):
+        for index, args in reversed(nodes):
             if index in feeding:
-                feeding.update(self.node(index).args)
+                feeding.update(args)
         return Phases(
-            tuple(i for i in self.live_nodes if i not in stateful),
-            tuple(i for i in self.live_nodes if i in stateful and i in feeding),
-            tuple(i for i in self.live_nodes if i in stateful and i not in feeding),
+            tuple([i for i, _ in nodes if i not in stateful]),
+            tuple([i for i, _ in nodes if i in stateful and i in feeding]),
+            tuple([i for i, _ in nodes if i in stateful and i not in feeding]),
         )
 
     def node(self, index: int) -> Node:
         """Return the instruction at an index that is known to hold one."""
         value = self.values[index]
-        assert isinstance(value, Node)
+        assert type(value) is Node
         return value
 
     @cached_property
@@ -194,9 +198,9 @@ class Dataflow:
         hashes: dict[int, str] = dict.fromkeys(self.slot_updates, "slot")
         for index in self.live:
             value = self.values[index]
-            if isinstance(value, Input):
+            if type(value) is Input:
                 hashes.setdefault(index, value.name)
-            elif isinstance(value, Constant):
+            elif type(value) is Constant:
                 hashes[index] = repr(value.value)
         self._hash_nodes(self.phases.stateless, hashes)
         for _ in range(2 * len(self.slot_updates)):
@@ -208,14 +212,20 @@ class Dataflow:
 
     def _hash_nodes(self, nodes: Iterable[int], hashes: dict[int, str]) -> None:
         """Add, for each of `nodes`, a hash of the code that computes it."""
+        values = self.values
         for index in nodes:
-            op, args, _ = self.node(index)
+            op, args, _ = values[index]
             parts = [hashes[arg] for arg in args]
-            if OPS[op].commutative:
+            if op in _COMMUTATIVE:
                 parts.sort()
             hashes[index] = _sha1(f"{op}({','.join(parts)})")
 
 
+_COMMUTATIVE: Final = frozenset(name for name, op in OPS.items() if op.commutative)
+
+
+# Most of what a child of a search computes its parent computed too.
+@functools.lru_cache(maxsize=1 << 14)
 def _sha1(text: str) -> str:
     return hashlib.sha1(text.encode()).hexdigest()
 
@@ -289,25 +299,42 @@ def lower_with_targets(
     env[STEP] = builder.add(Input(STEP, "scalar"))
     for name in _scalars_read(program):
         env[name] = builder.add(Input(name, "scalar"))
+    constant, apply = builder.constant, builder.apply
     for name, number in program.constants:
-        env[name] = builder.constant(float(number), None if fold else name)
-
-    def resolve(args: tuple[Arg, ...]) -> list[int]:
-        return [env[a] if isinstance(a, str) else builder.constant(float(a)) for a in args]
-
-    with np.errstate(all="ignore"):  # for instructions computed on plain numbers
-        for position, statement in enumerate(program.statements):
-            try:
-                args = resolve(statement.args)
-                target = args[0] if statement.op == COPY else builder.apply(statement.op, args)
-            except LoweringError as error:
-                raise LoweringError(error.message, position) from None
+        env[name] = constant(float(number), None if fold else name)
+    position = 0
+    try:
+        for statement in program.statements:
+            args = [env[a] if type(a) is str else constant(float(a)) for a in statement.args]
+            op = statement.op
+            target = args[0] if op == COPY else apply(op, args)
             targets.append(target)
             env[statement.target] = target
-    update, *new_slots = resolve(program.returns)
-    _check_returns(slots, [builder.values[i].kind for i in (update, *new_slots)])
-    flow = Dataflow(tuple(builder.values), program.slots, update, tuple(new_slots))
+            position += 1
+    except LoweringError as error:
+        raise LoweringError(error.message, position) from None
+    update, *new_slots = [env[a] if type(a) is str else constant(float(a)) for a in program.returns]
+    values = builder.values
+    _check_returns(slots, [values[i].kind for i in (update, *new_slots)])
+    flow = Dataflow(tuple(values), program.slots, update, tuple(new_slots))
     return flow, tuple(targets)
+
+
+def folded(flow: Dataflow) -> Dataflow:
+    """Return what `lower` gives of the same program with `fold`, without the program."""
+    if not any(type(value) is Constant and value.name is not None for value in flow.values):
+        return flow
+    builder = _Builder()
+    new: list[int] = []
+    for value in flow.values:
+        if type(value) is Node:
+            new.append(builder.apply(value.op, [new[arg] for arg in value.args]))
+        elif type(value) is Constant:
+            new.append(builder.constant(value.value))
+        else:
+            new.append(builder.add(value))
+    new_slots = tuple([new[index] for index in flow.new_slots])
+    return Dataflow(tuple(builder.values), flow.slots, new[flow.update], new_slots)
 
 
 def _scalars_read(program: AbstractProgram) -> list[str]:
@@ -332,34 +359,39 @@ class _Builder:
         self.values: list[Value] = []
         self._index: dict[object, int] = {}
 
-    def add(self, value: Value, key: object = None) -> int:
-        """Return the index of a value; values of equal keys (by default, themselves) are one."""
-        key = value if key is None else key
-        index = self._index.get(key)
-        if index is None:
-            index = self._index[key] = len(self.values)
-            self.values.append(value)
-        return index
+    def add(self, value: Value) -> int:
+        """Return the index of a value that is new."""
+        self.values.append(value)
+        return len(self.values) - 1
 
     def constant(self, number: float, name: str | None = None) -> int:
         # repr distinguishes 0.0 from -0.0, which compare equal.
         key = (number or repr(number), name)
         index = self._index.get(key)
-        return self.add(Constant(number, name), key) if index is None else index
+        if index is None:
+            index = self._index[key] = self.add(Constant(number, name))
+        return index
 
     def apply(self, name: str, args: list[int]) -> int:
-        op = OPS[name]
         # `a * b` after `b * a` is the same value; the first order is kept, for readers.
-        key = (name, *(sorted(args) if op.commutative else args))
+        if name in _COMMUTATIVE and args[0] > args[-1]:
+            key = (name, *sorted(args))
+        else:
+            key = (name, *args)
         index = self._index.get(key)
         if index is not None:
             return index
-        given = [self.values[arg] for arg in args]
-        kind = shapes.cached_result_kind(name, tuple([value.kind for value in given]))
-        if kind == "scalar" and op.scope == "element":
-            numbers = [v.value for v in given if isinstance(v, Constant) and v.name is None]
+        values = self.values
+        kind = shapes.cached_result_kind(name, tuple([values[arg].kind for arg in args]))
+        if kind == "scalar" and OPS[name].scope == "element":
+            given = [values[arg] for arg in args]
+            numbers = [v.value for v in given if type(v) is Constant and v.name is None]
             if len(numbers) == len(args):
-                folded = float(op.fn(np, *[np.float64(number) for number in numbers]))
-                if math.isfinite(folded):
-                    return self.constant(folded)
-        return self.add(Node(name, tuple(args), kind), key)
+                with np.errstate(all="ignore"):
+                    number = float(OPS[name].fn(np, *[np.float64(number) for number in numbers]))
+                if math.isfinite(number):
+                    # The key is not kept: the same numbers give the same number again.
+                    return self.constant(number)
+        self._index[key] = len(values)
+        values.append(Node(name, tuple(args), kind))
+        return len(values) - 1
