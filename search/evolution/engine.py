@@ -25,6 +25,7 @@ never stopped. Memory holds the population, the proposals asked and not yet told
 under way, however long the search is.
 """
 
+import contextlib
 import json
 import math
 import time
@@ -349,6 +350,11 @@ class Evolution:
         return samples.runs(len(self.config.tasks), self.config.seeds_per_task, index)
 
     # ------------------------------------------------------------------ learning
+
+    def stretch(self) -> contextlib.AbstractContextManager[None]:
+        """Return a transaction for several asks and tells that wait for nothing."""
+        # Where a search waits for challenges, a tell may wait for workers.
+        return contextlib.nullcontext() if self._waits else self._store.transaction()
 
     def tell(self, index: int, result: JobResult | driver.Ready) -> tuple[driver.SideWork, ...]:
         """Take a proposal's result; store it and all that follows from it, at once.

@@ -203,7 +203,7 @@ def _search(
         view.phase(text, done, total)
         session.watch()
 
-    engine.run(evolution.ask, tell, settle, evolution.begun)
+    engine.run(evolution.ask, tell, settle, evolution.begun, evolution.stretch)
     incumbent = evolution.incumbent.candidate
     return final_stages.Finals(config, incumbent, store, engine.run_now).run(report)
 

@@ -57,11 +57,14 @@ class Checksums:
 
     def added(self, table: str, values: Mapping[str, Any], row_id: int) -> None:
         """Record that a row was inserted; columns that are not named have their defaults."""
-        columns = self._columns[table].items()
-        row = {name: column.stored(values.get(name, column.default)) for name, column in columns}
-        if "id" in row and row["id"] is None:
-            row["id"] = row_id
-        self._added.setdefault(table, []).append(_hash(tuple(row.values())))
+        row: list[Any] = []
+        for name, column in self._columns[table].items():
+            value = values.get(name, column.default)
+            if value is None:
+                row.append(row_id if name == "id" else None)
+            else:
+                row.append(value if type(value) is str else column.stored(value))
+        self._added.setdefault(table, []).append(_hash(tuple(row)))
 
     def updated(self, table: str, before: tuple[Any, ...], after: tuple[Any, ...]) -> None:
         """Record that a row was changed."""

@@ -11,6 +11,7 @@ named `*_s`, which hold times, and the `MACHINE_TABLES`. The tables are in `sche
 """
 
 import contextlib
+import functools
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -159,10 +160,16 @@ class Store:
     def transaction(self) -> Iterator[None]:
         """Commit everything inserted inside together, or nothing.
 
+        Inside another transaction, it is a part of that one: that is how a driver writes a stretch
+        of results at once. Then an exception must not be caught before the outer one has ended.
+
         Raises:
           StoreError: The disk is full or the file cannot be written; nothing of the transaction
             is kept.
         """
+        if self._connection.in_transaction:
+            yield
+            return
         written = False
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -193,11 +200,7 @@ class Store:
 
         `table` and the names must come from this package.
         """
-        names = ", ".join(values)
-        marks = ", ".join("?" * len(values))
-        cursor = self._connection.execute(
-            f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values())
-        )
+        cursor = self._connection.execute(_insertion(table, tuple(values)), tuple(values.values()))
         row_id = int(cursor.lastrowid or 0)
         self._checksums.added(table, values, row_id)
         return row_id
@@ -251,6 +254,12 @@ class Store:
         cursor = self._connection.execute(query, tuple(parameters))
         names = [column[0] for column in cursor.description]
         return (dict(zip(names, row, strict=True)) for row in cursor)
+
+
+@functools.cache
+def _insertion(table: str, names: tuple[str, ...]) -> str:
+    marks = ", ".join("?" * len(names))
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})"
 
 
 def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

@@ -26,6 +26,7 @@ work. So when they are learnt depends on what was recorded and not on timing: wi
 Once all proposals are told, the side work that is left is settled in the order in which it is due.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeAlias, final
@@ -34,6 +35,7 @@ from veldt.tasks.common import stopping
 from veldt.tasks.pool import base
 
 WATCH_S = 0.5  # Seconds between calls of `watch` while a result is awaited.
+MAX_STRETCH = 64  # Asks and tells that are made without looking for further results.
 
 
 @final
@@ -177,6 +179,14 @@ class PoolJobs:
             self._results[result.id] = result
             return result.id
 
+    def receive_ready(self) -> None:
+        """Keep the results that are there already, without waiting."""
+        with contextlib.suppress(TimeoutError):
+            while self._pool.in_flight:
+                result = self._pool.next_result(0.0)
+                self._arrived(result)
+                self._results[result.id] = result
+
     def as_completed(self) -> Iterator[base.JobResult]:
         """Yield results as they come, until nothing is in flight."""
         while self._pool.in_flight:
@@ -238,6 +248,7 @@ class OrderedDriver:
         tell: TellFn,
         settle: SettleFn | None = None,
         begun: Sequence[SideWork] = (),
+        stretch: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
         """Ask and tell until `ask` returns `Stop`, all results are told and all work is settled.
 
@@ -246,6 +257,8 @@ class OrderedDriver:
           tell: Function that learns; called with the same numbers in order. It may use `run_now`.
           settle: Function that learns what side work has found; None where there is none.
           begun: Side work that an earlier session began and did not settle.
+          stretch: Maker of a context for asks and tells that follow each other without waiting, a
+            few dozen at most, such as one transaction; it is left before anything is awaited.
 
         Raises:
           KeyboardInterrupt: Ctrl-C; the class says what then holds.
@@ -254,15 +267,22 @@ class OrderedDriver:
         asking = True
         self._begin(begun)
         while asking or self._num_told < self._num_asked:
-            if asking and self._num_asked - self._num_told < self._window:
-                with stopping.hold():
-                    asking = self._ask(ask)
-            elif self._work and self._next_due() <= self._num_told < self._num_asked:
-                self._settle(settle)
-            else:
+            if not self._may_ask(asking):
+                if self._settles_next():
+                    self._settle(settle)
+                    continue
                 self._await_next()
-                with stopping.hold():
-                    self._tell(tell)
+            with stopping.hold() as held, stretch():
+                for _ in range(MAX_STRETCH):
+                    if self._may_ask(asking):
+                        asking = self._ask(ask)
+                    elif self._may_tell():
+                        if self._tell(tell):
+                            break
+                    else:
+                        break
+                    if held:
+                        break
         while self._work:
             self._settle(settle)
 
@@ -307,12 +327,29 @@ class OrderedDriver:
         self._num_asked += 1
         return True
 
+    def _may_ask(self, asking: bool) -> bool:
+        return asking and self._num_asked - self._num_told < self._window
+
+    def _settles_next(self) -> bool:
+        """Return whether side work is due before the next proposal is told."""
+        return bool(self._work) and self._next_due() <= self._num_told < self._num_asked
+
+    def _may_tell(self) -> bool:
+        """Return whether the next call, where it is no `ask`, is a `tell` whose result is there."""
+        if self._num_told == self._num_asked or self._settles_next():
+            return False
+        job = self._job_of.get(self._num_told)
+        return job is None or self._jobs.has(job)
+
     def _await_next(self) -> None:
+        """Wait for the result that is told next; keep what others are there."""
         job = self._job_of.get(self._num_told)
         while job is not None and not self._jobs.has(job):
             self._jobs.receive(self._watch)
+        self._jobs.receive_ready()
 
-    def _tell(self, tell: TellFn) -> None:
+    def _tell(self, tell: TellFn) -> bool:
+        """Tell the next result; return whether side work has begun."""
         index = self._num_told
         outcome: base.JobResult | Ready
         if index in self._ready:
@@ -322,6 +359,7 @@ class OrderedDriver:
         begun = tell(index, outcome)
         self._num_told += 1
         self._begin(begun)
+        return bool(begun)
 
     def _begin(self, works: Sequence[SideWork] | None) -> None:
         """Submit the jobs of side work."""
