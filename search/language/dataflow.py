@@ -299,42 +299,76 @@ def lower_with_targets(
     env[STEP] = builder.add(Input(STEP, "scalar"))
     for name in _scalars_read(program):
         env[name] = builder.add(Input(name, "scalar"))
-    constant, apply = builder.constant, builder.apply
+    constant, known, values = builder.constant, builder.known, builder.values
     for name, number in program.constants:
         env[name] = constant(float(number), None if fold else name)
     position = 0
     try:
         for statement in program.statements:
-            args = [env[a] if type(a) is str else constant(float(a)) for a in statement.args]
+            args = tuple(
+                [env[a] if type(a) is str else constant(float(a)) for a in statement.args]
+            )
             op = statement.op
-            target = args[0] if op == COPY else apply(op, args)
+            if op == COPY:
+                target = args[0]
+            else:
+                # `a * b` after `b * a` is the same value; the first order is kept, for readers.
+                swap = op in _COMMUTATIVE and args[0] > args[1]
+                key = (op, args[1], args[0]) if swap else (op, *args)
+                found = known.get(key)
+                if found is None:
+                    kind = shapes.cached_result_kind(op, tuple([values[a].kind for a in args]))
+                    if kind == "scalar":
+                        found = builder.number(op, args)
+                    if found is None:
+                        found = known[key] = len(values)
+                        values.append(Node(op, args, kind))
+                target = found
             targets.append(target)
             env[statement.target] = target
             position += 1
     except LoweringError as error:
         raise LoweringError(error.message, position) from None
     update, *new_slots = [env[a] if type(a) is str else constant(float(a)) for a in program.returns]
-    values = builder.values
     _check_returns(slots, [values[i].kind for i in (update, *new_slots)])
     flow = Dataflow(tuple(values), program.slots, update, tuple(new_slots))
     return flow, tuple(targets)
 
 
 def folded(flow: Dataflow) -> Dataflow:
-    """Return what `lower` gives of the same program with `fold`, without the program."""
-    if not any(type(value) is Constant and value.name is not None for value in flow.values):
-        return flow
+    """Return the live part of a graph, with the tunable constants as plain numbers.
+
+    The live values are those of a graph lowered with `fold`, in the same order.
+    """
+    given, live, step = flow.values, flow.live, len(INPUTS) + len(flow.slots)
+    slots = [i for i in range(len(INPUTS), step) if i in live]
+    kept = [*range(len(INPUTS)), *slots, step]
     builder = _Builder()
-    new: list[int] = []
-    for value in flow.values:
+    builder.values += [given[index] for index in kept]
+    new = {index: number for number, index in enumerate(kept)}
+    known, values = builder.known, builder.values
+    for index in sorted(live):
+        value = given[index]
         if type(value) is Node:
-            new.append(builder.apply(value.op, [new[arg] for arg in value.args]))
+            op, of, kind = value
+            args = tuple([new[arg] for arg in of])
+            swap = op in _COMMUTATIVE and args[0] > args[1]
+            key = (op, args[1], args[0]) if swap else (op, *args)
+            found = known.get(key)
+            if found is None and kind == "scalar":
+                found = builder.number(op, args)
+            if found is None:
+                found = known[key] = len(values)
+                values.append(Node(op, args, kind))
+            new[index] = found
         elif type(value) is Constant:
-            new.append(builder.constant(value.value))
-        else:
-            new.append(builder.add(value))
-    new_slots = tuple([new[index] for index in flow.new_slots])
-    return Dataflow(tuple(builder.values), flow.slots, new[flow.update], new_slots)
+            new[index] = builder.constant(value.value)
+        elif index > step:
+            new[index] = len(values)
+            values.append(value)
+    names = tuple([flow.slots[i - len(INPUTS)] for i in slots])
+    new_slots = tuple([new[flow.new_slots[i - len(INPUTS)]] for i in slots])
+    return Dataflow(tuple(values), names, new[flow.update], new_slots)
 
 
 def _scalars_read(program: AbstractProgram) -> list[str]:
@@ -353,11 +387,16 @@ class _Names(dict[str, _T]):
 
 @final
 class _Builder:
-    """Collects values; equal ones are stored once, and instructions on literals are computed."""
+    """Collects values; equal ones are stored once, and instructions on literals are computed.
+
+    Attributes:
+      values: Values so far.
+      known: Index of each value by what computes it.
+    """
 
     def __init__(self) -> None:
         self.values: list[Value] = []
-        self._index: dict[object, int] = {}
+        self.known: dict[object, int] = {}
 
     def add(self, value: Value) -> int:
         """Return the index of a value that is new."""
@@ -365,33 +404,36 @@ class _Builder:
         return len(self.values) - 1
 
     def constant(self, number: float, name: str | None = None) -> int:
+        """Return the index of a constant."""
         # repr distinguishes 0.0 from -0.0, which compare equal.
         key = (number or repr(number), name)
-        index = self._index.get(key)
+        index = self.known.get(key)
         if index is None:
-            index = self._index[key] = self.add(Constant(number, name))
+            index = self.known[key] = len(self.values)
+            self.values.append(Constant(number, name))
         return index
 
-    def apply(self, name: str, args: list[int]) -> int:
-        # `a * b` after `b * a` is the same value; the first order is kept, for readers.
-        if name in _COMMUTATIVE and args[0] > args[-1]:
-            key = (name, *sorted(args))
-        else:
-            key = (name, *args)
-        index = self._index.get(key)
-        if index is not None:
-            return index
-        values = self.values
-        kind = shapes.cached_result_kind(name, tuple([values[arg].kind for arg in args]))
-        if kind == "scalar" and OPS[name].scope == "element":
-            given = [values[arg] for arg in args]
-            numbers = [v.value for v in given if type(v) is Constant and v.name is None]
-            if len(numbers) == len(args):
-                with np.errstate(all="ignore"):
-                    number = float(OPS[name].fn(np, *[np.float64(number) for number in numbers]))
-                if math.isfinite(number):
-                    # The key is not kept: the same numbers give the same number again.
-                    return self.constant(number)
-        self._index[key] = len(values)
-        values.append(Node(name, tuple(args), kind))
-        return len(values) - 1
+    def number(self, op: str, args: Sequence[int]) -> int | None:
+        """Return the index of the number that an instruction gives; None where it reads others."""
+        if op not in _OF_NUMBERS:
+            return None
+        numbers = []
+        for arg in args:
+            value = self.values[arg]
+            if type(value) is not Constant or value.name is not None:
+                return None
+            numbers.append(value.value)
+        # Equal keys must give equal results, and 0.0 equals -0.0.
+        compute = _computed.__wrapped__ if 0.0 in numbers else _computed
+        number = compute(op, *numbers)
+        return self.constant(number) if math.isfinite(number) else None
+
+
+_OF_NUMBERS: Final = frozenset(name for name, op in OPS.items() if op.scope == "element")
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _computed(op: str, *numbers: float) -> float:
+    """Return the result of an instruction on plain numbers."""
+    with np.errstate(all="ignore"):
+        return float(OPS[op].fn(np, *[np.float64(number) for number in numbers]))
