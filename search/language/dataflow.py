@@ -244,26 +244,25 @@ def check(program: AbstractProgram) -> None:
     for name in (*READABLE, *(name for name, _ in program.constants)):
         kinds[name] = "scalar"
 
-    def kinds_of(args: tuple[Arg, ...]) -> tuple[Kind, ...]:
-        return tuple([kinds[arg] if isinstance(arg, str) else "scalar" for arg in args])
-
-    for position, statement in enumerate(program.statements):
-        try:
-            args = kinds_of(statement.args)
-            copies = statement.op == COPY
-            kind = args[0] if copies else shapes.cached_result_kind(statement.op, args)
-        except LoweringError as error:
-            raise LoweringError(error.message, position) from None
-        kinds[statement.target] = kind
-    _check_returns(slots, kinds_of(program.returns))
+    result_kind, position = shapes.cached_result_kind, 0
+    try:
+        for statement in program.statements:
+            op = statement.op
+            args = tuple([kinds[a] if type(a) is str else "scalar" for a in statement.args])
+            kinds[statement.target] = args[0] if op == COPY else result_kind(op, args)
+            position += 1
+    except LoweringError as error:
+        raise LoweringError(error.message, position) from None
+    returned = [kinds[arg] if type(arg) is str else "scalar" for arg in program.returns]
+    _check_returns(slots, returned)
 
 
 def _check_returns(slots: dict[str, Kind], returned: Sequence[Kind]) -> None:
     """Check that the update is shaped as the parameter, and each slot's new value as the slot."""
-    wanted: list[tuple[str, Kind]] = [("the update", "tensor")]
-    wanted += [(f"slot {name!r}", kind) for name, kind in slots.items()]
-    for (what, kind), given in zip(wanted, returned, strict=True):
+    wanted: list[tuple[str, Kind]] = [("", "tensor"), *slots.items()]
+    for (name, kind), given in zip(wanted, returned, strict=True):
         if given not in (kind, "scalar"):
+            what = f"slot {name!r}" if name else "the update"
             raise LoweringError(
                 f"{what} is {shapes.describe(kind)}, and what is returned for it is "
                 f"{shapes.describe(given)}"
