@@ -33,8 +33,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, final
 
-import numpy as np
-
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.individual import IGNORES_GRADIENT, Individual
@@ -44,53 +42,26 @@ from veldt.search.evolution import founders as founders_lib
 from veldt.search.evolution import (
     initial_rule,
     job_records,
-    mutation,
     racing,
     samples,
     search_rows,
     side_work,
     step_budget,
-    step_size,
 )
 from veldt.search.evolution.challenge import Arena, Challenge, Incumbent
+from veldt.search.evolution.children import COPIED, SAMPLE, Helpers, Proposed, Proposer, Told
 from veldt.search.evolution.counts import Counts
 from veldt.search.evolution.job_records import Record
-from veldt.search.evolution.mutations import donors
-from veldt.search.evolution.mutations.donors import Donors
-from veldt.search.evolution.population import INITIAL, Member, Place, Population, Rank
+from veldt.search.evolution.population import INITIAL, Member, Place, Population
 from veldt.search.evolution.proposal_cache import Seen
 from veldt.search.evolution.racing import Race, Role
 from veldt.search.evolution.side_work import Contender
-from veldt.search.program import Program
 from veldt.search.storage.store import Store
 from veldt.tasks.pool import driver
 from veldt.tasks.pool.base import JobResult
 
 # A search that proposes this many children for each evaluation has nothing new left to find.
 MAX_PROPOSALS_PER_EVALUATION: Final = 200
-# Share of the proposals that are copies of the member that might be the best, and the samples that
-# these may give it, as a multiple of those that duplicates may.
-COPIES: Final = 0.1
-COPIED: Final = 4
-SAMPLE: Final = "sample"
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Child:
-    """A proposed child, before it is searched for in the cache.
-
-    Attributes:
-      individual: Child, lowered once.
-      parent: Proposal of the parent; None for the initial rule.
-      mutation: Names of the mutations made.
-      invalid: Number of draws thrown away.
-    """
-
-    individual: Individual
-    parent: int | None
-    mutation: str
-    invalid: int
 
 
 @final
@@ -108,7 +79,7 @@ class _Asked:
       role: Role in the race.
     """
 
-    child: _Child
+    child: Proposed
     source: str
     candidate: int
     behaviour: str = ""
@@ -128,6 +99,8 @@ class Evolution:
       incumbent: Best rule so far.
       counts: Counts of what was recorded.
       budget: Training steps made.
+      proposer: Maker of children.
+      helpers: Processes that make children too; None where there are none.
     """
 
     def __init__(self, config: SearchConfig, store: Store, run_now: job_records.RunNow):
@@ -152,6 +125,8 @@ class Evolution:
         self.initial = Member(initial, self._fitness(0))
         self.budget = step_budget.StepBudget(config, store)
         self._population = self._read_population()
+        self.proposer = Proposer(config, self.founders, self._population, self._samples)
+        self.helpers: Helpers | None = None
         self.incumbent = self._read_incumbent()
         self._stages.wait_again(self.incumbent)
         controls = racing.read_controls(store, config.racing.memory + config.window)
@@ -238,7 +213,8 @@ class Evolution:
             return driver.Stop()
         if index >= MAX_PROPOSALS_PER_EVALUATION * config.max_evaluations:
             return driver.Stop()
-        asked = self._look_up(self._child(index), index)
+        child = None if self.helpers is None else self.helpers.child(index)
+        asked = self._look_up(child or self.proposer.child(index), index)
         self._asked[index] = asked
         if asked.job is not None and config.samples > 1:
             self._samples.ask(asked.candidate)
@@ -249,51 +225,7 @@ class Evolution:
         self._num_in_training += 1
         return job_records.named_job(config, asked.job, f"candidate {asked.candidate}")
 
-    def _child(self, index: int) -> _Child:
-        """Return a mutation of a proposal's parent, or one of the founders."""
-        if index < len(self.founders) - 1:
-            founder = self.founders[index + 1]
-            return _Child(Individual.of(founder.genotype), None, f"founder {founder.name}", 0)
-        rng = np.random.default_rng((self.config.seed, index))
-        is_copy = self.config.samples > 1 and rng.random() < COPIES
-        if is_copy and (copied := self._copied(index)) is not None:
-            number = None if copied.proposal == INITIAL else copied.proposal
-            return _Child(copied.member.individual, number, SAMPLE, 0)
-        place = self._population.draw(rng, index, self._rank(index))
-        parent = place.member.individual
-        made = mutation.mutate(rng, parent.genotype, self.config.mutation, self._donors(index))
-        individual = parent.with_genotype(made.genotype)
-        if self.config.mutation.match_steps and step_size.changes_structure(made.mutation):
-            individual = step_size.matched(parent, individual)
-        number = None if place.proposal == INITIAL else place.proposal
-        return _Child(individual, number, made.mutation, made.invalid)
-
-    def _copied(self, index: int) -> Place | None:
-        """Return the member that might be the best; None where all have their samples."""
-        living, newest = self._population.living(index), index - self.config.window
-        most = COPIED * self.config.samples
-        number = self._samples.promising([p.member.candidate for p in living], newest, most)
-        return None if number is None else living[number]
-
-    def _donors(self, index: int) -> Donors:
-        """Return what grafts of a proposal may be taken from."""
-        if not self.config.mutation.graft:
-            return Donors()
-        rank = self._rank(index)
-
-        def member(rng: np.random.Generator) -> Program:
-            return self._population.draw(rng, index, rank).member.individual.genotype.program
-
-        return Donors(tuple(donors.rules_within(self.config.mutation).values()), member)
-
-    def _rank(self, index: int) -> Rank:
-        """Return the function that gives a member's fitness, as a proposal may know it."""
-        if self.config.samples == 1:
-            return lambda member: member.fitness
-        newest = index - self.config.window
-        return lambda member: self._samples.estimate(member.candidate, newest).mean
-
-    def _look_up(self, child: _Child, index: int) -> _Asked:
+    def _look_up(self, child: Proposed, index: int) -> _Asked:
         """Search for a child by structure, then by behaviour; test a new one on the probe."""
         individual = child.individual
         if (known := self._seen.by_structure(individual.structure)) is not None:
@@ -311,7 +243,7 @@ class Evolution:
         role, job = self._enter(individual.live, candidate, index)
         return _Asked(child, "evaluated", candidate, digest, job=job, role=role)
 
-    def _known(self, child: _Child, source: str, candidate: int, index: int) -> _Asked:
+    def _known(self, child: Proposed, source: str, candidate: int, index: int) -> _Asked:
         """Return a further sample of a known candidate, or the answer of the cache."""
         newest = index - self.config.window
         most = self.config.samples * (COPIED if child.mutation == SAMPLE else 1)
@@ -371,10 +303,11 @@ class Evolution:
             self._num_in_training -= 1
         else:
             outcome = result.value if isinstance(result.value, Outcome) else None
-        challenge = None
+        challenge, score = None, None
         if self.config.samples > 1:
             if asked.job is not None and outcome is not None:
-                self._samples.add(asked.candidate, index, challenge_lib.rank(outcome.fitness))
+                score = challenge_lib.rank(outcome.fitness)
+                self._samples.add(asked.candidate, index, score)
                 challenge = self._overtake(asked)
             self._samples.end(index)
         elif self._waits and self._is_fitter(outcome):
@@ -386,7 +319,7 @@ class Evolution:
             asked.source,
             None if outcome is None or asked.source == SAMPLE else outcome.status,
             num_invalid=asked.child.invalid,
-            num_statements=len(individual.genotype.program.statements),
+            num_statements=individual.lowered.num_statements,
             num_live=individual.lowered.length,
             challenged=challenge is not None,
         )
@@ -394,7 +327,10 @@ class Evolution:
         if challenge is not None:
             self.incumbent = self._read_incumbent(self.incumbent)
         trained = asked.job is not None
-        self._population.add(index, member, trained=trained, best=self.incumbent.place)
+        best = self.incumbent.place
+        self._population.add(index, member, trained=trained, best=best)
+        if self.helpers is not None:
+            self.helpers.told(Told(index, member, trained, best, score))
         return begun
 
     def settle(self, work: int, results: Sequence[JobResult]) -> tuple[driver.SideWork, ...]:

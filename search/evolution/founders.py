@@ -26,8 +26,7 @@ from veldt.search.config.evolution_config import ZOO, FounderConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError
 from veldt.search.evaluation.genotype import MAX_RATE, MIN_RATE, Genotype
-from veldt.search.evolution import step_size
-from veldt.search.evolution.mutations import donors
+from veldt.search.evolution.mutations import donors, step_size
 from veldt.search.language.ops import INTERPRETED
 from veldt.search.language.statements import COPY
 from veldt.search.program import Program

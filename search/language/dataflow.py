@@ -32,7 +32,6 @@ from veldt.search.language.statements import (
     ROLES,
     STEP,
     AbstractProgram,
-    Arg,
 )
 from veldt.search.language.types import Kind
 
@@ -212,9 +211,8 @@ class Dataflow:
 
     def _hash_nodes(self, nodes: Iterable[int], hashes: dict[int, str]) -> None:
         """Add, for each of `nodes`, a hash of the code that computes it."""
-        values = self.values
         for index in nodes:
-            op, args, _ = values[index]
+            op, args, _ = self.node(index)
             parts = [hashes[arg] for arg in args]
             if op in _COMMUTATIVE:
                 parts.sort()
@@ -304,9 +302,7 @@ def lower_with_targets(
     position = 0
     try:
         for statement in program.statements:
-            args = tuple(
-                [env[a] if type(a) is str else constant(float(a)) for a in statement.args]
-            )
+            args = tuple([env[a] if type(a) is str else constant(float(a)) for a in statement.args])
             op = statement.op
             if op == COPY:
                 target = args[0]

@@ -55,9 +55,7 @@ def to_program(flow: Dataflow, like: AnyProgram) -> AnyProgram:
     returns = [names[flow.update]]
     returns += [names[flow.new_slots[flow.slots.index(name)]] for name in slots]
     _reuse_slot_names(slots, statements, returns)
-    return type(like)(
-        like.name, slots, constants, tuple(statements), tuple(returns), like.doc
-    )
+    return type(like)(like.name, slots, constants, tuple(statements), tuple(returns), like.doc)
 
 
 def _fresh_names(taken: set[str]) -> Iterator[str]:
@@ -78,7 +76,7 @@ def _reuse_slot_names(
         if returns[position] != new or slot in returns:
             continue
         where = next((i for i, s in enumerate(statements) if s.target == new), None)
-        if where is None or any([slot in s.args for s in statements[where + 1 :]]):
+        if where is None or any(slot in s.args for s in statements[where + 1 :]):
             continue
         statements[where] = Statement(slot, statements[where].op, statements[where].args)
         for i in range(where + 1, len(statements)):

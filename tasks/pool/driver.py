@@ -210,6 +210,7 @@ class OrderedDriver:
         window: int,
         start: int = 0,
         watch: Callable[[], None] = lambda: None,
+        lag: int = 0,
     ):
         """Drive `pool`, which no one else may use meanwhile.
 
@@ -219,12 +220,16 @@ class OrderedDriver:
           start: Number of the first proposal; a resumed run continues the numbers.
           watch: Function that is called repeatedly while a result is awaited, to show the pool and
             to keep a record of it. It changes nothing of the run.
+          lag: Number of asks, below the window, that may wait while results are told that are there
+            already. An engine whose `ask` depends on results up to `i - window` alone, whatever
+            else it was told, can have proposals prepared meanwhile.
         """
         if window < 1:
             raise ValueError(f"window is {window}; it must be at least 1")
         self._pool = pool
         self._window = window
         self._watch = watch
+        self._lag = lag
         self._num_asked = start
         self._num_told = start
         self._jobs = PoolJobs(pool)
@@ -274,7 +279,7 @@ class OrderedDriver:
                 self._await_next()
             with stopping.hold() as held, stretch():
                 for _ in range(MAX_STRETCH):
-                    if self._may_ask(asking):
+                    if self._may_ask(asking) and not (self._may_wait() and self._may_tell()):
                         asking = self._ask(ask)
                     elif self._may_tell():
                         if self._tell(tell):
@@ -329,6 +334,10 @@ class OrderedDriver:
 
     def _may_ask(self, asking: bool) -> bool:
         return asking and self._num_asked - self._num_told < self._window
+
+    def _may_wait(self) -> bool:
+        """Return whether the next `ask` may wait for a `tell`."""
+        return self._window - (self._num_asked - self._num_told) <= self._lag
 
     def _settles_next(self) -> bool:
         """Return whether side work is due before the next proposal is told."""

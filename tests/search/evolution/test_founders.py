@@ -8,7 +8,8 @@ from tests.search import fakes, rerun
 from veldt.search import rule_sources
 from veldt.search.config.evolution_config import FounderConfig, MutationConfig
 from veldt.search.errors import SearchError
-from veldt.search.evolution import founders, step_size
+from veldt.search.evolution import founders
+from veldt.search.evolution.mutations import step_size
 from veldt.search.language.ops import INTERPRETED, OP_SETS
 from veldt.search.program import Program
 from veldt.search.report import search_report

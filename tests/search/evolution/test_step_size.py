@@ -11,7 +11,8 @@ from veldt.search.config.evolution_config import MutationConfig
 from veldt.search.evaluation import probe
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.individual import Individual
-from veldt.search.evolution import mutation, step_size
+from veldt.search.evolution import mutation
+from veldt.search.evolution.mutations import step_size
 from veldt.search.language import dataflow
 from veldt.search.program import Program
 from veldt.search.rule_sources import load_rule
