@@ -141,6 +141,23 @@ class Proposers:
         self._makers.clear()
 
 
+def start_process(descriptor: int) -> "subprocess.Popen[bytes]":
+    """Start a process that serves on an open socket."""
+    # The program of the user is not run again, as `multiprocessing` would.
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        f"from veldt.search.proposing import replica; replica.main({descriptor})"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        pass_fds=(descriptor,),
+        stdin=subprocess.DEVNULL,
+        # A helper computes with NumPy alone and never touches a device.
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"},
+        start_new_session=True,  # Ctrl-C in the terminal is the driver's alone.
+    )
+
+
 @final
 class _Helper:
     """One process, and the driver's end of the pipe to it."""
@@ -148,21 +165,7 @@ class _Helper:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            # The program of the user is not run again, as `multiprocessing` would.
-            code = (
-                f"import sys; sys.path[:] = {sys.path!r}; "
-                "from veldt.search.proposing import replica; "
-                f"replica.main({theirs.fileno()})"
-            )
-            # A helper computes with NumPy alone and never touches a device.
-            env = {**os.environ, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                env=env,
-                start_new_session=True,  # Ctrl-C in the terminal is the driver's alone.
-            )
+            self._process = start_process(theirs.fileno())
             self._connection = Connection(ours.detach())
         self.active = False
         self._asked: collections.deque[int] = collections.deque()
