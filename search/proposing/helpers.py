@@ -25,6 +25,7 @@ from veldt.search.proposing import replica
 
 MAX_LAG: Final = 64
 ANSWER_S: Final = 30.0  # A helper that takes longer for one child is given up.
+START_S: Final = 120.0
 END_S: Final = 5.0
 
 
@@ -72,6 +73,11 @@ class Proposers:
     def pids(self) -> tuple[int, ...]:
         """The process ids of the helpers that live."""
         return tuple(helper.pid for helper in self._helpers)
+
+    def wait(self) -> None:
+        """Wait until all helpers have started, for measurements and tests."""
+        for helper in self._helpers:
+            helper.is_ready(START_S)
 
     def told(self, told: Told) -> None:
         """Send what was recorded to all helpers, and ask one for the child that may be made now."""
@@ -168,6 +174,7 @@ class _Helper:
             self._process = start_process(theirs.fileno())
             self._connection = Connection(ours.detach())
         self.active = False
+        self._has_started = False
         self._asked: collections.deque[int] = collections.deque()
 
     @property
@@ -175,11 +182,11 @@ class _Helper:
         """The process id."""
         return self._process.pid
 
-    def is_ready(self) -> bool:
-        """Return whether the process has started."""
-        if not self._connection.poll(0):
-            return False
-        return self._connection.recv_bytes() == replica.READY
+    def is_ready(self, timeout_s: float = 0.0) -> bool:
+        """Return whether the process has started; wait so long for it."""
+        if not self._has_started and self._connection.poll(timeout_s):
+            self._has_started = self._connection.recv_bytes() == replica.READY
+        return self._has_started
 
     def begin(self, proposer: Proposer) -> None:
         """Send the process a copy of the proposer as it is now."""

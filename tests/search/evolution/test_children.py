@@ -30,7 +30,8 @@ def by_text(payload):
 
 
 def proposals(directory, **changes):
-    config = fakes.small_config(pool=PoolConfig(num_workers=1), **{"max_evaluations": 150, **changes})
+    settings = {"pool": PoolConfig(num_workers=1), "max_evaluations": 150, **changes}
+    config = fakes.small_config(**settings)
     run_search.run_search(config, directory, factory=lambda: by_text)
     with Store.open(directory, read_only=True) as store:
         rows = store.rows(

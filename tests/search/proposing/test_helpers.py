@@ -69,12 +69,14 @@ def at_once(monkeypatch):
         made.append(found is not None)
         return found
 
-    def is_ready(self):
-        assert self._connection.poll(120)
-        return self._connection.recv_bytes() == replica.READY
+    def enter_and_wait(self):
+        entered = enter(self)
+        self.wait()
+        return entered
 
+    enter = helpers.Proposers.__enter__
     monkeypatch.setattr(helpers.Proposers, "child", counted)
-    monkeypatch.setattr(helpers._Helper, "is_ready", is_ready)
+    monkeypatch.setattr(helpers.Proposers, "__enter__", enter_and_wait)
     return made
 
 
@@ -142,11 +144,10 @@ def test_the_search_goes_on_without_a_helper_that_dies(tmp_path, at_once, monkey
 
 
 def test_helpers_end_with_the_search():
-    with pytest.raises(KeyboardInterrupt):
-        with helpers.Proposers(1, None, print) as proposers:
-            pids = proposers.pids
-            assert len(pids) == 1 and all(map(is_alive, pids))
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), helpers.Proposers(1, None, print) as proposers:
+        pids = proposers.pids
+        assert len(pids) == 1 and all(map(is_alive, pids))
+        raise KeyboardInterrupt
     assert not any(map(is_alive, pids))
 
 
@@ -155,7 +156,7 @@ def test_helpers_end_when_their_driver_is_killed():
         import os, signal
         from veldt.search.proposing import helpers
         with helpers.Proposers(1, None, print) as proposers:
-            proposers._helpers[0]._connection.poll(120)
+            proposers.wait()
             print(*proposers.pids, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
     """
@@ -175,6 +176,11 @@ def test_helpers_end_when_their_driver_is_killed():
     assert not is_alive(pid)
 
 
+def received(value):
+    """A value as another process gets it."""
+    return pickle.loads(pickle.dumps(value))  # noqa: S301, our own bytes
+
+
 def is_alive(pid):
     """Whether a process runs; one that has ended and was not waited for does not."""
     try:
@@ -191,9 +197,9 @@ def test_a_helper_answers_with_all_that_the_driver_needs(tmp_path):
     with Store.open(tmp_path / "run", read_only=True) as store:
         evolution = Evolution(config, store, lambda jobs: iter(()))
         first = evolution.counts.num_told
-        maker = replica.Replica(pickle.loads(pickle.dumps(evolution.proposer)))
+        maker = replica.Replica(received(evolution.proposer))
         for index in range(first, first + config.window):
-            sent = pickle.loads(pickle.dumps(maker.child(index)))
+            sent = received(maker.child(index))
             ours = evolution.proposer.child(index)
             assert sent._replace(individual=None) == ours._replace(individual=None)
             got, wanted = sent.individual, ours.individual
