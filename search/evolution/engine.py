@@ -22,7 +22,8 @@ meta-validation tasks that decide nothing. All this is side work, for which noth
 (`tasks.pool.driver`). Population, caches, incumbent and the side work under way are functions of
 the store's rows, so `Evolution` is made from the store alone and continues exactly as if it had
 never stopped. Memory holds the population, the proposals asked and not yet told and the side work
-under way, however long the search is.
+under way, however long the search is. What is told meanwhile changes no proposal, so children may
+be made by processes beside the driver (`children.py`).
 """
 
 import contextlib

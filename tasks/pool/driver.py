@@ -14,6 +14,10 @@ so proposal `i` knows the results up to `i - window` and no other, and a result 
 early waits for its turn. Workers stay busy while `window` is some multiple of their number: the
 window is part of an experiment's definition, the number of workers is not.
 
+Where an engine has proposals prepared beside it, a few asks may lag behind (`lag`): results that
+are there are told first. Tells stay in order, and so do asks; a lagging `ask` finds an engine that
+knows more than it may use, as after a session that was killed.
+
 A third kind of call is for *side work*: jobs that a `tell` begins beside the proposals, such as a
 comparison of the best with a challenger. With them comes the number of the proposal before which
 their results are due. The jobs run among all others, asking and telling go on, and right before
