@@ -333,7 +333,7 @@ def lower_with_targets(
 def folded(flow: Dataflow) -> Dataflow:
     """Return the live part of a graph, with the tunable constants as plain numbers.
 
-    The live values are those of a graph lowered with `fold`, in the same order.
+    The live values are those of the program lowered with `fold`.
     """
     given, live, step = flow.values, flow.live, len(INPUTS) + len(flow.slots)
     slots = [i for i in range(len(INPUTS), step) if i in live]
