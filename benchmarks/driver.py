@@ -167,16 +167,20 @@ def install(watch: Stopwatch, undo: contextlib.ExitStack) -> None:
         )
         timed.__set_name__(dataflow.Dataflow, name)
         undo.enter_context(mock.patch.object(dataflow.Dataflow, name, timed))
-    transaction = Store.transaction
 
-    @contextlib.contextmanager
-    def timed_transaction(self: Store) -> Iterator[None]:
-        made = transaction(self)
-        watch.timed("store", made.__enter__)()
-        yield
-        watch.timed("store", made.__exit__)(None, None, None)
+    def timed(make: Callable[[Store], Any]) -> Callable[[Store], Any]:
+        @contextlib.contextmanager
+        def timed_context(self: Store) -> Iterator[None]:
+            made = make(self)
+            watch.timed("store", made.__enter__)()
+            yield
+            watch.timed("store", made.__exit__)(None, None, None)
 
-    undo.enter_context(mock.patch.object(Store, "transaction", timed_transaction))
+        return timed_context
+
+    for function in ("transaction", "stretch"):
+        patched = timed(getattr(Store, function))
+        undo.enter_context(mock.patch.object(Store, function, patched))
 
 
 def measure(

@@ -287,7 +287,7 @@ class Evolution:
     def stretch(self) -> contextlib.AbstractContextManager[None]:
         """Return a transaction for several asks and tells that wait for nothing."""
         # Where a search waits for challenges, a tell may wait for workers.
-        return contextlib.nullcontext() if self._waits else self._store.transaction()
+        return contextlib.nullcontext() if self._waits else self._store.stretch()
 
     def tell(self, index: int, result: JobResult | driver.Ready) -> tuple[driver.SideWork, ...]:
         """Take a proposal's result; store it and all that follows from it, at once.

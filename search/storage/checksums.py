@@ -43,6 +43,14 @@ class _Column(NamedTuple):
         return int(value) if is_whole else float(value)
 
 
+class _Mark(NamedTuple):
+    """A place in a transaction."""
+
+    added: dict[str, int]  # Number of rows by table.
+    exchanged: dict[str, int]
+    changed: set[str]
+
+
 @final
 class Checksums:
     """Keeps the checksums of a store that is written to, by one writer."""
@@ -74,6 +82,16 @@ class Checksums:
         """Record a statement that may have changed rows; the table is read again at the end."""
         if found := _CHANGED.match(statement):
             self._changed.add(found.group(1))
+
+    def mark(self) -> "_Mark":
+        """Return what the transaction has changed so far."""
+        numbers = {table: len(hashes) for table, hashes in self._added.items()}
+        return _Mark(numbers, dict(self._exchanged), set(self._changed))
+
+    def back_to(self, mark: "_Mark") -> None:
+        """Forget what was recorded since, which was rolled back."""
+        self._added = {table: self._added[table][:end] for table, end in mark.added.items()}
+        self._exchanged, self._changed = mark.exchanged, mark.changed
 
     def write(self) -> None:
         """Write the checksums that a transaction changed, inside it."""

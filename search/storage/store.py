@@ -160,25 +160,68 @@ class Store:
     def transaction(self) -> Iterator[None]:
         """Commit everything inserted inside together, or nothing.
 
-        Inside another transaction, it is a part of that one: that is how a driver writes a stretch
-        of results at once. Then an exception must not be caught before the outer one has ended.
+        Inside a `stretch` it is committed with the others there.
 
         Raises:
           StoreError: The disk is full or the file cannot be written; nothing of the transaction
             is kept.
         """
         if self._connection.in_transaction:
-            yield
+            with self._part():
+                yield
             return
-        written = False
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
+        with self._committed():
             try:
                 yield
             except BaseException:
                 if self._connection.in_transaction:  # A full disk may have ended it already.
                     self._connection.execute("ROLLBACK")
                 raise
+
+    @contextlib.contextmanager
+    def stretch(self) -> Iterator[None]:
+        """Commit the transactions inside at once, which costs less than one by one.
+
+        What has been recorded when an exception passes through is committed too.
+
+        Raises:
+          StoreError: As for `transaction`; nothing of the stretch is kept.
+        """
+        error: BaseException | None = None
+        with self._committed():
+            try:
+                yield
+            except sqlite3.Error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            except BaseException as other:
+                error = other
+        if error is not None:
+            raise error
+
+    @contextlib.contextmanager
+    def _part(self) -> Iterator[None]:
+        """Keep everything inserted inside together, or nothing, in a transaction that is open."""
+        mark = self._checksums.mark()
+        self._connection.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK TO part")
+                self._connection.execute("RELEASE part")
+                self._checksums.back_to(mark)
+            raise
+        self._connection.execute("RELEASE part")
+
+    @contextlib.contextmanager
+    def _committed(self) -> Iterator[None]:
+        """Open a transaction, and commit it with its checksums unless an exception comes out."""
+        written = False
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
             self._checksums.write()
             self._connection.execute("COMMIT")
             written = True
