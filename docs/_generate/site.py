@@ -70,7 +70,6 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "throughput": speed_results.throughput,
     "cache": speed_results.cache,
     "driver": speed_results.driver,
-    "driver_rates": speed_results.driver_rates,
     "metatraining": speed_results.metatraining,
     "pool": speed_results.pool,
     "utilisation": speed_results.utilisation,

@@ -191,57 +191,23 @@ def cache() -> str:
 def driver() -> str:
     """Return what the driver of a search does for each proposal."""
     found = evidence.load("driver")
-    rows = found["by_proposers"]
-
-    def cell(number: str, part: str) -> str:
-        row = rows[number]["parts_us_per_proposal"].get(part)
-        return "" if row is None else f"{row['median']:,.0f} [{row['min']:,.0f}, {row['max']:,.0f}]"
-
-    parts = {part for row in rows.values() for part in row["parts_us_per_proposal"]}
-    first = next(iter(rows.values()))["parts_us_per_proposal"]
-    order = sorted(parts, key=lambda part: -first.get(part, {"median": 0.0})["median"])
-    whole = [f"{row['us_per_proposal']['median']:,.0f}" for row in rows.values()]
+    parts = found["parts_us_per_proposal"]
     return evidence.table(
-        ["µs of the driver a proposal", *(f"{number} helpers" for number in rows)],
-        [*([part, *(cell(number, part) for number in rows)] for part in order), ["all", *whole]],
-        Evidence(
-            "python benchmarks/driver.py",
-            f"{found['repeats']} searches",
-            "medians with the lowest and the highest, of processor time",
-            f"{found['proposals']:,} proposals of `{found['config']}` a search, without training",
-            "driver",
-            found["machine"]["beside"],
-        ),
-    )
-
-
-def driver_rates() -> str:
-    """Return the proposals a second of the driver and its helpers."""
-    found = evidence.load("driver")
-
-    def cell(row: Mapping[str, Any] | None) -> str:
-        if row is None:
-            return ""
-        return f"{row['median']:,.0f} [{row['min']:,.0f}, {row['max']:,.0f}]"
-
-    rates = {number: row["proposals_per_s"] for number, row in found["by_proposers"].items()}
-    before = found["before"]
-    return evidence.table(
-        ["helpers", "driver", "each helper", "together"],
+        ["part", "µs a proposal"],
         [
-            ["0, before", cell(before["proposals_per_s"]), "", cell(before["proposals_per_s"])],
             *(
-                [number, cell(row["driver"]), cell(row.get("helper")), cell(row["together"])]
-                for number, row in rates.items()
+                [part, f"{row['median']:,.0f} [{row['min']:,.0f}, {row['max']:,.0f}]"]
+                for part, row in sorted(parts.items(), key=lambda item: -item[1]["median"])
             ),
+            ["all", f"{found['us_per_proposal']['median']:,.0f}"],
         ],
         Evidence(
             "python benchmarks/driver.py",
-            f"{found['repeats']} searches, {before['repeats']} before",
-            "medians with the lowest and the highest, for each second of processor time",
+            f"{found['repeats']} searches",
+            "medians with the lowest and the highest",
             f"{found['proposals']:,} proposals of `{found['config']}` a search, without training",
             "driver",
-            found["machine"]["beside"],
+            "Taken before some parts were made faster.",
         ),
     )
 
@@ -411,13 +377,7 @@ def figures() -> dict[str, str]:
         if not row["challenges"] and row["num_workers"] >= 8 and row["scale"] == 1
     ]
     growth = evidence.load("interpreter")["memory"]
-    rates = evidence.load("driver")
-    alone = rates["by_proposers"]["0"]["proposals_per_s"]["driver"]["median"]
-    resident = rates["resident_mib"]
     return {
-        "driver_alone": f"{alone:,.0f}",
-        "driver_growth": f"{resident[-1] - resident[1]:.1f} MiB",
-        "driver_grown": f"{rates['proposals']:,} to {rates['proposals'] * (len(resident) - 1):,}",
         "native_over_sgd": f"{speed['ratio_native_to_sgd']:.1f}",
         "memory_growth": f"{growth['growth_mib_after_first_tenth']:.2f} MiB",
         "memory_candidates": f"{growth['candidates']:,}",
