@@ -5,47 +5,93 @@ niche) start from the program's graph of values. So the graph is made once and k
 computed and kept when it is first needed: a child that a cache knows by its structure never runs
 the probe. A child that differs from its parent in its learning rate alone shares its parent's
 program and the properties known of it.
+
+An individual that another process has made comes with the properties known there. Its program
+comes as bytes, which are read when something needs the program: most of what a search's driver does
+with a child needs none.
 """
 
-import dataclasses
+import pickle
 from functools import cached_property
-from typing import Final, final
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from veldt.search import simplify
 from veldt.search.evaluation import fingerprint, niches, probe
 from veldt.search.evaluation.fingerprint import Fingerprint
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.niches import Niche
-from veldt.search.language import dataflow
+from veldt.search.language import dataflow, pruning
 from veldt.search.language.dataflow import Dataflow
 from veldt.search.program import Program
 
 IGNORES_GRADIENT: Final = "its update does not depend on the gradient"
+# Properties that travel between processes, where they are known, and those that all copies of a
+# population need.
+_SENT: Final = (
+    "text",
+    "num_statements",
+    "structural_hash",
+    "length",
+    "live",
+    "ignores_gradient",
+    "niche",
+)
+_OF_MEMBERS: Final = ("structural_hash", "niche")
 
 
 @final
-@dataclasses.dataclass(frozen=True)
 class LoweredProgram:
-    """A program and its properties that do not depend on the learning rate.
+    """A program and its properties that do not depend on the learning rate."""
 
-    Attributes:
-      program: Program, dead statements included.
-    """
+    def __init__(self, program: Program | bytes):
+        """Keep a program, or what `packed` gave of it in a process of this run."""
+        self._given = program
 
-    program: Program
+    @cached_property
+    def program(self) -> Program:
+        """The program, dead statements included."""
+        if isinstance(self._given, Program):
+            return self._given
+        program = pickle.loads(self._given)  # noqa: S301, written by a process of this run
+        assert isinstance(program, Program)
+        return program
+
+    @cached_property
+    def packed(self) -> bytes:
+        """The program as bytes, for other processes of this run."""
+        given = self._given
+        return given if isinstance(given, bytes) else pickle.dumps(given, pickle.HIGHEST_PROTOCOL)
+
+    @cached_property
+    def _named(self) -> Dataflow:
+        return dataflow.lower(self.program)
 
     @cached_property
     def flow(self) -> Dataflow:
-        """The graph of values, with the constants as the numbers that they default to."""
-        return dataflow.lower(self.program, fold=True)
+        """The graph of live values, with the constants as the numbers that they default to."""
+        return dataflow.folded(self._named)
+
+    @cached_property
+    def text(self) -> str:
+        """The program's text."""
+        return str(self.program)
+
+    @cached_property
+    def num_statements(self) -> int:
+        """The number of statements, dead ones included."""
+        return len(self.program.statements)
+
+    @cached_property
+    def structural_hash(self) -> str:
+        """The hash of the live code."""
+        return self.flow.structural_hash
 
     @cached_property
     def live(self) -> Program:
         """The program without the statements that its update does not depend on."""
-        return simplify.prune(self.program)
+        return pruning.to_program(self._named, self.program)
 
     @cached_property
     def updates(self) -> NDArray[np.float64]:
@@ -57,50 +103,88 @@ class LoweredProgram:
         """The kind of behaviour on the probe."""
         return niches.niche(self.updates)
 
-    @property
+    @cached_property
     def length(self) -> int:
         """The number of live instructions."""
         return len(self.flow.live_nodes)
 
-    @property
+    @cached_property
     def ignores_gradient(self) -> bool:
         """Whether the updates do not depend on the gradient."""
         return probe.ignores_gradient(self.flow, self.updates)
 
+    def known(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """Return those of some properties that were needed so far."""
+        return {name: self.__dict__[name] for name in names if name in self.__dict__}
+
 
 @final
-@dataclasses.dataclass(frozen=True, slots=True)
 class Individual:
     """A genotype with its lowered program.
 
     Attributes:
-      genotype: Program and learning rate.
       lowered: Lowered program of the genotype.
+      learning_rate: Learning rate of the genotype.
     """
 
-    genotype: Genotype
-    lowered: LoweredProgram
+    __slots__ = ("_fingerprint", "learning_rate", "lowered")
+
+    def __init__(self, lowered: LoweredProgram, learning_rate: float):
+        """Join a lowered program and a learning rate."""
+        self.lowered = lowered
+        self.learning_rate = learning_rate
+        self._fingerprint: Fingerprint | None = None
 
     @classmethod
     def of(cls, genotype: Genotype) -> "Individual":
         """Return the individual of a genotype."""
-        return cls(genotype, LoweredProgram(genotype.program))
+        return cls(LoweredProgram(genotype.program), genotype.learning_rate)
+
+    @property
+    def genotype(self) -> Genotype:
+        """The program, with its dead statements, and its learning rate."""
+        return Genotype(self.lowered.program, self.learning_rate)
 
     def with_genotype(self, genotype: Genotype) -> "Individual":
         """Return the individual of another genotype, lowered anew only if the program differs."""
-        same = genotype.program is self.genotype.program
-        return Individual(genotype, self.lowered) if same else Individual.of(genotype)
+        if genotype.program is self.lowered.program:
+            return Individual(self.lowered, genotype.learning_rate)
+        return Individual.of(genotype)
 
     @property
     def structure(self) -> str:
         """The structural hash with the learning rate, which equal individuals share."""
-        return f"{self.lowered.flow.structural_hash}:{self.genotype.learning_rate!r}"
+        return f"{self.lowered.structural_hash}:{self.learning_rate!r}"
 
     @property
     def live(self) -> Genotype:
         """The genotype without dead statements, which is trained."""
-        return dataclasses.replace(self.genotype, program=self.lowered.live)
+        return Genotype(self.lowered.live, self.learning_rate)
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the updates on the probe."""
-        return fingerprint.fingerprint(self.lowered.updates, self.genotype.learning_rate)
+        if self._fingerprint is None:
+            updates = self.lowered.updates
+            self._fingerprint = fingerprint.fingerprint(updates, self.learning_rate)
+        return self._fingerprint
+
+    def as_member(self) -> "Individual":
+        """Return the same with the properties alone that each copy of a population needs."""
+        lowered = LoweredProgram(self.lowered.packed)
+        lowered.__dict__.update(self.lowered.known(_OF_MEMBERS))
+        return Individual(lowered, self.learning_rate)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        lowered = self.lowered
+        known = lowered.known(_SENT)
+        return _received, (lowered.packed, known, self.learning_rate, self._fingerprint)
+
+
+def _received(
+    packed: bytes, known: dict[str, Any], learning_rate: float, print_: Fingerprint | None
+) -> Individual:
+    lowered = LoweredProgram(packed)
+    lowered.__dict__.update(known)
+    found = Individual(lowered, learning_rate)
+    found._fingerprint = print_
+    return found

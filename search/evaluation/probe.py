@@ -41,6 +41,7 @@ _OF_RUN: Final = {
 _TENSORS: Final = (slice(0, 12), slice(12, 17))
 _WIDTH: Final = 17
 _Roles: TypeAlias = tuple[tuple[tuple[int, ...], dict[str, float]], ...]
+_Call: TypeAlias = tuple[int, Op, tuple[int, ...]]
 
 
 def _roles_of(last: int | None, embedding: int | None) -> _Roles:
@@ -112,20 +113,27 @@ def _run_at_once(flow: Dataflow, given: Inputs, roles: _Roles) -> NDArray[np.flo
         flow.input_index("g"): given.grads,
         flow.input_index(STEP): np.arange(1.0, NUM_STEPS + 1)[:, None],
     }
-    for index, value in enumerate(flow.values):
-        if isinstance(value, Constant):
+    for index in flow.live:
+        value = flow.values[index]
+        if type(value) is Constant:
             values[index] = value.value
-        elif isinstance(value, Input) and value.name in flow.live_of_run:
-            values[index] = _OF_RUN[value.name][:, None]
-        elif isinstance(value, Input) and value.name in flow.live_roles:
-            row = _row([np.full(shape, of[value.name]) for shape, of in roles])
-            values[index] = np.broadcast_to(row, (NUM_STEPS, _WIDTH))
+        elif type(value) is Input and index not in values:
+            if value.name in _OF_RUN:
+                values[index] = _OF_RUN[value.name][:, None]
+            elif value.kind == "scalar":
+                row = _row([np.full(shape, of[value.name]) for shape, of in roles])
+                values[index] = np.broadcast_to(row, (NUM_STEPS, _WIDTH))
+    stateless, recurrent, downstream = (_plan(flow, nodes) for nodes in flow.phases)
     with np.errstate(all="ignore"):
-        _compute(flow, flow.phases.stateless, values)
+        _compute(stateless, values)
         if flow.slot_updates:
-            values.update(_slots(flow, values))
-        _compute(flow, (*flow.phases.recurrent, *flow.phases.downstream), values)
-    return np.broadcast_to(values[flow.update], (NUM_STEPS, _WIDTH))
+            values.update(_slots(flow, recurrent, values))
+        _compute(recurrent, values)
+        _compute(downstream, values)
+    result = values[flow.update]
+    if np.shape(result) != (NUM_STEPS, _WIDTH):
+        result = np.broadcast_to(result, (NUM_STEPS, _WIDTH))
+    return result
 
 
 def ignores_gradient(flow: Dataflow, updates: NDArray[np.float64]) -> bool:
@@ -169,28 +177,38 @@ def _run_by_steps(flow: Dataflow, given: Inputs, roles: _Roles) -> NDArray[np.fl
     return np.stack(updates)
 
 
-def _slots(flow: Dataflow, values: dict[int, Any]) -> dict[int, NDArray[np.float64]]:
+def _slots(
+    flow: Dataflow, recurrent: Sequence[_Call], values: dict[int, Any]
+) -> dict[int, NDArray[np.float64]]:
     """Return the old value of each live slot at all steps, by its index; [NUM_STEPS, entries]."""
-    recurrent = flow.phases.recurrent
-    read = {arg for i in recurrent for arg in flow.node(i).args} | set(flow.slot_updates.values())
-    given = {i: values[i] for i in read if i in values}
-    by_step = [(i, value) for i, value in given.items() if np.ndim(value)]
-    history = {slot: np.zeros((NUM_STEPS + 1, _WIDTH)) for slot in flow.slot_updates}
+    updates = flow.slot_updates
+    read = {arg for _, _, args in recurrent for arg in args}.union(updates.values())
+    now = {i: values[i] for i in read if i in values}
+    by_step = [(i, value) for i, value in now.items() if type(value) is np.ndarray and value.ndim]
+    history = {slot: np.zeros((NUM_STEPS + 1, _WIDTH)) for slot in updates}
+    by_step += history.items()
     for step in range(NUM_STEPS):
-        here = slice(step, step + 1)
-        now = given | {i: rows[here] for i, rows in (*by_step, *history.items())}
-        _compute(flow, recurrent, now)
-        for slot, new in flow.slot_updates.items():
+        for i, rows in by_step:
+            now[i] = rows[step : step + 1]
+        _compute(recurrent, now)
+        for slot, new in updates.items():
             history[slot][step + 1] = now[new]
     return {slot: rows[:-1] for slot, rows in history.items()}
 
 
-def _compute(flow: Dataflow, nodes: Iterable[int], values: dict[int, Any]) -> None:
+def _plan(flow: Dataflow, nodes: Iterable[int]) -> list[_Call]:
+    """Return the index, the op and the arguments of instructions."""
+    plan = []
+    for index in nodes:
+        name, args, _ = flow.node(index)
+        plan.append((index, OPS[name], args))
+    return plan
+
+
+def _compute(calls: Sequence[_Call], values: dict[int, Any]) -> None:
     """Add the values of instructions whose arguments are all there."""
     xp = _per_tensor()
-    for index in nodes:
-        name, indices, _ = flow.node(index)
-        op = OPS[name]
+    for index, op, indices in calls:
         args = [values[i] for i in indices]
         if op.products:
             partial = op.partial(xp, *args)

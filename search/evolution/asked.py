@@ -3,27 +3,9 @@
 from dataclasses import dataclass
 from typing import final
 
-from veldt.search.evaluation.individual import Individual
 from veldt.search.evaluation.jobs import EvalJob, Outcome
+from veldt.search.evolution.children import Proposed
 from veldt.search.evolution.racing import Role
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Child:
-    """A proposed child, before it is searched for in the cache.
-
-    Attributes:
-      individual: Child, lowered once.
-      parent: Proposal of the parent; None for the initial rule.
-      mutation: Names of the mutations made.
-      invalid: Number of draws thrown away.
-    """
-
-    individual: Individual
-    parent: int | None
-    mutation: str
-    invalid: int
 
 
 @final
@@ -41,7 +23,7 @@ class Asked:
       role: Role in the race.
     """
 
-    child: Child
+    child: Proposed
     source: str
     candidate: int
     behaviour: str = ""

@@ -19,17 +19,17 @@ meta-validation of each new best, which decides nothing, is side work (`side_wor
 (`tasks.pool.driver`). Population, caches, incumbent and the side work under way are functions of
 the store's rows, so `Evolution` is made from the store alone and continues exactly as if it had
 never stopped. Memory holds the population, the proposals asked and not yet told and the side work
-under way, however long the search is.
+under way, however long the search is. What is told meanwhile changes no proposal, so children may
+be made by processes beside the driver (`children.py`).
 """
 
+import contextlib
 import json
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, final
-
-import numpy as np
 
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.genotype import Genotype
@@ -41,23 +41,20 @@ from veldt.search.evolution import (
     initial_rule,
     job_records,
     migration,
-    mutation,
     racing,
     samples,
     search_rows,
     side_work,
     step_budget,
 )
-from veldt.search.evolution.asked import Asked, Child
+from veldt.search.evolution.asked import Asked
 from veldt.search.evolution.challenge import Arena, Challenge, Incumbent
+from veldt.search.evolution.children import COPIED, SAMPLE, Helpers, Proposed, Proposer, Told
 from veldt.search.evolution.job_records import Record
-from veldt.search.evolution.mutations import donors, step_size
-from veldt.search.evolution.mutations.donors import Donors
-from veldt.search.evolution.population import INITIAL, Member, Place, Population, Rank
+from veldt.search.evolution.population import INITIAL, Member, Place, Population
 from veldt.search.evolution.proposal_cache import Seen
 from veldt.search.evolution.racing import Race, Role
 from veldt.search.evolution.side_work import Contender
-from veldt.search.program import Program
 from veldt.search.storage.counts import Counts
 from veldt.search.storage.mail import Letter, Mail
 from veldt.search.storage.store import Store
@@ -66,11 +63,6 @@ from veldt.tasks.pool.base import JobResult
 
 # A search that proposes this many children for each evaluation has nothing new left to find.
 MAX_PROPOSALS_PER_EVALUATION: Final = 200
-# Share of the proposals that are copies of the member that might be the best, and the samples that
-# these may give it, as a multiple of those that duplicates may.
-COPIES: Final = 0.1
-COPIED: Final = 4
-SAMPLE: Final = "sample"
 
 
 @final
@@ -85,6 +77,8 @@ class Evolution:
       counts: Counts of what was recorded.
       budget: Training steps made.
       mail: Letters from and to other drivers of the search.
+      proposer: Maker of children.
+      helpers: Processes that make children too; None where there are none.
     """
 
     def __init__(
@@ -117,6 +111,10 @@ class Evolution:
         self.initial = Member(initial, self._fitness(0))
         self.budget = step_budget.StepBudget(config, store)
         self._population = self._read_population()
+        self.proposer = Proposer(
+            config, self.founders, self._population, self._samples, self.mail.numbers
+        )
+        self.helpers: Helpers | None = None
         self.incumbent = self._read_incumbent()
         self._stages.wait_again(self.incumbent)
         controls = racing.read_controls(store, config.racing.memory + config.window)
@@ -219,58 +217,19 @@ class Evolution:
         self._num_in_training += 1
         return job_records.named_job(config, asked.job, f"candidate {asked.candidate}")
 
-    def _child(self, index: int) -> Child:
-        """Return a mutation of a proposal's parent, or one of the founders."""
-        if index < len(self.founders) - 1:
-            founder = self.founders[index + 1]
-            return Child(Individual.of(founder.genotype), None, f"founder {founder.name}", 0)
+    def _child(self, index: int) -> Proposed:
+        """Return the child of a proposal, made here or by a helper, or what came by mail."""
+        made = None if self.helpers is None else self.helpers.child(index)
         if (letter := self.mail.immigrant(index)) is not None:
             return migration.immigrant(letter)
-        rng = np.random.default_rng((self.config.seed, self.mail.numbers.of(index)))
-        is_copy = self.config.samples > 1 and rng.random() < COPIES
-        if is_copy and (copied := self._copied(index)) is not None:
-            number = None if copied.proposal == INITIAL else copied.proposal
-            return Child(copied.member.individual, number, SAMPLE, 0)
-        place = self._population.draw(rng, index, self._rank(index))
-        parent = place.member.individual
-        made = mutation.mutate(rng, parent.genotype, self.config.mutation, self._donors(index))
-        individual = parent.with_genotype(made.genotype)
-        if self.config.mutation.match_steps and step_size.changes_structure(made.mutation):
-            individual = step_size.matched(parent, individual)
-        number = None if place.proposal == INITIAL else place.proposal
-        return Child(individual, number, made.mutation, made.invalid)
-
-    def _copied(self, index: int) -> Place | None:
-        """Return the member that might be the best; None where all have their samples."""
-        living, most = self._population.living(index), COPIED * self.config.samples
-        candidates = [place.member.candidate for place in living]
-        number = self._samples.promising(candidates, index - self.config.window, most)
-        return None if number is None else living[number]
+        return made or self.proposer.child(index)
 
     def _may_lead(self, candidate: int, index: int) -> bool:
         """Return whether a known candidate might be better than all members."""
         others = [place.member.candidate for place in self._population.living(index)]
         return self._samples.may_lead(candidate, others, index - self.config.window)
 
-    def _donors(self, index: int) -> Donors:
-        """Return what grafts of a proposal may be taken from."""
-        if not self.config.mutation.graft:
-            return Donors()
-        rank = self._rank(index)
-
-        def member(rng: np.random.Generator) -> Program:
-            return self._population.draw(rng, index, rank).member.individual.genotype.program
-
-        return Donors(tuple(donors.rules_within(self.config.mutation).values()), member)
-
-    def _rank(self, index: int) -> Rank:
-        """Return the function that gives a member's fitness, as a proposal may know it."""
-        if self.config.samples == 1:
-            return lambda member: member.fitness
-        newest = index - self.config.window
-        return lambda member: self._samples.estimate(member.candidate, newest).mean
-
-    def _look_up(self, child: Child, index: int) -> Asked:
+    def _look_up(self, child: Proposed, index: int) -> Asked:
         """Search for a child by structure, then by behaviour; test a new one on the probe."""
         individual = child.individual
         if (known := self._seen.by_structure(individual.structure)) is not None:
@@ -288,7 +247,7 @@ class Evolution:
         role, job = self._enter(individual.live, candidate, index)
         return Asked(child, "evaluated", candidate, digest, job=job, role=role)
 
-    def _known(self, child: Child, source: str, candidate: int, index: int) -> Asked:
+    def _known(self, child: Proposed, source: str, candidate: int, index: int) -> Asked:
         """Return a further sample of a known candidate, or the answer of the cache."""
         newest, samples = index - self.config.window, self.config.samples
         is_copy = child.mutation == SAMPLE
@@ -329,6 +288,11 @@ class Evolution:
 
     # ------------------------------------------------------------------ learning
 
+    def stretch(self) -> contextlib.AbstractContextManager[None]:
+        """Return a transaction for several asks and tells that wait for nothing."""
+        # Where a search waits for challenges, a tell may wait for workers.
+        return contextlib.nullcontext() if self._waits else self._store.stretch()
+
     def tell(self, index: int, result: JobResult | driver.Ready) -> tuple[driver.SideWork, ...]:
         """Take a proposal's result; store it and all that follows from it, at once.
 
@@ -344,10 +308,11 @@ class Evolution:
             self._num_in_training -= 1
         else:
             outcome = result.value if isinstance(result.value, Outcome) else None
-        challenge = None
+        challenge, score = None, None
         if self.config.samples > 1:
             if asked.job is not None and outcome is not None:
-                self._samples.add(asked.candidate, index, challenge_lib.rank(outcome.fitness))
+                score = challenge_lib.rank(outcome.fitness)
+                self._samples.add(asked.candidate, index, score)
                 challenge = self._overtake(asked)
             self._samples.end(index)
         elif self._waits and self._is_fitter(outcome):
@@ -359,7 +324,7 @@ class Evolution:
             asked.source,
             None if outcome is None or asked.source == SAMPLE else outcome.status,
             num_invalid=asked.child.invalid,
-            num_statements=len(individual.genotype.program.statements),
+            num_statements=individual.lowered.num_statements,
             num_live=individual.lowered.length,
             challenged=challenge is not None,
         )
@@ -367,7 +332,10 @@ class Evolution:
         if challenge is not None:
             self.incumbent = self._read_incumbent(self.incumbent)
         trained = asked.job is not None
-        self._population.add(index, member, trained=trained, best=self.incumbent.place)
+        best = self.incumbent.place
+        self._population.add(index, member, trained=trained, best=best)
+        if self.helpers is not None:
+            self.helpers.told(Told(index, member, trained, best, score))
         return begun
 
     def settle(self, work: int, results: Sequence[JobResult]) -> tuple[driver.SideWork, ...]:

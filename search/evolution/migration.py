@@ -12,7 +12,7 @@ from typing import Final
 
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.individual import Individual
-from veldt.search.evolution.asked import Child
+from veldt.search.evolution.children import Proposed
 from veldt.search.evolution.population import Place
 from veldt.search.evolution.samples import Estimate, Samples
 from veldt.search.program import Program
@@ -22,10 +22,10 @@ IMMIGRANT: Final = "immigrant"
 """What the store has as the mutation of a proposal that came by mail."""
 
 
-def immigrant(letter: Letter) -> Child:
+def immigrant(letter: Letter) -> Proposed:
     """Return the rule of a letter, as a proposal."""
     genotype = Genotype(Program.parse(letter.program), letter.learning_rate)
-    return Child(Individual.of(genotype), None, IMMIGRANT, 0)
+    return Proposed(Individual.of(genotype), None, IMMIGRANT, 0)
 
 
 def emigrant(number: int, living: Sequence[Place], samples: Samples | None, newest: int) -> Letter:

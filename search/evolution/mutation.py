@@ -14,6 +14,7 @@ again, as published; how often is counted.
 """
 
 import bisect
+import functools
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,7 +127,13 @@ def _mutate_once(
 
 def _choose(rng: np.random.Generator, weights: Mapping[str, float]) -> str:
     """Return `rng.choice(names, p=weights / sum)`, exact to the bit, without its set-up."""
-    total = sum(weights.values())
-    sums = list(itertools.accumulate(weight / total for weight in weights.values()))
-    cumulative = [partial / sums[-1] for partial in sums]
-    return list(weights)[bisect.bisect_right(cumulative, rng.random())]
+    names, cumulative = _cumulative(tuple(weights.items()))
+    return names[bisect.bisect_right(cumulative, rng.random())]
+
+
+@functools.lru_cache(maxsize=64)
+def _cumulative(weights: tuple[tuple[str, float], ...]) -> tuple[list[str], list[float]]:
+    """Return the names, and for each the probability of it and those before it."""
+    total = sum(weight for _, weight in weights)
+    sums = list(itertools.accumulate(weight / total for _, weight in weights))
+    return [name for name, _ in weights], [partial / sums[-1] for partial in sums]

@@ -132,16 +132,15 @@ def insert_proposal(
     told_s: float,
 ) -> None:
     """Store a proposal, inside a transaction."""
-    genotype = individual.genotype
     store.insert(
         "proposal",
         id=index,
         parent=parent,
         mutation=mutation,
-        program=str(genotype.program),
-        learning_rate=genotype.learning_rate,
+        program=individual.lowered.text,
+        learning_rate=individual.learning_rate,
         structure=individual.structure,
-        statements=len(genotype.program.statements),
+        statements=individual.lowered.num_statements,
         live=individual.lowered.length,
         invalid=invalid,
         source=source,

@@ -11,12 +11,13 @@ something needed (Lion's paper removes dead statements within one iteration, sec
 that feeds only itself is dead too, and is found here).
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, NoReturn, TypeAlias, TypeVar, final
+from typing import Final, NamedTuple, NoReturn, TypeAlias, TypeVar, final
 
 import numpy as np
 
@@ -31,7 +32,6 @@ from veldt.search.language.statements import (
     ROLES,
     STEP,
     AbstractProgram,
-    Arg,
 )
 from veldt.search.language.types import Kind
 
@@ -100,28 +100,30 @@ class Dataflow:
     @cached_property
     def live(self) -> frozenset[int]:
         """The indices of the values that the update depends on, now or through a slot later."""
-        slot_index = {
-            self.input_index(name): new
-            for name, new in zip(self.slots, self.new_slots, strict=True)
-        }
-        seen: set[int] = set()
+        values, first = self.values, len(INPUTS)
+        slot_index = dict(enumerate(self.new_slots, first))
+        seen = {self.update}
         pending = [self.update]
         while pending:
             index = pending.pop()
-            if index in seen:
-                continue
-            seen.add(index)
-            value = self.values[index]
-            if isinstance(value, Node):
-                pending.extend(value.args)
+            value = values[index]
+            if type(value) is Node:
+                found = value.args
             elif index in slot_index:
-                pending.append(slot_index[index])
+                found = (slot_index[index],)
+            else:
+                continue
+            for arg in found:
+                if arg not in seen:
+                    seen.add(arg)
+                    pending.append(arg)
         return frozenset(seen)
 
     @cached_property
     def live_nodes(self) -> tuple[int, ...]:
         """The indices of the live instructions, in order."""
-        return tuple(i for i in sorted(self.live) if isinstance(self.values[i], Node))
+        values = self.values
+        return tuple([i for i in sorted(self.live) if type(values[i]) is Node])
 
     @cached_property
     def live_slots(self) -> tuple[str, ...]:
@@ -157,30 +159,31 @@ class Dataflow:
     @cached_property
     def slot_updates(self) -> dict[int, int]:
         """The index of the old value of each live slot, with the index of the new value."""
-        pairs = ((self.input_index(n), i) for n, i in zip(self.slots, self.new_slots, strict=True))
+        pairs = enumerate(self.new_slots, len(INPUTS))
         return {old: new for old, new in pairs if old in self.live}
 
     @cached_property
     def phases(self) -> Phases:
         """The live instructions by their dependence on the state."""
+        nodes = [(index, self.node(index).args) for index in self.live_nodes]
         stateful = set(self.slot_updates)
-        for index in self.live_nodes:
-            if not stateful.isdisjoint(self.node(index).args):
+        for index, args in nodes:
+            if not stateful.isdisjoint(args):
                 stateful.add(index)
         feeding = set(self.slot_updates.values())
-        for index in reversed(self.live_nodes):
+        for index, args in reversed(nodes):
             if index in feeding:
-                feeding.update(self.node(index).args)
+                feeding.update(args)
         return Phases(
-            tuple(i for i in self.live_nodes if i not in stateful),
-            tuple(i for i in self.live_nodes if i in stateful and i in feeding),
-            tuple(i for i in self.live_nodes if i in stateful and i not in feeding),
+            tuple([i for i, _ in nodes if i not in stateful]),
+            tuple([i for i, _ in nodes if i in stateful and i in feeding]),
+            tuple([i for i, _ in nodes if i in stateful and i not in feeding]),
         )
 
     def node(self, index: int) -> Node:
         """Return the instruction at an index that is known to hold one."""
         value = self.values[index]
-        assert isinstance(value, Node)
+        assert type(value) is Node
         return value
 
     @cached_property
@@ -194,9 +197,9 @@ class Dataflow:
         hashes: dict[int, str] = dict.fromkeys(self.slot_updates, "slot")
         for index in self.live:
             value = self.values[index]
-            if isinstance(value, Input):
+            if type(value) is Input:
                 hashes.setdefault(index, value.name)
-            elif isinstance(value, Constant):
+            elif type(value) is Constant:
                 hashes[index] = repr(value.value)
         self._hash_nodes(self.phases.stateless, hashes)
         for _ in range(2 * len(self.slot_updates)):
@@ -211,11 +214,16 @@ class Dataflow:
         for index in nodes:
             op, args, _ = self.node(index)
             parts = [hashes[arg] for arg in args]
-            if OPS[op].commutative:
+            if op in _COMMUTATIVE:
                 parts.sort()
             hashes[index] = _sha1(f"{op}({','.join(parts)})")
 
 
+_COMMUTATIVE: Final = frozenset(name for name, op in OPS.items() if op.commutative)
+
+
+# Most of what a child of a search computes its parent computed too.
+@functools.lru_cache(maxsize=1 << 14)
 def _sha1(text: str) -> str:
     return hashlib.sha1(text.encode()).hexdigest()
 
@@ -234,26 +242,25 @@ def check(program: AbstractProgram) -> None:
     for name in (*READABLE, *(name for name, _ in program.constants)):
         kinds[name] = "scalar"
 
-    def kinds_of(args: tuple[Arg, ...]) -> tuple[Kind, ...]:
-        return tuple([kinds[arg] if isinstance(arg, str) else "scalar" for arg in args])
-
-    for position, statement in enumerate(program.statements):
-        try:
-            args = kinds_of(statement.args)
-            copies = statement.op == COPY
-            kind = args[0] if copies else shapes.cached_result_kind(statement.op, args)
-        except LoweringError as error:
-            raise LoweringError(error.message, position) from None
-        kinds[statement.target] = kind
-    _check_returns(slots, kinds_of(program.returns))
+    result_kind, position = shapes.cached_result_kind, 0
+    try:
+        for statement in program.statements:
+            op = statement.op
+            args = tuple([kinds[a] if type(a) is str else "scalar" for a in statement.args])
+            kinds[statement.target] = args[0] if op == COPY else result_kind(op, args)
+            position += 1
+    except LoweringError as error:
+        raise LoweringError(error.message, position) from None
+    returned = [kinds[arg] if type(arg) is str else "scalar" for arg in program.returns]
+    _check_returns(slots, returned)
 
 
 def _check_returns(slots: dict[str, Kind], returned: Sequence[Kind]) -> None:
     """Check that the update is shaped as the parameter, and each slot's new value as the slot."""
-    wanted: list[tuple[str, Kind]] = [("the update", "tensor")]
-    wanted += [(f"slot {name!r}", kind) for name, kind in slots.items()]
-    for (what, kind), given in zip(wanted, returned, strict=True):
+    wanted: list[tuple[str, Kind]] = [("", "tensor"), *slots.items()]
+    for (name, kind), given in zip(wanted, returned, strict=True):
         if given not in (kind, "scalar"):
+            what = f"slot {name!r}" if name else "the update"
             raise LoweringError(
                 f"{what} is {shapes.describe(kind)}, and what is returned for it is "
                 f"{shapes.describe(given)}"
@@ -289,25 +296,74 @@ def lower_with_targets(
     env[STEP] = builder.add(Input(STEP, "scalar"))
     for name in _scalars_read(program):
         env[name] = builder.add(Input(name, "scalar"))
+    constant, known, values = builder.constant, builder.known, builder.values
     for name, number in program.constants:
-        env[name] = builder.constant(float(number), None if fold else name)
-
-    def resolve(args: tuple[Arg, ...]) -> list[int]:
-        return [env[a] if isinstance(a, str) else builder.constant(float(a)) for a in args]
-
-    with np.errstate(all="ignore"):  # for instructions computed on plain numbers
-        for position, statement in enumerate(program.statements):
-            try:
-                args = resolve(statement.args)
-                target = args[0] if statement.op == COPY else builder.apply(statement.op, args)
-            except LoweringError as error:
-                raise LoweringError(error.message, position) from None
+        env[name] = constant(float(number), None if fold else name)
+    position = 0
+    try:
+        for statement in program.statements:
+            args = tuple([env[a] if type(a) is str else constant(float(a)) for a in statement.args])
+            op = statement.op
+            if op == COPY:
+                target = args[0]
+            else:
+                # `a * b` after `b * a` is the same value; the first order is kept, for readers.
+                swap = op in _COMMUTATIVE and args[0] > args[1]
+                key = (op, args[1], args[0]) if swap else (op, *args)
+                found = known.get(key)
+                if found is None:
+                    kind = shapes.cached_result_kind(op, tuple([values[a].kind for a in args]))
+                    if kind == "scalar":
+                        found = builder.number(op, args)
+                    if found is None:
+                        found = known[key] = len(values)
+                        values.append(Node(op, args, kind))
+                target = found
             targets.append(target)
             env[statement.target] = target
-    update, *new_slots = resolve(program.returns)
-    _check_returns(slots, [builder.values[i].kind for i in (update, *new_slots)])
-    flow = Dataflow(tuple(builder.values), program.slots, update, tuple(new_slots))
+            position += 1
+    except LoweringError as error:
+        raise LoweringError(error.message, position) from None
+    update, *new_slots = [env[a] if type(a) is str else constant(float(a)) for a in program.returns]
+    _check_returns(slots, [values[i].kind for i in (update, *new_slots)])
+    flow = Dataflow(tuple(values), program.slots, update, tuple(new_slots))
     return flow, tuple(targets)
+
+
+def folded(flow: Dataflow) -> Dataflow:
+    """Return the live part of a graph, with the tunable constants as plain numbers.
+
+    The live values are those of the program lowered with `fold`.
+    """
+    given, live, step = flow.values, flow.live, len(INPUTS) + len(flow.slots)
+    slots = [i for i in range(len(INPUTS), step) if i in live]
+    kept = [*range(len(INPUTS)), *slots, step]
+    builder = _Builder()
+    builder.values += [given[index] for index in kept]
+    new = {index: number for number, index in enumerate(kept)}
+    known, values = builder.known, builder.values
+    for index in sorted(live):
+        value = given[index]
+        if type(value) is Node:
+            op, of, kind = value
+            args = tuple([new[arg] for arg in of])
+            swap = op in _COMMUTATIVE and args[0] > args[1]
+            key = (op, args[1], args[0]) if swap else (op, *args)
+            found = known.get(key)
+            if found is None and kind == "scalar":
+                found = builder.number(op, args)
+            if found is None:
+                found = known[key] = len(values)
+                values.append(Node(op, args, kind))
+            new[index] = found
+        elif type(value) is Constant:
+            new[index] = builder.constant(value.value)
+        elif index > step:
+            new[index] = len(values)
+            values.append(value)
+    names = tuple([flow.slots[i - len(INPUTS)] for i in slots])
+    new_slots = tuple([new[flow.new_slots[i - len(INPUTS)]] for i in slots])
+    return Dataflow(tuple(values), names, new[flow.update], new_slots)
 
 
 def _scalars_read(program: AbstractProgram) -> list[str]:
@@ -326,40 +382,53 @@ class _Names(dict[str, _T]):
 
 @final
 class _Builder:
-    """Collects values; equal ones are stored once, and instructions on literals are computed."""
+    """Collects values; equal ones are stored once, and instructions on literals are computed.
+
+    Attributes:
+      values: Values so far.
+      known: Index of each value by what computes it.
+    """
 
     def __init__(self) -> None:
         self.values: list[Value] = []
-        self._index: dict[object, int] = {}
+        self.known: dict[object, int] = {}
 
-    def add(self, value: Value, key: object = None) -> int:
-        """Return the index of a value; values of equal keys (by default, themselves) are one."""
-        key = value if key is None else key
-        index = self._index.get(key)
-        if index is None:
-            index = self._index[key] = len(self.values)
-            self.values.append(value)
-        return index
+    def add(self, value: Value) -> int:
+        """Return the index of a value that is new."""
+        self.values.append(value)
+        return len(self.values) - 1
 
     def constant(self, number: float, name: str | None = None) -> int:
+        """Return the index of a constant."""
         # repr distinguishes 0.0 from -0.0, which compare equal.
         key = (number or repr(number), name)
-        index = self._index.get(key)
-        return self.add(Constant(number, name), key) if index is None else index
+        index = self.known.get(key)
+        if index is None:
+            index = self.known[key] = len(self.values)
+            self.values.append(Constant(number, name))
+        return index
 
-    def apply(self, name: str, args: list[int]) -> int:
-        op = OPS[name]
-        # `a * b` after `b * a` is the same value; the first order is kept, for readers.
-        key = (name, *(sorted(args) if op.commutative else args))
-        index = self._index.get(key)
-        if index is not None:
-            return index
-        given = [self.values[arg] for arg in args]
-        kind = shapes.cached_result_kind(name, tuple([value.kind for value in given]))
-        if kind == "scalar" and op.scope == "element":
-            numbers = [v.value for v in given if isinstance(v, Constant) and v.name is None]
-            if len(numbers) == len(args):
-                folded = float(op.fn(np, *[np.float64(number) for number in numbers]))
-                if math.isfinite(folded):
-                    return self.constant(folded)
-        return self.add(Node(name, tuple(args), kind), key)
+    def number(self, op: str, args: Sequence[int]) -> int | None:
+        """Return the index of the number that an instruction gives; None where it reads others."""
+        if op not in _OF_NUMBERS:
+            return None
+        numbers = []
+        for arg in args:
+            value = self.values[arg]
+            if type(value) is not Constant or value.name is not None:
+                return None
+            numbers.append(value.value)
+        # Equal keys must give equal results, and 0.0 equals -0.0.
+        compute = _computed.__wrapped__ if 0.0 in numbers else _computed
+        number = compute(op, *numbers)
+        return self.constant(number) if math.isfinite(number) else None
+
+
+_OF_NUMBERS: Final = frozenset(name for name, op in OPS.items() if op.scope == "element")
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _computed(op: str, *numbers: float) -> float:
+    """Return the result of an instruction on plain numbers."""
+    with np.errstate(all="ignore"):
+        return float(OPS[op].fn(np, *[np.float64(number) for number in numbers]))

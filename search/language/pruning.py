@@ -6,8 +6,7 @@ iterations, `dataflow.Dataflow.live`), equal values are computed once, names tha
 removed, and instructions on plain numbers are computed. Constants that nothing live reads go too.
 """
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from veldt.search.language import dataflow
 from veldt.search.language.dataflow import Constant, Dataflow, Input, Node
@@ -29,7 +28,8 @@ def to_program(flow: Dataflow, like: AnyProgram) -> AnyProgram:
     """
     slots = flow.live_slots
     live = sorted(flow.live)
-    used = {v.name for v in map(flow.values.__getitem__, live) if isinstance(v, Constant)}
+    values = flow.values
+    used = {v.name for v in map(values.__getitem__, live) if type(v) is Constant}
     constants = tuple((name, value) for name, value in like.constants if name in used)
     taken = {*INPUTS, *READABLE, *slots, *(name for name, _ in constants), *OPS}
     new_slot = {flow.new_slots[flow.slots.index(name)]: name for name in slots}
@@ -37,29 +37,25 @@ def to_program(flow: Dataflow, like: AnyProgram) -> AnyProgram:
     statements: list[Statement] = []
     fresh = _fresh_names(taken)
     for index in live:
-        match flow.values[index]:
-            case Input(name=name):
-                names[index] = name
-            case Constant(value=number, name=name):
-                names[index] = number if name is None else name
-            case Node(op=op, args=args):
-                if index == flow.update and index not in new_slot and "update" not in taken:
-                    target = "update"
-                else:
-                    target = f"{new_slot[index]}_new" if index in new_slot else next(fresh)
-                    target = target if target not in taken else next(fresh)
-                taken.add(target)
-                names[index] = target
-                statements.append(Statement(target, op, tuple(names[arg] for arg in args)))
-    returns = (
-        names[flow.update],
-        *(names[flow.new_slots[flow.slots.index(name)]] for name in slots),
-    )
-    return _reuse_slot_names(
-        dataclasses.replace(
-            like, slots=slots, constants=constants, statements=tuple(statements), returns=returns
-        )
-    )
+        value = values[index]
+        if type(value) is Node:
+            if index == flow.update and index not in new_slot and "update" not in taken:
+                target = "update"
+            else:
+                target = f"{new_slot[index]}_new" if index in new_slot else next(fresh)
+                target = target if target not in taken else next(fresh)
+            taken.add(target)
+            names[index] = target
+            statements.append(Statement(target, value.op, tuple([names[a] for a in value.args])))
+        elif type(value) is Constant:
+            names[index] = value.value if value.name is None else value.name
+        else:
+            assert type(value) is Input
+            names[index] = value.name
+    returns = [names[flow.update]]
+    returns += [names[flow.new_slots[flow.slots.index(name)]] for name in slots]
+    _reuse_slot_names(slots, statements, returns)
+    return type(like)(like.name, slots, constants, tuple(statements), tuple(returns), like.doc)
 
 
 def _fresh_names(taken: set[str]) -> Iterator[str]:
@@ -71,21 +67,21 @@ def _fresh_names(taken: set[str]) -> Iterator[str]:
             yield name
 
 
-def _reuse_slot_names(program: AnyProgram) -> AnyProgram:
+def _reuse_slot_names(
+    slots: Sequence[str], statements: list[Statement], returns: list[Arg]
+) -> None:
     """Call a slot's new value by the slot's name if the old is not read again, as people do."""
-    statements = list(program.statements)
-    returns = list(program.returns)
-    for position, slot in enumerate(program.slots, 1):
+    for position, slot in enumerate(slots, 1):
         new = f"{slot}_new"
-        if program.returns[position] != new:
+        if returns[position] != new or slot in returns:
             continue
         where = next((i for i, s in enumerate(statements) if s.target == new), None)
-        if where is None or any(slot in s.args for s in statements[where + 1 :]) or slot in returns:
+        if where is None or any(slot in s.args for s in statements[where + 1 :]):
             continue
-        statements[where] = dataclasses.replace(statements[where], target=slot)
+        statements[where] = Statement(slot, statements[where].op, statements[where].args)
         for i in range(where + 1, len(statements)):
-            if new in statements[i].args:
-                args = tuple(slot if arg == new else arg for arg in statements[i].args)
-                statements[i] = dataclasses.replace(statements[i], args=args)
-        returns = [slot if arg == new else arg for arg in returns]
-    return dataclasses.replace(program, statements=tuple(statements), returns=tuple(returns))
+            target, op, args = statements[i].target, statements[i].op, statements[i].args
+            if new in args:
+                args = tuple([slot if arg == new else arg for arg in args])
+                statements[i] = Statement(target, op, args)
+        returns[:] = [slot if arg == new else arg for arg in returns]

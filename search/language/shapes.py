@@ -152,6 +152,9 @@ def _shape_kind(name: str, kinds: Sequence[Kind]) -> Kind:
     return _KIND_OF[shape]
 
 
+_MAKE_SHAPES: Final = frozenset(name for name, op in OPS.items() if op.scope == "shape")
+
+
 def slot_kinds(program: "AbstractProgram") -> dict[str, Kind]:
     """Return the kind of each state slot, which is the kind of its new value.
 
@@ -159,7 +162,7 @@ def slot_kinds(program: "AbstractProgram") -> dict[str, Kind]:
     kinds are passed on until nothing changes: each pass settles a slot, or is the last.
     """
     known: dict[str, Kind] = {}
-    if any(OPS[s.op].scope == "shape" for s in program.statements if s.op in OPS):
+    if not _MAKE_SHAPES.isdisjoint([statement.op for statement in program.statements]):
         for _ in program.slots:
             found = _returned_kinds(program, known)
             if found.keys() == known.keys():

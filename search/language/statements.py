@@ -10,7 +10,7 @@ run, at most 1), `loss` (the batch's, before the step) and the parameter's roles
 up to six state slots, and names its tunable constants as keyword arguments.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias, TypeVar, final
 
 from veldt.search.errors import ProgramError
@@ -46,8 +46,18 @@ class Statement:
     target: str
     op: str
     args: tuple[Arg, ...]
+    # The text, once it is known: a child shares its parent's statements.
+    _text: str = field(default="", init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
+        if not self._text:
+            object.__setattr__(self, "_text", self._written())
+        return self._text
+
+    def __reduce__(self) -> "tuple[type[Statement], tuple[str, str, tuple[Arg, ...]]]":
+        return Statement, (self.target, self.op, self.args)
+
+    def _written(self) -> str:
         parts = [format_arg(arg) for arg in self.args]
         if self.op == COPY:
             return f"{self.target} = {parts[0]}"
@@ -90,7 +100,7 @@ class AbstractProgram:
     def __str__(self) -> str:
         """Return the program as a Python function, one instruction per line, which parses back."""
         lines = self.head()
-        lines += [f"    {statement}" for statement in self.statements]
+        lines += ["    " + str(statement) for statement in self.statements]
         lines.append(f"    return {', '.join(format_arg(arg) for arg in self.returns)}")
         return "\n".join(lines) + "\n"
 

@@ -29,6 +29,7 @@ from veldt.search.evolution.engine import Evolution
 from veldt.search.evolution.founders import Founder
 from veldt.search.finals import final_stages
 from veldt.search.language.statements import COPY
+from veldt.search.proposing import helpers
 from veldt.search.run import lane_width, several_drivers
 from veldt.search.run.drivers.driver_progress import Best
 from veldt.search.run.search_view import SearchView
@@ -184,8 +185,13 @@ def _search(
             f"{workers.num_workers} workers can be busy; a larger window is another experiment"
         )
     num_told = store.first("SELECT COUNT(*) FROM proposal")
+    num_helpers = config.pool.proposers
     engine = driver.OrderedDriver(
-        workers, window=config.window, start=num_told, watch=session.watch
+        workers,
+        window=config.window,
+        start=num_told,
+        watch=session.watch,
+        lag=helpers.lag(num_helpers, config.window),
     )
 
     def report(text: str, done: int, total: int) -> None:
@@ -228,7 +234,8 @@ def _search(
         show(before)
         return begun
 
-    engine.run(evolution.ask, tell, settle, evolution.begun)
+    with helpers.Proposers(num_helpers, evolution.proposer, view.note) as evolution.helpers:
+        engine.run(evolution.ask, tell, settle, evolution.begun, evolution.stretch)
     incumbent = evolution.incumbent.candidate
     return final_stages.Finals(config, incumbent, store, engine.run_now).run(report)
 

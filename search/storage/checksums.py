@@ -43,6 +43,14 @@ class _Column(NamedTuple):
         return int(value) if is_whole else float(value)
 
 
+class _Mark(NamedTuple):
+    """A place in a transaction."""
+
+    added: dict[str, int]  # Number of rows by table.
+    exchanged: dict[str, int]
+    changed: set[str]
+
+
 @final
 class Checksums:
     """Keeps the checksums of a store that is written to, by one writer."""
@@ -57,11 +65,14 @@ class Checksums:
 
     def added(self, table: str, values: Mapping[str, Any], row_id: int) -> None:
         """Record that a row was inserted; columns that are not named have their defaults."""
-        columns = self._columns[table].items()
-        row = {name: column.stored(values.get(name, column.default)) for name, column in columns}
-        if "id" in row and row["id"] is None:
-            row["id"] = row_id
-        self._added.setdefault(table, []).append(_hash(tuple(row.values())))
+        row: list[Any] = []
+        for name, column in self._columns[table].items():
+            value = values.get(name, column.default)
+            if value is None:
+                row.append(row_id if name == "id" else None)
+            else:
+                row.append(value if type(value) is str else column.stored(value))
+        self._added.setdefault(table, []).append(_hash(tuple(row)))
 
     def updated(self, table: str, before: tuple[Any, ...], after: tuple[Any, ...]) -> None:
         """Record that a row was changed."""
@@ -71,6 +82,16 @@ class Checksums:
         """Record a statement that may have changed rows; the table is read again at the end."""
         if found := _CHANGED.match(statement):
             self._changed.add(found.group(1))
+
+    def mark(self) -> "_Mark":
+        """Return what the transaction has changed so far."""
+        numbers = {table: len(hashes) for table, hashes in self._added.items()}
+        return _Mark(numbers, dict(self._exchanged), set(self._changed))
+
+    def back_to(self, mark: "_Mark") -> None:
+        """Forget what was recorded since, which was rolled back."""
+        self._added = {table: self._added[table][:end] for table, end in mark.added.items()}
+        self._exchanged, self._changed = mark.exchanged, mark.changed
 
     def write(self) -> None:
         """Write the checksums that a transaction changed, inside it."""

@@ -11,6 +11,7 @@ named `*_s`, which hold times, and the `MACHINE_TABLES`. The tables are in `sche
 """
 
 import contextlib
+import functools
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -182,19 +183,68 @@ class Store:
     def transaction(self) -> Iterator[None]:
         """Commit everything inserted inside together, or nothing.
 
+        Inside a `stretch` it is committed with the others there.
+
         Raises:
           StoreError: The disk is full or the file cannot be written; nothing of the transaction
             is kept.
         """
-        written = False
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
+        if self._connection.in_transaction:
+            with self._part():
+                yield
+            return
+        with self._committed():
             try:
                 yield
             except BaseException:
                 if self._connection.in_transaction:  # A full disk may have ended it already.
                     self._connection.execute("ROLLBACK")
                 raise
+
+    @contextlib.contextmanager
+    def stretch(self) -> Iterator[None]:
+        """Commit the transactions inside at once, which costs less than one by one.
+
+        What has been recorded when an exception passes through is committed too.
+
+        Raises:
+          StoreError: As for `transaction`; nothing of the stretch is kept.
+        """
+        error: BaseException | None = None
+        with self._committed():
+            try:
+                yield
+            except sqlite3.Error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            except BaseException as other:
+                error = other
+        if error is not None:
+            raise error
+
+    @contextlib.contextmanager
+    def _part(self) -> Iterator[None]:
+        """Keep everything inserted inside together, or nothing, in a transaction that is open."""
+        mark = self._checksums.mark()
+        self._connection.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK TO part")
+                self._connection.execute("RELEASE part")
+                self._checksums.back_to(mark)
+            raise
+        self._connection.execute("RELEASE part")
+
+    @contextlib.contextmanager
+    def _committed(self) -> Iterator[None]:
+        """Open a transaction, and commit it with its checksums unless an exception comes out."""
+        written = False
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
             self._checksums.write()
             self._connection.execute("COMMIT")
             written = True
@@ -216,11 +266,7 @@ class Store:
 
         `table` and the names must come from this package.
         """
-        names = ", ".join(values)
-        marks = ", ".join("?" * len(values))
-        cursor = self._connection.execute(
-            f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values())
-        )
+        cursor = self._connection.execute(_insertion(table, tuple(values)), tuple(values.values()))
         row_id = int(cursor.lastrowid or 0)
         self._checksums.added(table, values, row_id)
         return row_id
@@ -299,6 +345,12 @@ def _parts(
 def _merged(run_dir: Path, drivers: Sequence[int]) -> sqlite3.Connection:
     with contextlib.ExitStack() as close:
         return merging.in_memory(_parts(run_dir, drivers, close))
+
+
+@functools.cache
+def _insertion(table: str, names: tuple[str, ...]) -> str:
+    marks = ", ".join("?" * len(names))
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})"
 
 
 def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

@@ -195,22 +195,37 @@ class Stopper:
             self._hook(unraisable)
 
 
+@final
+class Held:
+    """The signals that a block holds back.
+
+    Attributes:
+      signals: Signals received so far, with the frame that each interrupted.
+    """
+
+    def __init__(self) -> None:
+        self.signals: list[tuple[int, FrameType | None]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.signals)
+
+
 @contextlib.contextmanager
-def hold(*, firmly: bool = False) -> Iterator[None]:
-    """Hold signals back until the block has ended.
+def hold(*, firmly: bool = False) -> Iterator[Held]:
+    """Hold signals back until the block has ended, and yield those that have come.
 
     Args:
       firmly: Whether later signals are held back too; else one that is another request passes
           through at once.
     """
+    held = Held()
     # Python runs signal handlers on the main thread only. A handler that is no function (ignored,
     # or the system's own) would interrupt nothing here.
     callables = {signum: signal.getsignal(signum) for signum in EXIT_CODES}
     previous = {signum: handler for signum, handler in callables.items() if callable(handler)}
     if threading.current_thread() is not threading.main_thread() or not previous:
-        yield
+        yield held
         return
-    held: list[tuple[int, FrameType | None]] = []
     since = 0.0
 
     def keep(signum: int, frame: FrameType | None) -> None:
@@ -219,7 +234,7 @@ def hold(*, firmly: bool = False) -> Iterator[None]:
         if held and not firmly and now - since >= AGAIN_S:
             previous[signal.Signals(signum)](signum, frame)
         since = since or now
-        held.append((signum, frame))
+        held.signals.append((signum, frame))
         owner = getattr(previous[signal.Signals(signum)], "__self__", None)
         if isinstance(owner, Stopper):
             owner.note_held()
@@ -227,12 +242,13 @@ def hold(*, firmly: bool = False) -> Iterator[None]:
     for signum in previous:
         signal.signal(signum, keep)
     try:
-        yield
+        yield held
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
     if held:
-        previous[signal.Signals(held[0][0])](*held[0])
+        first, frame = held.signals[0]
+        previous[signal.Signals(first)](first, frame)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,10 @@ so proposal `i` knows the results up to `i - window` and no other, and a result 
 early waits for its turn. Workers stay busy while `window` is some multiple of their number: the
 window is part of an experiment's definition, the number of workers is not.
 
+Where an engine has proposals prepared beside it, a few asks may lag behind (`lag`): results that
+are there are told first. Tells stay in order, and so do asks; a lagging `ask` finds an engine that
+knows more than it may use, as after a session that was killed.
+
 A third kind of call is for *side work*: jobs that a `tell` begins beside the proposals, such as a
 comparison of the best with a challenger. With them comes the number of the proposal before which
 their results are due. The jobs run among all others, asking and telling go on, and right before
@@ -37,6 +41,7 @@ from veldt.tasks.pool import base
 
 WAIT_S = 0.05  # Seconds until a proposal that was not there yet is asked for again.
 WATCH_S = 0.5  # Seconds between calls of `watch` while a result is awaited.
+MAX_STRETCH = 64  # Asks and tells that are made without looking for further results.
 
 
 @final
@@ -199,6 +204,14 @@ class PoolJobs:
             self._arrived(result)
             self._results[result.id] = result
 
+    def receive_ready(self) -> None:
+        """Keep the results that are there already, without waiting."""
+        with contextlib.suppress(TimeoutError):
+            while self._pool.in_flight:
+                result = self._pool.next_result(0.0)
+                self._arrived(result)
+                self._results[result.id] = result
+
     def as_completed(self) -> Iterator[base.JobResult]:
         """Yield results as they come, until nothing is in flight."""
         while self._pool.in_flight:
@@ -222,6 +235,7 @@ class OrderedDriver:
         window: int,
         start: int = 0,
         watch: Callable[[], None] = lambda: None,
+        lag: int = 0,
     ):
         """Drive `pool`, which no one else may use meanwhile.
 
@@ -231,12 +245,16 @@ class OrderedDriver:
           start: Number of the first proposal; a resumed run continues the numbers.
           watch: Function that is called repeatedly while a result is awaited, to show the pool and
             to keep a record of it. It changes nothing of the run.
+          lag: Number of asks, below the window, that may wait while results are told that are there
+            already. An engine whose `ask` depends on results up to `i - window` alone, whatever
+            else it was told, can have proposals prepared meanwhile.
         """
         if window < 1:
             raise ValueError(f"window is {window}; it must be at least 1")
         self._pool = pool
         self._window = window
         self._watch = watch
+        self._lag = lag
         self._num_asked = start
         self._num_told = start
         self._jobs = PoolJobs(pool)
@@ -260,6 +278,7 @@ class OrderedDriver:
         tell: TellFn,
         settle: SettleFn | None = None,
         begun: Sequence[SideWork] = (),
+        stretch: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
         """Ask and tell until `ask` returns `Stop`, all results are told and all work is settled.
 
@@ -268,6 +287,8 @@ class OrderedDriver:
           tell: Function that learns; called with the same numbers in order. It may use `run_now`.
           settle: Function that learns what side work has found; None where there is none.
           begun: Side work that an earlier session began and did not settle.
+          stretch: Maker of a context for asks and tells that follow each other without waiting, a
+            few dozen at most, such as one transaction; it is left before anything is awaited.
 
         Raises:
           KeyboardInterrupt: Ctrl-C; the class says what then holds.
@@ -276,19 +297,30 @@ class OrderedDriver:
         asking = True
         self._begin(begun)
         while asking or self._num_told < self._num_asked:
-            if asking and self._num_asked - self._num_told < self._window:
-                num_asked = self._num_asked
-                with stopping.hold():
-                    asking = self._ask(ask)
-                if asking and self._num_asked == num_asked:
-                    self._jobs.tend(WAIT_S)
-                    self._watch()
-            elif self._work and self._next_due() <= self._num_told < self._num_asked:
-                self._settle(settle)
-            else:
+            if not self._may_ask(asking):
+                if self._settles_next():
+                    self._settle(settle)
+                    continue
                 self._await_next()
-                with stopping.hold():
-                    self._tell(tell)
+            waits = False
+            with stopping.hold() as held, stretch():
+                for _ in range(MAX_STRETCH):
+                    if self._may_ask(asking) and not (self._may_wait() and self._may_tell()):
+                        before = self._num_asked
+                        asking = self._ask(ask)
+                        waits = asking and self._num_asked == before
+                        if waits:
+                            break
+                    elif self._may_tell():
+                        if self._tell(tell):
+                            break
+                    else:
+                        break
+                    if held:
+                        break
+            if waits:
+                self._jobs.tend(WAIT_S)
+                self._watch()
         while self._work:
             self._settle(settle)
 
@@ -335,12 +367,33 @@ class OrderedDriver:
         self._num_asked += 1
         return True
 
+    def _may_ask(self, asking: bool) -> bool:
+        return asking and self._num_asked - self._num_told < self._window
+
+    def _may_wait(self) -> bool:
+        """Return whether the next `ask` may wait for a `tell`."""
+        return self._window - (self._num_asked - self._num_told) <= self._lag
+
+    def _settles_next(self) -> bool:
+        """Return whether side work is due before the next proposal is told."""
+        return bool(self._work) and self._next_due() <= self._num_told < self._num_asked
+
+    def _may_tell(self) -> bool:
+        """Return whether the next call, where it is no `ask`, is a `tell` whose result is there."""
+        if self._num_told == self._num_asked or self._settles_next():
+            return False
+        job = self._job_of.get(self._num_told)
+        return job is None or self._jobs.has(job)
+
     def _await_next(self) -> None:
+        """Wait for the result that is told next; keep what others are there."""
         job = self._job_of.get(self._num_told)
         while job is not None and not self._jobs.has(job):
             self._jobs.receive(self._watch)
+        self._jobs.receive_ready()
 
-    def _tell(self, tell: TellFn) -> None:
+    def _tell(self, tell: TellFn) -> bool:
+        """Tell the next result; return whether side work has begun."""
         index = self._num_told
         outcome: base.JobResult | Ready
         if index in self._ready:
@@ -350,6 +403,7 @@ class OrderedDriver:
         begun = tell(index, outcome)
         self._num_told += 1
         self._begin(begun)
+        return bool(begun)
 
     def _begin(self, works: Sequence[SideWork] | None) -> None:
         """Submit the jobs of side work."""

@@ -108,7 +108,7 @@ class InlinePool(Pool):
             raise PoolError("a closed pool has no results")
         if not self._in_flight:
             raise PoolError("no job is in flight, so no result will come")
-        result = self._wait(timeout_s) if self._threads else self._run_first()
+        result = self._wait(timeout_s) if self._threads else self._run_first(timeout_s)
         self._in_flight.remove(result.id)
         self._ledger.ran(result.worker, result.wall_s)
         self._ledger.ended(result, result.label or f"job {result.id}")
@@ -150,7 +150,9 @@ class InlinePool(Pool):
         for _ in self._threads:
             self._jobs.put(None)
 
-    def _run_first(self) -> JobResult:
+    def _run_first(self, timeout_s: float | None) -> JobResult:
+        if timeout_s == 0:
+            raise TimeoutError("no job is complete: the one worker begins when a result is awaited")
         if self._worker is None:
             try:
                 self._worker = self._factory()

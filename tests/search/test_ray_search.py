@@ -22,7 +22,7 @@ pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
 
 
-def search(backend, directory):
+def search(backend, directory, proposers=0):
     """A small search that really trains."""
     config = search_config.SearchConfig(
         tasks=(proxy_config.ProxyConfig("quadratic", 20, 2),),
@@ -31,7 +31,9 @@ def search(backend, directory):
         population_size=12,
         fresh_seeds=4,
         finals=finals_config.FinalsConfig(num_rates=3, select_seeds=1, final_seeds=2),
-        pool=pool_config.PoolConfig(backend=backend, num_workers=2, straggler_factor=None),
+        pool=pool_config.PoolConfig(
+            backend=backend, num_workers=2, straggler_factor=None, proposers=proposers
+        ),
     )
     found = run_search.run_search(config, directory)
     with Store.open(directory, read_only=True) as store:
@@ -63,6 +65,18 @@ def test_a_search_on_ray_is_the_search_inline(tmp_path):
     assert len(workers) >= 1
     assert sum(worker["jobs"] for worker in workers) == session["done"]
     assert {event["kind"] for event in events} == {"worker-ready"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("proposers", [1, 4])
+def test_a_search_on_ray_with_helpers_is_the_search_inline(tmp_path, proposers):
+    search("inline", tmp_path / "inline")
+    search("ray", tmp_path / "ray", proposers)
+    with (
+        Store.open(tmp_path / "inline", read_only=True) as ours,
+        Store.open(tmp_path / "ray", read_only=True) as theirs,
+    ):
+        assert [text.split(":")[0] for text in rerun.differences(ours, theirs)] == ["meta"]
 
 
 @pytest.mark.slow

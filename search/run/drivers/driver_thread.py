@@ -17,6 +17,7 @@ from veldt.search.config.search_config import SearchConfig
 from veldt.search.evolution import founders
 from veldt.search.evolution.engine import Evolution
 from veldt.search.evolution.founders import Founder
+from veldt.search.proposing import helpers
 from veldt.search.run.drivers.driver_progress import Progress, Report
 from veldt.search.storage import integrity, numbers
 from veldt.search.storage.mail import Inbox, Letter, Mail
@@ -141,8 +142,13 @@ class DriverThread:
                 session.watch()
 
             num_told = store.first("SELECT COUNT(*) FROM proposal")
+            num_helpers = config.pool.proposers
             engine = driver.OrderedDriver(
-                workers, window=config.window, start=num_told, watch=watch
+                workers,
+                window=config.window,
+                start=num_told,
+                watch=watch,
+                lag=helpers.lag(num_helpers, config.window),
             )
             evolution = Evolution.start(config, store, engine.run_now, mail)
             self._show(evolution, now=True)
@@ -167,7 +173,9 @@ class DriverThread:
                 session.watch()
                 return begun
 
-            engine.run(ask, tell, settle, evolution.begun)
+            made = helpers.Proposers(num_helpers, evolution.proposer, lambda line: None)
+            with made as evolution.helpers:
+                engine.run(ask, tell, settle, evolution.begun)
             self._show(evolution, now=True)
 
     def _open_store(self) -> Store:

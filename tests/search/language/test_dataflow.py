@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.search import strategies
 from veldt.search import rule_sources
 from veldt.search.errors import ProgramTypeError
+from veldt.search.evaluation import probe
 from veldt.search.language import dataflow
 from veldt.search.language import shapes as shapes_lib
 from veldt.search.language.dataflow import Constant, Dataflow, Input, LoweringError, Node
@@ -368,3 +369,21 @@ def test_inputs_have_fixed_places() -> None:
     assert [flow.input_index(name) for name in ("w", "g", "m", "v", "step")] == [0, 1, 2, 3, 4]
     assert flow.values[0] == Input("w", "tensor")
     assert not [value for value in flow.values if isinstance(value, Node)]
+
+
+@hypothesis.given(program=strategies.programs())
+def test_folding_a_graph_is_lowering_with_numbers(program):
+    """The live part, folded after lowering, is that of the program lowered with `fold`."""
+    whole, live = dataflow.lower(program, fold=True), dataflow.folded(dataflow.lower(program))
+    assert live.structural_hash == whole.structural_hash
+    assert live.slots == whole.live_slots == live.live_slots
+
+    def described(flow):
+        values = [flow.values[index] for index in flow.live]
+        return sorted(
+            f"{value.op} {value.kind}" if isinstance(value, Node) else repr(value)
+            for value in values
+        )
+
+    assert described(live) == described(whole)
+    np.testing.assert_array_equal(probe.run(live), probe.run(whole))

@@ -431,3 +431,23 @@ def test_a_store_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / (FILE_NAME + ".new")).mkdir()
     with pytest.raises(StoreError, match=rf"{FILE_NAME} cannot be made"):
         Store.create(tmp_path)
+
+
+def test_a_stretch_keeps_whole_transactions_whatever_ends_it(tmp_path):
+    with Store.create(tmp_path) as store, pytest.raises(KeyboardInterrupt), store.stretch():
+        with store.transaction():
+            store.set_meta("first", "1")
+            add(store, 1)
+        other = Store.open(tmp_path, read_only=True)
+        assert "first" not in other.meta()  # Nothing is committed yet.
+        other.close()
+        with pytest.raises(ZeroDivisionError), store.transaction():
+            add(store, 2)
+            store.set_meta("second", "1")
+            raise ZeroDivisionError
+        with store.transaction():
+            store.set_meta("third", "1")
+        raise KeyboardInterrupt
+    with Store.open(tmp_path, read_only=True) as store:  # Its checksums are verified.
+        assert {"first", "third"} == {"first", "second", "third"} & store.meta().keys()
+        assert store.rows("SELECT id FROM candidate") == [{"id": 1}]

@@ -1,6 +1,7 @@
 """The ordered driver: one fixed order of asks and tells, whatever the workers do."""
 
 import collections
+import contextlib
 import os
 import random
 import signal
@@ -340,3 +341,80 @@ def test_another_thread_than_the_main_one_may_drive():
     thread.start()
     thread.join()
     assert logs == [run(1, 3, 1, 6, extra=True)]
+
+
+class _AllThere(base.Pool):
+    """A pool whose jobs are done when they are submitted."""
+
+    num_workers = capacity = 9
+
+    def __init__(self):
+        self.done = []
+
+    @property
+    def in_flight(self):
+        return len(self.done)
+
+    def submit(self, job):
+        self.done.append(base.run_job(lambda value: value, job, timeout_s=None, name="w"))
+
+    def next_result(self, timeout_s=None):
+        return self.done.pop(0)
+
+    def stats(self): ...
+
+    def take_events(self):
+        return []
+
+    def close(self): ...
+
+
+@hypothesis.given(
+    window=st.integers(1, 9),
+    lag=st.integers(0, 12),
+    num_proposals=st.integers(0, 40),
+    due_in=st.integers(1, 6),
+    data=st.data(),
+)
+def test_lagging_asks_keep_to_their_order(window, lag, num_proposals, due_in, data):
+    """No ask lags by more than it may, and none passes a settling; a stretch waits for nothing."""
+    ready = data.draw(st.sets(st.integers(0, 40)))
+    begins = data.draw(st.sets(st.integers(0, 40), max_size=4))
+    log, inside = [], []
+
+    def ask(index):
+        if index >= num_proposals:
+            return driver_lib.Stop()
+        told = sum(kind == "tell" for kind, _ in log)
+        assert index - window + 1 <= told <= min(index - window + 1 + lag, index) or told == 0
+        log.append(("ask", index))
+        return driver_lib.Ready(index) if index in ready else driver_lib.NamedJob(index)
+
+    def tell(index, outcome):
+        assert inside
+        assert outcome.value == index
+        log.append(("tell", index))
+        if index not in begins:
+            return ()
+        return [driver_lib.SideWork(index, (driver_lib.NamedJob(index),), index + due_in)]
+
+    def settle(work, results):
+        assert [result.value for result in results] == [work]
+        asked = sum(kind == "ask" for kind, _ in log)
+        assert asked == min(work + due_in + window, num_proposals)
+        log.append(("settle", work))
+
+    @contextlib.contextmanager
+    def stretch():
+        inside.append(True)
+        yield
+        inside.pop()
+
+    with _AllThere() as pool:
+        driver = driver_lib.OrderedDriver(pool, window=window, lag=min(lag, window - 1))
+        driver.run(ask, tell, settle, stretch=stretch)
+    for kind in ("ask", "tell"):
+        assert [number for one, number in log if one == kind] == list(range(num_proposals))
+    if lag == 0:  # The documented order.
+        first = [("ask", i) for i in range(min(window, num_proposals))]
+        assert [entry for entry in log if entry[0] != "settle"][: len(first)] == first

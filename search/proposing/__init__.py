@@ -1,0 +1,1 @@
+"""Processes beside a search's driver that make its children."""
