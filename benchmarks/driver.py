@@ -48,7 +48,7 @@ from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.evolution import mutation
 from veldt.search.evolution.engine import Evolution
 from veldt.search.language import dataflow, pruning
-from veldt.search.proposing import helpers
+from veldt.search.run.proposing import helpers
 from veldt.search.storage.store import Store
 from veldt.tasks.pool import base, driver
 
@@ -162,11 +162,11 @@ def install(watch: Stopwatch, undo: contextlib.ExitStack) -> None:
         wrapped = watch.timed(name, getattr(owner, function))
         undo.enter_context(mock.patch.object(owner, function, wrapped))
     for name in ("live", "structural_hash"):
-        timed = functools.cached_property(
+        kept = functools.cached_property(
             watch.timed("lower and hash", vars(dataflow.Dataflow)[name].func)
         )
-        timed.__set_name__(dataflow.Dataflow, name)
-        undo.enter_context(mock.patch.object(dataflow.Dataflow, name, timed))
+        kept.__set_name__(dataflow.Dataflow, name)
+        undo.enter_context(mock.patch.object(dataflow.Dataflow, name, kept))
 
     def timed(make: Callable[[Store], Any]) -> Callable[[Store], Any]:
         @contextlib.contextmanager

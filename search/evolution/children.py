@@ -7,6 +7,7 @@ what the engine's own learns (`Told`) makes the same children. Some depend on wh
 founders and copies, which are made where the search is driven.
 """
 
+from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, final
 
 import numpy as np
@@ -14,11 +15,13 @@ import numpy as np
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.individual import Individual
+from veldt.search.evaluation.jobs import EvalJob, Outcome
 from veldt.search.evolution import mutation
 from veldt.search.evolution.founders import Founder
 from veldt.search.evolution.mutations import donors, step_size
 from veldt.search.evolution.mutations.donors import Donors
 from veldt.search.evolution.population import INITIAL, Member, Place, Population, Rank
+from veldt.search.evolution.racing import Role
 from veldt.search.evolution.samples import Samples
 from veldt.search.program import Program
 from veldt.search.storage.numbers import Numbers
@@ -44,6 +47,30 @@ class Proposed(NamedTuple):
     parent: int | None
     mutation: str
     invalid: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A proposal between ask and tell.
+
+    Attributes:
+      child: Child that is proposed.
+      source: Source of the score, as the store names it.
+      candidate: Id of the candidate.
+      behaviour: Fingerprint of the child; empty where a cache had the candidate.
+      failed: Reason of the probe to reject it; then it is not trained.
+      job: Job that trains it; made once, since the race's levels change.
+      role: Role in the race.
+    """
+
+    child: Proposed
+    source: str
+    candidate: int
+    behaviour: str = ""
+    failed: Outcome | None = None
+    job: EvalJob | None = None
+    role: Role = Role.RACED
 
 
 class Told(NamedTuple):

@@ -47,9 +47,16 @@ from veldt.search.evolution import (
     side_work,
     step_budget,
 )
-from veldt.search.evolution.asked import Asked
 from veldt.search.evolution.challenge import Arena, Challenge, Incumbent
-from veldt.search.evolution.children import COPIED, SAMPLE, Helpers, Proposed, Proposer, Told
+from veldt.search.evolution.children import (
+    COPIED,
+    SAMPLE,
+    Asked,
+    Helpers,
+    Proposed,
+    Proposer,
+    Told,
+)
 from veldt.search.evolution.job_records import Record
 from veldt.search.evolution.population import INITIAL, Member, Place, Population
 from veldt.search.evolution.proposal_cache import Seen

@@ -29,9 +29,9 @@ from veldt.search.evolution.engine import Evolution
 from veldt.search.evolution.founders import Founder
 from veldt.search.finals import final_stages
 from veldt.search.language.statements import COPY
-from veldt.search.proposing import helpers
 from veldt.search.run import lane_width, several_drivers
 from veldt.search.run.drivers.driver_progress import Best
+from veldt.search.run.proposing import helpers
 from veldt.search.run.search_view import SearchView
 from veldt.search.storage import best_rule as best
 from veldt.search.storage import integrity, usage

@@ -17,8 +17,8 @@ from veldt.search.config.search_config import SearchConfig
 from veldt.search.evolution import founders
 from veldt.search.evolution.engine import Evolution
 from veldt.search.evolution.founders import Founder
-from veldt.search.proposing import helpers
 from veldt.search.run.drivers.driver_progress import Progress, Report
+from veldt.search.run.proposing import helpers
 from veldt.search.storage import integrity, numbers
 from veldt.search.storage.mail import Inbox, Letter, Mail
 from veldt.search.storage.numbers import Numbers

@@ -17,8 +17,8 @@ import pytest
 from tests.search import fakes, rerun
 from veldt.search.config.evolution_config import FounderConfig, MutationConfig
 from veldt.search.evolution.engine import Evolution
-from veldt.search.proposing import helpers, replica
 from veldt.search.run import run_search
+from veldt.search.run.proposing import helpers, replica
 from veldt.search.storage import integrity
 from veldt.search.storage.store import Store
 from veldt.tasks.pool.config import PoolConfig
@@ -154,7 +154,7 @@ def test_helpers_end_with_the_search():
 def test_helpers_end_when_their_driver_is_killed():
     code = """
         import os, signal
-        from veldt.search.proposing import helpers
+        from veldt.search.run.proposing import helpers
         with helpers.Proposers(1, None, print) as proposers:
             proposers.wait()
             print(*proposers.pids, flush=True)

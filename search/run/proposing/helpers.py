@@ -21,7 +21,7 @@ from typing import Final, Self, final
 
 from veldt.search.evolution.children import Proposed, Proposer, Told
 from veldt.search.evolution.population import INITIAL, Place
-from veldt.search.proposing import replica
+from veldt.search.run.proposing import replica
 
 MAX_LAG: Final = 64
 ANSWER_S: Final = 30.0  # A helper that takes longer for one child is given up.
@@ -152,7 +152,7 @@ def start_process(descriptor: int) -> "subprocess.Popen[bytes]":
     # The program of the user is not run again, as `multiprocessing` would.
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; "
-        f"from veldt.search.proposing import replica; replica.main({descriptor})"
+        f"from veldt.search.run.proposing import replica; replica.main({descriptor})"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code],
