@@ -140,6 +140,12 @@ class Individual:
         """Return the individual of a genotype."""
         return cls(LoweredProgram(genotype.program), genotype.learning_rate)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Individual) and self.genotype == other.genotype
+
+    def __hash__(self) -> int:
+        return hash(self.genotype)
+
     @property
     def genotype(self) -> Genotype:
         """The program, with its dead statements, and its learning rate."""

@@ -122,6 +122,15 @@ def test_the_store_is_the_same_with_any_number_of_helpers(tmp_path, threads, at_
     assert differences(alone, tmp_path / "four") == []
 
 
+def test_each_of_several_drivers_may_have_helpers(tmp_path, threads, at_once):
+    changes = {**PLAIN, "drivers": 2, "migration_every": 16, "max_evaluations": 80}
+    alone = search(tmp_path / "alone", **changes)
+    assert not any(at_once)
+    both = search(tmp_path / "both", proposers=1, workers=2, **changes)
+    assert sum(at_once) > 20
+    assert differences(alone, both) == []
+
+
 def test_the_search_goes_on_without_a_helper_that_dies(tmp_path, at_once, monkeypatch):
     alone = search(tmp_path / "alone")
     told = helpers.Proposers.told
