@@ -72,6 +72,7 @@ class Cluster(abc.ABC):
         """Slow a node's link for some seconds."""
         raise NotImplementedError
 
+    @abc.abstractmethod
     def tend(self) -> None:
         """Start again what has ended by itself."""
 
@@ -102,6 +103,12 @@ class Raylets(Cluster):
     def kill_head(self) -> None:
         if self._cluster.head_node is not None:
             self._cluster.head_node.kill_gcs_server(check_alive=False)
+
+    def tend(self) -> None:
+        for node in self._nodes:
+            if not node.live_processes():
+                self._nodes.remove(node)
+                self._nodes.append(self._cluster.add_node(num_cpus=NUM_CPUS))
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
@@ -243,6 +250,8 @@ def make(num_nodes: int, folder: Path, *, links: bool) -> Cluster:
 
 def _command(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        )
     except OSError:
         return ""

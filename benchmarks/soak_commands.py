@@ -9,7 +9,7 @@ evaluation with the same table and the same curves behind it.
 import abc
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -52,6 +52,10 @@ class Command(abc.ABC):
 
     def check(self, run_dir: Path) -> None:
         """Raise an error if what an interrupted run has left is damaged."""
+        for path in run_dir.rglob("*.npz"):
+            _arrays(path)
+        for path in run_dir.glob("*.json"):
+            json.loads(path.read_text(encoding="utf-8"))
 
     def differences(self, struck: Path, alone: Path) -> list[str]:
         """Return in sentences how the end of a run differs from that of one left alone."""
@@ -98,6 +102,7 @@ class Search(Command):
         return found
 
     def check(self, run_dir: Path) -> None:
+        super().check(run_dir)
         if (run_dir / "store.sqlite").exists():
             with Store.open(run_dir, read_only=True) as store:
                 integrity.check(store)
@@ -177,7 +182,7 @@ seeds: 2
 check_every: 5
 check_seeds: 4
 outer: {{optimizer: {optimizer}}}
-tune: {{learning_rate: {{start: 0.01, schedule: linear, knots: 4}}}}
+tune: {{learning_rate: {{start: 0.01, knots: 4}}}}
 seed: {seed}
 """
 
@@ -245,7 +250,12 @@ class Evaluate(Command):
         return found
 
 
-COMMANDS: Final[Sequence[type[Command]]] = (Search, MetaTrain, Tune, Evaluate)
+COMMANDS: Final[Mapping[str, Callable[..., Command]]] = {
+    "search": Search,
+    "meta-train": MetaTrain,
+    "evaluate": Evaluate,
+    "tune": Tune,
+}
 
 
 def _write(path: Path, text: str) -> str:

@@ -2,10 +2,10 @@
 
     python benchmarks/soak_driver.py ORDERS COMMAND ...
 
-A file in the folder `ORDERS` is a fault for the worker that takes it first, at the start of its next
-job. A search's workers are simulated: a short sleep, and a score by formula, since its subject is
-the fate of jobs and not their results. Those of the other commands are the real ones. What a pool
-has done is added to `work.jsonl` in the folder when it is closed.
+A file in the folder `ORDERS` is a fault for the worker that takes it first, at the start of its
+next job. A search's workers are simulated: a short sleep, and a score by formula, since its subject
+is the fate of jobs and not their results. Those of the other commands are the real ones. What a
+pool has done is added to `work.jsonl` in the folder when it is closed.
 """
 
 import contextlib

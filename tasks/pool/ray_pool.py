@@ -45,6 +45,7 @@ NO_ROOM_S: Final = 30.0
 MAX_FAILED_STARTS: Final = 3
 MAX_BACKOFF_S: Final = 30.0
 NUM_PINGS: Final = 10
+PING_S: Final = 1.0  # Longest wait for an answer, in which nothing else of the pool goes on.
 MAX_REASON_CHARS: Final = 300
 GOLDEN_RATIO: Final = 0.618  # Its multiples are spread evenly over [0, 1).
 
@@ -425,15 +426,21 @@ def _staggered(config: PoolConfig, number: int) -> int | None:
 
 
 def _round_trip_s(actor: Any) -> float:
-    """Return the cost of a call, by calls that do nothing; the least, since others are starting."""
+    """Return the cost of a call, by calls that do nothing; the least, since others are starting.
+
+    It is 0, not known, where the worker is lost or out of reach meanwhile.
+    """
     import ray
 
     times = []
     for _ in range(NUM_PINGS):
         began = time.perf_counter()
-        ray.get(actor.run.remote(-1, ()))
+        try:
+            ray.get(actor.run.remote(-1, ()), timeout=PING_S)
+        except ray.exceptions.RayError:  # What has happened to it comes as news of its own.
+            break
         times.append(time.perf_counter() - began)
-    return min(times)
+    return min(times, default=0.0)
 
 
 def _no_room(shape: dict[str, float]) -> str:

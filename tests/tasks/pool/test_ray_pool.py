@@ -198,6 +198,31 @@ def test_workers_that_die_before_their_first_job_are_an_error(make):
     assert "no worker can be made" in str(caught.value)
 
 
+def test_a_worker_lost_while_a_call_is_measured_is_no_error_of_the_pool(monkeypatch):
+    """A link that is cut as the first worker begins; its loss is seen as that of any other."""
+    import ray
+
+    class Run:
+        def remote(self, *arguments):
+            return arguments
+
+    class Actor:
+        run = Run()
+
+    answers = [None, None, ray.exceptions.GetTimeoutError("cut"), None]
+
+    def get(ref, timeout):
+        assert timeout == ray_pool.PING_S
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+
+    monkeypatch.setattr(ray, "get", get)
+    assert 0 < ray_pool._round_trip_s(Actor()) < 1
+    assert answers == [None]  # After an error there is no further call.
+    answers[:] = [ray.exceptions.ActorDiedError()]
+    assert ray_pool._round_trip_s(Actor()) == 0.0
+
+
 def test_the_head_is_known_by_its_greeting(cluster):
     ray_cluster._check_reachable(cluster.address)
 
