@@ -41,7 +41,6 @@ import soak_network
 
 RESULTS: Final = Path(__file__).parent / "results" / "soak.json"
 STATE: Final = Path(__file__).resolve().parents[1] / ".cache" / "soak.json"
-NODES: Final = 3
 WORKERS: Final = 3
 SHARES: Final = {"search": 35, "meta-train": 30, "evaluate": 25, "tune": 10}  # Of the faults.
 ROUND: Final = 10  # The most faults of one round.
@@ -92,7 +91,7 @@ class Soak:
     """The rounds and what came of them."""
 
     def __init__(self, args: argparse.Namespace, folder: Path, *, links: bool):
-        """Start the cluster.
+        """Prepare; the cluster is started when a command needs it.
 
         Args:
           args: Command line.
@@ -106,7 +105,22 @@ class Soak:
         os.environ[soak_faults.MARK] = self._mark
         self._alone: dict[tuple[str, int], Path] = {}
         self._num_runs = 0
-        self.cluster = soak_clusters.make(NODES, folder, links=links)
+        self._cluster: soak_clusters.Cluster | None = None
+        self.about = self.slowed_by = ""
+
+    def cluster(self) -> soak_clusters.Cluster:
+        """Return the present cluster, a new one if there is none."""
+        if self._cluster is None:
+            self._cluster = soak_clusters.make(self._args.nodes, self._folder, links=self._links)
+            self.about = self._cluster.about
+        return self._cluster
+
+    def close(self) -> None:
+        """End the cluster; the next command that needs one gets a new one."""
+        if self._cluster is not None:
+            self.slowed_by = getattr(self._cluster, "slowed_by", "") or self.slowed_by
+            self._cluster.close()
+            self._cluster = None
 
     def strike(self, each: Round) -> dict[str, Any]:
         """Run a round, and return its record."""
@@ -156,17 +170,9 @@ class Soak:
         todo: list[str],
     ) -> bool:
         """Run the command until a fault or its end; return whether it has come to its end."""
-        pool = [
-            *("--pool.backend", "ray", "--pool.num-workers", str(WORKERS)),
-            *("--pool.ray.address", self.cluster.address),
-            # One job may be hit several times here by chance, without being at fault.
-            *("--pool.max-tries", "8", "--pool.ray.memory-limit-gib", "1.5"),
-            *("--pool.timeout-s", "5" if command.name == "search" else "60"),
-        ]
-        line = _line(orders, [*words, *(pool if command.on_pool else [])])
         said = orders / f"said-{number}.txt"
         with open(said, "ab") as log:
-            driver = subprocess.Popen(self.cluster.on_head(line), stdout=log, stderr=log)
+            driver = subprocess.Popen(self._on(command, words, orders), stdout=log, stderr=log)
         try:
             return self._until_end(command, driver, orders, said, rng, todo)
         except (soak_faults.Unexpected, subprocess.TimeoutExpired) as error:
@@ -174,6 +180,19 @@ class Soak:
         finally:
             driver.kill()
             driver.wait()
+
+    def _on(self, command: soak_commands.Command, words: Sequence[str], orders: Path) -> list[str]:
+        """Return the command line of a driver on the cluster."""
+        if not command.on_pool:
+            return _line(orders, words)
+        pool = [
+            *("--pool.backend", "ray", "--pool.num-workers", str(WORKERS)),
+            *("--pool.ray.address", self.cluster().address),
+            # One job may be hit several times here by chance, without being at fault.
+            *("--pool.max-tries", "8", "--pool.ray.memory-limit-gib", "1.5"),
+            *("--pool.timeout-s", "5" if command.name == "search" else "60"),
+        ]
+        return self.cluster().on_head(_line(orders, [*words, *pool]))
 
     def _until_end(
         self,
@@ -184,7 +203,7 @@ class Soak:
         rng: random.Random,
         todo: list[str],
     ) -> bool:
-        faults = soak_faults.Faults(rng, self._mark, self.cluster)
+        faults = soak_faults.Faults(rng, self._mark, self._cluster)
         while True:
             pause = rng.uniform(0.2, 2.0) * self._args.pause * command.pause
             if soak_faults.rest(driver, pause):
@@ -192,14 +211,14 @@ class Soak:
                     text = _end_of(said)
                     raise SystemExit(f"{command.name} failed with {driver.returncode}:\n{text}")
                 return True
-            self.cluster.tend()
+            if self._cluster is not None:
+                self._cluster.tend()
             if not todo or not faults.commit(todo[-1], driver, orders, said):
                 continue  # There was nothing to hit; again after the pause.
             kind = todo.pop()
             print(f"{time.strftime('%H:%M:%S')} {command.name}: {kind}", flush=True)
             if kind == "head lost":
-                self.cluster.close()
-                self.cluster = soak_clusters.make(NODES, self._folder, links=self._links)
+                self.close()
             if kind in soak_faults.ENDING and driver.poll() is not None:
                 return driver.returncode == 0
 
@@ -280,6 +299,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause", type=float, default=3.0, help="mean seconds between faults")
     parser.add_argument("--evaluations", type=int, default=1500, help="evaluations of one search")
+    parser.add_argument("--nodes", type=int, default=3, help="number of nodes beside the head")
     parser.add_argument("--one-address", action="store_true", help="raylets, without namespaces")
     parser.add_argument("--state", type=Path, default=STATE, help="file of finished rounds")
     parser.add_argument("--out", type=Path, help="file of the result (benchmarks/results)")
@@ -314,13 +334,12 @@ def main() -> None:
                 args.state.parent.mkdir(parents=True, exist_ok=True)
                 args.state.write_text(json.dumps({"settings": settings, "rounds": done}))
         finally:
-            soak.cluster.close()
+            soak.close()
     args.state.unlink(missing_ok=True)
-    slowed = getattr(soak.cluster, "slowed_by", "")
     result = {
         "command": f"python benchmarks/soak.py --faults {args.faults} --seed {args.seed}",
-        "nodes": f"{soak.cluster.about}; {WORKERS} workers",
-        "slowed_by": slowed,
+        "nodes": f"{soak.about}; {WORKERS} workers",
+        "slowed_by": soak.slowed_by,
         **summary(done),
         "differed": 0,
         "rounds": done,

@@ -61,17 +61,23 @@ def kinds(*, on_pool: bool, has_links: bool) -> dict[str, int]:
 class Faults:
     """What commits faults on one driver and the cluster that it uses."""
 
-    def __init__(self, rng: random.Random, mark: str, cluster: soak_clusters.Cluster):
+    def __init__(self, rng: random.Random, mark: str, cluster: soak_clusters.Cluster | None):
         """Prepare.
 
         Args:
           rng: Source of what is hit and for how long.
           mark: Value of `MARK` in the environment of the cluster's processes.
-          cluster: Cluster that is struck.
+          cluster: Cluster that is struck; None where only a driver is.
         """
         self._rng = rng
         self._mark = mark
-        self._cluster = cluster
+        self._the_cluster = cluster
+
+    @property
+    def _cluster(self) -> soak_clusters.Cluster:
+        if self._the_cluster is None:
+            raise ValueError("this command has no cluster that could be struck")
+        return self._the_cluster
 
     def commit(self, kind: str, driver: subprocess.Popen[bytes], orders: Path, said: Path) -> bool:
         """Commit a fault; return whether there was something to hit.
