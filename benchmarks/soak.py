@@ -190,8 +190,9 @@ class Soak:
             *("--pool.ray.address", self.cluster().address),
             # One job may be hit several times here by chance, without being at fault.
             *("--pool.max-tries", "8", "--pool.ray.memory-limit-gib", "1.5"),
-            *("--pool.timeout-s", "5" if command.name == "search" else "60"),
         ]
+        if command.name == "search":  # The others have no limit, as is the default.
+            pool += ["--pool.timeout-s", "5"]
         return self.cluster().on_head(_line(orders, [*words, *pool]))
 
     def _until_end(

@@ -21,6 +21,7 @@ import soak_network
 NUM_CPUS: Final = 2  # Of a node.
 PORT: Final = 6379
 START_S: Final = 180.0
+TRIES: Final = 3  # Of the head's start.
 # How soon the head gives up a node that it does not reach: after about 15 s instead of a minute.
 HEALTH: Final = {
     "RAY_health_check_initial_delay_ms": "5000",
@@ -195,9 +196,7 @@ class Hosts(Cluster):
             if start.poll() is not None and not any(
                 "raylet/raylet" in _command(pid) for pid in self._network.processes(node)
             ):
-                for pid in self._network.processes(node):  # Agents of a raylet that is no more.
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                self._kill_all(node)  # Agents of a raylet that is no more.
                 self._starts[node] = self._start(node, "--address", self.address, cpus=NUM_CPUS)
 
     def close(self) -> None:
@@ -207,11 +206,18 @@ class Hosts(Cluster):
         self._network.close()
 
     def _start_head(self) -> None:
-        known = self._folder / f"host{self._head}" / "ray_current_cluster"
-        known.unlink(missing_ok=True)
-        start = self._start(self._head, "--head", "--port", str(PORT), cpus=0)
-        if start.wait(START_S):
-            raise SystemExit(f"the head did not start; see {self._folder}/host{self._head}.txt")
+        for _ in range(TRIES):  # On a busy machine, Ray's own limits of time are short.
+            start = self._start(self._head, "--head", "--port", str(PORT), cpus=0)
+            if not start.wait(START_S):
+                return
+            self._kill_all(self._head)
+        log = self._folder / f"host{self._head}.txt"
+        raise SystemExit(f"the head did not start:\n{log.read_text(encoding='utf-8')[-3000:]}")
+
+    def _kill_all(self, host: int) -> None:
+        for pid in self._network.processes(host):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _add_node(self) -> None:
         node = self._network.add_host()

@@ -26,11 +26,12 @@ import numpy as np
 from veldt import cli
 from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.language import dataflow
-from veldt.tasks.pool import base, config, pools
+from veldt.tasks.pool import base, config, pools, ray_pool
 
 CRASH, GROW = "crash", "grow"
 WORK: Final = "work.jsonl"
 SLEEP_S: Final = 0.06  # The mean duration of a simulated job on Ray.
+STUCK_S: Final = 20.0  # A soak does not wait as long as others do for a worker that hangs.
 FIGURES: Final = ("num_done", "num_retries", "num_reissued", "num_lost_workers", "num_killed")
 
 
@@ -123,6 +124,7 @@ def main() -> None:
     """Run the command."""
     orders, *words = sys.argv[1:]
     simulated = words[0] == "search"
+    ray_pool.STUCK_S, ray_pool.ASK_S = STUCK_S, STUCK_S / 4  # type: ignore[misc]
     pools.make_pool = functools.partial(make_pool, pools.make_pool, Path(orders), simulated)
     sys.argv = ["veldt", *words]
     sys.exit(cli.main())
