@@ -46,6 +46,7 @@ SHARES: Final = {"search": 35, "meta-train": 30, "evaluate": 25, "tune": 10}  # 
 ROUND: Final = 10  # The most faults of one round.
 VARIANTS: Final = 2
 ALONE_S: Final = 1800.0
+SESSION_S: Final = 900.0
 
 
 @final
@@ -156,7 +157,8 @@ class Soak:
             "faults": dict(sorted(collections.Counter(each.kinds).items())),
             "runs_compared": runs,
             "checks": checks,
-            "work": dict(work),
+            "work": {name: round(number, 1) for name, number in work.items()},
+            "hosts": self.about,
             "minutes": round((time.monotonic() - began) / 60, 2),
         }
 
@@ -205,7 +207,10 @@ class Soak:
         todo: list[str],
     ) -> bool:
         faults = soak_faults.Faults(rng, self._mark, self._cluster)
+        struck = time.monotonic()
         while True:
+            if time.monotonic() - struck > SESSION_S:
+                raise soak_faults.Unexpected(f"no end, and nothing to hit, for {SESSION_S:.0f} s")
             pause = rng.uniform(0.2, 2.0) * self._args.pause * command.pause
             if soak_faults.rest(driver, pause):
                 if driver.returncode:
@@ -216,7 +221,7 @@ class Soak:
                 self._cluster.tend()
             if not todo or not faults.commit(todo[-1], driver, orders, said):
                 continue  # There was nothing to hit; again after the pause.
-            kind = todo.pop()
+            kind, struck = todo.pop(), time.monotonic()
             print(f"{time.strftime('%H:%M:%S')} {command.name}: {kind}", flush=True)
             if kind == "head lost":
                 self.close()
@@ -339,7 +344,7 @@ def main() -> None:
     args.state.unlink(missing_ok=True)
     result = {
         "command": f"python benchmarks/soak.py --faults {args.faults} --seed {args.seed}",
-        "nodes": f"{soak.about}; {WORKERS} workers",
+        "nodes": f"{next((r['hosts'] for r in done if r['hosts']), '')}; {WORKERS} workers",
         "slowed_by": soak.slowed_by,
         **summary(done),
         "differed": 0,

@@ -153,7 +153,7 @@ class MetaTrain(Command):
     """A meta-training of two phases; every other variant has stale gradients."""
 
     name = "meta-train"
-    pause = 3.0
+    pause = 2.5
 
     def __init__(self, num_updates: int = 600):
         """Set the number of updates of the second phase."""
@@ -227,7 +227,7 @@ class Evaluate(Command):
     """A comparison on tasks whose curves are in no archive; other seeds in each variant."""
 
     name = "evaluate"
-    pause = 3.0
+    pause = 2.5
     _rules = ("sgd", "adam", "lion", "adabelief")
 
     def __init__(self, num_steps: int = 300):
