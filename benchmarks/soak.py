@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -38,53 +38,13 @@ import soak_commands
 import soak_driver
 import soak_faults
 import soak_network
+import soak_plan
 
 RESULTS: Final = Path(__file__).parent / "results" / "soak.json"
 STATE: Final = Path(__file__).resolve().parents[1] / ".cache" / "soak.json"
 WORKERS: Final = 3
-SHARES: Final = {"search": 35, "meta-train": 30, "evaluate": 25, "tune": 10}  # Of the faults.
-ROUND: Final = 10  # The most faults of one round.
-VARIANTS: Final = 2
 ALONE_S: Final = 1800.0
 SESSION_S: Final = 900.0
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class Round:
-    """Faults on one command, in their order."""
-
-    command: str
-    variant: int
-    kinds: tuple[str, ...]
-
-
-def plan(
-    rng: random.Random, names: Sequence[str], num_faults: int | None, *, has_links: bool
-) -> list[Round]:
-    """Return the rounds of a soak.
-
-    Args:
-      rng: Source of the faults.
-      names: Commands.
-      num_faults: Number of faults of all kinds; None for one of each kind on each command.
-      has_links: Whether links can be cut and slowed.
-    """
-    rounds: list[list[Round]] = []
-    total = sum(SHARES[name] for name in names)
-    for name in names:
-        weights = soak_faults.kinds(on_pool=name != "tune", has_links=has_links)
-        drawn = list(weights)  # Each at least once, as far as there are so many.
-        rng.shuffle(drawn)
-        if num_faults is not None:
-            count = round(num_faults * SHARES[name] / total)
-            drawn += rng.choices(list(weights), list(weights.values()), k=count)
-            drawn = drawn[:count]
-            rng.shuffle(drawn)
-        parts = [drawn[i : i + ROUND] for i in range(0, len(drawn), ROUND)]
-        rounds.append([Round(name, i % VARIANTS, tuple(part)) for i, part in enumerate(parts)])
-    longest = max(map(len, rounds))
-    return [one[i] for i in range(longest) for one in rounds if i < len(one)]
 
 
 @final
@@ -123,7 +83,7 @@ class Soak:
             self._cluster.close()
             self._cluster = None
 
-    def strike(self, each: Round) -> dict[str, Any]:
+    def strike(self, each: soak_plan.Round) -> dict[str, Any]:
         """Run a round, and return its record."""
         size = (self._args.evaluations,) if each.command == "search" else ()
         command = soak_commands.COMMANDS[each.command](*size)
@@ -263,45 +223,13 @@ def _work(orders: Path) -> collections.Counter[str]:
     return found
 
 
-def summary(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the sums of rounds: by command, and of all."""
-    commands: dict[str, dict[str, Any]] = {}
-    faults = collections.Counter[str]()
-    for each in rounds:
-        one = commands.setdefault(
-            each["command"], {"faults": collections.Counter(), "runs_compared": 0, "checks": 0}
-        )
-        one["faults"].update(each["faults"])
-        faults.update(each["faults"])
-        one["runs_compared"] += each["runs_compared"]
-        one["checks"] += each["checks"]
-    return {
-        "faults": dict(sorted(faults.items())),
-        "num_faults": faults.total(),
-        "commands": {
-            name: {**one, "faults": dict(sorted(one["faults"].items()))}
-            for name, one in commands.items()
-        },
-    }
-
-
-def _read_state(path: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rounds that an interrupted soak of the same settings has finished."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return []
-    rounds: list[dict[str, Any]] = found["rounds"] if found["settings"] == settings else []
-    if rounds:
-        print(f"going on after {len(rounds)} rounds; they are in {path}", flush=True)
-    return rounds
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--faults", type=int, default=100, help="number of faults, of all kinds")
     parser.add_argument("--each", action="store_true", help="one of each kind instead")
-    parser.add_argument("--commands", default=",".join(SHARES), help="those that are struck")
+    parser.add_argument(
+        "--commands", default=",".join(soak_plan.SHARES), help="those that are struck"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause", type=float, default=3.0, help="mean seconds between faults")
     parser.add_argument("--evaluations", type=int, default=1500, help="evaluations of one search")
@@ -327,10 +255,10 @@ def main() -> None:
     if why:
         print(f"no hosts in network namespaces, but raylets on one address: {why}", flush=True)
     num_faults = None if args.each else args.faults
-    rounds = plan(random.Random(args.seed), names, num_faults, has_links=not why)
+    rounds = soak_plan.plan(random.Random(args.seed), names, num_faults, has_links=not why)
     settings = {"seed": args.seed, "rounds": [dataclasses.asdict(each) for each in rounds]}
     settings = json.loads(json.dumps(settings))
-    done = _read_state(args.state, settings)
+    done = soak_plan.read_state(args.state, settings)
     # Sockets have short paths; a folder of one's own is private.
     with tempfile.TemporaryDirectory(prefix="vs", dir="/tmp") as folder:
         soak = Soak(args, Path(folder), links=not why)
@@ -346,13 +274,13 @@ def main() -> None:
         "command": f"python benchmarks/soak.py --faults {args.faults} --seed {args.seed}",
         "nodes": f"{next((r['hosts'] for r in done if r['hosts']), '')}; {WORKERS} workers",
         "slowed_by": soak.slowed_by,
-        **summary(done),
+        **soak_plan.summary(done),
         "differed": 0,
         "rounds": done,
         "minutes": round(sum(each["minutes"] for each in done), 1),
     }
     print(json.dumps(result, indent=2))
-    out = args.out or (RESULTS if not args.each and len(names) == len(SHARES) else None)
+    out = args.out or (RESULTS if not args.each and len(names) == len(soak_plan.SHARES) else None)
     if out is not None:
         out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-import soak
 import soak_commands
 import soak_faults
 import soak_network
+import soak_plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,18 +121,21 @@ def test_a_machine_that_does_not_allow_it_says_why(monkeypatch):
 
 @pytest.mark.parametrize("has_links", [True, False])
 def test_a_plan_holds_every_fault_that_a_command_can_meet(has_links):
-    rounds = soak.plan(random.Random(3), list(soak.SHARES), 100, has_links=has_links)
+    names = list(soak_plan.SHARES)
+    rounds = soak_plan.plan(random.Random(3), names, 100, has_links=has_links)
     met = [(each.command, kind) for each in rounds for kind in each.kinds]
     assert len(met) == 100
-    for name in soak.SHARES:
+    for name in names:
         kinds = {kind for command, kind in met if command == name}
         assert kinds == set(soak_faults.kinds(on_pool=name != "tune", has_links=has_links))
     assert {kind for command, kind in met if command == "tune"} == set(soak_faults.DRIVERS)
-    assert all(0 < len(each.kinds) <= soak.ROUND for each in rounds)
+    assert all(0 < len(each.kinds) <= soak_plan.ROUND for each in rounds)
     # Rounds of all commands come before second rounds of any.
-    assert [each.command for each in rounds[:4]] == list(soak.SHARES)
-    assert rounds == soak.plan(random.Random(3), list(soak.SHARES), 100, has_links=has_links)
-    once = soak.plan(random.Random(3), ["search"], None, has_links=has_links)
+    assert [each.command for each in rounds[:4]] == names
+    assert rounds == soak_plan.plan(
+        random.Random(3), list(soak_plan.SHARES), 100, has_links=has_links
+    )
+    once = soak_plan.plan(random.Random(3), ["search"], None, has_links=has_links)
     kinds = sorted(kind for each in once for kind in each.kinds)
     assert kinds == sorted(soak_faults.kinds(on_pool=True, has_links=has_links))
 
@@ -144,7 +147,7 @@ def test_the_summary_counts_by_command_and_fault():
         {"command": "search", "faults": {"link cut": 1, "head lost": 1},
          "runs_compared": 1, "checks": 0},
     ]  # fmt: skip
-    assert soak.summary(rounds) == {
+    assert soak_plan.summary(rounds) == {
         "faults": {"driver killed": 1, "head lost": 1, "link cut": 3},
         "num_faults": 5,
         "commands": {
