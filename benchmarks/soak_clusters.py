@@ -106,7 +106,7 @@ class Raylets(Cluster):
             self._cluster.head_node.kill_gcs_server(check_alive=False)
 
     def tend(self) -> None:
-        for node in self._nodes:
+        for node in list(self._nodes):
             if not node.live_processes():
                 self._nodes.remove(node)
                 self._nodes.append(self._cluster.add_node(num_cpus=NUM_CPUS))

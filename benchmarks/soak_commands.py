@@ -52,7 +52,7 @@ class Command(abc.ABC):
 
     def check(self, run_dir: Path) -> None:
         """Raise an error if what an interrupted run has left is damaged."""
-        for path in run_dir.rglob("*.npz"):
+        for path in (*run_dir.glob("*.npz"), *run_dir.glob("sweeps/*.npz")):
             _arrays(path)
         for path in run_dir.glob("*.json"):
             json.loads(path.read_text(encoding="utf-8"))
@@ -206,9 +206,10 @@ class Tune(Command):
         return ["tune", path, "--run-dir", str(run_dir), "--resume"]
 
     def contents(self, run_dir: Path) -> Mapping[str, Any]:
+        compared = run_dir / "comparison.json"
         return {
             **_arrays(run_dir / "tuned.npz"),
-            "comparison": json.loads((run_dir / "comparison.json").read_text()),
+            "comparison": json.loads(compared.read_text()) if compared.exists() else None,
             "log": _lines(run_dir / "metrics.jsonl"),
         }
 
@@ -273,7 +274,7 @@ def _timeless(plain: Any) -> Any:
 def _arrays(path: Path) -> dict[str, Any]:
     """Return the arrays of a file, as bytes with their kinds and shapes."""
     found = {}
-    with np.load(path) as archive:
+    with open(path, "rb") as file, np.load(file) as archive:
         for name in archive.files:
             if not name.endswith((".json", *TIMES)):
                 array = archive[name]

@@ -109,6 +109,7 @@ def make_pool(
     close = pool.close
 
     def close_and_write() -> None:
+        del pool.close  # Closed again, it does nothing, and writes nothing.
         close()
         stats = pool.stats()
         figures = {name: getattr(stats, name) for name in FIGURES}

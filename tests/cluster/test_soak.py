@@ -1,12 +1,15 @@
 """What a soak is made of: hosts in namespaces, commands that end alike, a plan of faults."""
 
+import json
 import os
 import random
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soak_commands
 import soak_faults
@@ -190,6 +193,60 @@ def test_a_driver_that_ends_wrongly_after_sigterm_is_found(tmp_path):
     assert not soak_faults._terminate(process, said)  # It has not begun: nothing to hit.
     process.kill()
     process.wait()
+
+
+def changed(path, change):
+    """Changes what a JSON file, or each line of one, holds."""
+    text = path.read_text()
+    parts = [json.loads(part) for part in ([text] if path.suffix == ".json" else text.splitlines())]
+    for part in parts:
+        change(part)
+    path.write_text("".join(json.dumps(part) + "\n" for part in parts))
+
+
+@pytest.mark.parametrize(
+    ("name", "log", "array"),
+    [
+        ("meta-train", "metrics.jsonl", "last.npz"),
+        ("tune", "metrics.jsonl", "tuned.npz"),
+        ("evaluate", "results.json", None),
+    ],
+)
+def test_ends_are_compared_in_everything_but_times(name, log, array, tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    file = ROOT / "tests" / "golden" / "0.2.0" / f"{name.replace('-', '_')}.zip"
+    for place in (ours, theirs):
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(place)
+    if not (ours / log).exists():  # The run is a folder of the archive.
+        ours, theirs = (next(place.glob(f"*/{log}")).parent for place in (ours, theirs))
+    command = soak_commands.COMMANDS[name]()
+    command.check(ours)
+    assert len(command.contents(ours)) >= 3
+    assert command.differences(ours, theirs) == []
+    if name == "evaluate":
+        changed(theirs / log, lambda line: line["effort"].update(wall_s=1e9, compile_s=1e9))
+        assert command.differences(ours, theirs) == []
+        changed(theirs / log, lambda line: line["rows"][0].update(won=0.123))
+        assert command.differences(ours, theirs) == ["results: rows differs"]
+        sweep = next((theirs / "sweeps").glob("*.npz"))
+        sweep.unlink()
+        missing = command.differences(ours, theirs)
+        assert f"{sweep.name}/0.losses differs" in missing
+        return
+    changed(theirs / log, lambda line: line.update(wall_s=1e9))
+    assert command.differences(ours, theirs) == []
+    changed(theirs / log, lambda line: line.update(update=line["update"] + 1))
+    assert command.differences(ours, theirs) == ["log differs"]
+    with np.load(ours / array) as archive:
+        arrays = {key: archive[key] for key in archive.files if not key.endswith(".json")}
+    key = next(key for key, value in arrays.items() if value.dtype == np.float32)
+    arrays[key] = np.nextafter(arrays[key], np.float32(np.inf))  # The least that there can be.
+    np.savez(theirs / array, **arrays)
+    assert set(command.differences(ours, theirs)) == {f"{array}/{key} differs", "log differs"}
+    (theirs / array).write_bytes((ours / array).read_bytes()[:100])
+    with pytest.raises(zipfile.BadZipFile):
+        command.check(theirs)
 
 
 SIZES = {"meta-train": 12, "evaluate": 20, "tune": 6}
