@@ -18,7 +18,7 @@ from veldt.tasks.benchmark.runs.costs import Cost
 from veldt.tasks.benchmark.runs.sweep import Sweep
 from veldt.tasks.common import errors
 from veldt.tasks.common.disk.lock import DirectoryLock
-from veldt.tasks.pool import base, driver, pools, usage
+from veldt.tasks.pool import base, driver, pools, work_line
 from veldt.tasks.pool import config as pool_config
 
 
@@ -80,7 +80,7 @@ class Runner:
     @property
     def work(self) -> str:
         """What the pools that are closed have done, on one line; empty if there was nothing."""
-        return usage.line(self._work)
+        return work_line.line(self._work)
 
     def fingerprints(self, tasks: Sequence[str]) -> dict[str, str]:
         """Return the fingerprint of each task.
