@@ -70,7 +70,7 @@ format: $(READY)  ## Let ruff fix and format what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-soak: $(READY)  ## A search on several nodes, with everything going wrong, for ten minutes
+soak: $(READY)  ## All four commands on several hosts, with everything going wrong, for fifteen minutes
 	$(BIN)/python benchmarks/soak.py
 
 bench: $(READY)  ## Every number that the docs quote

@@ -333,13 +333,8 @@ def faults() -> str:
     """Return what was done to searches and meta-trainings, and what came of it."""
     soak = evidence.load("soak")
     kills, meta = evidence.load("kill_resume"), evidence.load("meta_kill_resume")
-    struck = ", ".join(f"{what}: {count}" for what, count in soak["faults"].items())
     rows = [
-        [
-            f"searches on {soak['nodes']}",
-            f"{soak['num_faults']} faults ({struck})",
-            f"{soak['stores_that_differed']} of {len(soak['searches'])} stores differed",
-        ],
+        *_soaked(soak),
         *(
             [
                 f"a real search ({name})",
@@ -361,12 +356,38 @@ def faults() -> str:
             soak["command"],
             "random moments",
             "none",
-            f"{soak['minutes']:.0f} minutes for the first row",
+            f"{soak['minutes']:.0f} minutes on {soak['nodes']}",
             "soak",
             "The other rows: `python benchmarks/kill_resume.py` and "
             "`python benchmarks/meta_kill_resume.py`.",
         ),
     )
+
+
+def _soaked(soak: Mapping[str, Any]) -> list[list[str]]:
+    """Return a row for each command of a soak; older results are of searches only."""
+    if "commands" not in soak:
+        came = f"{soak['stores_that_differed']} of {len(soak['searches'])} stores differed"
+        return [["searches", _counted(soak["faults"]), came]]
+    what = {
+        "search": ("searches", "stores"),
+        "meta-train": ("meta-trainings", "weights, bit for bit,"),
+        "evaluate": ("evaluations", "tables and curves"),
+        "tune": ("tunings", "learned numbers"),
+    }
+    return [
+        [
+            what[name][0],
+            _counted(one["faults"]),
+            f"{soak['differed']} of {one['runs_compared']} {what[name][1]} differed",
+        ]
+        for name, one in soak["commands"].items()
+    ]
+
+
+def _counted(faults: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{what}: {count}" for what, count in faults.items())
+    return f"{sum(faults.values())} faults ({listed})"
 
 
 def figures() -> dict[str, str]:

@@ -23,7 +23,7 @@ from veldt.tasks import base
 from veldt.tasks.common import stopping, versions
 from veldt.tasks.common.config import codec
 from veldt.tasks.common.disk.run_directory import RunDirectory, Terms
-from veldt.tasks.pool import pools
+from veldt.tasks.pool import pools, work_line
 
 LAST_FILE: Final = "last.npz"
 # Fields that may differ when a run is resumed: they change where and how it runs, not its result.
@@ -122,6 +122,8 @@ def run_meta_training(
         finally:
             if loop.progress.update > 0:
                 save(loop.progress)
+        if work := work_line.line([workers.stats()]):
+            view.note(work)
         return MetaTrainResult(weights.read(run_dir / shipped.RUN_FILE), loop.progress)
 
 

@@ -229,6 +229,8 @@ def _train(
             raise errors.TaskError("every candidate failed on every task; see above")
         pairs = [(name, c) for name in names for c in candidates if (c.name, name) in sweeps]
         costs = runner.costs(pairs, fingerprints) if config.step_times else {}
+    if runner.work:
+        watcher.note(runner.work)
     adams = {task: sweep for task, sweep in archived.items() if sweep is not None}
     adams |= {task: found[plan][0] for task, plan in references.items()}
     return _Trained(fingerprints, adams, frozenset(references), sweeps, costs)

@@ -253,10 +253,19 @@ def hold(*, firmly: bool = False) -> Iterator[Held]:
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Restore the handlers of signals that the block, such as another library's start, changes."""
+    """Restore the handlers of signals that the block, such as another library's start, changes.
+
+    A handler that the block has set may answer a signal by `sys.exit(signum)`, as Ray's does: it is
+    then given to the handler that there was.
+    """
     before = {signum: signal.getsignal(signum) for signum in EXIT_CODES}
     try:
         yield
+    except SystemExit as error:
+        for signum, handler in before.items():
+            if error.code == signum and callable(handler):
+                handler(signum, None)
+        raise
     finally:
         if threading.current_thread() is threading.main_thread():
             for signum, handler in before.items():

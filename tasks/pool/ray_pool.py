@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 # Time for a worker to say what it is doing; after that it counts as stuck.
 PROBE_S: Final = 5.0
+# Every worker is asked this often, and replaced if it has not answered for so long: without a limit
+# of time, one that is stuck as a whole would hold its job for ever.
+ASK_S: Final = 30.0
+STUCK_S: Final = 300.0
 # Time for a worker to be made and warmed up, from the start of its process.
 START_S: Final = 900.0
 TEND_S: Final = 0.1
@@ -45,6 +49,7 @@ NO_ROOM_S: Final = 30.0
 MAX_FAILED_STARTS: Final = 3
 MAX_BACKOFF_S: Final = 30.0
 NUM_PINGS: Final = 10
+PING_S: Final = 1.0  # Longest wait for an answer, in which nothing else of the pool goes on.
 MAX_REASON_CHARS: Final = 300
 GOLDEN_RATIO: Final = 0.618  # Its multiples are spread evenly over [0, 1).
 
@@ -58,7 +63,9 @@ class _Slot:
     place: "ray_host.Place | None" = None
     ready: bool = False
     ran: bool = False
-    probed: float | None = None
+    probed: float | None = None  # By a question since its job is overdue.
+    heard: float = 0.0  # From its place on, by regular questions.
+    asked: float | None = None
 
 
 @final
@@ -195,6 +202,7 @@ class RayPool(Pool):
             self._start_failed(name, error)
             return
         slot.place, slot.since = place, time.monotonic()
+        slot.heard = slot.since
         self._call(slot.actor.start.remote(self._factory), self._started, name)
 
     def _started(self, name: str, took_s: float | None, error: Exception | None) -> None:
@@ -312,6 +320,8 @@ class RayPool(Pool):
         for name, slot in list(self._slots.items()):
             if slot.place is not None and not slot.ready and now - slot.since > START_S:
                 self._start_failed(name, TimeoutError(f"not ready within {START_S:.0f} s"))
+            elif slot.place is not None:
+                self._ask(name, slot, now)
         for batch in self._dispatcher.rebalance():
             self._slots[batch.worker].actor.forget.remote(batch.id)
         self._grow(now)
@@ -319,6 +329,24 @@ class RayPool(Pool):
         if now - self._metered >= METRICS_S:
             self._metered = now
             self._metrics.update(self.stats())
+
+    def _ask(self, name: str, slot: _Slot, now: float) -> None:
+        """Ask a worker from time to time, and replace one that does not answer."""
+        if slot.asked is None:
+            if now - slot.heard >= ASK_S:
+                slot.asked = now
+                self._call(slot.actor.doing.remote(), self._heard, name)
+        elif now - slot.asked > STUCK_S:
+            if slot.ready:
+                self._lose(name, dispatch.Cause.SILENT, f"for {STUCK_S:.0f} s")
+            else:
+                self._start_failed(name, TimeoutError(f"no answer for {STUCK_S:.0f} s"))
+
+    def _heard(self, name: str, doing: "ray_host.Doing | None", error: Exception | None) -> None:
+        """Record the answer of a worker, or nothing if it died: other calls show that."""
+        slot = self._slots.get(name)
+        if slot is not None and doing is not None:
+            slot.asked, slot.heard = None, time.monotonic()
 
     def _grow(self, now: float) -> None:
         """Adjust the number of workers to the size of the cluster, where that decides it."""
@@ -425,15 +453,21 @@ def _staggered(config: PoolConfig, number: int) -> int | None:
 
 
 def _round_trip_s(actor: Any) -> float:
-    """Return the cost of a call, by calls that do nothing; the least, since others are starting."""
+    """Return the cost of a call, by calls that do nothing; the least, since others are starting.
+
+    It is 0, not known, where the worker is lost or out of reach meanwhile.
+    """
     import ray
 
     times = []
     for _ in range(NUM_PINGS):
         began = time.perf_counter()
-        ray.get(actor.run.remote(-1, ()))
+        try:
+            ray.get(actor.run.remote(-1, ()), timeout=PING_S)
+        except ray.exceptions.RayError:  # What has happened to it comes as news of its own.
+            break
         times.append(time.perf_counter() - began)
-    return min(times)
+    return min(times, default=0.0)
 
 
 def _no_room(shape: dict[str, float]) -> str:

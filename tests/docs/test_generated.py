@@ -7,7 +7,16 @@ import sqlite3
 import jax
 import numpy as np
 import pytest
-from _generate import commands, evidence, gallery, language, markdown, site, store
+from _generate import (
+    commands,
+    evidence,
+    gallery,
+    language,
+    markdown,
+    site,
+    speed_results,
+    store,
+)
 
 import veldt
 from tests.docs import pages
@@ -193,3 +202,27 @@ def test_pages_are_written_once(tmp_path):
     assert {found.relative_to(tmp_path).as_posix() for found in tmp_path.rglob("*.md")} == set(
         site.PAGES
     )
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_the_table_of_faults_reads_results_of_one_command_and_of_all(old, monkeypatch):
+    load = evidence.load
+    faults = {"link cut": 2, "worker killed": 3}
+    found = {"command": "python benchmarks/soak.py", "nodes": "three nodes", "minutes": 9.6}
+    if old:
+        found |= {"faults": faults, "searches": [{}, {}], "stores_that_differed": 0}
+    else:
+        commands = {
+            "search": {"faults": faults, "runs_compared": 4},
+            "tune": {"faults": {"driver killed": 1}, "runs_compared": 2},
+        }
+        found |= {"commands": commands, "differed": 0}
+    monkeypatch.setattr(evidence, "load", lambda name: found if name == "soak" else load(name))
+    table = plain(speed_results.faults())
+    assert "5 faults (link cut: 2, worker killed: 3)" in table
+    assert "10 minutes on three nodes" in table
+    if old:
+        assert "0 of 2 stores differed" in table
+    else:
+        assert "0 of 4 stores differed" in table
+        assert "1 faults (driver killed: 1) | 0 of 2 learned numbers differed" in table

@@ -18,7 +18,7 @@ from veldt.tasks.benchmark.runs.costs import Cost
 from veldt.tasks.benchmark.runs.sweep import Sweep
 from veldt.tasks.common import errors
 from veldt.tasks.common.disk.lock import DirectoryLock
-from veldt.tasks.pool import base, driver, pools
+from veldt.tasks.pool import base, driver, pools, work_line
 from veldt.tasks.pool import config as pool_config
 
 
@@ -51,6 +51,7 @@ class Runner:
         self._cache = cache
         self._watcher = watcher
         self._pool: base.Pool | None = None
+        self._work: list[base.PoolStats] = []
         self._lock: DirectoryLock | None = None
 
     def __enter__(self) -> "Runner":
@@ -65,6 +66,7 @@ class Runner:
     ) -> None:
         if self._pool is not None:
             self._pool.__exit__(kind, error, trace)
+            self._work.append(self._pool.stats())
             self._pool = None
         if self._lock is not None:
             self._lock.close()
@@ -72,7 +74,13 @@ class Runner:
     def _close(self) -> None:
         if self._pool is not None:
             self._pool.close()
+            self._work.append(self._pool.stats())
             self._pool = None
+
+    @property
+    def work(self) -> str:
+        """What the pools that are closed have done, on one line; empty if there was nothing."""
+        return work_line.line(self._work)
 
     def fingerprints(self, tasks: Sequence[str]) -> dict[str, str]:
         """Return the fingerprint of each task.

@@ -127,6 +127,22 @@ def test_handlers_are_put_back_after_another_library_set_its_own():
         assert signal.getsignal(signal.SIGTERM) is mine
 
 
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_a_signal_that_another_library_answers_by_exiting_is_answered_as_ever(signum):
+    """Ray's `init` exits with the signal's number: the command's exit code would be 15."""
+    with stopping.Stopper() as stopper:
+        mine = signal.getsignal(signum)
+        with pytest.raises(KeyboardInterrupt), stopping.kept():
+            signal.signal(signum, lambda number, _: sys.exit(number))
+            press(signum)
+        assert signal.getsignal(signum) is mine
+        assert (stopper.signum, stopper.exit_code) == (signum, 128 + signum)
+    with stopping.Stopper() as stopper:
+        with pytest.raises(SystemExit), stopping.kept():
+            sys.exit(3)  # No signal's.
+        assert stopper.signum is None
+
+
 def test_an_interrupt_that_python_drops_comes_again(monkeypatch):
     monkeypatch.setattr(stopping, "AGAIN_S", 0.05)
 

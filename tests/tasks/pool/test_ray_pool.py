@@ -165,6 +165,43 @@ def test_a_worker_that_is_stuck_as_a_whole_is_replaced(make, poison):
     assert [results[0].value, results[2].value] == [1, 4]
 
 
+def test_a_worker_that_is_stuck_is_replaced_though_jobs_have_no_limit(make, monkeypatch):
+    monkeypatch.setattr(ray_pool, "ASK_S", 0.2)
+    monkeypatch.setattr(ray_pool, "STUCK_S", 2.0)
+    with make(max_tries=1, straggler_factor=None) as pool:
+        results = run(pool, 1, "stop", 2, ("sleep", 3.0))
+        stats = pool.stats()
+    # One that works for longer than that, and answers, is left alone.
+    assert [r.status for r in results] == ["ok", "killed", "ok", "ok"]
+    assert results[1].message.endswith("does not answer: for 2 s")
+    assert stats.num_lost_workers == 1
+
+
+class StopsOnce:
+    """A factory whose first worker stops as a whole while it is made."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __call__(self):
+        if not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(60)
+        return Mischief()
+
+
+def test_a_worker_that_is_stuck_while_it_is_made_is_replaced(make, monkeypatch, tmp_path):
+    monkeypatch.setattr(ray_pool, "ASK_S", 0.2)
+    monkeypatch.setattr(ray_pool, "STUCK_S", 2.0)
+    with make(num_workers=1, factory=StopsOnce(tmp_path / "stopped")) as pool:
+        (result,) = run(pool, 3)
+        events = pool.take_events()
+    assert result.value == 9
+    lost = [event.message for event in events if event.kind is EventKind.WORKER_LOST]
+    assert lost == ["while it was made: TimeoutError: no answer for 2 s"]
+
+
 def test_a_worker_that_grows_past_its_memory_limit_is_ended_with_that_message(make):
     with make(max_tries=1, memory_limit_gib=1.0) as pool:
         results = run(pool, 1, "grow", 2)
@@ -196,6 +233,31 @@ def test_workers_that_die_before_their_first_job_are_an_error(make):
                 os.kill(int(worker.place.rpartition(" ")[2]), signal.SIGKILL)
             pool._hear(0.1)
     assert "no worker can be made" in str(caught.value)
+
+
+def test_a_worker_lost_while_a_call_is_measured_is_no_error_of_the_pool(monkeypatch):
+    """A link that is cut as the first worker begins; its loss is seen as that of any other."""
+    import ray
+
+    class Run:
+        def remote(self, *arguments):
+            return arguments
+
+    class Actor:
+        run = Run()
+
+    answers = [None, None, ray.exceptions.GetTimeoutError("cut"), None]
+
+    def get(ref, timeout):
+        assert timeout == ray_pool.PING_S
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+
+    monkeypatch.setattr(ray, "get", get)
+    assert 0 < ray_pool._round_trip_s(Actor()) < 1
+    assert answers == [None]  # After an error there is no further call.
+    answers[:] = [ray.exceptions.ActorDiedError()]
+    assert ray_pool._round_trip_s(Actor()) == 0.0
 
 
 def test_the_head_is_known_by_its_greeting(cluster):
