@@ -11,8 +11,8 @@ from veldt.search.storage.store import Store
 from veldt.tasks.pool.config import PoolConfig
 
 MUTATIONS = MutationConfig(graft=0.5, rewire=0.5, unwire=0.25, match_steps=True)
-# Hashes of the proposals, written down with an engine that lowered each child several times and told
-# one result in each transaction (commit ec03f85).
+# Hashes of the proposals, written down with an engine that lowered each child several times and
+# told one result in each transaction (commit ec03f85).
 PROPOSALS = {
     "published": "84ad055fad22677432ad820299c89fe8280717d7",
     "all": "03db514466d6c65f10c49e658ea650a82a7259e5",
