@@ -203,9 +203,6 @@ def figures() -> dict[str, str]:
         "flattery": _interval(of["flattery"]),
         "evolution_less_constants": _interval(differences["constants"]["less_adamw"]["paired"]),
         "evolution_less_random": _interval(differences["random"]["less_adamw"]["paired"]),
-        "evolution_less_founders": _interval(
-            differences["best_of_founders"]["less_adamw"]["paired"]
-        ),
         "power_steps": f"{part['budget']:,}",
         "power_searches": str(len(part["arms"]["evolution"]["seeds"])),
         "from_cache": markdown.percent(cache["share"]),
