@@ -8,6 +8,7 @@ from veldt.search.storage.usage import StoredSession, Work
 from veldt.tasks.common import formatting
 from veldt.tasks.common.html import page
 from veldt.tasks.common.html.markup import Html, join, table, tag
+from veldt.tasks.pool import work_line
 
 MAX_WORKERS: Final = 64  # Listed one by one per session.
 _SESSION_HEADS: Final = (
@@ -65,7 +66,7 @@ def _sessions(sessions: tuple[StoredSession, ...]) -> Html:
                 f"{one.stats.busy_s:,.1f}",
                 f"{one.stats.wasted_s:,.1f}",
                 f"{one.stats.starting_s:,.1f}",
-                usage.shares(one.stats),
+                work_line.shares([one.stats]) or "-",
             ),
         )
         for one in sessions

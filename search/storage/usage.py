@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from veldt.search.storage.store import Store
+from veldt.tasks.pool import work_line
 from veldt.tasks.pool.base import EventKind, PoolEvent, PoolStats, WorkerStats
 
 MAX_EVENTS_READ: Final = 20
@@ -124,8 +125,8 @@ def figures(stats: PoolStats) -> dict[str, str]:
         "workers": f"{stats.num_ready:,} of {stats.num_workers:,} ready, {stats.num_running:,} "
         f"jobs running, {stats.num_queued:,} queued",
         "per worker": throughput(stats.workers),
-        "worker time": shares(stats),
-        "trouble": trouble(stats),
+        "worker time": work_line.shares([stats]),
+        "trouble": work_line.trouble([stats]),
     }
     return {name: figure for name, figure in found.items() if figure not in ("", "-")}
 
@@ -143,25 +144,6 @@ def throughput(workers: Sequence[WorkerStats]) -> str:
         low, middle, high = (x * seconds for x in (min(rates), median, max(rates)))
         figures = f"min {low:.1f}, median {middle:.1f}, max {high:.1f}"
     return f"{figures} jobs/{unit}"
-
-
-def shares(stats: PoolStats) -> str:
-    """Return how the workers' time was spent, in per cent of the time that they were there."""
-    if not stats.alive_s > 0:
-        return "-"
-    busy, wasted = (min(x / stats.alive_s, 1.0) for x in (stats.busy_s, stats.wasted_s))
-    return f"{busy:.0%} busy, {wasted:.0%} wasted, {max(1 - busy - wasted, 0.0):.0%} idle"
-
-
-def trouble(stats: PoolStats) -> str:
-    """Return what went wrong so far; empty if nothing did."""
-    counts = {
-        "workers lost": stats.num_lost_workers,
-        "retries": stats.num_retries,
-        "time-outs": stats.num_timeouts,
-        "quarantined": stats.num_killed,
-    }
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
 
 
 def event_line(event: PoolEvent) -> str:
