@@ -103,7 +103,7 @@ def kind_of(run):
 
 
 def finalists(store, config, incumbent):
-    ranked = shortlist.ranked(store, config)
+    ranked = shortlist.ranked(store, config, incumbent)
     return shortlist.front(ranked, incumbent, config.finals.max_entries)
 
 

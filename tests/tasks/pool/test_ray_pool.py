@@ -165,6 +165,7 @@ def test_a_worker_that_is_stuck_as_a_whole_is_replaced(make, poison):
     assert [results[0].value, results[2].value] == [1, 4]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stuck_is_replaced_though_jobs_have_no_limit(make, monkeypatch):
     monkeypatch.setattr(ray_pool, "ASK_S", 0.2)
     monkeypatch.setattr(ray_pool, "STUCK_S", 2.0)
@@ -191,6 +192,7 @@ class StopsOnce:
         return Mischief()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stuck_while_it_is_made_is_replaced(make, monkeypatch, tmp_path):
     monkeypatch.setattr(ray_pool, "ASK_S", 0.2)
     monkeypatch.setattr(ray_pool, "STUCK_S", 2.0)
