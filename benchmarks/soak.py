@@ -26,6 +26,7 @@ import os
 import random
 import secrets
 import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -243,6 +244,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Soak, print, write."""
     args = _arguments()
+    # So that hosts are taken down also after a SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     names = args.commands.split(",")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
