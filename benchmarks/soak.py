@@ -25,8 +25,8 @@ import json
 import os
 import random
 import secrets
-import subprocess
 import signal
+import subprocess
 import sys
 import tempfile
 import time
