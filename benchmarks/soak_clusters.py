@@ -38,12 +38,10 @@ class Cluster(abc.ABC):
     Attributes:
       address: Address of the head.
       about: Description of the cluster.
-      has_links: Whether links can be cut and slowed.
     """
 
     address: str
     about: str
-    has_links = False
 
     def on_head(self, command: Sequence[str]) -> list[str]:
         """Return the command line that runs a command beside the head."""
@@ -60,18 +58,6 @@ class Cluster(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """End all nodes; may be called twice."""
-
-    def replace_all(self, rest: Rest) -> None:
-        """Replace node by node, each by one that is started before."""
-        raise NotImplementedError
-
-    def cut_link(self, rng: random.Random, rest: Rest) -> None:
-        """Cut a node's link for some seconds, fewer or more than the head has patience for."""
-        raise NotImplementedError
-
-    def slow_link(self, rng: random.Random, rest: Rest) -> None:
-        """Slow a node's link for some seconds."""
-        raise NotImplementedError
 
     @abc.abstractmethod
     def tend(self) -> None:
@@ -119,8 +105,6 @@ class Raylets(Cluster):
 @final
 class Hosts(Cluster):
     """Hosts with addresses of their own; see `soak_network`. A driver runs on the head's host."""
-
-    has_links = True
 
     def __init__(self, num_nodes: int, folder: Path):
         """Start a head, and nodes that join when they are up.

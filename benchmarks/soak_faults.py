@@ -79,6 +79,12 @@ class Faults:
             raise ValueError("this command has no cluster that could be struck")
         return self._the_cluster
 
+    @property
+    def _hosts(self) -> soak_clusters.Hosts:
+        if not isinstance(self._cluster, soak_clusters.Hosts):
+            raise ValueError("this cluster has no hosts of its own, whose links could be cut")
+        return self._cluster
+
     def commit(self, kind: str, driver: subprocess.Popen[bytes], orders: Path, said: Path) -> bool:
         """Commit a fault; return whether there was something to hit.
 
@@ -101,11 +107,11 @@ class Faults:
             case "host killed":
                 self._cluster.kill_node(self._rng)
             case "hosts replaced":
-                self._cluster.replace_all(lambda seconds: rest(driver, seconds))
+                self._hosts.replace_all(lambda seconds: rest(driver, seconds))
             case "link cut":
-                self._cluster.cut_link(self._rng, lambda seconds: rest(driver, seconds))
+                self._hosts.cut_link(self._rng, lambda seconds: rest(driver, seconds))
             case "link slowed":
-                self._cluster.slow_link(self._rng, lambda seconds: rest(driver, seconds))
+                self._hosts.slow_link(self._rng, lambda seconds: rest(driver, seconds))
             case "driver killed":
                 driver.kill()
                 driver.wait()

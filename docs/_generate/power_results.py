@@ -76,7 +76,7 @@ def search_power() -> str:
 
 
 def power_winner() -> str:
-    """Return the rule that evolution finds with seed 0 at the smallest scale."""
+    """Return the rule that evolution finds with the first of the seeds at the smallest scale."""
     arms = evidence.load("search_power")["scale_1"]["arms"]
     return markdown.code(arms["evolution"]["winners"][0]["program"])
 

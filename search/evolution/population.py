@@ -9,9 +9,8 @@ After a *restart* all older places hold the incumbent of that moment: the publis
 from its best program once the fitness has stopped falling (Lion, arXiv 2302.06675, section 2.2).
 The paper gives no figure for that; here it is a number of programs trained without a new incumbent.
 
-Only members that have a fitness take part in tournaments. Most children fail: of 6,269 trained in
-five searches more than every fourth had a parent that had failed itself, and of these 2% were
-trained to the end, of the others 38%.
+Only members that have a fitness take part in tournaments: most children fail, and so do nearly all
+children of those.
 
 With `niche_size`, parents are drawn from fewer: the best few of each niche (`niches.py`), so that
 one kind of rule cannot take all places. Neither is in the paper.

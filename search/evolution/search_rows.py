@@ -280,14 +280,16 @@ def read_samples(
         run = row["seed"], order[row["task"]], row["log_loss"]
         found.setdefault(proposal, (row["candidate"], []))[1].append(run)
     ended = iter(range(num_told))
+    has_begun = False
     for proposal in sorted(found):
         candidate, runs = found[proposal]
         if proposal < 0:
             into.ask(candidate)
             into.add(candidate, -1, _score(runs, config))
             continue
-        if proposal == min(p for p in found if p >= 0):
+        if not has_begun:
             into.end(-1)
+            has_begun = True
         for earlier in ended:
             if earlier == proposal:
                 break
@@ -295,7 +297,7 @@ def read_samples(
         into.ask(candidate)
         into.add(candidate, proposal, _score(runs, config))
         into.end(proposal)
-    if not any(proposal >= 0 for proposal in found):
+    if not has_begun:
         into.end(-1)
     for later in ended:
         into.end(later)

@@ -253,7 +253,7 @@ def search(directory, *, lifetime=10**9, levels=None, **changes):
 
     tasks = tuple(ProxyConfig(name, 10, 5) for name in ("digits_mlp", "digits_conv"))
     settings = {"tasks": tasks, "racing": RACING, "hurdle": 0.03}
-    budget = {"window": 12, "max_evaluations": 110}
+    budget = {"window": 12, "max_evaluations": 125}
     config = fakes.small_config(**(settings | budget | changes))
     directory.mkdir(exist_ok=True)
     opened = Store.open if (directory / FILE_NAME).exists() else Store.create
@@ -323,7 +323,7 @@ def test_every_drop_follows_from_the_rows_recorded_a_window_before(raced):
         assert used[row["candidate"]] == levels
         curves = tuple(map(tuple, json.loads(row["curves"])))
         assert racing.where_dropped(levels, curves) == row["dropped_at"]
-    assert len({levels for levels in used.values() if levels}) > 5
+    assert len({levels for levels in used.values() if levels}) > 10
 
 
 def differences(one, other):
