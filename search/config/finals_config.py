@@ -148,10 +148,10 @@ class FinalsConfig:
       tuning: Tuning of all constants of every rule, baselines alike, on the selection seeds; none
         by default.
       stages: Stages of the funnel, in order; only rules that beat every baseline pass one.
-      choose_by: Score that chooses the winner among the rules that passed the most stages:
-        "proxies", on the selection seeds, or "meta_validation".
+      choose_by: Score on the selection seeds that chooses the winner among the rules that passed
+        the most stages: that of the proxies, or of the tasks of "meta_validation".
       meta_rate_factors: Learning rates tried on the meta-validation tasks, relative to that of each
-        rule; the best counts, for baselines alike.
+        rule; the best on the selection seeds counts, for baselines alike.
     """
 
     baselines: tuple[str, ...] = ("adamw", "lion")
@@ -179,6 +179,11 @@ class FinalsConfig:
             raise ValueError("meta_rate_factors must be numbers above 0")
         if not (self.lowest_rate > 0 and self.rate_factor > 1):
             raise ValueError("lowest_rate must be above 0 and rate_factor above 1")
+
+    @property
+    def selects_on_meta(self) -> bool:
+        """Whether anything is chosen on the meta-validation tasks: the winner, or rates there."""
+        return self.choose_by == "meta_validation" or self.meta_rate_factors != (1.0,)
 
     @property
     def rates(self) -> tuple[float, ...]:

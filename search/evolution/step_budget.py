@@ -15,7 +15,7 @@ from veldt.search.evolution.job_records import Record
 from veldt.search.storage.store import Store
 
 _KEY: Final = "steps_spent"
-_OF_FINALS: Final = ("shortlist", "select", "tuning", "final", "meta-final")
+_OF_FINALS: Final = ("shortlist", "select", "tuning", "meta-select", "final", "meta-final")
 
 
 @final

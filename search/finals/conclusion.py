@@ -158,8 +158,8 @@ def sentences(entries: Sequence[Entry], finals: FinalsConfig | None = None) -> s
     ]
     if elsewhere:
         chose = finals is not None and finals.choose_by == "meta_validation"
-        tasks = "meta-validation tasks, which chose it," if chose else "meta-validation tasks"
-        sentences.append(f"On the {tasks} it is {_join(elsewhere)}.")
+        which = ", which chose it on other seeds," if chose else ""
+        sentences.append(f"On the meta-validation tasks{which} it is {_join(elsewhere)}.")
     return " ".join(sentences)
 
 

@@ -22,6 +22,7 @@ from veldt.search.evaluation.constant_gradients import Gradient, GradientJob
 from veldt.search.evaluation.genotype import Genotype, constants_text
 from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, Status
 from veldt.search.evolution import job_records
+from veldt.search.language import dataflow
 from veldt.search.program import Program
 from veldt.search.storage import stored_runs
 from veldt.search.storage.store import Store
@@ -42,6 +43,9 @@ class Contender:
       search_fitness: Fitness in the search.
       learning_rate: Best learning rate so far; None where every one failed.
       select: Mean log loss on the selection seeds.
+      meta_rate: Learning rate on the meta-validation tasks; None where every one failed.
+      meta_select: Mean log loss on these, on the selection seeds; None where nothing is chosen by
+        it.
       stages: Number of stages of the funnel passed.
       tuned: Whether the constants differ from the candidate's own.
     """
@@ -52,8 +56,15 @@ class Contender:
     search_fitness: float | None = None
     learning_rate: float | None = None
     select: float | None = None
+    meta_rate: float | None = None
+    meta_select: float | None = None
     stages: int = 0
     tuned: bool = False
+
+    @property
+    def length(self) -> int:
+        """The number of live instructions."""
+        return len(dataflow.lower(self.program, fold=True).live_nodes)
 
 
 @final

@@ -7,8 +7,9 @@ alike. Every learning rate of one grid is tried on the selection seeds, and the 
 the config asks for it, all constants are then tuned with one budget (`constant_tuning`). Then comes
 the funnel (`funnel`): larger tasks, stage by stage, each passed only by rules that beat every
 baseline there. Among the rules that passed the most stages the winner is chosen on the selection
-seeds or on the meta-validation tasks, as the config sets; the figures shown come from further
-seeds. Meta-validation tasks are scored at the learning rate chosen on the proxies.
+seeds of the proxies or of the meta-validation tasks, as the config sets; the figures shown come
+from further seeds. Meta-validation tasks are scored at the learning rate chosen on the proxies, or
+at the best of several around it, if the config names such.
 
 Every run is read from the store if it is there, so interrupted finals continue where they stopped.
 """
@@ -71,26 +72,24 @@ class Finals:
         metas = range(len(config.tasks), len(config.tasks) + len(config.meta_validation))
         select = final_runs.each_seed(tasks, job_records.SELECT_SEEDS, config.finals.select_seeds)
         final_ = final_runs.each_seed(tasks, job_records.FINAL_SEEDS, config.finals.final_seeds)
+        meta_select = final_runs.each_seed(metas, job_records.SELECT_SEEDS, config.meta_seeds)
         meta = final_runs.each_seed(metas, job_records.FINAL_SEEDS, config.meta_seeds)
 
         contenders = self._rate(contenders, select, report)
         contenders = [self._tune(each, select, report) for each in contenders]
         contenders = funnel.play(config, contenders, self._runs, report)
-        placed = [(each, each.learning_rate) for each in contenders]
+        contenders = self._rate_on_meta(contenders, meta_select, report)
         wanted = [
-            Wanted(each, rate * factor, purpose, runs)
-            for purpose, runs, factors in (
-                ("final", final_, (1.0,)),
-                ("meta-final", meta, config.finals.meta_rate_factors),
-            )
-            for each, rate in placed
-            if rate is not None and runs
-            for factor in factors
+            Wanted(each, rate, purpose, runs)
+            for purpose, runs in (("final", final_), ("meta-final", meta))
+            for each in contenders
+            if (rate := each.learning_rate if purpose == "final" else each.meta_rate) is not None
         ]
         self._runs.complete(wanted, lambda done, total: report("final seeds", done, total))
-        entries = [self._entry(each, final_, meta) for each in contenders]
-        winner = self._winner(entries)
-        entries = [replace(entry, winner=entry is winner) for entry in entries]
+        winner = self._winner(contenders)
+        entries = [
+            replace(self._entry(each, final_, meta), winner=each is winner) for each in contenders
+        ]
         self._store_entries(entries)
         return entries
 
@@ -122,6 +121,36 @@ class Finals:
             rate, score = self._runs.best_rate(of_each)
             rated.append(replace(each, learning_rate=rate, select=score))
         return rated
+
+    def _rate_on_meta(
+        self,
+        contenders: Sequence[Contender],
+        select: tuple[ProxyRun, ...],
+        report: Callable[[str, int, int], None],
+    ) -> list[Contender]:
+        """Give each contender its learning rate, and its score, on the meta-validation tasks."""
+        finals = self._config.finals
+        if not select:
+            return list(contenders)
+        if not finals.selects_on_meta:
+            return [replace(each, meta_rate=each.learning_rate) for each in contenders]
+        tried = [
+            [
+                Wanted(each, each.learning_rate * factor, "meta-select", select)
+                for factor in finals.meta_rate_factors
+                if each.learning_rate is not None
+            ]
+            for each in contenders
+        ]
+        self._runs.complete(
+            itertools.chain.from_iterable(tried),
+            lambda done, total: report("meta-validation", done, total),
+        )
+        rated = [self._runs.best_rate(of_each) for of_each in tried]
+        return [
+            replace(each, meta_rate=rate, meta_select=score)
+            for each, (rate, score) in zip(contenders, rated, strict=True)
+        ]
 
     def _rates_of(self, each: Contender) -> tuple[float, ...]:
         """Return the learning rates tried for a contender, which has only its own so far."""
@@ -177,48 +206,41 @@ class Finals:
     def _entry(
         self, each: Contender, final_: tuple[ProxyRun, ...], meta: tuple[ProxyRun, ...]
     ) -> Entry:
-        rate, score = each.learning_rate, Score(None, None)
+        rate, score, meta_score = each.learning_rate, Score(None, None), Score(None, None)
         if rate is not None:
             score = self._runs.score(Wanted(each, rate, "final", final_))
+        if each.meta_rate is not None:
+            meta_score = self._runs.score(Wanted(each, each.meta_rate, "meta-final", meta))
         return Entry(
             label=each.label,
             candidate=each.candidate,
             program=each.program,
             learning_rate=rate,
-            length=len(dataflow.lower(each.program, fold=True).live_nodes),
+            length=each.length,
             search_fitness=each.search_fitness,
             select=each.select,
             final=score.mean,
             final_error=score.error,
-            meta=self._meta(each, meta),
+            meta=meta_score.mean,
             stages=each.stages,
             end=End.read(self._store, each.candidate, each.program, rate),
         )
 
-    def _meta(self, each: Contender, runs: tuple[ProxyRun, ...]) -> float | None:
-        """Return a contender's score on meta-validation, at the best of the rates tried there."""
-        if each.learning_rate is None or not runs:
-            return None
-        tried = [
-            Wanted(each, each.learning_rate * factor, "meta-final", runs)
-            for factor in self._config.finals.meta_rate_factors
-        ]
-        return self._runs.best_rate(tried)[1]
-
-    def _winner(self, entries: Sequence[Entry]) -> Entry | None:
+    def _winner(self, contenders: Sequence[Contender]) -> Contender | None:
         """Return the best of those that passed the most stages; None if none could be trained."""
-        found = [entry for entry in entries if entry.candidate >= 0 and entry.select is not None]
+        found = [each for each in contenders if each.candidate >= 0 and each.select is not None]
         if not found:
             return None
-        furthest = max(entry.stages for entry in found)
+        furthest = max(each.stages for each in found)
 
-        def place(entry: Entry) -> tuple[float, float, int]:
-            select = math.inf if entry.select is None else entry.select
+        def place(each: Contender) -> tuple[float, float, int]:
+            select = math.inf if each.select is None else each.select
             if self._config.finals.choose_by == "proxies":
-                return (select, 0.0, entry.length)
-            return (math.inf if entry.meta is None else entry.meta, select, entry.length)
+                return (select, 0.0, each.length)
+            meta = math.inf if each.meta_select is None else each.meta_select
+            return (meta, select, each.length)
 
-        return min((entry for entry in found if entry.stages == furthest), key=place)
+        return min((each for each in found if each.stages == furthest), key=place)
 
     def _finalist(self, candidate: int) -> Contender:
         row = self._store.rows("SELECT * FROM candidate WHERE id = ?", (candidate,))[0]

@@ -114,7 +114,7 @@ def _tuned(config: FinalsConfig) -> str:
 
 def _part_of_meta(config: FinalsConfig) -> str:
     if config.choose_by == "meta_validation":
-        return "chose the winner among the finalists, which flatters it there"
+        return "chose the winner among the finalists, on seeds of their own"
     return "no part in any choice"
 
 

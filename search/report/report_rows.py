@@ -26,6 +26,7 @@ PURPOSES: Final = (
     "select",
     "tuning",
     "gradient",
+    "meta-select",
     "final",
     "meta-final",
 )

@@ -45,6 +45,7 @@ _PURPOSES: Final = {
     "tuning": "finals: constants, selection seeds",
     "gradient": "finals: metagradients of constants",
     "final": "finals: final seeds",
+    "meta-select": "finals: selection on meta-validation",
     "meta-final": "finals: meta-validation",
 }
 

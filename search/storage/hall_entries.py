@@ -38,12 +38,13 @@ class End:
         if learning_rate is None:
             return cls()
 
-        def read(purpose: str) -> Sequence[Mapping[str, Any]]:
-            constants = constants_text(program)
-            found = stored_runs.read(store, candidate, purpose, learning_rate, constants)
+        constants = constants_text(program)
+
+        def read(purpose: str, rate: float | None = None) -> Sequence[Mapping[str, Any]]:
+            found = stored_runs.read(store, candidate, purpose, rate, constants)
             return tuple(found.values())
 
-        rows = read("final")
+        rows = read("final", learning_rate)
         failures = [row for row in rows if row["status"] != Status.OK]
         failure = ""
         if failures:
@@ -53,7 +54,9 @@ class End:
             )
         if not _has_floor(store):
             return cls(failure)
-        return cls(failure, _at_floor(rows), _at_floor(read("meta-final")))
+        # Older versions made these runs at several rates; now they have one, maybe another.
+        meta = read("meta-final", learning_rate) or read("meta-final")
+        return cls(failure, _at_floor(rows), _at_floor(meta))
 
 
 def _has_floor(store: Store) -> bool:

@@ -90,7 +90,8 @@ _EVALUATION: Final = """
 -- died) has one row, for the first run that it should have made.
 CREATE TABLE evaluation (
   candidate INTEGER NOT NULL REFERENCES candidate(id),
-  -- fitness | sample | fresh | meta | select | tuning | stage NAME | final | meta-final
+  -- fitness | sample | fresh | meta | select | tuning | stage NAME | meta-select | final
+  -- | meta-final
   purpose TEXT NOT NULL,
   task TEXT NOT NULL,
   seed INTEGER NOT NULL,
