@@ -20,9 +20,9 @@ from veldt.search.evolution import mutation
 from veldt.search.evolution.founders import Founder
 from veldt.search.evolution.mutations import donors, step_size
 from veldt.search.evolution.mutations.donors import Donors
-from veldt.search.evolution.population import INITIAL, Member, Place, Population, Rank
-from veldt.search.evolution.racing import Role
-from veldt.search.evolution.samples import Samples
+from veldt.search.evolution.selection.population import INITIAL, Member, Place, Population, Rank
+from veldt.search.evolution.selection.racing import Role
+from veldt.search.evolution.selection.samples import Samples
 from veldt.search.program import Program
 from veldt.search.storage.numbers import Numbers
 

@@ -41,8 +41,6 @@ from veldt.search.evolution import (
     initial_rule,
     job_records,
     migration,
-    racing,
-    samples,
     search_rows,
     side_work,
     step_budget,
@@ -58,9 +56,10 @@ from veldt.search.evolution.children import (
     Told,
 )
 from veldt.search.evolution.job_records import Record
-from veldt.search.evolution.population import INITIAL, Member, Place, Population
 from veldt.search.evolution.proposal_cache import Seen
-from veldt.search.evolution.racing import Race, Role
+from veldt.search.evolution.selection import racing, samples
+from veldt.search.evolution.selection.population import INITIAL, Member, Place, Population
+from veldt.search.evolution.selection.racing import Race, Role
 from veldt.search.evolution.side_work import Contender
 from veldt.search.storage.counts import Counts
 from veldt.search.storage.mail import Letter, Mail
