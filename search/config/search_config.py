@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
 
-from veldt.search import objectives
+from veldt.search.config import objectives
 from veldt.search.config.evolution_config import FounderConfig, MutationConfig, RacingConfig
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.llm_config import LlmConfig

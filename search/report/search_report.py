@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from veldt.search import objectives
+from veldt.search.config import objectives
 from veldt.search.language import printing
 from veldt.search.program import Program
 from veldt.search.report import (

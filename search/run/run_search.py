@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
-from veldt.search import objectives, rule_sources
+from veldt.search import rule_sources
+from veldt.search.config import objectives
 from veldt.search.config.proxy_config import EvaluatorConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError
