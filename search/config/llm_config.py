@@ -19,6 +19,21 @@ BLIND: Final = "mutation"
 """The name of the choice that no model is asked."""
 MANUAL: Final = "manual"
 MOST_PROGRAMS: Final = 4
+# What may differ when a run is resumed: where answers come from, and how much may be asked.
+LIMITS: Final = (
+    "max_calls",
+    "max_tokens_total",
+    "max_cost",
+    "parallel",
+    "timeout_s",
+    "patience_s",
+    "max_tries",
+    "manual",
+    "offline",
+    "replay",
+    "show_prompt",
+)
+PLACES: Final = ("url", "key_env", "headers_env", "input_price", "output_price")
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.:/@-]{0,59}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET: Final = re.compile(r"key|token|secret|password|signature|\bsig\b", re.IGNORECASE)

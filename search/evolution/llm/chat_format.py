@@ -5,6 +5,7 @@ first choice's text is all that is needed. Counts of tokens that are missing or 
 as a quarter of the bytes, and said to be.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -65,6 +66,11 @@ def params(model: ModelConfig, grammar: str) -> dict[str, Any]:
         **model.params,
     }
     return {**found, "grammar": f"{model.grammar} {grammar}"} if grammar else found
+
+
+def grammar_digest(grammar: str) -> str:
+    """Return a short digest of a grammar's text, which would fill the store."""
+    return hashlib.sha256(grammar.encode()).hexdigest()[:16]
 
 
 def body(model: ModelConfig, request: Request, grammar: str) -> bytes:
