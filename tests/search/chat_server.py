@@ -13,8 +13,6 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from veldt.search.program import Program
-
 KEY = "sk-canary-4f0c11d2e9"
 RULES = (
     "    m = interp(g, m, {b})\n    return sign(m), m",
@@ -28,9 +26,8 @@ def program(text: str) -> str:
     """A well-formed rule that depends on the text alone."""
     rng = random.Random(hashlib.sha256(text.encode()).hexdigest())
     body = rng.choice(RULES).format(a=round(rng.uniform(0.01, 0.5), 3), b=round(rng.random(), 3))
-    source = f'def rule(w, g, m):\n    """Idea {rng.randrange(1000)}: smooth."""\n{body}\n'
-    Program.parse(source)
-    return source
+    # Not parsed here: Python 3.11 cannot parse in two threads at once (python/cpython#106905).
+    return f'def rule(w, g, m):\n    """Idea {rng.randrange(1000)}: smooth."""\n{body}\n'
 
 
 def good(prompt: str) -> str:
@@ -126,8 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def give_broken(self, prompt):
         """Like a program, with what the language does not have; the repair gets a good one."""
-        wrong = "what was wrong" in prompt.lower() or "could not" in prompt.lower()
-        self.give(reply(good(prompt) if wrong else "def rule(w, g):\n    return fft(g)\n"))
+        is_repair = "return fft(g)" in prompt
+        self.give(reply(good(prompt) if is_repair else "def rule(w, g):\n    return fft(g)\n"))
 
     def give_cut(self, prompt):
         text = good(prompt)
