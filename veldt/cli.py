@@ -363,19 +363,48 @@ def _report_writer(run_dir: Path) -> Callable[[Path], Path]:
             return search_report.write_report
 
 
+# A grammar, in GBNF, to hold a language model to programs that a search can read.
+_GRAMMAR = "grammar"
+
+
 def _add_list(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="WHAT", help=", ".join(catalogue.LISTS))
+    parser.add_argument("what", metavar="WHAT", help=", ".join([*catalogue.LISTS, _GRAMMAR]))
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        help="of the grammar: a search's config, with its instructions and limits (quickstart)",
+    )
 
 
 def _list(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     lists = catalogue.LISTS
+    if args.what == _GRAMMAR:
+        print(_grammar(args.config or "quickstart"), end="")
+        return
     if args.what not in lists:
-        hint = spelling.question(args.what, lists)
-        raise UsageError(f"cannot list {args.what!r}.{hint} Lists: {', '.join(lists)}")
+        known = [*lists, _GRAMMAR]
+        hint = spelling.question(args.what, known)
+        raise UsageError(f"cannot list {args.what!r}.{hint} Lists: {', '.join(known)}")
+    if args.config is not None:
+        raise UsageError(f"only `veldt list {_GRAMMAR}` takes a config, here {args.config!r}")
     rows = lists[args.what]()
     width = max((len(row.name) for row in rows), default=0)
     for row in rows:
         print(f"{row.name:{width}}  {row.description}".rstrip())
+
+
+def _grammar(config: str) -> str:
+    from veldt.search.config import search_config
+    from veldt.search.llm_text import grammar
+
+    settings = config_lib.load_config(search_config.SearchConfig, config)
+    return grammar.gbnf(
+        instructions=settings.mutation.instructions,
+        reads=settings.mutation.reads,
+        num_slots=settings.num_slots,
+        max_statements=settings.mutation.max_statements,
+    )
 
 
 @final

@@ -15,7 +15,8 @@ from typing import Final, final
 MAX_ANSWER_BYTES: Final = 100_000
 # A fence, and the first line of a function.
 _FENCE: Final = re.compile(r"\s*(?:```|~~~)")
-_DEF: Final = re.compile(r"( *)def +\w+ *\(")
+_DEF: Final = re.compile(r" *def +\w+ *\(")
+_ANY_DEF: Final = re.compile(r"^ *def +\w+ *\(", re.MULTILINE)
 _THOUGHT: Final = re.compile(
     r"<(/?)(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)>", re.IGNORECASE
 )
@@ -66,8 +67,10 @@ def without_thoughts(text: str) -> str:
     A closing tag alone ends thoughts that began in the prompt, where an answer comes after it. An
     opening tag alone changes nothing: the answer ended before the thoughts did.
     """
+    text = _THOUGHT.sub(r"\n\g<0>\n", text)
     kept: list[str] = []
     position, depth, opened = 0, 0, 0
+    last = max((each.start() for each in _ANY_DEF.finditer(text)), default=-1)
     for tag in _THOUGHT.finditer(text):
         if not tag.group(1):
             if depth == 0:
@@ -78,16 +81,12 @@ def without_thoughts(text: str) -> str:
         else:
             if depth == 1:
                 kept.append(text[position:opened])
-            elif _has_function(text[tag.end() :]):
+            elif tag.end() <= last:
                 kept.clear()
             else:
                 continue
             position, depth = tag.end(), 0
     return "\n".join([*kept, text[position:]])
-
-
-def _has_function(text: str) -> bool:
-    return any(_DEF.match(line) for line in text.split("\n"))
 
 
 def _functions(lines: list[str]) -> Iterator[str]:

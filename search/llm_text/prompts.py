@@ -73,9 +73,7 @@ def build(data: PromptData, templates: Path | None = None) -> Prompt:
     user = {
         "tasks": ", ".join(tasks),
         "objective": _objective(data.objective),
-        "about": f"What the user says about the tasks:\n\n{_notes(data.notes)}"
-        if data.notes
-        else "",
+        "about": _about(data.notes),
         "parent": _shown(data.parent, own),
         "best": _list(data.best, own, "No other rule is known yet."),
         "failed": _list(data.failed, own, "Nothing yet."),
@@ -165,8 +163,9 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else "none"
 
 
-def _notes(notes: str) -> str:
-    return _shortened(notes.strip(), _MAX_NOTES)
+def _about(notes: str) -> str:
+    said = _shortened(notes.strip(), _MAX_NOTES)
+    return f"What the user says about the tasks:\n\n{said}" if said else ""
 
 
 def _shortened(text: str, most: int) -> str:

@@ -38,7 +38,8 @@ def test_command_lines_are_taken(page, line):
     command.add_arguments(parser)
     args = parser.parse_args(own[1:])
     if given[0] == "list":
-        assert args.what in catalogue.LISTS
+        assert args.what in (*catalogue.LISTS, "grammar")
+        assert args.config is None or config.find_config(args.config)
     if given[0] == "evaluate":
         assert command.config_class is not None
         config.make_config(command.config_class(), overrides)

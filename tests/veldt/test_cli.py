@@ -210,6 +210,22 @@ def test_every_list_has_names(capsys, what):
     assert out.strip()
 
 
+def test_list_grammar_prints_that_of_a_config(tmp_path, capsys):
+    code, out, err = run(capsys, "list", "grammar")
+    assert (code, err) == (0, "")
+    assert out.startswith("root ::= block")
+    assert "def rule(w, g, m, v, *" in out and "polar(" not in out
+    own = tmp_path / "own.yaml"
+    text = "tasks: [{task: digits_mlp, num_steps: 9}]\nmeta_validation: []\nnum_slots: 1\n"
+    own.write_text(f"{text}mutation: {{ops: [whitening]}}\n")
+    code, other, err = run(capsys, "list", "grammar", str(own))
+    assert (code, err) == (0, "")
+    assert "def rule(w, g, m, *" in other and "polar(" in other
+    assert run(capsys, "list", "rules", str(own))[0] == 2
+    code, _, err = run(capsys, "list", "grammar", "quickstrat")
+    assert code == 2 and "'quickstart'" in err
+
+
 def test_help_and_version(searches, capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
