@@ -198,12 +198,17 @@ def _search(
     num_helpers = config.pool.proposers
     engines: list[Evolution] = []  # None until the search has started.
 
+    shown = ""
+
     def watch() -> None:
+        nonlocal shown
         session.watch()
         for each in engines:
             each.tend()
-            if each.suggestions is not None and (awaited := each.suggestions.calls.awaited):
+            awaited = "" if each.suggestions is None else each.suggestions.calls.awaited
+            if awaited and awaited != shown:
                 view.doing(f"waiting for {awaited}")
+            shown = awaited
 
     engine = driver.OrderedDriver(
         workers,
