@@ -25,6 +25,7 @@ from veldt.tasks.common import errors, spelling, stopping
 from veldt.tasks.common.user_code import error_origin
 
 if TYPE_CHECKING:
+    from veldt.search.config import search_config
     from veldt.tasks.pool import config as pool_config
 
 OK, FAILURE, USAGE = 0, errors.FAILURE, errors.USAGE
@@ -160,6 +161,9 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.tasks.common.progress import choose
 
     settings = config_lib.load_config(search_config.SearchConfig, args.config, overrides)
+    if settings.llm is not None and settings.llm.show_prompt:
+        _show_prompt(settings)
+        return
     run_dir = _place("search", settings, args, overrides)
     _leave_accelerators_to_workers(settings.workers)
     display = choose.make_display()
@@ -168,6 +172,14 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     with args.stopper.showing(display, f"all reported results are stored. To go on: {again}"):
         result = run.run_search(settings, run_dir, resume=args.resume, view=view)
     results_table.print_results(result.entries, run_dir, config=settings)
+
+
+def _show_prompt(settings: "search_config.SearchConfig") -> None:
+    """Print the first prompt of a search with language models, before anything is trained."""
+    from veldt.search.evolution import suggestions
+
+    prompt = suggestions.first_prompt(settings)
+    print(f"{prompt.system}\n{prompt.user}", end="")
 
 
 def _place(command: str, settings: Any, args: argparse.Namespace, overrides: Sequence[str]) -> Path:

@@ -20,6 +20,7 @@ import veldt
 from veldt import catalogue, cli
 from veldt.search import errors as search_errors
 from veldt.search.config.finals_config import FinalsConfig
+from veldt.search.config.llm_config import LlmConfig
 from veldt.tasks.common import compiling, stopping
 from veldt.tasks.common import errors as task_errors
 from veldt.tasks.pool import base
@@ -35,12 +36,14 @@ class SearchConfig:
         pool: Where.
         objective: What counts.
         finals: How it ends.
+        llm: Who else proposes.
     """
 
     seed: int = 0
     pool: pool_config.PoolConfig = dataclasses.field(default_factory=pool_config.PoolConfig)
     objective: str = "held_out_loss"
     finals: FinalsConfig = dataclasses.field(default_factory=FinalsConfig)
+    llm: LlmConfig | None = None
 
     @property
     def workers(self):

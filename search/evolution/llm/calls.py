@@ -32,6 +32,9 @@ from veldt.search.storage import llm_calls
 from veldt.search.storage.llm_calls import Answer, Call, Learnt
 from veldt.search.storage.store import Store
 
+# A model that is down would cost the search all its patience with each call.
+FAILURES: Final = 3
+ASKED_AGAIN: Final = 10
 _LOT: Final = 0x6C6C6D  # Random draws of calls are apart from those of proposals.
 
 
@@ -180,8 +183,27 @@ class Calls:
     def _choose(self, number: int) -> str:
         """Return the name of the model that a call asks, or `BLIND`."""
         if self._llm.choice == "bandit":
-            return arm_choice.best(arm_choice.arms(self._store, self._llm, self._under_way()))
-        return arm_choice.by_lot(np.random.default_rng((self._seed, number, _LOT)), self._llm)
+            name = arm_choice.best(arm_choice.arms(self._store, self._llm, self._under_way()))
+        else:
+            lots = np.random.default_rng((self._seed, number, _LOT))
+            name = arm_choice.by_lot(lots, self._llm)
+        return BLIND if number % ASKED_AGAIN and self._is_down(name) else name
+
+    def _is_down(self, name: str) -> bool:
+        """Return whether the last few calls of a model that were learnt have all failed."""
+        last = self._store.rows(
+            "SELECT status FROM llm_call WHERE model = ? AND digest <> '' AND status <> ? "
+            "ORDER BY id DESC LIMIT ?",
+            (name, llm_calls.UNDER_WAY, FAILURES),
+        )
+        num_failed = sum(row["status"].startswith(llm_calls.FAILED) for row in last)
+        if num_failed == FAILURES:
+            text = (
+                f"{name}: the last {FAILURES} calls have failed; it is asked for one call in "
+                f"{ASKED_AGAIN} until one succeeds"
+            )
+            self._notes.setdefault(text, False)
+        return num_failed == FAILURES
 
     def _under_way(self) -> Mapping[str, int]:
         """Return the number of programs asked for that are not recorded, by model."""

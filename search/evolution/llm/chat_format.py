@@ -175,5 +175,6 @@ def _clean(text: str) -> str:
 
 def _count(usage: Mapping[str, Any], name: str) -> int | None:
     value = usage.get(name)
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return int(value) if is_number and 0 <= value <= _MOST_TOKENS else None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS:
+        return value
+    return None
