@@ -408,15 +408,10 @@ def _list(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 def _grammar(config: str) -> str:
     from veldt.search.config import search_config
-    from veldt.search.llm_text import grammar
+    from veldt.search.evolution import founders, suggestions
 
     settings = config_lib.load_config(search_config.SearchConfig, config)
-    return grammar.gbnf(
-        instructions=settings.mutation.instructions,
-        reads=settings.mutation.reads,
-        num_slots=settings.num_slots,
-        max_statements=settings.mutation.max_statements,
-    )
+    return suggestions.limits_of(settings, founders.load(settings)).grammar()
 
 
 @final

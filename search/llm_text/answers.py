@@ -95,6 +95,24 @@ def read(
     return Reading(tuple(found.values())[-wanted:], tuple(problems[-_MAX_PROBLEMS:]))
 
 
+def idea_of(answer: str, program: Program) -> str:
+    """Return the idea of a program that was read from an answer; empty where there is none.
+
+    Args:
+      answer: Text of any kind.
+      program: Program that an answer is searched for, by its structure.
+    """
+    wanted = program.lower().structural_hash
+    for text in code_blocks.program_texts(answer):
+        try:
+            found, idea = _read_program(text)
+        except ProgramError:
+            continue
+        if idea and found.lower().structural_hash == wanted:
+            return idea
+    return ""
+
+
 def _read_program(text: str) -> tuple[Program, str]:
     """Return a program without dead code, and its idea."""
     try:

@@ -91,6 +91,7 @@ def render(run_dir: Path) -> str:
         report_lineage.section(data),
         report_funnel.section(data),
         report_yields.section(data),
+        report_yields.models_section(data),
         report_survival.section(data),
         _budget(data),
         report_work.section(data.work),

@@ -219,11 +219,11 @@ def test_list_grammar_prints_that_of_a_config(tmp_path, capsys):
     assert out.startswith("root ::= block")
     assert "def rule(w, g, m, v, *" in out and "polar(" not in out
     own = tmp_path / "own.yaml"
-    text = "tasks: [{task: digits_mlp, num_steps: 9}]\nmeta_validation: []\nnum_slots: 1\n"
+    text = "tasks: [{task: digits_mlp, num_steps: 10}]\nmeta_validation: []\ninitial_rule: lion\n"
     own.write_text(f"{text}mutation: {{ops: [whitening]}}\n")
     code, other, err = run(capsys, "list", "grammar", str(own))
     assert (code, err) == (0, "")
-    assert "def rule(w, g, m, *" in other and "polar(" in other
+    assert "def rule(w, g, m, v, *" in other and "polar(" in other and "sign(" in other
     assert run(capsys, "list", "rules", str(own))[0] == 2
     code, _, err = run(capsys, "list", "grammar", "quickstrat")
     assert code == 2 and "'quickstart'" in err

@@ -32,13 +32,12 @@ class ProgramLimits:
 
     @classmethod
     def of(cls, config: SearchConfig, founders: Sequence[Program]) -> "ProgramLimits":
-        """Return the limits of a search with language models.
+        """Return the limits of a search; without language models they are those of one program.
 
         Args:
           config: Config of the search.
           founders: Programs that the search starts from.
         """
-        assert config.llm is not None
         statements = [statement for one in founders for statement in one.statements]
         ops = [statement.op for statement in statements if statement.op != COPY]
         args = {arg for statement in statements for arg in statement.args}
@@ -49,7 +48,7 @@ class ProgramLimits:
             tuple(dict.fromkeys((*config.mutation.reads, *reads))),
             config.num_slots,
             config.mutation.max_statements,
-            config.llm.num_programs,
+            1 if config.llm is None else config.llm.num_programs,
         )
 
     def read(self, answer: str) -> Reading:
