@@ -55,6 +55,13 @@ def options() -> set[str]:
         known |= set(command.own_options)
         if command.config_class is not None:
             known |= {row.option for row in catalogue.fields(name)}
+            # Of a nested config that may be null, each key is an option too.
+            known |= {
+                f"{row.option}.{key.option.replace('_', '-')}"
+                for row in catalogue.fields(name)
+                if row.kind == "a mapping or null"
+                for key in row.keys
+            }
     return known
 
 
