@@ -51,7 +51,8 @@ class ModelYields:
     Attributes:
       models: Models, by name.
       refused: Number of calls that were not made because they were beyond the budget.
-      not_chosen: Number of calls that were not made because blind mutation was chosen.
+      not_chosen: Number of calls that were not made because blind mutation was chosen, or because
+        the last calls of the model had failed.
     """
 
     models: tuple[ModelYield, ...]

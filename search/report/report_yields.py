@@ -90,7 +90,10 @@ def models_section(data: SearchData) -> Html:
     estimated = sum(one.figures.estimated_tokens for one in found.models)
     notes = f"{found.refused:,} further calls were beyond the budget. " if found.refused else ""
     if found.not_chosen:
-        notes += f"{found.not_chosen:,} times blind mutation was chosen over a call. "
+        notes += (
+            f"{found.not_chosen:,} times no model was asked: blind mutation was chosen, or the "
+            "last calls of the model had failed. "
+        )
     if estimated:
         notes += f"{estimated:,} tokens are estimates, since the endpoint did not count them. "
     return page.section(

@@ -35,6 +35,7 @@ from veldt.search.storage.store import Store
 # A model that is down would cost the search all its patience with each call.
 FAILURES: Final = 3
 ASKED_AGAIN: Final = 10
+MAX_NOTES: Final = 20
 _LOT: Final = 0x6C6C6D  # Random draws of calls are apart from those of proposals.
 
 
@@ -197,11 +198,10 @@ class Calls:
         )
         num_failed = sum(row["status"].startswith(llm_calls.FAILED) for row in last)
         if num_failed == FAILURES:
-            text = (
+            self._note(
                 f"{name}: the last {FAILURES} calls have failed; it is asked for one call in "
                 f"{ASKED_AGAIN} until one succeeds"
             )
-            self._notes.setdefault(text, False)
         return num_failed == FAILURES
 
     def _under_way(self) -> Mapping[str, int]:
@@ -302,13 +302,26 @@ class Calls:
             llm_calls.complete(self._store, opened.call.id, learnt)
             opened.is_learnt = True
             self._spent += token_budget.spent(learnt, self._llm.model(opened.call.model))
-            if learnt.status.startswith(llm_calls.FAILED):
-                text = f"{opened.call.model}: a call has {learnt.status}"
-                self._notes.setdefault(text, False)
+            if not learnt.programs:
+                self._note_trouble(opened.call.model, learnt.status)
         if place[1] == self._llm.num_programs - 1:
             del self._open[place[0]]
 
     # ------------------------------------------------------------------ for people
+
+    def _note_trouble(self, name: str, status: str) -> None:
+        """Note that a call has brought no program, and why."""
+        text = f"{name}: a call has brought no program ({status})"
+        if status.startswith(llm_calls.FAILED):
+            text = f"{name}: a call has {status}"
+        elif status == llm_calls.CUT_OFF:
+            limit = self._llm.model(name).max_tokens
+            text = f"{name}: an answer was cut off before any program, at max_tokens {limit:,}"
+        self._note(text)
+
+    def _note(self, text: str) -> None:
+        if len(self._notes) < MAX_NOTES:  # Some servers give each failure a number.
+            self._notes.setdefault(text, False)
 
     @property
     def num_under_way(self) -> int:

@@ -121,7 +121,8 @@ def read(content: bytes) -> Reply:
 
 def answer(request: Request, reply: Reply) -> Answer:
     """Return a reply as an answer, with its tokens counted or estimated."""
-    status = llm_calls.CUT_OFF if reply.is_cut_off else llm_calls.OK
+    # A model that thinks may reach the limit before it has written a word.
+    status = llm_calls.OK if reply.text.strip() else llm_calls.EMPTY
     is_counted = reply.prompt_tokens is not None and reply.completion_tokens is not None
     asked = reply.prompt_tokens
     written = reply.completion_tokens
@@ -129,7 +130,7 @@ def answer(request: Request, reply: Reply) -> Answer:
         request.call,
         request.round,
         request.digest,
-        status if reply.text.strip() else llm_calls.EMPTY,
+        llm_calls.CUT_OFF if reply.is_cut_off else status,
         reply.text,
         estimate(request.system, request.user) if asked is None else asked,
         estimate(reply.text) if written is None else written,

@@ -11,7 +11,7 @@ from tests.search import chat_server, fakes
 from tests.search.evolution.llm import searches
 from veldt import cli
 from veldt.search.config.llm_config import LlmConfig, ModelConfig
-from veldt.search.evolution import suggestions
+from veldt.search.evolution import founders, suggestions
 from veldt.search.run import search_view
 from veldt.search.storage import llm_figures
 from veldt.search.storage.store import Store
@@ -38,6 +38,20 @@ def shown(prompt, heading):
     part = prompt.split(f"## {heading}\n")[1].split("\n## ")[0]
     found = re.findall(r"^(The initial rule|Rule #(\d+)): (.*)\.$", part, re.M)
     return {int(number or -1): line for _, number, line in found}
+
+
+def test_what_founders_consist_of_is_allowed_too():
+    config = fakes.small_config(
+        llm=LlmConfig(manual="x"), initial_rule="muon", learning_rate=0.02, num_slots=3
+    )
+    limits = suggestions.limits_of(config, founders.load(config))
+    assert "orthogonalize" in limits.instructions
+    assert "orthogonalize" not in config.mutation.instructions
+    rule = "def rule(w, g, m):\n    m = interp(g, m, 0.9)\n    return orthogonalize(m), m\n"
+    (found,) = limits.read(rule).programs
+    assert len(found.program.slots) == 3
+    assert "orthogonalize" in limits.grammar()
+    assert not limits.read(rule.replace("orthogonalize", "nuclear_norm")).programs
 
 
 def test_the_first_prompt_is_that_of_the_initial_rule(run):

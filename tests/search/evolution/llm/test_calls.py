@@ -128,6 +128,8 @@ def test_a_search_takes_whatever_a_server_does(tmp_path, case):
         assert not any(row["estimated"] for row in learnt)
     if case == "broken":
         assert all("unknown function 'fft'" in row["repair_prompt"] for row in learnt)
+    if set(made) == {0} and not status.startswith("failed"):
+        assert f"m: a call has brought no program ({status})" in view.notes
     if status.startswith("failed"):
         assert [note for note in view.notes if status in note] == [f"m: a call has {status}"]
         assert "m: the last 3 calls have failed; it is asked for one call in 10 until one" in (

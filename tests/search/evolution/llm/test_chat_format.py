@@ -92,6 +92,11 @@ def test_the_text_of_a_reply(content, text):
     assert chat_format.read(content).text == text
 
 
+def test_an_answer_that_was_cut_off_before_a_word_is_no_empty_one():
+    content = reply(message={"content": ""}, finish_reason="length")
+    assert chat_format.answer(REQUEST, chat_format.read(content)).status == "cut off"
+
+
 @settings(max_examples=60)
 @given(JSON)
 def test_any_json_is_a_reply_or_an_error(value):
