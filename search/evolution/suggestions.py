@@ -6,6 +6,8 @@ gets the parent's learning rate, or the one at which its steps are as long (`ste
 takes its place among the proposals like the rule of a letter (`migration.py`).
 """
 
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, final
@@ -33,6 +35,7 @@ from veldt.search.storage.llm_calls import MUTATION
 from veldt.search.storage.store import Store
 
 NUM_BEST: Final = 3
+SHOW_S: Final = 2.0  # Between readings of the figures.
 
 
 @final
@@ -70,7 +73,7 @@ class Suggestions:
         self._proposer = proposer
         self._initial = initial
         self.figures: dict[str, str] = {}
-        self._known = (0, 0)
+        self._last_read = -math.inf
 
     def child(self, index: int) -> Proposed | None:
         """Return a program of a model as a proposal; None where the proposal is none."""
@@ -89,12 +92,12 @@ class Suggestions:
     def tend(self) -> None:
         """Store what has come, and send what is asked; see `Calls.tend`."""
         self.calls.tend()
-        known = self.calls.num_learnt, self.calls.num_under_way
-        if self._known != known:
+        if time.monotonic() - self._last_read >= SHOW_S:
             assert self._config.llm is not None
-            self._known = known
-            line = llm_figures.tokens_line(llm_figures.read(self._store), self._config.llm)
-            self.figures = {"language models": f"{line}; {known[1]:,} under way"}
+            self._last_read = time.monotonic()
+            line = llm_figures.tokens_line(llm_figures.read_costs(self._store), self._config.llm)
+            num_under_way = self.calls.num_under_way
+            self.figures = {"language models": f"{line}; {num_under_way:,} under way"}
 
     def record(self, index: int, incumbent: Place) -> None:
         """Learn and begin calls, in the transaction that records a proposal.
@@ -137,7 +140,7 @@ class Suggestions:
             place.proposal,
             str(live.program),
             live.learning_rate,
-            loss if np.isfinite(loss) else None,
+            loss if math.isfinite(loss) else None,
             shown_rules.by_task(self._store, member.candidate),
         )
 

@@ -196,14 +196,18 @@ def _search(
         )
     num_told = store.first("SELECT COUNT(*) FROM proposal")
     num_helpers = config.pool.proposers
-    engines: list[Evolution] = []  # None until the search has started.
+    engines: list[Evolution] = []  # Empty unless the search is on.
+    shown = ""
 
     def watch() -> None:
+        nonlocal shown
         session.watch()
         for each in engines:
             each.tend()
-            if each.suggestions is not None and (awaited := each.suggestions.calls.awaited):
+            awaited = "" if each.suggestions is None else each.suggestions.calls.awaited
+            if awaited and awaited != shown:
                 view.doing(f"waiting for {awaited}")
+            shown = awaited
 
     engine = driver.OrderedDriver(
         workers,
@@ -259,6 +263,9 @@ def _search(
 
     with helpers.Proposers(num_helpers, evolution.proposer, view.note) as evolution.helpers:
         engine.run(evolution.ask, tell, settle, evolution.begun, evolution.stretch)
+    engines.clear()
+    if source is not None:
+        source.close()  # What is under way is needed no more.
     incumbent = evolution.incumbent.candidate
     return final_stages.Finals(config, incumbent, store, engine.run_now).run(report)
 

@@ -6,7 +6,7 @@ models, so that both can be compared at what they trained.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 from veldt.search.config.llm_config import BLIND, LlmConfig
@@ -66,10 +66,10 @@ class ArmFigures:
     prompt_tokens: int
     completion_tokens: int
     estimated_tokens: int
-    num_children: int
-    num_trained: int
-    num_better: int
-    num_bests: int
+    num_children: int = 0
+    num_trained: int = 0
+    num_better: int = 0
+    num_bests: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -79,13 +79,30 @@ class ArmFigures:
 
 def read(store: Store) -> list[ArmFigures]:
     """Return the figures of all models that were asked, and of blind mutation, the last."""
-    calls = {row["model"]: row for row in store.rows(_CALLS)}
-    answers = {row["model"]: row for row in store.rows(_ANSWERS)}
     children = {row["arm"] or BLIND: row for row in store.rows(_CHILDREN)}
     bests = {row["arm"] or BLIND: row["num"] for row in store.rows(_BESTS)}
     found = []
+    for arm in read_costs(store):
+        child = children.get(arm.name, {})
+        found.append(
+            replace(
+                arm,
+                num_children=child.get("num", 0),
+                num_trained=child.get("trained", 0),
+                num_better=child.get("better", 0),
+                num_bests=bests.get(arm.name, 0),
+            )
+        )
+    return found
+
+
+def read_costs(store: Store) -> list[ArmFigures]:
+    """Return the same figures without those of the children, which take longer to read."""
+    calls = {row["model"]: row for row in store.rows(_CALLS)}
+    answers = {row["model"]: row for row in store.rows(_ANSWERS)}
+    found = []
     for name in (*sorted(calls), BLIND):
-        call, answer, child = calls.get(name, {}), answers.get(name, {}), children.get(name, {})
+        call, answer = calls.get(name, {}), answers.get(name, {})
         found.append(
             ArmFigures(
                 name,
@@ -96,10 +113,6 @@ def read(store: Store) -> list[ArmFigures]:
                 answer.get("asked", 0),
                 answer.get("written", 0),
                 answer.get("estimated", 0),
-                child.get("num", 0),
-                child.get("trained", 0),
-                child.get("better", 0),
-                bests.get(name, 0),
             )
         )
     return found

@@ -49,10 +49,10 @@ class Scripted:
     """The server, while the block runs.
 
     `script(number, prompt)` names what the `number`th request of a prompt gets: one of the methods
-    of `Handler` named `do_...`.
+    of `_Handler` named `give_...`. With a TLS context the server is a safe one.
     """
 
-    def __init__(self, script=lambda number, prompt: "good"):
+    def __init__(self, script=lambda number, prompt: "good", context=None):
         self.script = script
         self.lock = threading.Lock()
         self.requests = Counter()  # By the prompt.
@@ -69,6 +69,12 @@ class Scripted:
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
+        if context is not None:
+            self.url = f"https://localhost:{self.port}/v1"
+            # The handshake is made in the thread of the connection.
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     def __enter__(self):

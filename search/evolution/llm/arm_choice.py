@@ -78,7 +78,7 @@ def arms(store: Store, config: LlmConfig, under_way: Mapping[str, int]) -> list[
       config: Config of the models.
       under_way: Number of programs asked for and not yet recorded, by model.
     """
-    first = int(store.first("SELECT COUNT(*) FROM proposal")) - MEMORY
+    first = int(store.first("SELECT COALESCE(MAX(id), -1) + 1 FROM proposal")) - MEMORY
     # Founders, copies and immigrants are nobody's children.
     rows = store.rows(
         "SELECT CASE WHEN p.mutation LIKE 'llm %' THEN p.mutation ELSE '' END AS arm, "

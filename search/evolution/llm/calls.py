@@ -94,11 +94,7 @@ class _Open:
 
 @final
 class Calls:
-    """The calls of one search that are under way, and their rows.
-
-    Attributes:
-      num_learnt: Number of calls learnt in this session.
-    """
+    """The calls of one search that are under way, and their rows."""
 
     def __init__(
         self,
@@ -135,7 +131,9 @@ class Calls:
         self._unsent: list[Request] = []
         self._needed: Request | None = None
         self._notes: dict[str, bool] = {}  # By text, whether it was taken.
-        self.num_learnt = 0
+        self._spent = token_budget.learnt(store, self._llm)
+        query = "SELECT COUNT(*) FROM llm_call WHERE digest <> ''"
+        self._num_calls = int(store.first(query))
         num_told = int(store.first("SELECT COUNT(*) FROM proposal"))
         for call in llm_calls.since(store, num_told - self._llm.num_programs + 1):
             if call.is_made:
@@ -178,6 +176,7 @@ class Calls:
             llm_calls.insert(self._store, refused)
             return
         llm_calls.insert(self._store, call)
+        self._num_calls += 1
         self._add(call)
 
     def _choose(self, number: int) -> str:
@@ -215,11 +214,10 @@ class Calls:
         return found
 
     def _may_spend(self, call: Call) -> bool:
-        num_calls = self._store.first("SELECT COUNT(*) FROM llm_call WHERE digest <> ''")
         return token_budget.allows(
             self._llm,
-            int(num_calls),
-            token_budget.learnt(self._store, self._llm),
+            self._num_calls,
+            self._spent,
             [each.worst for each in self._open.values() if not each.is_learnt],
             self._worst(call),
         )
@@ -303,7 +301,7 @@ class Calls:
             learnt = opened.learnt
             llm_calls.complete(self._store, opened.call.id, learnt)
             opened.is_learnt = True
-            self.num_learnt += 1
+            self._spent += token_budget.spent(learnt, self._llm.model(opened.call.model))
             if learnt.status.startswith(llm_calls.FAILED):
                 text = f"{opened.call.model}: a call has {learnt.status}"
                 self._notes.setdefault(text, False)

@@ -82,8 +82,9 @@ class Endpoints:
                 line.cut()
         for _ in self._threads:
             self._waiting.put(None)
+        end = time.monotonic() + 1.0  # One that looks for a host's address cannot be cut.
         for thread in self._threads:
-            thread.join(1.0)  # One that looks for a host's address cannot be cut.
+            thread.join(max(end - time.monotonic(), 0.0))
 
     def _work(self) -> None:
         while (request := self._waiting.get()) is not None and not self._closed.is_set():

@@ -38,7 +38,7 @@ def failed(store: Store) -> tuple[Shown, ...]:
     rows = store.rows(
         "SELECT p.id, p.program, p.learning_rate, p.source, p.candidate, c.status, c.message "
         "FROM proposal p JOIN candidate c ON c.id = p.candidate "
-        "WHERE p.id >= (SELECT COUNT(*) FROM proposal) - ? AND CASE WHEN p.mutation LIKE 'llm %' "
+        "WHERE p.id >= (SELECT MAX(id) FROM proposal) - ? AND CASE WHEN p.mutation LIKE 'llm %' "
         "THEN p.source <> 'sample' AND (p.source <> 'evaluated' OR c.status <> 'ok') "
         "ELSE p.source = 'evaluated' AND c.status <> 'ok' END "
         "ORDER BY p.mutation LIKE 'llm %' DESC, p.id DESC LIMIT ?",

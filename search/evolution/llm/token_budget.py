@@ -10,21 +10,32 @@ nothing, since no endpoint says what they cost.
 
 import math
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final, final
 
 from veldt.search.config.llm_config import LlmConfig, ModelConfig
+from veldt.search.storage.llm_calls import Learnt
 from veldt.search.storage.store import Store
 
 _WORST_BYTES_PER_TOKEN: Final = 3
 _REPAIR_BYTES: Final = 8_192  # Words about what is wrong with an answer.
 
 
-class Spent(NamedTuple):
+@final
+@dataclass(frozen=True, slots=True)
+class Spent:
     """Tokens of prompts and answers, and their price."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cost + other.cost,
+        )
 
     @property
     def tokens(self) -> int:
@@ -46,8 +57,15 @@ def worst(model: ModelConfig, *texts: str) -> Spent:
     return Spent(asked, written, model.cost(asked, written))
 
 
+def spent(call: Learnt, model: ModelConfig) -> Spent:
+    """Return what a call took that the search learns."""
+    asked = sum(answer.prompt_tokens for answer in call.answers)
+    written = sum(answer.completion_tokens for answer in call.answers)
+    return Spent(asked, written, model.cost(asked, written))
+
+
 def learnt(store: Store, config: LlmConfig) -> Spent:
-    """Return what the calls took that a search has learnt, inside or outside a transaction."""
+    """Return what the calls took that a search has learnt."""
     prices = {model.name: model for model in config.asked}
     rows = store.rows(
         "SELECT model, SUM(prompt_tokens) AS asked, SUM(completion_tokens) AS written "

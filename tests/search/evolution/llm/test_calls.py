@@ -1,5 +1,7 @@
 """A search with language models: any answer, any moment of death, the same store."""
 
+import contextlib
+import itertools
 import json
 import os
 import random
@@ -21,7 +23,9 @@ from veldt.search.errors import SearchError
 from veldt.search.evolution.selection.population import INITIAL
 from veldt.search.language import dataflow
 from veldt.search.program import Program
+from veldt.search.run import llm_source
 from veldt.search.storage import integrity
+from veldt.search.storage.llm_calls import Answer
 from veldt.search.storage.store import Store
 from veldt.tasks.common.errors import FileError
 
@@ -207,6 +211,50 @@ def test_timing_changes_nothing(tmp_path, good):
             directory = tmp_path / name
             searches.search(directory, config, pool=PoolConfig(**pool))
         assert contents(directory, skip=["meta"]) == contents(good, skip=["meta"])
+
+
+class Delayed:
+    """A source that gives each answer after so many looks, whatever was asked first."""
+
+    def __init__(self, delays):
+        self.delays = itertools.cycle(delays)
+        self.open = []
+
+    def ask(self, request):
+        self.open.append([next(self.delays), request])
+
+    def arrived(self):
+        found = []
+        for entry in list(self.open):
+            entry[0] -= 1
+            if entry[0] < 0:
+                self.open.remove(entry)
+                request, text = entry[1], chat_server.good(entry[1].user)
+                asked = (request.call, request.round, request.digest, "ok", text, 1000, 200)
+                found.append(Answer(*asked, tries=1))
+        return found[::-1]
+
+    def need(self, request):
+        assert any(request == each for _, each in self.open)
+
+    def awaits(self):
+        return ""
+
+    def close(self):
+        pass
+
+
+@settings(max_examples=4, phases=(Phase.explicit, Phase.generate))
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(0, 60))
+def test_answers_in_any_order_give_the_same_store(good, tmp_path_factory, delays, lifetime):
+    directory = tmp_path_factory.mktemp("delayed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(llm_source, "opened", lambda *_: contextlib.nullcontext(Delayed(delays)))
+        config = searches.llm("http://127.0.0.1:9")
+        with contextlib.suppress(Death):
+            searches.search(directory, config, worker=MortalWorker(lifetime))
+        searches.search(directory, config, resume=True)
+    assert contents(directory, skip=["meta"]) == contents(good, skip=["meta"])
 
 
 @settings(max_examples=5, phases=(Phase.explicit, Phase.generate))
@@ -433,13 +481,14 @@ def test_a_resumed_run_may_have_more_calls(tmp_path):
     assert statuses.count("ok") > 1 and statuses[1] == "refused: budget"
 
 
-def test_an_answer_of_a_call_that_was_needed_no_more_is_kept(tmp_path):
-    with chat_server.Scripted() as server:
-        searches.search(tmp_path, searches.llm(server.url, lead=30))
-    calls = {row["id"]: row for row in rows(tmp_path, CALLS)}
-    under_way = [row for row in calls.values() if row["status"] == "under way"]
+def test_an_answer_that_came_too_late_is_kept_and_not_learnt(tmp_path, monkeypatch):
+    monkeypatch.setattr(llm_source, "opened", lambda *_: contextlib.nullcontext(Delayed([0])))
+    searches.search(tmp_path, searches.llm("http://127.0.0.1:9", lead=30))
+    found = rows(tmp_path, CALLS)
+    late = [row for row in found if row["status"] == "under way"]
+    assert len(late) > 3 and not any(row["answer"] or row["programs"] for row in late)
     arrived = {row["call"] for row in rows(tmp_path, "SELECT call FROM llm_answer")}
-    assert under_way and arrived >= {row["id"] for row in under_way[:-2]}
+    assert arrived == {row["id"] for row in found}
 
 
 def test_helpers_and_workers_do_not_see_the_key(tmp_path):

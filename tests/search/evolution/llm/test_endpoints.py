@@ -1,6 +1,9 @@
 """Requests over HTTP: tries, pauses, limits, and an end at once."""
 
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from email.utils import formatdate
@@ -144,6 +147,53 @@ def test_a_plain_server_is_no_safe_one():
         status = ask(url, request(), max_tries=1)[1].status
     assert status.startswith(("failed: no safe connection", "failed: the connection broke"))
     assert not server.headers
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory):
+    """A TLS context for "localhost", and the file with the certificate."""
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-keyout", key, "-out", certificate, "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context, certificate
+
+
+def test_a_safe_connection_is_checked_and_used(certified, monkeypatch):
+    context, certificate = certified
+    with chat_server.Scripted(context=context) as server:
+        status = ask(server.url, request(), max_tries=1)[1].status
+        assert status == "failed: no safe connection: CERTIFICATE_VERIFY_FAILED"
+        assert not server.headers  # The key was not sent.
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert ask(server.url, request())[1].status == "ok"
+        wrong = server.url.replace("localhost", "127.0.0.1")
+        assert "CERTIFICATE_VERIFY_FAILED" in ask(wrong, request(), max_tries=1)[1].status
+
+
+def test_a_safe_connection_ends_at_once_too(certified, monkeypatch):
+    context, certificate = certified
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with chat_server.Scripted(lambda *_: "hang", context) as server:
+        found = ask(server.url, request(), max_tries=1, timeout_s=0.3)[1]
+        assert found.status == "failed: no whole answer within the time limit"
+        source = Endpoints(config(server.url), KEYS, 0, {})
+        source.ask(request(user="another"))
+        while "another" not in server.requests:
+            time.sleep(0.005)
+        source.close()
+        assert not any(thread.is_alive() for thread in source._threads)
 
 
 def test_keys_go_to_the_endpoint_and_nowhere_else():
