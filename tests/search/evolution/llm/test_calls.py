@@ -483,6 +483,24 @@ def test_a_resumed_run_may_have_more_calls(tmp_path):
     assert statuses.count("ok") > 1 and statuses[1] == "refused: budget"
 
 
+def test_ctrl_c_does_not_wait_for_an_answer(tmp_path):
+    """The test would take an hour if it did."""
+
+    class View(fakes.View):
+        def doing(self, text):
+            if text == "waiting for the answer of m to call 1":
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with chat_server.Scripted(always("hang")) as server:
+        config = searches.llm(server.url, timeout_s=3600.0, patience_s=3600.0)
+        with pytest.raises(KeyboardInterrupt):
+            searches.search(tmp_path, config, view=View())
+    assert {row["status"] for row in rows(tmp_path, CALLS)} == {"under way"}
+    assert rows(tmp_path, "SELECT * FROM llm_answer") == []
+    with Store.open(tmp_path, read_only=True) as store:
+        assert integrity.problems(store) == []
+
+
 def test_an_answer_that_came_too_late_is_kept_and_not_learnt(tmp_path, monkeypatch):
     monkeypatch.setattr(llm_source, "opened", lambda *_: contextlib.nullcontext(Delayed([0])))
     searches.search(tmp_path, searches.llm("http://127.0.0.1:9", lead=30))
