@@ -200,7 +200,7 @@ def join(
         return None
     limits = limits_of(config, start)
     source = StoredAnswers(None) if source is None else source
-    calls = Calls(config, store, source, limits, elapsed_s)
+    calls = Calls(config, store, source, limits, elapsed_s, first=len(start) - 1)
     return Suggestions(config, store, calls, limits, proposer, initial)
 
 

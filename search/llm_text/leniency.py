@@ -114,12 +114,12 @@ def _statements(body: Sequence[ast.stmt]) -> Iterable[ast.stmt]:
                 if value is not None:
                     yield _at(ast.Assign([target], value), node)
             case ast.Assign([ast.Tuple(targets)], ast.Tuple(values)) if _apart(targets, values):
-                for each, its_value in zip(targets, values, strict=True):
-                    yield _at(ast.Assign([each], its_value), node)
+                for each, part in zip(targets, values, strict=True):
+                    yield _at(ast.Assign([each], part), node)
             case ast.Assign([ast.Name(name) as first, *others], value) if others:
                 yield _at(ast.Assign([first], value), node)
-                for each in others:
-                    yield _at(ast.Assign([each], _at(ast.Name(name, ast.Load()), node)), node)
+                for other in others:
+                    yield _at(ast.Assign([other], _at(ast.Name(name, ast.Load()), node)), node)
             case _ if not isinstance(node, _DROPPED):
                 yield node
 

@@ -104,6 +104,8 @@ class Calls:
         source: AnswerSource,
         limits: ProgramLimits,
         elapsed_s: Callable[[], float],
+        *,
+        first: int = 0,
     ):
         """Read what is under way from the store.
 
@@ -113,6 +115,7 @@ class Calls:
           source: Source of answers that the store does not have.
           limits: Limits of programs.
           elapsed_s: Function that returns the seconds of search.
+          first: First proposal that may be a model's; those before are founders.
         """
         assert config.llm is not None
         self._llm: LlmConfig = config.llm
@@ -122,6 +125,7 @@ class Calls:
         self._source = source
         self._limits = limits
         self._elapsed_s = elapsed_s
+        self._first = first
         self._templates = None if self._llm.templates is None else Path(self._llm.templates)
         self._grammars = {
             model.name: chat_format.grammar_digest(limits.grammar())
@@ -154,7 +158,7 @@ class Calls:
         if (index + 1) % self._llm.every:
             return
         number = (index + 1) // self._llm.every
-        name = self._choose(number)
+        name = self._choose(number) if index + 1 + self._lead >= self._first else BLIND
         blank = Call(
             number, index, index + 1 + self._lead, name, {}, "", "", "", -1, llm_calls.NOT_CHOSEN
         )

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.search import chat_server, fakes, rerun
 from tests.search.evolution.llm import searches
 from tests.search.evolution.test_engine import Death, MortalWorker
+from veldt.search.config.evolution_config import FounderConfig
 from veldt.search.config.llm_config import ModelConfig
 from veldt.search.errors import SearchError
 from veldt.search.evolution.selection.population import INITIAL
@@ -481,6 +482,41 @@ def test_a_resumed_run_may_have_more_calls(tmp_path):
         searches.search(tmp_path, searches.llm(server.url, max_calls=9), resume=True)
     statuses = [row["status"] for row in rows(tmp_path, CALLS)]
     assert statuses.count("ok") > 1 and statuses[1] == "refused: budget"
+
+
+def test_founders_keep_their_places(tmp_path):
+    names = ("lion", "sgd", "momentum", "rmsprop", "adabelief", "signum", "nesterov")
+    founders = tuple(
+        FounderConfig(name, learning_rate=1e-3, rate_factors=(1.0, 0.5)) for name in names
+    )
+    with chat_server.Scripted() as server:
+        config = searches.llm(server.url, lead=4)
+        searches.search(tmp_path, config, founders=founders)
+    made = [row["mutation"] for row in rows(tmp_path, "SELECT mutation FROM proposal ORDER BY id")]
+    assert all(name.startswith("founder ") for name in made[:14])
+    assert not any(name.startswith("founder ") for name in made[14:])
+    found = rows(tmp_path, CALLS)
+    assert [row["status"] for row in found[:3]] == ["not chosen", "not chosen", "ok"]
+    assert [row["due"] for row in found[:3]] == [8, 12, 16]
+    assert made[16:18] == ["llm m", "llm m"]
+
+
+def test_ctrl_c_does_not_wait_for_an_answer(tmp_path):
+    """The test would take an hour if it did."""
+
+    class View(fakes.View):
+        def doing(self, text):
+            if text == "waiting for the answer of m to call 1":
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with chat_server.Scripted(always("hang")) as server:
+        config = searches.llm(server.url, timeout_s=3600.0, patience_s=3600.0)
+        with pytest.raises(KeyboardInterrupt):
+            searches.search(tmp_path, config, view=View())
+    assert {row["status"] for row in rows(tmp_path, CALLS)} == {"under way"}
+    assert rows(tmp_path, "SELECT * FROM llm_answer") == []
+    with Store.open(tmp_path, read_only=True) as store:
+        assert integrity.problems(store) == []
 
 
 def test_an_answer_that_came_too_late_is_kept_and_not_learnt(tmp_path, monkeypatch):
