@@ -17,9 +17,6 @@ _HEADS: Final = (
     "mutation", "children", "duplicates", "refused", "trained", "stopped early", "better",
     *(f"by {margin:g}" for margin in MARGINS), "median gain", "incumbents",
 )  # fmt: skip
-_CALL_HEADS: Final = (
-    "model", "calls", *STATUSES, "requests", "tokens of prompts", "tokens of answers", "price",
-)  # fmt: skip
 _BOUGHT_HEADS: Final = (
     "model", "programs", "distinct", "trained", "better", "median gain", "incumbents",
     "tokens each",
@@ -66,17 +63,20 @@ def models_section(data: SearchData) -> Html:
     if data.models is None:
         return Html()
     found = data.models
+    statuses = [status for status in STATUSES if any(one.statuses[status] for one in found.models)]
+    prices = ["price"] if any(one.price is not None for one in found.models) else []
+    heads = ("model", "calls", *statuses, "requests", "prompt tokens", "answer tokens", *prices)
     calls = [
         (
             "",
             (
                 one.figures.name,
                 f"{one.figures.num_calls:,}",
-                *(f"{one.statuses[status]:,}" for status in STATUSES),
+                *(f"{one.statuses[status]:,}" for status in statuses),
                 f"{one.figures.num_requests:,}",
                 f"{one.figures.prompt_tokens:,}",
                 f"{one.figures.completion_tokens:,}",
-                "-" if one.price is None else f"{one.price:,.4g}",
+                *("-" if one.price is None else f"{one.price:,.4g}" for _ in prices),
             ),
         )
         for one in found.models
@@ -98,7 +98,7 @@ def models_section(data: SearchData) -> Html:
         notes += f"{estimated:,} tokens are estimates, since the endpoint did not count them. "
     return page.section(
         "What language models cost and yielded",
-        table(_CALL_HEADS, calls, numbers=range(1, len(_CALL_HEADS))),
+        table(heads, calls, numbers=range(1, len(heads))),
         table(_BOUGHT_HEADS, bought, numbers=range(1, len(_BOUGHT_HEADS))),
         tag("p", f"{notes}Requests include those that failed and those that asked for a repair. A "
             "call without a program (empty, unreadable, failed) leaves its place to blind "
