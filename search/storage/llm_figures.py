@@ -149,7 +149,7 @@ def closing_lines(store: Store, config: LlmConfig) -> list[str]:
             cost = each = ""
         lines.append(
             f"{arm.name}: {cost}{arm.num_children:,} proposed, {arm.num_trained:,} trained, "
-            f"{arm.num_better:,} better than their parents{each}; new best {arm.num_bests:,} times"
+            f"{arm.num_better:,} better than their parents{each}; new bests: {arm.num_bests:,}"
         )
     return lines
 
