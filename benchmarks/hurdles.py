@@ -33,7 +33,7 @@ from veldt.search.config.evolution_config import RacingConfig
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evolution import initial_rule
-from veldt.search.evolution.racing import Curves
+from veldt.search.evolution.selection.racing import Curves
 from veldt.search.run import run_search
 from veldt.search.storage.store import Store
 from veldt.tasks.common import compiling

@@ -14,6 +14,7 @@ import numpy as np
 
 from veldt.search import rule_sources
 from veldt.search.config.finals_config import FinalsConfig, TuningConfig
+from veldt.search.config.objectives import NOTHING_LEARNT
 from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.evaluator import Evaluator, EvaluatorFactory
@@ -22,7 +23,6 @@ from veldt.search.evaluation.jobs import EvalJob, ProxyRun
 from veldt.search.finals import constant_tuning
 from veldt.search.language.ops import INTERPRETED
 from veldt.search.language.statements import COPY
-from veldt.search.objectives import NOTHING_LEARNT
 from veldt.search.program import Program
 from veldt.search.runtime.encode import Capacity
 

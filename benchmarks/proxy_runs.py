@@ -10,12 +10,13 @@ from typing import Any, Final, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from veldt.search import objectives, rule_sources
+from veldt.search import rule_sources
+from veldt.search.config import objectives
+from veldt.search.config.objectives import NOTHING_LEARNT, Objective, Training
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.evaluation.jobs import ProxyRun, Status
 from veldt.search.evaluation.proxy_loop import ProxyLoop
 from veldt.search.language import dataflow
-from veldt.search.objectives import NOTHING_LEARNT, Objective, Training
 from veldt.search.runtime.encode import Capacity
 
 # Rules, and the middle of the five rates.

@@ -44,8 +44,8 @@ from veldt.search.config import evolution_config
 from veldt.search.config.evolution_config import RacingConfig
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.search_config import SearchConfig
-from veldt.search.evolution import racing
-from veldt.search.evolution.racing import Control, Curves, Race
+from veldt.search.evolution.selection import racing
+from veldt.search.evolution.selection.racing import Control, Curves, Race
 from veldt.search.run import run_search
 from veldt.search.storage.store import Store
 

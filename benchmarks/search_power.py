@@ -67,6 +67,9 @@ from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.store import Store
 from veldt.tasks.common import compiling
 
+Scored = Mapping[str, Mapping[int, list[dict[str, Any]]]]
+"""What searches handed out and its scores: by arm, by seed, by part of the budget."""
+
 RESULTS: Final = Path(__file__).parent / "results" / "search_power.json"
 BUDGET: Final = 425_000
 FRACTIONS: Final = (0.25, 1.0)
@@ -112,8 +115,10 @@ class Search(NamedTuple):
       seed: Seed of the search.
       base: Config that is overridden.
       overrides: Overrides, as `key=value`.
-      budget: Training steps.
+      budget: Training steps, or trained programs.
       folder: Folder of all runs.
+      counted: Field of the config that the budget is.
+      fractions: Parts of the budget at which the search hands out a rule, increasing.
     """
 
     arm: str
@@ -122,6 +127,8 @@ class Search(NamedTuple):
     overrides: tuple[str, ...]
     budget: int
     folder: Path
+    counted: str = "max_steps"
+    fractions: tuple[float, ...] = FRACTIONS
 
     @property
     def run_dir(self) -> Path:
@@ -131,15 +138,17 @@ class Search(NamedTuple):
     @property
     def signature(self) -> list[Any]:
         """What must be the same for stored results to be those of this search."""
-        return [self.base, list(self.overrides), self.budget]
+        by = [] if self.counted == "max_steps" else [self.counted, list(self.fractions)]
+        return [self.base, list(self.overrides), self.budget, *by]
 
     def config(self, fraction: float = 1.0) -> SearchConfig:
         """Return the config of the search with a part of the budget."""
-        own = (
-            f"seed={self.seed}",
-            f"max_steps={round(fraction * self.budget)}",
-            f"max_evaluations={max(self.budget // STEPS_OF_A_CHECK, 1)}",
-        )
+        limits = {
+            "max_steps": "null",
+            "max_evaluations": max(self.budget // STEPS_OF_A_CHECK, 1),
+            self.counted: round(fraction * self.budget),
+        }
+        own = (f"seed={self.seed}", *(f"{name}={value}" for name, value in limits.items()))
         return load(self.base, (*self.overrides, *FINALS, *ONE_CORE, *own))
 
 
@@ -162,7 +171,7 @@ def run(search: Search) -> list[dict[str, Any]]:
                 f"not {search.signature}): give another --runs"
             )
         stages = kept["stages"]
-    fractions = (1.0,) if search.arm == RACE else FRACTIONS
+    fractions = (1.0,) if search.arm == RACE else search.fractions
     compiling.keep_compiled()
     for fraction in fractions[len(stages) :]:
         before = time.process_time()
@@ -256,9 +265,15 @@ def figures(stages: Sequence[dict[str, Any]], baselines: Mapping[str, Any]) -> d
 
 
 def summarise(
-    runs: Mapping[str, Mapping[int, list[dict[str, Any]]]], baselines: Mapping[str, Any]
+    runs: Scored, baselines: Mapping[str, Any], reference: str = REFERENCE
 ) -> dict[str, Any]:
-    """Return the figures of all arms, the differences between them, and the curves."""
+    """Return the figures of all arms, the differences between them, and the curves.
+
+    Args:
+      runs: What was handed out, with its scores, by arm and seed.
+      baselines: Tuned baselines.
+      reference: Arm that the others are compared with.
+    """
     adamw = statistics.mean(baselines["adamw"]["fresh"])
     arms: dict[str, Any] = {}
     for arm, of_seed in runs.items():
@@ -284,18 +299,18 @@ def summarise(
             ],
             "winners": [stages[-1]["winner"] for stages in of_seed.values()],
         }
-    return {"arms": arms, "differences": differences(arms)}
+    return {"arms": arms, "differences": differences(arms, reference)}
 
 
-def differences(arms: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how far each arm is from evolution: below 0 evolution is ahead."""
+def differences(arms: Mapping[str, Any], reference: str) -> dict[str, Any]:
+    """Return how far each arm is from the reference: below 0 the reference is ahead."""
     found: dict[str, Any] = {}
-    if REFERENCE not in arms:
+    if reference not in arms:
         return found
-    ours = arms[REFERENCE]
+    ours = arms[reference]
     for arm, theirs in arms.items():
         both = [seed for seed in ours["seeds"] if seed in theirs["seeds"]]
-        if arm == REFERENCE or not both:
+        if arm == reference or not both:
             continue
         found[arm] = {}
         for name in ("less_adamw", "unseen_less_adamw"):
@@ -309,7 +324,7 @@ def differences(arms: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def print_tables(summary: Mapping[str, Any]) -> None:
+def print_tables(summary: Mapping[str, Any], reference: str = REFERENCE) -> None:
     """Print what was found."""
     print(
         f"\n{'arm':18}{'n':>3}{'less AdamW':>18}{'less Lion':>18}{'less Muon':>18}"
@@ -327,7 +342,7 @@ def print_tables(summary: Mapping[str, Any]) -> None:
     for arm, row in summary["arms"].items():
         points = "   ".join(f"{one['fraction']:g}: {intervals.text(one)}" for one in row["curve"])
         print(f"{arm:18}{points}")
-    print("\nevolution less the others, paired by seed: fresh seeds; unseen tasks")
+    print(f"\n{reference} less the others, paired by seed: fresh seeds; unseen tasks")
     for arm, row in summary["differences"].items():
         fresh, unseen = (row[key]["paired"] for key in ("less_adamw", "unseen_less_adamw"))
         print(f"{arm:18}{intervals.text(fresh):>18}{intervals.text(unseen):>18}")
@@ -378,6 +393,61 @@ def check_unseen(searches: Sequence[Search], unseen: Sequence[ProxyConfig]) -> N
             raise SystemExit(f"{search.arm} trains on {', '.join(both)}: give other --unseen")
 
 
+def measure(
+    searches: Sequence[Search],
+    base: SearchConfig,
+    unseen: Sequence[ProxyConfig],
+    *,
+    jobs: int = 1,
+    only_finished: bool = False,
+) -> tuple[Scored, dict[str, Any]]:
+    """Make searches, or what is left of them, and score what they hand out.
+
+    Args:
+      searches: Searches of all arms, all in one folder.
+      base: Config whose tasks the winners are scored on.
+      unseen: Further tasks that they are scored on.
+      jobs: Number of searches at a time.
+      only_finished: Whether no search is made.
+
+    Returns:
+      What was handed out with its scores, and the tuned baselines.
+    """
+    check_unseen(searches, unseen)
+    folder = searches[0].folder
+    scorer = power_scores.Scorer(base, unseen)
+    folder.mkdir(parents=True, exist_ok=True)
+    runs: dict[str, dict[int, list[dict[str, Any]]]] = {one.arm: {} for one in searches}
+    # A process for each search, so that none inherits what another has compiled or kept.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as executor:
+        futures = {}
+        for one in searches:
+            finished = (one.run_dir / "handed_out.json").exists()
+            if not only_finished or finished:
+                futures[executor.submit(run, one)] = one
+        for future in concurrent.futures.as_completed(futures):
+            one, stages = futures[future], future.result()
+            runs[one.arm][one.seed] = stages
+            print(f"{one.arm} {one.seed}: {stages[-1]['processor_s']:.0f} s", flush=True)
+    baselines = tuned(scorer, [base.objective, tasks_of(base, unseen)], folder)
+    scored = {
+        arm: {
+            one.seed: score(one, runs[arm][one.seed], scorer)
+            for one in searches
+            if one.arm == arm and one.seed in runs[arm]
+        }
+        for arm in runs
+        if runs[arm]
+    }
+    return scored, baselines
+
+
+def tasks_of(base: SearchConfig, unseen: Sequence[ProxyConfig]) -> list[dict[str, Any]]:
+    """Return all tasks that winners are scored on, as plain data."""
+    return [dataclasses.asdict(task) for task in (*base.tasks, *unseen)]
+
+
 def main() -> None:
     """Search, score, print and write `results/search_power.json`."""
     args = parse()
@@ -387,36 +457,10 @@ def main() -> None:
         for seed in range(args.first_seed, args.first_seed + args.searches)
         for arm, own in args.arms.items()
     ]
-    check_unseen(searches, args.unseen)
     base = load(args.base, common)
-    scorer = power_scores.Scorer(base, args.unseen)
-    tasks = [dataclasses.asdict(task) for task in (*base.tasks, *args.unseen)]
-    args.runs.mkdir(parents=True, exist_ok=True)
-    runs: dict[str, dict[int, list[dict[str, Any]]]] = {arm: {} for arm in args.arms}
-    # A process for each search, so that none inherits what another has compiled or kept.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        args.jobs, context, max_tasks_per_child=1
-    ) as executor:
-        futures = {}
-        for one in searches:
-            finished = (one.run_dir / "handed_out.json").exists()
-            if not args.report or finished:
-                futures[executor.submit(run, one)] = one
-        for future in concurrent.futures.as_completed(futures):
-            one, stages = futures[future], future.result()
-            runs[one.arm][one.seed] = stages
-            print(f"{one.arm} {one.seed}: {stages[-1]['processor_s']:.0f} s", flush=True)
-    baselines = tuned(scorer, [base.objective, tasks], args.runs)
-    scored = {
-        arm: {
-            one.seed: score(one, runs[arm][one.seed], scorer)
-            for one in searches
-            if one.arm == arm and one.seed in runs[arm]
-        }
-        for arm in args.arms
-        if runs[arm]
-    }
+    scored, baselines = measure(
+        searches, base, args.unseen, jobs=args.jobs, only_finished=args.report
+    )
     summary = summarise(scored, baselines)
     print_tables(summary)
     content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -426,7 +470,7 @@ def main() -> None:
         "common": list(common),
         "overrides": {arm: list(own) for arm, own in args.arms.items()},
         "budget": args.budget * args.scale,
-        "tasks": tasks,
+        "tasks": tasks_of(base, args.unseen),
         "baselines": {name: baselines[name] for name in power_scores.BASELINES},
         **summary,
     }

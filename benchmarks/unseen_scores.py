@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, final
 
 import numpy as np
 
-from veldt.search import objectives
+from veldt.search.config import objectives
 from veldt.tasks.benchmark.runs.sweep import SPLITS, Sweep
 from veldt.tasks.benchmark.scores import aggregate
 

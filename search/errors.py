@@ -65,5 +65,11 @@ class UnknownRuleError(UnknownNameError):
     """A rule name that is neither shipped nor a file nor a run directory."""
 
 
+class TemplateError(SearchError):
+    """A template of a prompt that cannot be used: a placeholder is missing or unknown."""
+
+    exit_code = errors.USAGE
+
+
 class StoreError(SearchError):
     """A run directory or its store cannot be used: damaged, of another version, or in use."""

@@ -25,6 +25,7 @@ from veldt.tasks.common import errors, spelling, stopping
 from veldt.tasks.common.user_code import error_origin
 
 if TYPE_CHECKING:
+    from veldt.search.config import search_config
     from veldt.tasks.pool import config as pool_config
 
 OK, FAILURE, USAGE = 0, errors.FAILURE, errors.USAGE
@@ -160,6 +161,9 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.tasks.common.progress import choose
 
     settings = config_lib.load_config(search_config.SearchConfig, args.config, overrides)
+    if settings.llm is not None and settings.llm.show_prompt:
+        _show_prompt(settings)
+        return
     run_dir = _place("search", settings, args, overrides)
     _leave_accelerators_to_workers(settings.workers)
     display = choose.make_display()
@@ -168,6 +172,14 @@ def _search(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     with args.stopper.showing(display, f"all reported results are stored. To go on: {again}"):
         result = run.run_search(settings, run_dir, resume=args.resume, view=view)
     results_table.print_results(result.entries, run_dir, config=settings)
+
+
+def _show_prompt(settings: "search_config.SearchConfig") -> None:
+    """Print the first prompt of a search with language models, before anything is trained."""
+    from veldt.search.evolution import suggestions
+
+    prompt = suggestions.first_prompt(settings)
+    print(f"{prompt.system}\n{prompt.user}", end="")
 
 
 def _place(command: str, settings: Any, args: argparse.Namespace, overrides: Sequence[str]) -> Path:
@@ -363,19 +375,43 @@ def _report_writer(run_dir: Path) -> Callable[[Path], Path]:
             return search_report.write_report
 
 
+# A grammar, in GBNF, to hold a language model to programs that a search can read.
+_GRAMMAR = "grammar"
+
+
 def _add_list(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="WHAT", help=", ".join(catalogue.LISTS))
+    parser.add_argument("what", metavar="WHAT", help=", ".join([*catalogue.LISTS, _GRAMMAR]))
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        help="of the grammar: a search's config, with its instructions and limits (quickstart)",
+    )
 
 
 def _list(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     lists = catalogue.LISTS
+    if args.what == _GRAMMAR:
+        print(_grammar(args.config or "quickstart"), end="")
+        return
     if args.what not in lists:
-        hint = spelling.question(args.what, lists)
-        raise UsageError(f"cannot list {args.what!r}.{hint} Lists: {', '.join(lists)}")
+        known = [*lists, _GRAMMAR]
+        hint = spelling.question(args.what, known)
+        raise UsageError(f"cannot list {args.what!r}.{hint} Lists: {', '.join(known)}")
+    if args.config is not None:
+        raise UsageError(f"only `veldt list {_GRAMMAR}` takes a config, here {args.config!r}")
     rows = lists[args.what]()
     width = max((len(row.name) for row in rows), default=0)
     for row in rows:
         print(f"{row.name:{width}}  {row.description}".rstrip())
+
+
+def _grammar(config: str) -> str:
+    from veldt.search.config import search_config
+    from veldt.search.evolution import founders, suggestions
+
+    settings = config_lib.load_config(search_config.SearchConfig, config)
+    return suggestions.limits_of(settings, founders.load(settings)).grammar()
 
 
 @final

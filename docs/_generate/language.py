@@ -55,12 +55,13 @@ def instruction_set() -> str:
 
 def _table(rows: list[ops.Op]) -> str:
     return markdown.table(
-        ["name", "arguments", "infix", "meaning of its guard", "source"],
+        ["name", "arguments", "infix", "meaning", "guard", "source"],
         [
             [
                 f"`{op.name}`",
                 ", ".join(op.kinds),
                 f"`{op.symbol}`" if op.symbol else "",
+                op.meaning,
                 op.guard,
                 op.source,
             ]

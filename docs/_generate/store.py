@@ -36,6 +36,7 @@ def tables() -> str:
         "and resumed run as in a run without a break, but for columns named `*_s`, which hold "
         "times. "
         f"The others ({', '.join(f'`{name}`' for name in schema.MACHINE_TABLES)}) record what "
-        "happened on machines, and no search reads them.",
+        "happened on machines. No search reads them but `llm_answer`, where answers of language "
+        "models are kept as they arrive; `llm_call` has those that the search has learnt.",
         markdown.code(script.strip(), "sql"),
     )

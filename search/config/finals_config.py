@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, final, get_args
 
-from veldt.search import objectives
+from veldt.search.config import objectives
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.tasks.common import spelling
 from veldt.tasks.common.config import bounds

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, final
 
-from veldt.search import objectives
+from veldt.search.config import objectives
 from veldt.search.runtime import encode
 
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
 
-from veldt.search import objectives
+from veldt.search.config import objectives
 from veldt.search.config.evolution_config import FounderConfig, MutationConfig, RacingConfig
 from veldt.search.config.finals_config import FinalsConfig
+from veldt.search.config.llm_config import LlmConfig
 from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.language.statements import MAX_SLOTS
 from veldt.search.runtime.encode import Capacity
@@ -78,6 +79,7 @@ class SearchConfig:
       lane_memory_gib: Memory of the device that `lanes: null` counts with; null takes the device's
         own.
       mutation: Mutations that make children.
+      llm: Language models that propose programs beside the mutations; null for none.
       finals: Comparison of finalists and baselines at the end.
       pool: Pool of workers that do the work.
     """
@@ -113,6 +115,7 @@ class SearchConfig:
     lanes: int | None = 1
     lane_memory_gib: float | None = None
     mutation: MutationConfig = field(default_factory=MutationConfig)
+    llm: LlmConfig | None = None
     finals: FinalsConfig = field(default_factory=FinalsConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
 
@@ -148,6 +151,7 @@ class SearchConfig:
             )
         self._check_lanes()
         self._check_drivers()
+        self._check_llm()
         if not 0 <= self.migration <= 1:
             raise ValueError(f"migration is {self.migration}; it is a probability")
         if not 0 <= self.num_slots <= MAX_SLOTS:
@@ -216,6 +220,19 @@ class SearchConfig:
                 raise ValueError(
                     f"{name} is {value}, too little to be shared by {self.drivers} drivers"
                 )
+
+    def _check_llm(self) -> None:
+        if self.llm is None:
+            return
+        if self.drivers > 1:
+            raise ValueError(
+                f"drivers is {self.drivers}, and language models (llm) work with one driver alone"
+            )
+        if self.llm.lead_of(self.window) < self.window:
+            raise ValueError(
+                f"llm.lead is {self.llm.lead} and the window {self.window}; it must be at least "
+                "that, or an answer would be needed before the call is made"
+            )
 
     def share(self, driver: int, num_workers: int) -> "SearchConfig":
         """Return the config of one of the drivers: a search with its share of the budget.

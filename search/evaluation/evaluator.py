@@ -22,7 +22,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import final, overload
 
-from veldt.search import objectives
+from veldt.search.config import objectives
 from veldt.search.config.proxy_config import EvaluatorConfig
 from veldt.search.evaluation.constant_gradients import Gradient, GradientJob
 from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status

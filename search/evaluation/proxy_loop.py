@@ -19,13 +19,13 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from veldt.search import objectives
+from veldt.search.config import objectives
+from veldt.search.config.objectives import Objective, Training
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.evaluation import constant_gradients
 from veldt.search.evaluation.constant_gradients import Gradient, GradientJob
 from veldt.search.evaluation.jobs import ProxyRun, RunResult, Status
 from veldt.search.language import dataflow
-from veldt.search.objectives import Objective, Training
 from veldt.search.runtime import encode, lane_interpreter, training_paths
 from veldt.search.runtime import lanes as lanes_lib
 from veldt.tasks import registry

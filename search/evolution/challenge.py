@@ -21,7 +21,7 @@ from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.jobs import EvalJob, ProxyRun
 from veldt.search.evolution import job_records
 from veldt.search.evolution.job_records import Record
-from veldt.search.evolution.population import Place
+from veldt.search.evolution.selection.population import Place
 from veldt.tasks.pool import driver
 from veldt.tasks.pool.base import JobResult
 

@@ -20,9 +20,9 @@ from veldt.search.evolution import mutation
 from veldt.search.evolution.founders import Founder
 from veldt.search.evolution.mutations import donors, step_size
 from veldt.search.evolution.mutations.donors import Donors
-from veldt.search.evolution.population import INITIAL, Member, Place, Population, Rank
-from veldt.search.evolution.racing import Role
-from veldt.search.evolution.samples import Samples
+from veldt.search.evolution.selection.population import INITIAL, Member, Place, Population, Rank
+from veldt.search.evolution.selection.racing import Role
+from veldt.search.evolution.selection.samples import Samples
 from veldt.search.program import Program
 from veldt.search.storage.numbers import Numbers
 
@@ -148,6 +148,15 @@ class Proposer:
         rng = self._random(index)
         return None if self._may_copy(rng) else self._mutation(rng, index)
 
+    def parent(self, rng: np.random.Generator, index: int) -> Place:
+        """Return the parent of a proposal's child. The generator is advanced."""
+        return self._population.draw(rng, index, self.rank(index))
+
+    def fittest(self, index: int) -> list[Place]:
+        """Return the members that a proposal may know of, the fittest first."""
+        rank = self.rank(index)
+        return sorted(self._population.living(index), key=lambda place: rank(place.member))
+
     def learn(self, told: Told) -> None:
         """Learn of a proposal that was recorded; for copies of the engine's own proposer."""
         if self.config.samples > 1:
@@ -163,7 +172,7 @@ class Proposer:
         return self.config.samples > 1 and bool(rng.random() < COPIES)
 
     def _mutation(self, rng: np.random.Generator, index: int) -> Proposed:
-        place = self._population.draw(rng, index, self._rank(index))
+        place = self.parent(rng, index)
         parent = place.member.individual
         genotype = Genotype(parent.lowered.program, parent.learning_rate)
         made = mutation.mutate(rng, genotype, self.config.mutation, self._donors(index))
@@ -184,14 +193,14 @@ class Proposer:
         """Return what grafts of a proposal may be taken from."""
         if not self.config.mutation.graft:
             return Donors()
-        rank = self._rank(index)
+        rank = self.rank(index)
 
         def member(rng: np.random.Generator) -> Program:
             return self._population.draw(rng, index, rank).member.individual.lowered.program
 
         return Donors(tuple(donors.rules_within(self.config.mutation).values()), member)
 
-    def _rank(self, index: int) -> Rank:
+    def rank(self, index: int) -> Rank:
         """Return the function that gives a member's fitness, as a proposal may know it."""
         if self.config.samples == 1:
             return lambda member: member.fitness

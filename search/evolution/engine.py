@@ -27,7 +27,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, final
 
@@ -41,11 +41,10 @@ from veldt.search.evolution import (
     initial_rule,
     job_records,
     migration,
-    racing,
-    samples,
     search_rows,
     side_work,
     step_budget,
+    suggestions,
 )
 from veldt.search.evolution.challenge import Arena, Challenge, Incumbent
 from veldt.search.evolution.children import (
@@ -58,9 +57,11 @@ from veldt.search.evolution.children import (
     Told,
 )
 from veldt.search.evolution.job_records import Record
-from veldt.search.evolution.population import INITIAL, Member, Place, Population
+from veldt.search.evolution.llm.answer_source import AnswerSource
 from veldt.search.evolution.proposal_cache import Seen
-from veldt.search.evolution.racing import Race, Role
+from veldt.search.evolution.selection import racing, samples
+from veldt.search.evolution.selection.population import INITIAL, Member, Place, Population
+from veldt.search.evolution.selection.racing import Race, Role
 from veldt.search.evolution.side_work import Contender
 from veldt.search.storage.counts import Counts
 from veldt.search.storage.mail import Letter, Mail
@@ -86,6 +87,7 @@ class Evolution:
       mail: Letters from and to other drivers of the search.
       proposer: Maker of children.
       helpers: Processes that make children too; None where there are none.
+      suggestions: Proposals of language models; None where there are none.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Evolution:
         store: Store,
         run_now: job_records.RunNow,
         mail: Mail | None = None,
+        source: AnswerSource | None = None,
     ):
         """Continue a search that has begun, from its store. `start` also begins one."""
         self.config = config
@@ -130,6 +133,9 @@ class Evolution:
         self._num_in_training = 0
         before_s = store.first("SELECT COALESCE(MAX(told_s), 0.0) FROM proposal")
         self._began = time.monotonic() - before_s
+        self.suggestions = suggestions.join(
+            config, store, source, self.founders, self.proposer, initial, lambda: self.elapsed_s
+        )
 
     @classmethod
     def start(
@@ -138,6 +144,7 @@ class Evolution:
         store: Store,
         run_now: job_records.RunNow,
         mail: Mail | None = None,
+        source: AnswerSource | None = None,
     ) -> "Evolution":
         """Begin a search by scoring the initial rule, or continue one that has begun.
 
@@ -148,7 +155,7 @@ class Evolution:
         if not initial_rule.is_scored(store):
             genotype = founders_lib.read(store.meta(), config)[0].genotype
             initial_rule.score(config, genotype, store, run_now)
-        return cls(config, store, run_now, mail)
+        return cls(config, store, run_now, mail, source)
 
     # ------------------------------------------------------------------ what the store holds
 
@@ -211,7 +218,9 @@ class Evolution:
             or index >= MAX_PROPOSALS_PER_EVALUATION * config.max_evaluations
         ):
             return driver.Stop()
-        if self.mail.awaits(index):
+        if self.mail.awaits(index) or (
+            self.suggestions is not None and self.suggestions.calls.awaits(index)
+        ):
             return driver.Wait()
         asked = self._look_up(self._child(index), index)
         self._asked[index] = asked
@@ -225,10 +234,12 @@ class Evolution:
         return job_records.named_job(config, asked.job, f"candidate {asked.candidate}")
 
     def _child(self, index: int) -> Proposed:
-        """Return the child of a proposal, made here or by a helper, or what came by mail."""
+        """Return the child of a proposal, made here or by a helper, or what came from elsewhere."""
         made = None if self.helpers is None else self.helpers.child(index)
         if (letter := self.mail.immigrant(index)) is not None:
             return migration.immigrant(letter)
+        if self.suggestions is not None and (found := self.suggestions.child(index)) is not None:
+            return found
         return made or self.proposer.child(index)
 
     def _may_lead(self, candidate: int, index: int) -> bool:
@@ -295,10 +306,18 @@ class Evolution:
 
     # ------------------------------------------------------------------ learning
 
-    def stretch(self) -> contextlib.AbstractContextManager[None]:
-        """Return a transaction for several asks and tells that wait for nothing."""
+    @contextlib.contextmanager
+    def stretch(self) -> Iterator[None]:
+        """Hold a transaction for several asks and tells that wait for nothing."""
         # Where a search waits for challenges, a tell may wait for workers.
-        return contextlib.nullcontext() if self._waits else self._store.stretch()
+        with contextlib.nullcontext() if self._waits else self._store.stretch():
+            yield
+        self.tend()
+
+    def tend(self) -> None:
+        """Store what has come from language models, and send what they are asked."""
+        if self.suggestions is not None:
+            self.suggestions.tend()
 
     def tell(self, index: int, result: JobResult | driver.Ready) -> tuple[driver.SideWork, ...]:
         """Take a proposal's result; store it and all that follows from it, at once.
@@ -422,6 +441,8 @@ class Evolution:
                 self._race.record(store, index, asked.role, asked.job.race, outcome)
             self.budget.add(index, (*runs, *(() if challenge is None else challenge.runs)))
             self.mail.put(index + 1, lambda number: self._letter(number, index))
+            if self.suggestions is not None:
+                self.suggestions.record(index, self.incumbent.place)
         return begun
 
     def _letter(self, number: int, index: int) -> Letter:

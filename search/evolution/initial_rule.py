@@ -11,9 +11,10 @@ from veldt.search.errors import SearchError
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.individual import IGNORES_GRADIENT, Individual
 from veldt.search.evaluation.jobs import EvalJob, Outcome, ProxyRun, Status
-from veldt.search.evolution import job_records, samples, search_rows
+from veldt.search.evolution import job_records, search_rows
 from veldt.search.evolution.challenge import Arena, Challenge
 from veldt.search.evolution.job_records import Record
+from veldt.search.evolution.selection import samples
 from veldt.search.storage.store import Store
 
 

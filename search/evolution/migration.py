@@ -13,8 +13,8 @@ from typing import Final
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.individual import Individual
 from veldt.search.evolution.children import Proposed
-from veldt.search.evolution.population import Place
-from veldt.search.evolution.samples import Estimate, Samples
+from veldt.search.evolution.selection.population import Place
+from veldt.search.evolution.selection.samples import Estimate, Samples
 from veldt.search.program import Program
 from veldt.search.storage.mail import Letter
 

@@ -14,7 +14,7 @@ from veldt.search.evaluation.jobs import Outcome
 from veldt.search.evolution import job_records
 from veldt.search.evolution.challenge import Challenge
 from veldt.search.evolution.job_records import Record
-from veldt.search.evolution.samples import Samples, proposal_of
+from veldt.search.evolution.selection.samples import Samples, proposal_of
 from veldt.search.program import Program
 from veldt.search.storage.store import Store
 

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.evaluation.jobs import ProxyRun
-from veldt.search.evolution import job_records, samples, search_rows
+from veldt.search.evolution import job_records, search_rows
+from veldt.search.evolution.selection import samples
 from veldt.search.finals import final_runs
 from veldt.search.finals.final_runs import Contender, Runs, Wanted
 from veldt.search.storage.store import Store

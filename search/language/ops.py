@@ -80,6 +80,8 @@ class Op:
       takes_shape: Whether the function needs the parameter's shape (R, C).
       is_dear: Whether one call costs about as much as a training step of a small model, so that it
         is worth leaving out where its result is not used (`laziness.py`).
+      meaning: Result in a few words, of the arguments x, y and z, where name and guard do not say
+        it.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Op:
     gives_scalar: bool = False
     takes_shape: bool = False
     is_dear: bool = False
+    meaning: str = ""
 
     @property
     def arity(self) -> int:
@@ -217,8 +220,8 @@ def _unary(name: str, fn: Callable[[ArrayModule, Any], Any], guard: str = "") ->
 
 _ROWS: tuple[Op, ...] = (
     # --- constants of the paper (arity 0)
-    Op("get_pi", (), lambda xp: math.pi),
-    Op("get_e", (), lambda xp: math.e),
+    Op("get_pi", (), lambda xp: math.pi, meaning="pi"),
+    Op("get_e", (), lambda xp: math.e, meaning="e"),
     Op("get_eps", (), lambda xp: 1e-8, guard="1e-8"),
     # --- arithmetic
     Op("add", ("any", "any"), lambda xp, x, y: x + y, symbol="+", commutative=True),
@@ -226,8 +229,8 @@ _ROWS: tuple[Op, ...] = (
     Op("multiply", ("any", "any"), lambda xp, x, y: x * y, symbol="*", commutative=True),
     Op("divide", ("any", "any"), _divide, symbol="/", guard="x / 0 = 0"),
     Op("power", ("any", "any"), lambda xp, x, y: xp.power(xp.abs(x), y), symbol="**", guard="|x| ** y"),
-    Op("max", ("any", "any"), lambda xp, x, y: xp.maximum(x, y), commutative=True),
-    Op("min", ("any", "any"), lambda xp, x, y: xp.minimum(x, y), commutative=True),
+    Op("max", ("any", "any"), lambda xp, x, y: xp.maximum(x, y), commutative=True, meaning="larger of the two"),
+    Op("min", ("any", "any"), lambda xp, x, y: xp.minimum(x, y), commutative=True, meaning="smaller of the two"),
     # --- element by element
     _unary("negative", lambda xp, x: -x),
     _unary("abs", lambda xp, x: xp.abs(x)),
@@ -259,49 +262,49 @@ _ROWS: tuple[Op, ...] = (
     _unary("arctanh", lambda xp, x: xp.arctanh(xp.clip(x, -_BELOW_1, _BELOW_1)), guard="|x| at most 1 - 2^-20"),
     _unary("invert", lambda xp, x: xp.where(x > 0, 0.0, 1.0), guard="logical not: 1 where x <= 0, else 0"),
     # --- comparison and choice; truth is 1.0 and 0.0, and anything above 0 counts as true
-    Op("less", ("any", "any"), lambda xp, x, y: xp.where(x < y, 1.0, 0.0), symbol="<", source=_VELDT, guard="NaN: 0"),
-    Op("less_equal", ("any", "any"), lambda xp, x, y: xp.where(x <= y, 1.0, 0.0), symbol="<=", source=_VELDT, guard="NaN: 0"),
-    Op("equal", ("any", "any"), lambda xp, x, y: xp.where(x == y, 1.0, 0.0), symbol="==", source=_VELDT, commutative=True),
-    Op("where", ("any", "any", "any"), lambda xp, c, x, y: xp.where(c > 0, x, y), source=_VELDT, guard="NaN condition: the last"),
-    Op("interp", ("any", "any", "any"), _interp, guard="(1 - a) * x + a * y"),
+    Op("less", ("any", "any"), lambda xp, x, y: xp.where(x < y, 1.0, 0.0), symbol="<", source=_VELDT, guard="NaN: 0", meaning="1 where x < y, else 0"),
+    Op("less_equal", ("any", "any"), lambda xp, x, y: xp.where(x <= y, 1.0, 0.0), symbol="<=", source=_VELDT, guard="NaN: 0", meaning="1 where x <= y, else 0"),
+    Op("equal", ("any", "any"), lambda xp, x, y: xp.where(x == y, 1.0, 0.0), symbol="==", source=_VELDT, commutative=True, meaning="1 where x == y, else 0"),
+    Op("where", ("any", "any", "any"), lambda xp, c, x, y: xp.where(c > 0, x, y), source=_VELDT, guard="NaN condition: the last", meaning="y where x > 0, else z"),
+    Op("interp", ("any", "any", "any"), _interp, guard="(1 - z) * x + z * y", meaning="average that keeps the share z of y, as in m = interp(g, m, 0.9)"),
     Op("every", ("any", "any"), _every, source=_VELDT, guard="1 where x is a multiple of y; both rounded, |y| at least 1"),
     # --- per parameter tensor
-    Op("norm", ("tensor",), lambda xp, x: safe_sqrt(xp, xp.sum(x * x)), scope="tensor", gives_scalar=True),
-    Op("mean", ("tensor",), lambda xp, x: xp.mean(x), scope="tensor", gives_scalar=True, source=_VELDT),
-    Op("amax", ("tensor",), lambda xp, x: xp.max(x), scope="tensor", gives_scalar=True, source=_VELDT),
-    Op("dot", ("tensor", "tensor"), lambda xp, x, y: xp.sum(x * y), scope="tensor", gives_scalar=True, commutative=True),
-    Op("cosine_sim", ("tensor", "tensor"), _cosine_sim, scope="tensor", gives_scalar=True, commutative=True, guard="0 where a norm is 0"),
+    Op("norm", ("tensor",), lambda xp, x: safe_sqrt(xp, xp.sum(x * x)), scope="tensor", gives_scalar=True, meaning="square root of the sum of squares"),
+    Op("mean", ("tensor",), lambda xp, x: xp.mean(x), scope="tensor", gives_scalar=True, source=_VELDT, meaning="mean of the entries"),
+    Op("amax", ("tensor",), lambda xp, x: xp.max(x), scope="tensor", gives_scalar=True, source=_VELDT, meaning="largest entry"),
+    Op("dot", ("tensor", "tensor"), lambda xp, x, y: xp.sum(x * y), scope="tensor", gives_scalar=True, commutative=True, meaning="sum of x * y"),
+    Op("cosine_sim", ("tensor", "tensor"), _cosine_sim, scope="tensor", gives_scalar=True, commutative=True, guard="0 where a norm is 0", meaning="dot(x, y) / (norm(x) * norm(y))"),
     # --- over all parameter tensors
-    Op("global_norm", ("tensor",), lambda xp, totals, x: safe_sqrt(xp, totals[0]), scope="global", gives_scalar=True, products=((0, 0),)),
-    Op("clip_by_global_norm", ("tensor", "scalar"), _clip_by_global_norm, scope="global", products=((0, 0),), guard="unchanged at norm 0"),
-    Op("global_dot", ("tensor", "tensor"), lambda xp, totals, x, y: totals[0], scope="global", gives_scalar=True, commutative=True, products=((0, 1),), source=_VELDT),
-    Op("global_cosine", ("tensor", "tensor"), _global_cosine, scope="global", gives_scalar=True, commutative=True, products=((0, 1), (0, 0), (1, 1)), source=_VELDT, guard="0 where a norm is 0"),
+    Op("global_norm", ("tensor",), lambda xp, totals, x: safe_sqrt(xp, totals[0]), scope="global", gives_scalar=True, products=((0, 0),), meaning="norm over all tensors together"),
+    Op("clip_by_global_norm", ("tensor", "scalar"), _clip_by_global_norm, scope="global", products=((0, 0),), guard="unchanged at norm 0", meaning="x scaled down so that its global_norm is at most y"),
+    Op("global_dot", ("tensor", "tensor"), lambda xp, totals, x, y: totals[0], scope="global", gives_scalar=True, commutative=True, products=((0, 1),), source=_VELDT, meaning="dot over all tensors together"),
+    Op("global_cosine", ("tensor", "tensor"), _global_cosine, scope="global", gives_scalar=True, commutative=True, products=((0, 1), (0, 0), (1, 1)), source=_VELDT, guard="0 where a norm is 0", meaning="cosine_sim over all tensors together"),
     # --- per parameter tensor as a matrix
-    Op("row_mean", ("tensor",), _row_mean, scope="matrix", source=_ADAFACTOR),
-    Op("column_mean", ("tensor",), _column_mean, scope="matrix", source=_ADAFACTOR),
-    Op("row_norm", ("tensor",), _row_norm, scope="matrix", source="SCALE, arXiv 2506.16659"),
-    Op("column_norm", ("tensor",), _column_norm, scope="matrix", source="SCALE, arXiv 2506.16659"),
-    Op("row_max", ("tensor",), lambda xp, x: xp.max(x, axis=_row_axes(x), keepdims=True), scope="matrix", source="SM3, arXiv 1901.11150"),
-    Op("column_max", ("tensor",), lambda xp, x: xp.max(x, axis=_column_axes(x), keepdims=True), scope="matrix", source="SM3, arXiv 1901.11150"),
-    Op("factored", ("tensor",), _factored, scope="matrix", source=_ADAFACTOR, guard="row_mean * column_mean / mean; 0 where the mean is 0"),
-    Op("clip_by_quantile", ("tensor", "scalar"), _clip_by_quantile, scope="matrix", source=_VELDT, guard="|x| at most its y-quantile, to 2^-24 of the largest"),
-    Op("orthogonalize", ("tensor",), _orthogonalize, scope="matrix", source="Muon, Jordan et al. 2024", guard="0 stays 0"),
-    Op("polar", ("tensor",), _polar, scope="matrix", source="PolarGrad, arXiv 2505.21799", is_dear=True, guard="singular values below 1.5e-4 of the norm stay below 1; 0 stays 0"),
-    Op("nuclear_norm", ("tensor",), _nuclear_norm, scope="matrix", gives_scalar=True, source="PolarGrad, arXiv 2505.21799", is_dear=True, guard="the sum of x * polar(x)"),
-    Op("sinkhorn", ("tensor",), _sinkhorn, scope="matrix", source="SinkGD, arXiv 2502.06742", guard="five rounds; a row or column of zeros stays"),
+    Op("row_mean", ("tensor",), _row_mean, scope="matrix", source=_ADAFACTOR, meaning="mean of each row, along the last axis"),
+    Op("column_mean", ("tensor",), _column_mean, scope="matrix", source=_ADAFACTOR, meaning="mean of each column"),
+    Op("row_norm", ("tensor",), _row_norm, scope="matrix", source="SCALE, arXiv 2506.16659", meaning="norm of each row, along the last axis"),
+    Op("column_norm", ("tensor",), _column_norm, scope="matrix", source="SCALE, arXiv 2506.16659", meaning="norm of each column"),
+    Op("row_max", ("tensor",), lambda xp, x: xp.max(x, axis=_row_axes(x), keepdims=True), scope="matrix", source="SM3, arXiv 1901.11150", meaning="largest entry of each row, along the last axis"),
+    Op("column_max", ("tensor",), lambda xp, x: xp.max(x, axis=_column_axes(x), keepdims=True), scope="matrix", source="SM3, arXiv 1901.11150", meaning="largest entry of each column"),
+    Op("factored", ("tensor",), _factored, scope="matrix", source=_ADAFACTOR, guard="row_mean * column_mean / mean; 0 where the mean is 0", meaning="rank-one estimate of x"),
+    Op("clip_by_quantile", ("tensor", "scalar"), _clip_by_quantile, scope="matrix", source=_VELDT, guard="|x| at most its y-quantile, to 2^-24 of the largest", meaning="x clipped by size"),
+    Op("orthogonalize", ("tensor",), _orthogonalize, scope="matrix", source="Muon, Jordan et al. 2024", guard="0 stays 0", meaning="x with singular values near 1, by five Newton-Schulz steps as in Muon"),
+    Op("polar", ("tensor",), _polar, scope="matrix", source="PolarGrad, arXiv 2505.21799", is_dear=True, guard="singular values below 1.5e-4 of the norm stay below 1; 0 stays 0", meaning="x with singular values 1: U V^T"),
+    Op("nuclear_norm", ("tensor",), _nuclear_norm, scope="matrix", gives_scalar=True, source="PolarGrad, arXiv 2505.21799", is_dear=True, guard="the sum of x * polar(x)", meaning="sum of the singular values"),
+    Op("sinkhorn", ("tensor",), _sinkhorn, scope="matrix", source="SinkGD, arXiv 2502.06742", guard="five rounds; a row or column of zeros stays", meaning="rows and columns scaled to equal norms"),
     # --- other shapes
-    Op("transpose", ("tensor",), lambda xp, x: xp.swapaxes(x, 0, 1), scope="shape", source=_VELDT),
-    Op("matmul", ("tensor", "tensor"), matrix_functions.product, scope="shape", source=_VELDT, guard=_SIDES),
-    Op("row_gram", ("tensor",), matrix_functions.row_gram, scope="shape", source=_SHAMPOO, guard=_SIDES),
-    Op("column_gram", ("tensor",), matrix_functions.column_gram, scope="shape", source=_SHAMPOO, guard=_SIDES),
-    Op("inverse_root", ("tensor", "scalar", "scalar"), matrix_functions.inverse_root, scope="shape", source=_SHAMPOO, is_dear=True, guard="eigenvalues e become (max(e, 0) + |z|) ** (-1 / y), 0 where that sum is 0"),
-    Op("eigenbasis", ("tensor", "tensor"), matrix_functions.eigenbasis, scope="shape", source="SOAP, arXiv 2409.11321", is_dear=True, guard="y all 0 counts as the identity"),
-    Op("sketch", ("tensor", "scalar"), sketching.sketch, scope="shape", source="APOLLO, arXiv 2412.05270", guard="a random cosine basis; y is rounded down"),
-    Op("unsketch", ("tensor", "scalar"), sketching.unsketch, scope="shape", takes_shape=True, source="GaLore, arXiv 2403.03507", guard="the basis of `sketch`, transposed"),
-    Op("sketch_norm", ("tensor",), sketching.sketch_norm, scope="shape", takes_shape=True, source="APOLLO, arXiv 2412.05270"),
+    Op("transpose", ("tensor",), lambda xp, x: xp.swapaxes(x, 0, 1), scope="shape", source=_VELDT, meaning="transpose of x"),
+    Op("matmul", ("tensor", "tensor"), matrix_functions.product, scope="shape", source=_VELDT, guard=_SIDES, meaning="matrix product of x and y"),
+    Op("row_gram", ("tensor",), matrix_functions.row_gram, scope="shape", source=_SHAMPOO, guard=_SIDES, meaning="x times its transpose"),
+    Op("column_gram", ("tensor",), matrix_functions.column_gram, scope="shape", source=_SHAMPOO, guard=_SIDES, meaning="transpose of x times x"),
+    Op("inverse_root", ("tensor", "scalar", "scalar"), matrix_functions.inverse_root, scope="shape", source=_SHAMPOO, is_dear=True, guard="eigenvalues e become (max(e, 0) + |z|) ** (-1 / y), 0 where that sum is 0", meaning="(x + |z| I) ** (-1 / y) of a symmetric matrix"),
+    Op("eigenbasis", ("tensor", "tensor"), matrix_functions.eigenbasis, scope="shape", source="SOAP, arXiv 2409.11321", is_dear=True, guard="y all 0 counts as the identity", meaning="orthonormal factor of x times y, a step of power iteration"),
+    Op("sketch", ("tensor", "scalar"), sketching.sketch, scope="shape", source="APOLLO, arXiv 2412.05270", guard="a random cosine basis; y is rounded down", meaning="projection of x on a fourth of its shorter side; y is the seed"),
+    Op("unsketch", ("tensor", "scalar"), sketching.unsketch, scope="shape", takes_shape=True, source="GaLore, arXiv 2403.03507", guard="the basis of `sketch`, transposed", meaning="sketch x brought back to the parameter's shape; y is the seed"),
+    Op("sketch_norm", ("tensor",), sketching.sketch_norm, scope="shape", takes_shape=True, source="APOLLO, arXiv 2412.05270", meaning="norm of each column of a sketch"),
     # --- histories of numbers
-    Op("remember", ("tensor", "scalar"), sketching.remember, scope="shape", source="AutoClip, arXiv 2007.14469", guard="what is not finite is not kept"),
-    Op("percentile", ("tensor", "scalar"), sketching.percentile, scope="shape", gives_scalar=True, source="AutoClip, arXiv 2007.14469", guard="of what is not 0; 0 if nothing is"),
+    Op("remember", ("tensor", "scalar"), sketching.remember, scope="shape", source="AutoClip, arXiv 2007.14469", guard="what is not finite is not kept", meaning="history x with the number y added"),
+    Op("percentile", ("tensor", "scalar"), sketching.percentile, scope="shape", gives_scalar=True, source="AutoClip, arXiv 2007.14469", guard="of what is not 0; 0 if nothing is", meaning="y-quantile of the history x, y from 0 to 1"),
 )  # fmt: skip
 
 OPS: dict[str, Op] = {op.name: op for op in _ROWS}

@@ -87,6 +87,15 @@ _KINDS: Final[dict[str, str]] = {
 
 def parse_program(text: str, make: type[AnyProgram]) -> AnyProgram:
     """Parse and check one program of the class `make`. See `Program.parse`."""
+    return read_tree(syntax_tree(text), make)
+
+
+def syntax_tree(text: str) -> ast.Module:
+    """Return the tree of a text in Python's grammar; nothing is executed.
+
+    Raises:
+      ProgramSyntaxError: The text is no Python, or too long.
+    """
     if len(text.encode("utf-8", errors="replace")) > MAX_TEXT_BYTES:
         raise ProgramSyntaxError(f"the text is longer than {MAX_TEXT_BYTES} bytes")
     try:
@@ -94,13 +103,22 @@ def parse_program(text: str, make: type[AnyProgram]) -> AnyProgram:
             warnings.simplefilter(
                 "ignore"
             )  # Python's warnings about odd literals; such text is refused below
-            tree = ast.parse(text)
+            return ast.parse(text)
     except SyntaxError as error:
         raise ProgramSyntaxError(
             f"not valid Python: {error.msg}", line=error.lineno, column=error.offset
         ) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise ProgramSyntaxError(f"cannot be read: {error or type(error).__name__}") from None
+
+
+def read_tree(tree: ast.Module, make: type[AnyProgram]) -> AnyProgram:
+    """Read and check the one program of a tree.
+
+    Raises:
+      ProgramSyntaxError: The tree is outside the language.
+      ProgramTypeError: An argument has the wrong kind.
+    """
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     others = [
         node for node in tree.body if not isinstance(node, ast.FunctionDef) and not _is_doc(node)

@@ -16,7 +16,8 @@ from veldt.search.config import search_config
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import StoreError
 from veldt.search.program import Program
-from veldt.search.report import mutation_yields, op_survival, report_rows
+from veldt.search.report import llm_yields, mutation_yields, op_survival, report_rows
+from veldt.search.report.llm_yields import ModelYields
 from veldt.search.report.mutation_yields import Yield
 from veldt.search.report.op_survival import Survival
 from veldt.search.report.report_rows import Ancestor as Ancestor
@@ -68,6 +69,7 @@ class SearchData:
       meta_runs: Log losses of incumbents on meta-validation, by candidate, then by task and seed.
       survival: Record of each op.
       yields: Record of each kind of mutation.
+      models: Record of the language models; None where the search has none.
       counts: Numbers of proposals, candidates and challenges of the search.
       num_won: Number of challenges won.
       spent: Cost of each purpose of runs.
@@ -95,6 +97,7 @@ class SearchData:
     meta_runs: Mapping[int, Mapping[tuple[str, int], float]]
     survival: Survival
     yields: tuple[Yield, ...]
+    models: ModelYields | None
     counts: Counts
     num_won: int
     spent: tuple[Spent, ...]
@@ -156,7 +159,8 @@ def _read(store: Store, run_dir: Path) -> SearchData:
         subject = incumbents[-1].candidate
         program, rate = report_rows.candidate(store, subject)
     initial_program, initial_rate = report_rows.candidate(store, 0)
-    lineage = report_rows.lineage(store, subject)
+    lineage = llm_yields.with_ideas(store, report_rows.lineage(store, subject))
+    yields = mutation_yields.yields(store)
     return SearchData(
         config=config,
         settings=settings,
@@ -177,7 +181,8 @@ def _read(store: Store, run_dir: Path) -> SearchData:
             settings.population_size * settings.drivers,
             (entry.program for entry in entries if entry.candidate >= 0),
         ),
-        yields=mutation_yields.yields(store),
+        yields=yields,
+        models=llm_yields.read(store, settings.llm, yields),
         counts=Counts.read(store),
         num_won=sum(1 for incumbent in incumbents if incumbent.proposal >= 0),
         spent=report_rows.spent(store),

@@ -22,6 +22,7 @@ tr.neutral td { color: var(--soft); font-size: .86rem; }
 .diff div { padding: 0 .4em; }
 .added { background: var(--added); }
 .removed { background: var(--removed); }
+.idea { font-style: italic; font-size: .86rem; }
 .lineage td { padding-right: .7rem; }
 figure svg.gain, svg.gain {
   width: 72px; min-width: 0; height: 12px; display: inline-block; vertical-align: middle;
@@ -60,7 +61,7 @@ def section(data: SearchData) -> Html:
                     formatting.signed(step.gain),
                     _bar(step.gain, largest),
                     _comparison(data.comparisons.get(one.candidate)),
-                    _change(step.change),
+                    join([_idea(one.idea), _change(step.change)]),
                 ),
             )
         )
@@ -104,6 +105,10 @@ def _comparison(comparison: FreshComparison | None) -> str:
         return f"{'the other' if comparison.won else 'it'} failed, {outcome}"
     error = formatting.plus_minus(comparison.standard_error)
     return f"{formatting.signed(comparison.difference)}{error}, {outcome}"
+
+
+def _idea(idea: str) -> Html:
+    return tag("div", f"“{idea}”", class_="idea") if idea else Html()
 
 
 def _change(change: lineage.Change) -> Html:

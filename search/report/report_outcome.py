@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from veldt.search import objectives
+from veldt.search.config import objectives
 from veldt.search.config.finals_config import FinalsConfig
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.finals import conclusion

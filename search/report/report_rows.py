@@ -75,7 +75,19 @@ class Incumbent:
 @final
 @dataclass(frozen=True, slots=True)
 class Ancestor:
-    """A proposal on the way from the initial rule to the winner."""
+    """A proposal on the way from the initial rule to the winner.
+
+    Attributes:
+      proposal: Number of the proposal.
+      mutation: Names of the mutations.
+      candidate: Id in the store.
+      status: Status of the candidate.
+      fitness: Mean log loss; None unless the status is ok.
+      learning_rate: Learning rate.
+      program: Program.
+      idea: Idea behind the program in the words of the language model that proposed it; empty
+        where none did.
+    """
 
     proposal: int
     mutation: str
@@ -84,6 +96,7 @@ class Ancestor:
     fitness: float | None
     learning_rate: float
     program: Program
+    idea: str = ""
 
 
 @final

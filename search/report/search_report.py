@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from veldt.search import objectives
+from veldt.search.config import objectives
 from veldt.search.language import printing
 from veldt.search.program import Program
 from veldt.search.report import (
@@ -92,6 +92,7 @@ def render(run_dir: Path) -> str:
         report_lineage.section(data),
         report_funnel.section(data),
         report_yields.section(data),
+        report_yields.models_section(data),
         report_survival.section(data),
         _budget(data),
         report_work.section(data.work),

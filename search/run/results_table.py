@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from veldt.search import objectives
+from veldt.search.config import objectives
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.finals import conclusion
 from veldt.search.storage import best_rule as best

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
-from veldt.search import objectives, rule_sources
+from veldt.search import rule_sources
+from veldt.search.config import objectives
+from veldt.search.config.llm_config import LIMITS, PLACES
 from veldt.search.config.proxy_config import EvaluatorConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError
@@ -27,14 +29,15 @@ from veldt.search.evolution import founders, job_records, search_rows, side_work
 from veldt.search.evolution.challenge import Incumbent
 from veldt.search.evolution.engine import Evolution
 from veldt.search.evolution.founders import Founder
+from veldt.search.evolution.llm.answer_source import AnswerSource
 from veldt.search.finals import final_stages
 from veldt.search.language.statements import COPY
-from veldt.search.run import lane_width, several_drivers
+from veldt.search.run import lane_width, llm_source, several_drivers
 from veldt.search.run.drivers.driver_progress import Best
 from veldt.search.run.proposing import helpers
 from veldt.search.run.search_view import SearchView
 from veldt.search.storage import best_rule as best
-from veldt.search.storage import integrity, usage
+from veldt.search.storage import integrity, llm_figures, usage
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.session import Session
 from veldt.search.storage.store import FILE_NAME, Store, drivers_with_store
@@ -57,6 +60,8 @@ TERMS: Final = Terms(
         "lane_memory_gib",
         "pool",
         "finals",
+        *(f"llm.{name}" for name in LIMITS),
+        *(f"llm.models.*.{name}" for name in PLACES),
     ),
 )
 # What a driver proposes depends on where others ended, so their search does not go on after that.
@@ -123,6 +128,7 @@ def run_search(
     several = config.drivers > 1
     terms = TERMS_OF_DRIVERS if several else TERMS
     with contextlib.ExitStack() as stack:
+        source = stack.enter_context(llm_source.opened(config, start))
         directory = stack.enter_context(RunDirectory(run_dir, terms, config))
         if several:
 
@@ -139,8 +145,11 @@ def run_search(
             pools.make_pool(config.workers, factory) as workers,
             Session(store, workers, view.work) as session,
         ):
-            entries = _search(config, run_dir, store, workers, session, view)
+            entries = _search(config, run_dir, store, workers, session, view, source)
         view.note(usage.cost_line(usage.read_work(store)))
+        if config.llm is not None:
+            for line in llm_figures.closing_lines(store, config.llm):
+                view.note(line)
         winner = next((entry for entry in entries if entry.winner), None)
         if winner is None or winner.learning_rate is None:
             raise SearchError("no finalist could be trained at any learning rate of the finals")
@@ -177,6 +186,7 @@ def _search(
     workers: base.Pool,
     session: Session,
     view: SearchView,
+    source: AnswerSource | None,
 ) -> list[Entry]:
     """Run the search and its finals, on workers that are there."""
     if config.window < workers.num_workers:
@@ -186,11 +196,24 @@ def _search(
         )
     num_told = store.first("SELECT COUNT(*) FROM proposal")
     num_helpers = config.pool.proposers
+    engines: list[Evolution] = []  # Empty unless the search is on.
+    shown = ""
+
+    def watch() -> None:
+        nonlocal shown
+        session.watch()
+        for each in engines:
+            each.tend()
+            awaited = "" if each.suggestions is None else each.suggestions.calls.awaited
+            if awaited and awaited != shown:
+                view.doing(f"waiting for {awaited}")
+            shown = awaited
+
     engine = driver.OrderedDriver(
         workers,
         window=config.window,
         start=num_told,
-        watch=session.watch,
+        watch=watch,
         lag=helpers.lag(num_helpers, config.window),
     )
 
@@ -204,7 +227,8 @@ def _search(
         return final_stages.Finals(config, incumbent, store, engine.run_now).run(report)
     starting = _Starting(config, engine.run_now, view)
     view.phase("compiling the training loops")
-    evolution = Evolution.start(config, store, starting)
+    evolution = Evolution.start(config, store, starting, source=source)
+    engines.append(evolution)
     starting.done = True
     _note_limits(view, config, store)
     written = _write_incumbent(run_dir, config, evolution.incumbent)
@@ -218,6 +242,9 @@ def _search(
         elif now.meta_pending != before.meta_pending:
             written = _write_incumbent(run_dir, config, now, written)
         view.update(evolution)
+        if evolution.suggestions is not None:
+            for text in evolution.suggestions.calls.take_notes():
+                view.note(text)
         session.watch()
 
     def tell(index: int, result: JobResult | driver.Ready) -> Sequence[driver.SideWork]:
@@ -236,6 +263,9 @@ def _search(
 
     with helpers.Proposers(num_helpers, evolution.proposer, view.note) as evolution.helpers:
         engine.run(evolution.ask, tell, settle, evolution.begun, evolution.stretch)
+    engines.clear()
+    if source is not None:
+        source.close()  # What is under way is needed no more.
     incumbent = evolution.incumbent.candidate
     return final_stages.Finals(config, incumbent, store, engine.run_now).run(report)
 

@@ -100,12 +100,18 @@ class SearchView:
             rate=f"{rate(evolution):.0f} candidates/s",
             time=f"{elapsed}, {left} left",
             highlights=(scores,),
-            figures=figures | counts.figures(found, total),
+            figures=figures | counts.figures(found, total) | self._llm(evolution),
             source=best_rule.shown(best.program),
             source_title=(
                 f"best rule, {candidate_name(evolution)}, learning rate {best.learning_rate:.3g}"
             ),
         )
+
+    def _llm(self, evolution: Searching) -> dict[str, str]:
+        """Return the figures of language models; none where the search has none."""
+        if isinstance(evolution, AllDrivers) or evolution.suggestions is None:
+            return {}
+        return evolution.suggestions.figures
 
 
 def _is_starting(stats: PoolStats) -> bool:

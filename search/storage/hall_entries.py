@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from veldt.search import objectives
+from veldt.search.config import objectives
 from veldt.search.evaluation.genotype import constants_text
 from veldt.search.evaluation.jobs import Status
 from veldt.search.program import Program

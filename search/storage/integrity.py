@@ -128,6 +128,26 @@ _RULES: Final = (
         "SELECT id FROM side_work WHERE done = 0 AND due < (SELECT COUNT(*) FROM proposal)",
     ),
     _Rule(
+        "calls of language models are numbered from 1 without a gap; broken from number",
+        "SELECT n FROM (SELECT id, ROW_NUMBER() OVER (ORDER BY id) AS n FROM llm_call) "
+        "WHERE id <> n LIMIT 1",
+    ),
+    _Rule(
+        "a call is under way until the first of its proposals is recorded; broken by call",
+        "SELECT id FROM llm_call WHERE status NOT IN ('not chosen', 'refused: budget') "
+        "AND (status = 'under way') <> (due >= (SELECT COUNT(*) FROM proposal))",
+    ),
+    _Rule(
+        "a proposal of a model is a program of a call of it; broken by proposal",
+        "SELECT p.id FROM proposal AS p WHERE p.mutation LIKE 'llm %' AND NOT EXISTS (SELECT 1 "
+        "FROM llm_call AS c WHERE p.mutation = 'llm ' || c.model AND p.id >= c.due "
+        "AND p.id < c.due + c.programs AND COALESCE(p.parent, -1) = c.parent)",
+    ),
+    _Rule(
+        "an answer is that of a call; there is none with the number",
+        "SELECT DISTINCT call FROM llm_answer WHERE call NOT IN (SELECT id FROM llm_call)",
+    ),
+    _Rule(
         "the finals have one winner at most; they have",
         "SELECT n || ' of them' FROM (SELECT COUNT(*) AS n FROM hall_of_fame WHERE winner = 1) "
         "WHERE n > 1",

@@ -2,7 +2,8 @@
 
 Two kinds of tables: the tables of the search, which a killed and resumed run has exactly as a run
 without a break (but for columns named `*_s`, which hold times), and `MACHINE_TABLES`, which record
-what happened on machines. No search reads those, and no two runs share them.
+what happened on machines: no two runs share them. A search reads none of those but `llm_answer`,
+answers of language models as they arrived; a search learns them in order, in `llm_call`.
 """
 
 import json
@@ -11,14 +12,14 @@ from typing import Final, NamedTuple
 
 from veldt.search.storage import checksums
 
-SCHEMA_VERSION: Final = 8
-READABLE: Final = (1, 2, 3, 4, 5, 6, 7, 8)
+SCHEMA_VERSION: Final = 9
+READABLE: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 
 # How the best is challenged: a key of the table `meta`, which stores begun before version 7 have.
 CHALLENGES: Final = "challenges"
 AT_ONCE: Final = "at once"
 
-MACHINE_TABLES: Final = ("session", "worker", "pool_event", checksums.TABLE)
+MACHINE_TABLES: Final = ("session", "worker", "pool_event", "llm_answer", checksums.TABLE)
 
 _SEARCH: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -183,6 +184,51 @@ CREATE TABLE mail (
 );
 """
 _OF_VERSION_8: Final = (("challenge", "driver INTEGER NOT NULL DEFAULT 0"),)
+# The tables that version 9 added.
+_LLM: Final = """
+-- One row per call of a language model, or choice of none, in the order begun.
+CREATE TABLE llm_call (
+  id INTEGER PRIMARY KEY,         -- 1, 2, ...
+  proposal INTEGER NOT NULL,      -- proposal at whose recording it began
+  due INTEGER NOT NULL,           -- first of the proposals that its programs are
+  model TEXT NOT NULL,            -- name in the config; empty where no model was chosen
+  params TEXT NOT NULL,           -- what was asked with the prompt: JSON
+  system TEXT NOT NULL,
+  prompt TEXT NOT NULL,
+  digest TEXT NOT NULL,           -- of both texts; empty where nothing was asked
+  parent INTEGER NOT NULL,        -- proposal of the parent shown; -1 for the initial rule
+  -- under way | ok | cut off | empty | unreadable | failed: WHY | refused: budget | not chosen.
+  -- What follows is written when proposal `due` is recorded, until which a call is under way.
+  status TEXT NOT NULL,
+  programs INTEGER NOT NULL DEFAULT 0,   -- programs read: proposals due, due + 1, ...
+  answer TEXT NOT NULL DEFAULT '',
+  repair_prompt TEXT NOT NULL DEFAULT '',
+  repair_answer TEXT NOT NULL DEFAULT '',
+  prompt_tokens INTEGER NOT NULL DEFAULT 0,
+  completion_tokens INTEGER NOT NULL DEFAULT 0,
+  estimated INTEGER NOT NULL DEFAULT 0,  -- 1: the endpoint did not count the tokens
+  requests INTEGER NOT NULL DEFAULT 0,   -- requests that were answered, the repair included
+  latency_s REAL,
+  arrived_s REAL                  -- seconds of search when the last answer arrived
+);
+"""
+_LLM_ANSWER: Final = """
+-- One row per request of a call that has ended, as soon as it has.
+CREATE TABLE llm_answer (
+  call INTEGER NOT NULL REFERENCES llm_call(id),
+  round INTEGER NOT NULL,         -- 0; 1 for the repair
+  digest TEXT NOT NULL,           -- of the prompt answered
+  status TEXT NOT NULL,           -- ok | cut off | empty | failed: WHY
+  answer TEXT NOT NULL,
+  prompt_tokens INTEGER NOT NULL,
+  completion_tokens INTEGER NOT NULL,
+  estimated INTEGER NOT NULL,
+  tries INTEGER NOT NULL,         -- requests made, failed ones included; 0: taken from a store
+  latency_s REAL NOT NULL,
+  arrived_s REAL NOT NULL,
+  PRIMARY KEY (call, round)
+) WITHOUT ROWID;
+"""
 _MACHINES: Final = """
 -- One row per process that worked on the run. Seconds are worker-seconds but for `elapsed_s`.
 CREATE TABLE session (
@@ -267,6 +313,8 @@ def create(connection: sqlite3.Connection) -> None:
         + _RACE
         + _SIDE_WORK
         + _MAIL
+        + _LLM
+        + _LLM_ANSWER
         + _MACHINES
         + _CHECKSUMS
     )
@@ -294,9 +342,12 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         _key_runs_by_constants(connection)
     if version < 7:
         _keep_challenges(connection)
-    for table, column in _OF_VERSION_8:
-        connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
-    connection.execute(_MAIL)
+    if version < 8:
+        for table, column in _OF_VERSION_8:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+        connection.execute(_MAIL)
+    connection.execute(_LLM)
+    connection.execute(_LLM_ANSWER)
     connection.execute(
         "UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),)
     )

@@ -38,7 +38,8 @@ def test_command_lines_are_taken(page, line):
     command.add_arguments(parser)
     args = parser.parse_args(own[1:])
     if given[0] == "list":
-        assert args.what in catalogue.LISTS
+        assert args.what in (*catalogue.LISTS, "grammar")
+        assert args.config is None or config.find_config(args.config)
     if given[0] == "evaluate":
         assert command.config_class is not None
         config.make_config(command.config_class(), overrides)
@@ -54,6 +55,13 @@ def options() -> set[str]:
         known |= set(command.own_options)
         if command.config_class is not None:
             known |= {row.option for row in catalogue.fields(name)}
+            # Of a nested config that may be null, each key is an option too.
+            known |= {
+                f"{row.option}.{key.option.replace('_', '-')}"
+                for row in catalogue.fields(name)
+                if row.kind == "a mapping or null"
+                for key in row.keys
+            }
     return known
 
 

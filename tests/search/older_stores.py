@@ -34,6 +34,11 @@ def downgrade(directory, version):
     connection.close()
 
 
+def _to_8(connection):
+    for table in ("llm_answer", "llm_call"):
+        connection.execute(f"DROP TABLE {table}")
+
+
 def _to_7(connection):
     connection.execute("DROP TABLE mail")
     connection.execute("ALTER TABLE challenge DROP COLUMN driver")
@@ -98,4 +103,4 @@ def _to_1(connection):
     connection.execute("ALTER TABLE evaluation DROP COLUMN message")
 
 
-_STEPS = {8: _to_7, 7: _to_6, 6: _to_5, 5: _to_4, 4: _to_3, 3: _to_2, 2: _to_1}
+_STEPS = {9: _to_8, 8: _to_7, 7: _to_6, 6: _to_5, 5: _to_4, 4: _to_3, 3: _to_2, 2: _to_1}

@@ -27,6 +27,7 @@ from veldt.search.evaluation.constant_gradients import Gradient, GradientJob
 from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.evolution import founders, side_work
 from veldt.search.evolution.engine import Evolution
+from veldt.search.evolution.llm.stored_answers import StoredAnswers
 from veldt.search.finals import final_runs
 from veldt.search.finals.final_stages import Finals
 from veldt.search.storage import schema, stored_runs
@@ -183,7 +184,7 @@ def _leg(config: SearchConfig, old: Store, new: Store, end: int, *, play: bool) 
     endless = replace(config, max_evaluations=end + 1, time_limit_s=None)
     with inline.InlinePool(lambda: _Recorded(old, config, end)) as pool:
         engine = driver.OrderedDriver(pool, window=config.window, start=start)
-        evolution = Evolution.start(endless, new, engine.run_now)
+        evolution = Evolution.start(endless, new, engine.run_now, source=_answers(config, old))
 
         def settle(work: int, results: Sequence[base.JobResult]) -> Sequence[driver.SideWork]:
             for result in results:
@@ -197,6 +198,7 @@ def _leg(config: SearchConfig, old: Store, new: Store, end: int, *, play: bool) 
                 evolution.tell,
                 settle,
                 evolution.begun,
+                evolution.stretch,
             )
         except _NotStored:
             if engine.num_told < end:
@@ -205,6 +207,11 @@ def _leg(config: SearchConfig, old: Store, new: Store, end: int, *, play: bool) 
             # Finals that were cut short are played as far as they got.
             with contextlib.suppress(_NotStored):
                 Finals(config, evolution.incumbent.candidate, new, engine.run_now).run()
+
+
+def _answers(config: SearchConfig, old: Store) -> StoredAnswers | None:
+    """Return the answers of language models that the old store has."""
+    return None if config.llm is None else StoredAnswers(old.path.parent)
 
 
 def differences(old: Store, new: Store) -> list[str]:

@@ -20,6 +20,7 @@ import veldt
 from veldt import catalogue, cli
 from veldt.search import errors as search_errors
 from veldt.search.config.finals_config import FinalsConfig
+from veldt.search.config.llm_config import LlmConfig
 from veldt.tasks.common import compiling, stopping
 from veldt.tasks.common import errors as task_errors
 from veldt.tasks.pool import base
@@ -35,12 +36,14 @@ class SearchConfig:
         pool: Where.
         objective: What counts.
         finals: How it ends.
+        llm: Who else proposes.
     """
 
     seed: int = 0
     pool: pool_config.PoolConfig = dataclasses.field(default_factory=pool_config.PoolConfig)
     objective: str = "held_out_loss"
     finals: FinalsConfig = dataclasses.field(default_factory=FinalsConfig)
+    llm: LlmConfig | None = None
 
     @property
     def workers(self):
@@ -208,6 +211,22 @@ def test_every_list_has_names(capsys, what):
     code, out, err = run(capsys, "list", what)
     assert (code, err) == (0, "")
     assert out.strip()
+
+
+def test_list_grammar_prints_that_of_a_config(tmp_path, capsys):
+    code, out, err = run(capsys, "list", "grammar")
+    assert (code, err) == (0, "")
+    assert out.startswith("root ::= block")
+    assert "def rule(w, g, m, v, *" in out and "polar(" not in out
+    own = tmp_path / "own.yaml"
+    text = "tasks: [{task: digits_mlp, num_steps: 10}]\nmeta_validation: []\ninitial_rule: lion\n"
+    own.write_text(f"{text}mutation: {{ops: [whitening]}}\n")
+    code, other, err = run(capsys, "list", "grammar", str(own))
+    assert (code, err) == (0, "")
+    assert "def rule(w, g, m, v, *" in other and "polar(" in other and "sign(" in other
+    assert run(capsys, "list", "rules", str(own))[0] == 2
+    code, _, err = run(capsys, "list", "grammar", "quickstrat")
+    assert code == 2 and "'quickstart'" in err
 
 
 def test_help_and_version(searches, capsys):

@@ -36,6 +36,12 @@ NEEDS = {
     ("phases.0.estimator.kind", "full_backprop"): ("--phases.0.lengths", "[8, 8]"),
     ("tune.learning_rate.scale", "logit"): ("--tune.learning_rate.start", "0.01"),
 }
+MODELS = "[{name: m, url: 'http://127.0.0.1:9/v1'}]"  # Nobody is there.
+WITH_MODELS = [
+    *(("llm.choice", value) for value in ("shares", "bandit")),
+    *(("llm.models.0.grammar", value) for value in ("none", "llama_cpp", "vllm")),
+]
+NEEDS |= dict.fromkeys(WITH_MODELS, ("--llm.models", MODELS, "--llm.max_tries", "1"))
 STAGE = "[{name: B, tasks: [{task: quadratic, num_steps: 10}]}]"
 NEEDS |= {
     ("finals.stages.0.tasks.0.schedule", schedule): ("--finals.stages", STAGE)

@@ -105,6 +105,8 @@ CASES = {
     "export format": (["export", "lion", "--to", "optx", "-o", "x.py"], "'optax'"),
     "report directory": (["report", "emty"], "'empty'"),
     "list": (["list", "rule"], "'rules'"),
+    "list grammar": (["list", "gramar"], "'grammar'"),
+    "list grammar's config": (["list", "grammar", "quickstrat"], "'quickstart'"),
     "command": (["serach", "quickstart"], "'search'"),
 }
 

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Final, Self, final
 
 from veldt.search.evolution.children import Proposed, Proposer, Told
-from veldt.search.evolution.population import INITIAL, Place
+from veldt.search.evolution.selection.population import INITIAL, Place
 from veldt.search.run.proposing import replica
 
 MAX_LAG: Final = 64

@@ -9,7 +9,7 @@ import datetime
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias, final, get_args
@@ -49,7 +49,8 @@ class Terms:
     Attributes:
       kind: The command.
       config_class: Dataclass of the command's config.
-      may_differ: Fields that may have other values in a resumed run, with dots where nested.
+      may_differ: Fields that may have other values in a resumed run, with dots where nested; `*`
+        stands for any item of a list, which then has as many as before.
       may_grow: Fields that hold lists, to the end of which a resumed run may append.
       option: Command-line option that chooses the directory.
       has_config_file: Whether the config is written to `config.yaml` too, to be resumed with.
@@ -61,6 +62,30 @@ class Terms:
     may_grow: tuple[str, ...] = ()
     option: str = "--run-dir"
     has_config_file: bool = True
+
+    def lets_differ(self, key: str) -> bool:
+        """Return whether a field, named with dots where nested, may differ in a resumed run."""
+        parts = key.split(".")
+        return any(_begins(parts, name.split(".")) for name in self.may_differ)
+
+    def differences(
+        self, old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+    ) -> Iterator[tuple[str, Any, Any]]:
+        """Yield the names of the fields that differ, with dots where nested, and both values."""
+        for key in {**new, **old}:
+            name = f"{prefix}{key}"
+            before, now = self._opened(name, old.get(key)), self._opened(name, new.get(key))
+            if isinstance(before, Mapping) and isinstance(now, Mapping):
+                yield from self.differences(before, now, f"{name}.")
+            elif before != now or (key in old) != (key in new):
+                yield name, old.get(key), new.get(key)
+
+    def _opened(self, name: str, value: Any) -> Any:
+        """Return a list by number where parts of its items may differ; else the value itself."""
+        is_named = any(each.startswith(f"{name}.*.") for each in self.may_differ)
+        if is_named and isinstance(value, list):
+            return {str(number): item for number, item in enumerate(value)}
+        return value
 
 
 @final
@@ -164,10 +189,10 @@ class RunDirectory:
         """
         terms = self._terms
         before = older_config.fill(terms.config_class, stored)
-        for key, old, new in _differences(
+        for key, old, new in terms.differences(
             before, older_config.fill(terms.config_class, self._config)
         ):
-            if any(f"{key}.".startswith(f"{name}.") for name in terms.may_differ):
+            if terms.lets_differ(key):
                 continue
             if key in terms.may_grow and isinstance(old, list) and new[: len(old)] == old:
                 continue
@@ -280,14 +305,8 @@ def read_config(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the names of the fields that differ, with dots where nested, and both values."""
-    for key in {**new, **old}:
-        name = f"{prefix}{key}"
-        before, now = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(now, Mapping):
-            yield from _differences(before, now, f"{name}.")
-        elif before != now or (key in old) != (key in new):
-            yield name, before, now
+def _begins(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether a field is what a name of `may_differ` stands for, or lies in it."""
+    return len(parts) >= len(pattern) and all(
+        wanted in ("*", part) for part, wanted in zip(parts, pattern, strict=False)
+    )

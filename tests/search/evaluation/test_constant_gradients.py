@@ -10,8 +10,7 @@ import optax
 import pytest
 
 from tests.search import fakes, older_stores
-from veldt.search import objectives
-from veldt.search.config import finals_config
+from veldt.search.config import finals_config, objectives
 from veldt.search.config.finals_config import PRICE, FinalsConfig, TuningConfig
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.evaluation import coordinates

@@ -10,7 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from veldt.search import objectives, rule_sources
+from veldt.search import rule_sources
+from veldt.search.config import objectives
 from veldt.search.config.proxy_config import EvaluatorConfig, ProxyConfig
 from veldt.search.evaluation import proxy_loop
 from veldt.search.evaluation.evaluator import EvaluatorFactory

@@ -66,6 +66,10 @@ def test_a_run_that_has_scored_nothing_passes(tmp_path):
 
 
 MEAN = "a fitness is the mean log loss of its training runs, all of them ok; broken by candidate"
+CALL = (
+    "INSERT INTO llm_call (id, proposal, due, status, model, params, system, prompt, digest, "
+    "parent) SELECT column1, column2, column3, column4, '', '{}', '', '', '', -1 FROM (VALUES"
+)
 CHANGES = {
     "a proposal is lost": (
         ["DELETE FROM proposal WHERE id = 7 AND source IS NOT NULL"],
@@ -164,6 +168,22 @@ CHANGES = {
     "side work that was never settled": (
         ["UPDATE side_work SET done = 0 WHERE id = 0"],
         "side work is settled before the proposal that it is due before; broken by stage 0",
+    ),
+    "a call lost": (
+        [f"{CALL} (2, 3, 9, 'not chosen'))"],
+        "calls of language models are numbered from 1 without a gap; broken from number 1",
+    ),
+    "a call that was never learnt": (
+        [f"{CALL} (1, 3, 9, 'under way'))"],
+        "a call is under way until the first of its proposals is recorded; broken by call 1",
+    ),
+    "a model's proposal without a call": (
+        ["UPDATE proposal SET mutation = 'llm m' WHERE id = 5"],
+        "a proposal of a model is a program of a call of it; broken by proposal 5",
+    ),
+    "an answer without a call": (
+        ["INSERT INTO llm_answer VALUES (7, 0, '', 'ok', '', 1, 1, 0, 1, 0.1, 0.1)"],
+        "an answer is that of a call; there is none with the number 7",
     ),
     "two winners": (
         ["UPDATE hall_of_fame SET winner = 1"],

@@ -69,6 +69,34 @@ def test_another_run_is_one_error_that_says_what_may_differ(tmp_path):
         begin(tmp_path, Config("digits", steps=(1,)), holds_run=True, resume=True)
 
 
+@dataclasses.dataclass(frozen=True)
+class Model:
+    name: str
+    url: str = ""
+    options: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    models: tuple[Model, ...] = ()
+
+
+def test_a_part_of_each_item_of_a_list_may_differ_and_the_rest_may_not(tmp_path):
+    terms = Terms("search", Models, may_differ=("models.*.url",))
+    old = Models((Model("a", "here"), Model("b")))
+    begin(tmp_path, old, terms=terms)
+    moved = Models((Model("a", "there"), Model("b", "here")))
+    begin(tmp_path, moved, holds_run=True, resume=True, terms=terms)
+    for other, words in (
+        (Models((Model("a"), Model("c"))), r'models\.1\.name = "b", not "c"'),
+        (Models((Model("a"),)), r'models\.1 = \{"name": "b".*, not null'),
+        (Models((Model("a", options=(1,)), Model("b"))), r"models\.0\.options = \[\], not \[1\]"),
+    ):
+        with pytest.raises(FileError, match=words):
+            begin(tmp_path, other, holds_run=True, resume=True, terms=terms)
+    assert terms.lets_differ("models.0.url") and not terms.lets_differ("models.0")
+
+
 def test_what_left_nothing_to_go_on_with_is_begun_anew(tmp_path):
     begin(tmp_path)
     assert begin(tmp_path, Config("digits", seed=7)).config["seed"] == 7

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.search import fakes
 from tests.search.evolution import test_engine as engine_tests
-from veldt.search.evolution import samples
+from veldt.search.evolution.selection import samples
 from veldt.search.storage import integrity
 from veldt.search.storage.store import Store
 

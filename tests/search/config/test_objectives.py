@@ -7,9 +7,10 @@ import jax
 import pytest
 
 from tests.search import fakes, rerun
-from veldt.search import objectives, rule_sources
-from veldt.search.config import search_config
+from veldt.search import rule_sources
+from veldt.search.config import objectives, search_config
 from veldt.search.config.finals_config import FinalsConfig
+from veldt.search.config.objectives import Training
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.errors import SearchError
@@ -17,7 +18,6 @@ from veldt.search.evaluation.evaluator import Evaluator, EvaluatorFactory
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.jobs import EvalJob, ProxyRun, Status
 from veldt.search.evaluation.proxy_loop import ProxyLoop
-from veldt.search.objectives import Training
 from veldt.search.report import search_report
 from veldt.search.run import run_search
 from veldt.search.runtime.encode import Capacity

@@ -18,9 +18,10 @@ from veldt.search.evaluation import fingerprint, probe
 from veldt.search.evaluation.evaluator import Evaluator
 from veldt.search.evaluation.genotype import Genotype
 from veldt.search.evaluation.jobs import EvalJob, ProxyRun, RunResult, Status
-from veldt.search.evolution import founders, racing
+from veldt.search.evolution import founders
 from veldt.search.evolution.engine import Evolution
-from veldt.search.evolution.racing import Control, Race, Role
+from veldt.search.evolution.selection import racing
+from veldt.search.evolution.selection.racing import Control, Race, Role
 from veldt.search.program import Program
 from veldt.search.storage.store import FILE_NAME, Store
 from veldt.tasks.pool import driver, inline

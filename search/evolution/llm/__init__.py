@@ -1,0 +1,1 @@
+"""Calls of language models: who is asked what, by which way, and what it may cost."""
