@@ -34,12 +34,10 @@ class Command(abc.ABC):
 
     Attributes:
       name: Name on veldt's command line.
-      on_pool: Whether workers of a pool do its work.
       pause: Factor on the pauses between faults: what takes long to start is struck less often.
     """
 
     name: str
-    on_pool = True
     pause = 1.0
 
     @abc.abstractmethod
@@ -181,6 +179,7 @@ num_updates: {num_updates}
 seeds: 2
 check_every: 5
 check_seeds: 4
+runs_per_job: 1
 outer: {{optimizer: {optimizer}}}
 tune: {{learning_rate: {{start: 0.01, knots: 4}}}}
 seed: {seed}
@@ -189,11 +188,10 @@ seed: {seed}
 
 @final
 class Tune(Command):
-    """A tuning of a schedule, with its comparison; its own process does the work."""
+    """A tuning of a schedule, with its comparison; each training run is a job."""
 
     name = "tune"
-    on_pool = False
-    pause = 2.0
+    pause = 2.5
 
     def __init__(self, num_updates: int = 150):
         """Set the number of updates."""
