@@ -26,7 +26,16 @@ from veldt.tasks.common.config import codec
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from tests.search import rerun
 
-TIMES: Final = ("worker_s", "wall_s", "compile_s", "run_s", "effort", "versions", "time_s")
+TIMES: Final = (
+    "worker_s",
+    "wall_s",
+    "compile_s",
+    "run_s",
+    "seconds",
+    "effort",
+    "versions",
+    "time_s",
+)
 
 
 class Command(abc.ABC):
