@@ -11,7 +11,7 @@ when the driver looks for them, as on a cluster that is larger than its driver c
 
 All times are processor time, which a busy machine affects less than the clock, though it does: when
 caches and cores are shared, the same instructions take longer. The stand-in's time is taken off.
-`proposals_per_s` is what the driver, and each helper (`pool.proposers`), does in a second of its
+`proposals_per_s` is what the driver, and each helper (`proposers`), does in a second of its
 own core; a search with helpers is as fast as the slower of the driver and all helpers together,
 `proposals_per_s.together`, if each has a core. The parts are timed by wrapping the functions named
 in `install`; what runs inside a part counts to it. `pickle` is no part of that: it is what a back

@@ -100,7 +100,15 @@ FINALS: Final = (
 )
 ONE_CORE: Final = ("pool.backend=inline", "pool.num_workers=1", "time_limit_s=null")
 # What an arm may not set: it would not be compared on equal terms.
-EQUAL: Final = ("finals", "seed", "max_steps", "max_evaluations", "time_limit_s", "pool")
+EQUAL: Final = (
+    "finals",
+    "seed",
+    "max_steps",
+    "max_evaluations",
+    "time_limit_s",
+    "proposers",
+    "pool",
+)
 UNSEEN: Final = ("breast_cancer_mlp:300", "digits_vae:300", "char_gru:200", "digits_mixer:100")
 # No trained program takes less than one check of one run, so this is more than a budget allows.
 STEPS_OF_A_CHECK: Final = 40

@@ -6,8 +6,7 @@ A head and three nodes run on this machine, each in a network namespace with an 
 of its own where the machine allows it, else as raylets on one address; the reason is printed. A
 command (search, meta-train, evaluate, tune) runs on them in a process of its own. Meanwhile, again
 and again, after a random pause, one of the faults of `soak_faults` happens. A driver that has died
-of one is started again and resumes. A tuning's work is done by its own process, so that only that
-process is struck.
+of one is started again and resumes.
 
 Whenever the command has come to its end, what it has made is compared with what the same command
 has made undisturbed, in one process with two threads (`soak_commands` says how), and it is begun
@@ -146,8 +145,6 @@ class Soak:
 
     def _on(self, command: soak_commands.Command, words: Sequence[str], orders: Path) -> list[str]:
         """Return the command line of a driver on the cluster."""
-        if not command.on_pool:
-            return _line(orders, words)
         pool = [
             *("--pool.backend", "ray", "--pool.num-workers", str(WORKERS)),
             *("--pool.ray.address", self.cluster().address),
@@ -167,7 +164,7 @@ class Soak:
         rng: random.Random,
         todo: list[str],
     ) -> bool:
-        faults = soak_faults.Faults(rng, self._mark, self._cluster)
+        faults = soak_faults.Faults(rng, self._mark, self.cluster())
         struck = time.monotonic()
         while True:
             if time.monotonic() - struck > SESSION_S:
@@ -197,7 +194,7 @@ class Soak:
             orders.mkdir()
             pool = ["--pool.backend", "inline", "--pool.num-workers", "2"]
             words = command.words(self._folder, variant, place)
-            line = _line(orders, [*words, *(pool if command.on_pool else [])])
+            line = _line(orders, [*words, *pool])
             done = subprocess.run(
                 line, capture_output=True, text=True, timeout=ALONE_S, check=False
             )

@@ -26,7 +26,16 @@ from veldt.tasks.common.config import codec
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from tests.search import rerun
 
-TIMES: Final = ("worker_s", "wall_s", "compile_s", "run_s", "effort", "versions", "time_s")
+TIMES: Final = (
+    "worker_s",
+    "wall_s",
+    "compile_s",
+    "run_s",
+    "seconds",
+    "effort",
+    "versions",
+    "time_s",
+)
 
 
 class Command(abc.ABC):
@@ -34,12 +43,10 @@ class Command(abc.ABC):
 
     Attributes:
       name: Name on veldt's command line.
-      on_pool: Whether workers of a pool do its work.
       pause: Factor on the pauses between faults: what takes long to start is struck less often.
     """
 
     name: str
-    on_pool = True
     pause = 1.0
 
     @abc.abstractmethod
@@ -181,6 +188,7 @@ num_updates: {num_updates}
 seeds: 2
 check_every: 5
 check_seeds: 4
+runs_per_job: 1
 outer: {{optimizer: {optimizer}}}
 tune: {{learning_rate: {{start: 0.01, knots: 4}}}}
 seed: {seed}
@@ -189,11 +197,10 @@ seed: {seed}
 
 @final
 class Tune(Command):
-    """A tuning of a schedule, with its comparison; its own process does the work."""
+    """A tuning of a schedule, with its comparison; each training run is a job."""
 
     name = "tune"
-    on_pool = False
-    pause = 2.0
+    pause = 2.5
 
     def __init__(self, num_updates: int = 150):
         """Set the number of updates."""

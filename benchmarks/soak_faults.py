@@ -40,8 +40,11 @@ WEIGHTS: Final = {
     "head lost": 1,
 }
 LINKS: Final = ("hosts replaced", "link cut", "link slowed")  # Faults of hosts in namespaces only.
-DRIVERS: Final = ("driver killed", "driver terminated")
-ENDING: Final = (*DRIVERS, "head lost")  # After one of them the driver is started again.
+ENDING: Final = (
+    "driver killed",
+    "driver terminated",
+    "head lost",
+)  # After one of them the driver is started again.
 STOP_S: Final = 120.0
 TERMINATED: Final = 143
 TAKEN_S: Final = 10.0
@@ -51,33 +54,26 @@ class Unexpected(Exception):
     """A command did not do what it has to do after a fault."""
 
 
-def kinds(*, on_pool: bool, has_links: bool) -> dict[str, int]:
+def kinds(*, has_links: bool) -> dict[str, int]:
     """Return the kinds of faults that a command can meet, with weights."""
-    names = [n for n in WEIGHTS if (on_pool or n in DRIVERS) and (has_links or n not in LINKS)]
-    return {name: WEIGHTS[name] for name in names}
+    return {name: weight for name, weight in WEIGHTS.items() if has_links or name not in LINKS}
 
 
 @final
 class Faults:
     """What commits faults on one driver and the cluster that it uses."""
 
-    def __init__(self, rng: random.Random, mark: str, cluster: soak_clusters.Cluster | None):
+    def __init__(self, rng: random.Random, mark: str, cluster: soak_clusters.Cluster):
         """Prepare.
 
         Args:
           rng: Source of what is hit and for how long.
           mark: Value of `MARK` in the environment of the cluster's processes.
-          cluster: Cluster that is struck; None where only a driver is.
+          cluster: Cluster that is struck.
         """
         self._rng = rng
         self._mark = mark
-        self._the_cluster = cluster
-
-    @property
-    def _cluster(self) -> soak_clusters.Cluster:
-        if self._the_cluster is None:
-            raise ValueError("this command has no cluster that could be struck")
-        return self._the_cluster
+        self._cluster = cluster
 
     @property
     def _hosts(self) -> soak_clusters.Hosts:

@@ -10,7 +10,7 @@ from typing import Any, Final, final
 
 import soak_faults
 
-SHARES: Final = {"search": 35, "meta-train": 30, "evaluate": 25, "tune": 10}  # Of the faults.
+SHARES: Final = {"search": 30, "meta-train": 25, "evaluate": 25, "tune": 20}  # Of the faults.
 ROUND: Final = 10  # The most faults of one round.
 VARIANTS: Final = 2
 
@@ -39,7 +39,7 @@ def plan(
     rounds: list[list[Round]] = []
     total = sum(SHARES[name] for name in names)
     for name in names:
-        weights = soak_faults.kinds(on_pool=name != "tune", has_links=has_links)
+        weights = soak_faults.kinds(has_links=has_links)
         drawn = list(weights)  # Each at least once, as far as there are so many.
         rng.shuffle(drawn)
         if num_faults is not None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import yaml
 
@@ -133,20 +134,21 @@ def test_a_figure_leaves_out_what_is_not_finite(place, bad):
 
 
 @pytest.mark.parametrize("place", range(2))
-def test_a_direction_whose_smoothness_is_no_number_is_not_smooth(place, monkeypatch):
-    class Probe:
-        def __init__(self, *args):
-            self.rows = [0.9, 0.9]
-            self.rows[place] = math.nan
-
-        def along(self, *args):
-            return trust._Row((0.0, 0.0), 0.0, self.rows.pop(0))
-
-    training = veldt.FunctionTraining(
-        lambda h, d: jnp.asarray(1.0), lambda h, s, i, d: s, lambda h, s, d: s * h, num_steps=1
+def test_a_direction_whose_smoothness_is_no_number_is_not_smooth(place):
+    moved = np.array([0.9, 0.9])
+    moved[place] = math.nan
+    # An outcome that is the meta-parameter itself; directions are of its own size.
+    point, key = jnp.asarray(1.0), jax.random.key(0)
+    lengths = [float(each) for each in trust._directions(key, point, 2)]
+    outcomes = np.array(
+        [[[1 + h * v, 1 - h * v] for h in trust.STEP_SIZES] for v in lengths], np.float64
     )
-    monkeypatch.setattr(trust, "_Probe", Probe)
-    found = trust.examine(
-        training, jnp.asarray(1.0), 1.0, jnp.asarray(1.0), jax.random.key(0), num_directions=2
+    found = trust.judge(
+        point,
+        1.0,
+        jnp.asarray(1.0),
+        key,
+        trust.Differences(trust.STEP_SIZES, outcomes, moved, np.ones(2), 1e-7),
     )
+    assert found.passed and max(found.relative_errors) < 1e-6
     assert math.isnan(found.metasmoothness) and "; low: keep steps small" in found.message

@@ -242,6 +242,7 @@ def _tune(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
     settings: Any = config_lib.load_config(_tune_config(), args.config, overrides)
     run_dir = _place("tune", settings, args, overrides)
+    _leave_accelerators_to_workers(settings.pool)
     compiling.keep_compiled()
     display = choose.make_display()
     view = tuning_view.TuningView(display)

@@ -33,15 +33,22 @@ class FieldInfo:
     keys: tuple["FieldInfo", ...] = ()
 
 
-def list_fields(cls: type, prefix: str = "--") -> tuple[FieldInfo, ...]:
-    """Return all fields of a config, those of nested dataclasses in place of the nest."""
+def list_fields(cls: type, prefix: str = "--", base: object = None) -> tuple[FieldInfo, ...]:
+    """Return all fields of a config, those of nested dataclasses in place of the nest.
+
+    Args:
+      cls: Dataclass of the config.
+      prefix: Start of each option.
+      base: Config whose values are the defaults; None for the defaults of the class.
+    """
     rows: list[FieldInfo] = []
     for name, annotation in codec.hints(cls).items():
         option = prefix + name.replace("_", "-")
         if dataclasses.is_dataclass(annotation):
-            rows += list_fields(typing.cast(type, annotation), option + ".")
+            inner = codec.default_of(cls, name, base)
+            rows += list_fields(typing.cast(type, annotation), option + ".", inner)
         else:
-            rows.append(_field(cls, name, annotation, option))
+            rows.append(_field(cls, name, annotation, option, base))
     return tuple(rows)
 
 
@@ -73,9 +80,9 @@ def _lines(
     return lines
 
 
-def _field(cls: type, name: str, annotation: Any, option: str) -> FieldInfo:
+def _field(cls: type, name: str, annotation: Any, option: str, base: object = None) -> FieldInfo:
     inner = _inner(annotation)
-    default = codec.default_of(cls, name, None)
+    default = codec.default_of(cls, name, base)
     if dataclasses.is_dataclass(default) and not isinstance(default, type):
         text = ""
     else:

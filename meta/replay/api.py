@@ -12,7 +12,7 @@ found.gradient, found.verdict.message
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, cast, final
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,11 @@ from veldt.tasks.common import types
 
 Check: TypeAlias = Literal["fast", "full", "none"]
 OnFailure: TypeAlias = Literal["auto", "keep", "raise"]
+Method: TypeAlias = Literal["replay", "full ES"]
 
-_NUM_DIRECTIONS: Final[Mapping[str, int]] = {"fast": 1, "full": 4, "none": 0}
+NUM_DIRECTIONS: Final[Mapping[Check, int]] = {"fast": 1, "full": 4, "none": 0}
+"""Directions of a check."""
+
 NUM_CHECK_RUNS: Final[Mapping[str, int]] = {"fast": 5, "full": 17, "none": 0}
 """Forward runs of a check."""
 
@@ -50,7 +53,25 @@ class Metagradient:
     verdict: trust.Trust
     plan: plans.Plan
     cost: backward.Cost | None
-    method: Literal["replay", "full ES"] = "replay"
+    method: Method = "replay"
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Replayed:
+    """A gradient by the meta-parameters that nothing has examined.
+
+    Attributes:
+      outcome: The outcome of the training, float [].
+      gradient: Gradient of the outcome, shaped as the meta-parameters.
+      plan: Plan by which the training was walked backwards.
+      cost: Cost of the gradient; None where it was read from a directory.
+    """
+
+    outcome: types.Scalar
+    gradient: MetaParams
+    plan: plans.Plan
+    cost: backward.Cost | None
 
 
 def metagradient(
@@ -92,40 +113,65 @@ def metagradient(
       ValueError: A setting is out of range, or meta-parameters are not floats.
     """
     _check_choices(check, on_failure)
+    meta_params = _inexact(meta_params)
+    key_check, key_estimate = jax.random.split(key)
+    found = replay(
+        training,
+        meta_params,
+        plan=plan,
+        memory_bytes=memory_bytes,
+        directory=directory,
+        store=store,
+        save_every_s=save_every_s,
+    )
+    trusted = trust.examine(
+        training,
+        meta_params,
+        found.outcome,
+        found.gradient,
+        key_check,
+        num_directions=NUM_DIRECTIONS[check],
+    )
+    gradient, method = found.gradient, cast(Method, "replay")
+    if is_replaced(trusted, on_failure):
+        gradient, method = fallback.estimate(training, meta_params, key_estimate), "full ES"
+        trusted = fallback.noted(trusted)
+    return Metagradient(float(found.outcome), gradient, trusted, found.plan, found.cost, method)
+
+
+def replay(
+    training: Training,
+    meta_params: MetaParams,
+    *,
+    plan: plans.Plan | Literal["auto"] = "auto",
+    memory_bytes: int | None = None,
+    directory: Path | str | None = None,
+    store: storage.Storage | None = None,
+    save_every_s: float = 10.0,
+) -> Replayed:
+    """Return the gradient of a training's outcome, unexamined; see `metagradient`."""
     if directory is not None and store is not None:
         raise ValueError("a directory is a storage: give one of directory and store")
     meta_params = _inexact(meta_params)
     chosen = _plan(training, meta_params, plan, memory_bytes)
-    key_check, key_estimate = jax.random.split(key)
-    cost: backward.Cost | None
-    if directory is None:
-        walked = backward.backward(
-            training, meta_params, chosen, storage.DeviceStorage() if store is None else store
-        )
-        outcome, gradient, cost = walked.outcome, walked.meta_grad, walked.cost
-    else:
-        outcome, gradient, cost = _in_directory(
-            training, meta_params, chosen, Path(directory), save_every_s
-        )
-    found = trust.examine(
-        training,
-        meta_params,
-        outcome,
-        gradient,
-        key_check,
-        num_directions=_NUM_DIRECTIONS[check],
-    )
+    if directory is not None:
+        return _in_directory(training, meta_params, chosen, Path(directory), save_every_s)
+    store = storage.DeviceStorage() if store is None else store
+    walked = backward.backward(training, meta_params, chosen, store)
+    return Replayed(walked.outcome, walked.meta_grad, chosen, walked.cost)
+
+
+def is_replaced(found: trust.Trust, on_failure: OnFailure) -> bool:
+    """Return whether an estimate is to take the place of a gradient.
+
+    Raises:
+      ReplayError: The check failed and `on_failure` is "raise".
+    """
     if found.passed or on_failure == "keep":
-        return Metagradient(float(outcome), gradient, found, chosen, cost)
+        return False
     if on_failure == "raise":
         raise errors.ReplayError(f"the metagradient failed its check: {found.message}")
-    estimate = fallback.estimate(training, meta_params, key_estimate)
-    found = dataclasses.replace(
-        found,
-        message=f"{found.message}. The gradient given is an estimate by {fallback.NUM_PAIRS} pairs "
-        "of runs (full ES).",
-    )
-    return Metagradient(float(outcome), estimate, found, chosen, cost, "full ES")
+    return True
 
 
 def _in_directory(
@@ -134,16 +180,16 @@ def _in_directory(
     plan: plans.Plan,
     directory: Path,
     save_every_s: float,
-) -> tuple[types.Scalar, MetaParams, backward.Cost | None]:
+) -> Replayed:
     with resume.DirectoryJournal(
         directory, training, meta_params, plan, save_every_s=save_every_s
     ) as journal:
         finished = journal.finished()
         if finished is not None:
-            return *finished, None
+            return Replayed(*finished, plan, None)
         walked = backward.backward(training, meta_params, plan, journal.storage, journal=journal)
         journal.finish(walked)
-        return walked.outcome, walked.meta_grad, walked.cost
+        return Replayed(walked.outcome, walked.meta_grad, plan, walked.cost)
 
 
 def _plan(
@@ -163,8 +209,8 @@ def _plan(
 
 
 def _check_choices(check: Any, on_failure: Any) -> None:
-    if check not in _NUM_DIRECTIONS:
-        raise ValueError(f"check={check!r} must be one of {', '.join(_NUM_DIRECTIONS)}")
+    if check not in NUM_DIRECTIONS:
+        raise ValueError(f"check={check!r} must be one of {', '.join(NUM_DIRECTIONS)}")
     if on_failure not in ("auto", "keep", "raise"):
         raise ValueError(f"on_failure={on_failure!r} must be one of auto, keep, raise")
 

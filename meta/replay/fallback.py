@@ -125,6 +125,15 @@ def estimate(
     return jax.tree.map(jnp.divide, relative, scale)
 
 
+def noted(found: trust.Trust) -> trust.Trust:
+    """Return a conclusion that says also that an estimate takes the gradient's place."""
+    message = (
+        f"{found.message}. The gradient given is an estimate by {NUM_PAIRS} pairs of runs (full "
+        "ES)."
+    )
+    return dataclasses.replace(found, message=message)
+
+
 def _run(estimator: full_es.FullES, meta_params: MetaParams, key: types.Key) -> MetaParams:
     return estimator.estimate(meta_params, (), key)[0]
 

@@ -14,6 +14,7 @@ and not sufficient, so it cautions and does not decide.
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, Final, final
 
 import jax
@@ -68,6 +69,27 @@ class Trust:
     message: str
 
 
+@final
+@dataclasses.dataclass(frozen=True)
+class Differences:
+    """Runs at both sides of a point, along random directions: numbers only, of a run or of several.
+
+    Attributes:
+      step_sizes: The larger and the smaller step size, relative.
+      outcomes: Outcome above and below the point, by direction and step size, float64 [D, 2, 2].
+      agreement: How far the parameters move the same way in both halves of the larger step, less
+        how far they move otherwise, by direction, float64 [D].
+      movement: How far the parameters move over both halves, by direction, float64 [D].
+      eps: Unit in the last place of an outcome of 1.
+    """
+
+    step_sizes: tuple[float, float]
+    outcomes: np.ndarray
+    agreement: np.ndarray
+    movement: np.ndarray
+    eps: float
+
+
 def examine(
     training: Training,
     meta_params: MetaParams,
@@ -90,34 +112,94 @@ def examine(
         nothing.
       step_sizes: The larger and the smaller step size.
     """
-    if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((outcome, meta_grad))):
+    found = None
+    if num_directions and _is_finite(outcome, meta_grad):
+        found = differences(
+            training, meta_params, key, num_directions=num_directions, step_sizes=step_sizes
+        )
+    return judge(meta_params, outcome, meta_grad, key, found)
+
+
+def differences(
+    training: Training,
+    meta_params: MetaParams,
+    key: types.Key,
+    *,
+    num_directions: int = 1,
+    step_sizes: tuple[float, float] = STEP_SIZES,
+) -> Differences:
+    """Run a training around a point; the arguments are those of `examine`."""
+    spec = programs.spec_of(training, meta_params)
+    outcome, centre = programs.run(spec, training, meta_params)
+    outcomes = np.zeros((num_directions, len(step_sizes), 2))
+    agreement, movement = np.zeros(num_directions), np.zeros(num_directions)
+    for d, direction in enumerate(_directions(key, meta_params, num_directions)):
+        for i, h in enumerate(step_sizes):
+            ends = []
+            for side, step in enumerate((h, -h)):
+                moved = jax.tree.map(lambda x, v, s=step: x + s * v, meta_params, direction)
+                outcomes[d, i, side], params = programs.run(spec, training, moved)
+                ends.append(params)
+            if i == 0:
+                agreement[d], movement[d] = _agreement(ends[1], centre, ends[0])
+    eps = float(jnp.finfo(outcome.dtype).eps)
+    return Differences(step_sizes, outcomes, agreement, movement, eps)
+
+
+def mean(parts: Sequence[Differences], shares: Sequence[float]) -> Differences:
+    """Return the differences of a mean of runs from those of its parts.
+
+    Args:
+      parts: Differences of each part, with the same directions.
+      shares: Share of each part in the mean; their sum is 1.
+    """
+    return Differences(
+        parts[0].step_sizes,
+        _sum([share * part.outcomes for share, part in zip(shares, parts, strict=True)]),
+        _sum([part.agreement for part in parts]),
+        _sum([part.movement for part in parts]),
+        max(part.eps for part in parts),
+    )
+
+
+def judge(
+    meta_params: MetaParams,
+    outcome: types.Scalar,
+    meta_grad: MetaParams,
+    key: types.Key,
+    found: Differences | None,
+) -> Trust:
+    """Hold a metagradient to differences that are there.
+
+    Args:
+      meta_params: Meta-parameters that the gradient was taken at.
+      outcome: Outcome of the run, float [].
+      meta_grad: The gradient, shaped as the meta-parameters.
+      key: Key of the directions of the differences.
+      found: The differences; None to ask only whether the gradient is finite.
+    """
+    if not _is_finite(outcome, meta_grad):
         return _not_finite(outcome)
-    if num_directions == 0:
+    if found is None:
         return Trust(True, True, (), (), None, None, "finite; not checked further")
-    probe = _Probe(training, meta_params, float(jnp.finfo(jnp.asarray(outcome).dtype).eps))
+    # The size that the derivative along a random direction has.
+    typical = _norm(_times(meta_grad, scales(meta_params))) / math.sqrt(_size(meta_grad))
+    directions = _directions(key, meta_params, len(found.outcomes))
     rows = [
-        probe.along(direction, meta_grad, step_sizes)
-        for direction in _directions(key, meta_params, num_directions)
+        _compare(found, d, _dot(meta_grad, direction), typical)
+        for d, direction in enumerate(directions)
     ]
     errors = tuple(max(row.errors[i] for row in rows) for i in range(2))
     disagreement = max(row.disagreement for row in rows)
     smoothness = float(np.min([row.smoothness for row in rows]))  # NaN where one is: not smooth.
     passed = max(errors) <= _TOLERANCE
-    message = _explain(errors, disagreement, smoothness, step_sizes)
-    return Trust(passed, True, step_sizes, errors, disagreement, smoothness, message)
+    message = _explain(errors, disagreement, smoothness, found.step_sizes)
+    return Trust(passed, True, found.step_sizes, errors, disagreement, smoothness, message)
 
 
 def metasmoothness(first: types.Params, middle: types.Params, last: types.Params) -> float:
     """Return S-hat of parameters trained at z, z + h v and z + 2 h v (definition 2); 1 if alike."""
-    flat = [
-        np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in _inexact(tree)])
-        for tree in (first, middle, last)
-    ]
-    weights = np.abs(flat[2] - flat[0])
-    total = weights.sum()
-    if total == 0:
-        return 1.0
-    return float(weights @ (np.sign(flat[1] - flat[0]) * np.sign(flat[2] - flat[1])) / total)
+    return _smoothness(*_agreement(first, middle, last))
 
 
 def scales(meta_params: MetaParams) -> MetaParams:
@@ -140,47 +222,51 @@ class _Row:
     smoothness: float
 
 
-@final
-class _Probe:
-    """Runs of a training around a point."""
+def _compare(found: Differences, direction: int, slope: float, typical: float) -> _Row:
+    """Compare the slope that a gradient has along a direction with the differences there."""
+    slopes, noises = [], []
+    for h, (above, below) in zip(found.step_sizes, found.outcomes[direction].tolist(), strict=True):
+        slopes.append((above - below) / (2 * h))
+        noises.append(_ROUNDING * found.eps * max(abs(above), abs(below)) / h)
 
-    def __init__(self, training: Training, meta_params: MetaParams, eps: float) -> None:
-        self._spec = programs.spec_of(training, meta_params)
-        self._training, self._meta_params, self._eps = training, meta_params, eps
+    def relative(one: float, other: float, noise: float) -> float:
+        size = max(abs(one), abs(other), 0.1 * typical)
+        if not math.isfinite(one - other):
+            return math.inf
+        return max(abs(one - other) - noise, 0.0) / size if size else 0.0
 
-    @functools.cached_property
-    def _centre(self) -> tuple[float, types.Params]:
-        return self._run(self._meta_params)
+    errors = tuple(relative(slope, d, n) for d, n in zip(slopes, noises, strict=True))
+    moved = float(found.agreement[direction]), float(found.movement[direction])
+    return _Row(errors, relative(slopes[0], slopes[1], sum(noises)), _smoothness(*moved))
 
-    def along(
-        self, direction: MetaParams, meta_grad: MetaParams, step_sizes: tuple[float, float]
-    ) -> _Row:
-        slope = _dot(meta_grad, direction)
-        # The size that the derivative along a random direction has.
-        typical = _norm(_times(meta_grad, scales(self._meta_params))) / math.sqrt(_size(meta_grad))
-        differences, noises, smoothness = [], [], 1.0
-        for i, h in enumerate(step_sizes):
-            (above, last), (below, first) = (self._moved(direction, s * h) for s in (1, -1))
-            if i == 0:
-                smoothness = metasmoothness(first, self._centre[1], last)
-            differences.append((above - below) / (2 * h))
-            noises.append(_ROUNDING * self._eps * max(abs(above), abs(below)) / h)
 
-        def relative(one: float, other: float, noise: float) -> float:
-            size = max(abs(one), abs(other), 0.1 * typical)
-            if not math.isfinite(one - other):
-                return math.inf
-            return max(abs(one - other) - noise, 0.0) / size if size else 0.0
+def _agreement(
+    first: types.Params, middle: types.Params, last: types.Params
+) -> tuple[float, float]:
+    """Return how far parameters move the same way in two halves of a step, and how far they move.
 
-        errors = tuple(relative(slope, d, n) for d, n in zip(differences, noises, strict=True))
-        return _Row(errors, relative(differences[0], differences[1], sum(noises)), smoothness)
+    What moves one way and then the other counts against the first.
+    """
+    flat = [
+        np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in _inexact(tree)])
+        for tree in (first, middle, last)
+    ]
+    weights = np.abs(flat[2] - flat[0])
+    same = np.sign(flat[1] - flat[0]) * np.sign(flat[2] - flat[1])
+    return float(weights @ same), float(weights.sum())
 
-    def _moved(self, direction: MetaParams, h: float) -> tuple[float, types.Params]:
-        return self._run(jax.tree.map(lambda x, v: x + h * v, self._meta_params, direction))
 
-    def _run(self, meta_params: MetaParams) -> tuple[float, types.Params]:
-        outcome, params = programs.run(self._spec, self._training, meta_params)
-        return float(outcome), params
+def _smoothness(agreement: float, movement: float) -> float:
+    return 1.0 if movement == 0 else agreement / movement
+
+
+def _is_finite(outcome: types.Scalar, meta_grad: MetaParams) -> bool:
+    return all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((outcome, meta_grad)))
+
+
+def _sum(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the sum, from the first to the last, so that it has the same bits each time."""
+    return functools.reduce(np.add, arrays)
 
 
 def _directions(key: types.Key, meta_params: MetaParams, count: int) -> list[MetaParams]:

@@ -4,7 +4,8 @@ Both are chosen on the seeds that the tuning's checks were on, by no more traini
 tuning took, a run backward counted as two; the other hyperparameters stay where the tuning began.
 Then all are run on seeds that nothing was chosen on, and compared seed by seed.
 
-All outcomes are in `comparison.json` as soon as they are known: a resumed tuning repeats none.
+All trials go to the pool at once. Their outcomes are in `comparison.json` as soon as they are
+known: a resumed tuning repeats none.
 """
 
 import dataclasses
@@ -14,18 +15,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
-import jax.numpy as jnp
 import numpy as np
 
 from veldt.meta.baselines import grids
 from veldt.meta.train import log
-from veldt.meta.tune import config, loop, problem
-from veldt.meta.tune.hyperparameters import Hyperparameter
+from veldt.meta.tune import config, loop, problem, tuning_jobs
+from veldt.meta.tune.tuning_jobs import TuningJobs
+from veldt.meta.tune.tuning_worker import OutcomeJob, Rate
 from veldt.tasks.common.disk import atomic_files
 from veldt.tasks.common.nan_last import lowest
 
 FILE: Final = "comparison.json"
-RATE: Final = "learning_rate"
 _ENDS: Final = (0.0, 0.1)  # of a cosine, as shares of its peak
 _FEWEST, _MOST = 3, 17  # rates of a grid
 _REACH: Final = 30.0  # from the start's and the tuned rates to the grid's ends
@@ -71,6 +71,7 @@ def compare(
     subject: problem.Problem,
     progress: loop.TuningProgress,
     run_dir: Path,
+    jobs: TuningJobs,
     doing: Callable[[str], None],
 ) -> tuple[Row, ...]:
     """Return what was learned and what it is compared with; nothing without a learning rate.
@@ -80,36 +81,54 @@ def compare(
       subject: Trainings of the tuning.
       progress: The last state of the tuning.
       run_dir: Folder that keeps the outcomes.
+      jobs: Jobs of the tuning, on its pool.
       doing: Function that receives what is run, in words.
     """
     if not is_comparable(settings) or progress.best is None:
         return ()
-    known = _Known(run_dir / FILE)
+    trials = _Trials(subject, jobs, run_dir / FILE)
     others = _OtherRates(settings, subject, progress)
     budget = cost(settings, progress)
-    rows = [_fresh(known, "what was learned", budget, subject, progress.best, doing)]
-    for kind, grid in others.grids(budget // settings.check_seeds).items():
+    mine = trials.begin_fresh("what was learned", progress.best, "tuned")
+    kinds = others.grids(budget // settings.check_seeds)
+    tried = {
+        kind: [
+            trials.begin(
+                f"{kind} {number} of {len(grid.rates)}",
+                subject.check_seeds,
+                others.with_rates(rates),
+                "by_step",
+            )
+            for number, rates in enumerate(grid.rates)
+        ]
+        for kind, grid in kinds.items()
+    }
+    doing("running what was learned on fresh seeds")
+    rows = [Row("what was learned", budget, mine())]
+    fresh: list[tuple[str, int, Callable[[], tuple[float, ...]]]] = []
+    for kind, grid in kinds.items():
         outcomes = []
-        for number, rates in enumerate(grid.rates):
+        for number, outcome in enumerate(tried[kind]):
             doing(f"comparing with {kind} rates: {number} of {len(grid.rates)}")
-            check = others.subject.check()
-            key = f"{kind} {number} of {len(grid.rates)}"
-            outcomes.append(known.get(key, _run(check, others.with_rates(rates))))
+            outcomes.append(outcome())
         best = lowest(outcomes) or 0
         peak = float(grid.settings["peak"][best])
         end = float(grid.settings["end"][best]) if "end" in grid.settings else None
         to = "" if end is None else f" to {peak * end:.3g}"
         name = f"best {kind} rate, {peak:.3g}{to}"
-        runs = len(grid.rates) * settings.check_seeds
         params = others.with_rates(grid.rates[best])
-        rows.append(_fresh(known, name, runs, others.subject, params, doing))
-    known.write_rows(rows)
+        ended = trials.begin_fresh(name, params, "by_step")
+        fresh.append((name, len(grid.rates) * settings.check_seeds, ended))
+    for name, num_runs, ended in fresh:
+        doing(f"running {name} on fresh seeds")
+        rows.append(Row(name, num_runs, ended()))
+    trials.write_rows(rows)
     return tuple(rows)
 
 
 def is_comparable(settings: config.TuneConfig) -> bool:
     """Return whether a tuning has a learning rate that a constant or a cosine could replace."""
-    return settings.compare and RATE in settings.tune and settings.num_steps > 1
+    return settings.compare and problem.RATE in settings.tune and settings.num_steps > 1
 
 
 def read(run_dir: Path) -> tuple[Row, ...]:
@@ -154,23 +173,21 @@ def conclusion(differences: np.ndarray) -> str:
 
 @final
 class _OtherRates:
-    """Trainings whose learning rate is given step by step, the rest as at the tuning's start."""
+    """Learning rates that are given step by step, the rest as at the tuning's start."""
 
     def __init__(
         self, settings: config.TuneConfig, subject: problem.Problem, progress: loop.TuningProgress
     ):
-        start = settings.tune[RATE].start
-        stepwise = Hyperparameter(start, "linear", settings.num_steps)
-        changed = dataclasses.replace(settings, tune={**settings.tune, RATE: stepwise})
-        self.subject = problem.Problem(changed, subject.task)
+        start = settings.tune[problem.RATE].start
+        self._meta_params = {name: np.asarray(x) for name, x in subject.meta_params.items()}
         self._num_steps = settings.num_steps
-        learned = subject.numbers(progress.best or progress.meta_params)[RATE]
+        learned = subject.numbers(progress.best or progress.meta_params)[problem.RATE]
         rates = [start, *(x for x in np.ravel(learned).tolist() if math.isfinite(x) and x > 0)]
         self._low, self._high = min(rates) / _REACH, max(rates) * _REACH
 
-    def with_rates(self, rates: Any) -> dict[str, Any]:
+    def with_rates(self, rates: Any) -> dict[str, np.ndarray]:
         """Return the meta-parameters of rates, float [T]."""
-        return {**self.subject.meta_params, RATE: jnp.asarray(rates, jnp.float32)}
+        return {**self._meta_params, problem.RATE: np.asarray(rates, np.float32)}
 
     def grids(self, most: int) -> Mapping[str, grids.ScheduleGrid]:
         """Return what may be tried, at most so many settings of each kind, or the fewest."""
@@ -187,23 +204,51 @@ class _OtherRates:
 
 
 @final
-class _Known:
-    """The outcomes that are known, by name, in a file."""
+class _Trials:
+    """The outcomes that are known, by name, in a file, and those that are under way."""
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(self, subject: problem.Problem, jobs: TuningJobs, path: Path):
+        self._subject, self._jobs, self._path = subject, jobs, path
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             self._outcomes = {str(k): log.number(v) for k, v in found["outcomes"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             self._outcomes = {}
 
-    def get(self, key: str, find: Callable[[], float]) -> float:
-        """Return an outcome, found and written down where it is not known."""
-        if key not in self._outcomes:
-            self._outcomes[key] = find()
+    def begin(
+        self, key: str, seeds: range, meta_params: Mapping[str, Any], rate: Rate
+    ) -> Callable[[], float]:
+        """Begin runs, and return the function that awaits their outcome and writes it down.
+
+        Args:
+          key: Name of the outcome; where it is known nothing is run.
+          seeds: Numbers of the runs' seeds.
+          meta_params: Meta-parameters of the runs.
+          rate: Form of the learning rate among them.
+        """
+        if key in self._outcomes:
+            return lambda: self._outcomes[key]
+        groups = self._subject.groups(seeds)
+        plain = {name: np.asarray(value) for name, value in meta_params.items()}
+        numbers = self._jobs.submit(key, [OutcomeJob(group, plain, rate) for group in groups])
+
+        def outcome() -> float:
+            ended = self._jobs.take(numbers)
+            self._outcomes[key], _ = problem.judge(ended, tuning_jobs.shares(groups))
             self._write({})
-        return self._outcomes[key]
+            return self._outcomes[key]
+
+        return outcome
+
+    def begin_fresh(
+        self, name: str, meta_params: Mapping[str, Any], rate: Rate
+    ) -> Callable[[], tuple[float, ...]]:
+        """Begin a run on each fresh seed, and return the function that awaits the outcomes."""
+        awaited = [
+            self.begin(f"{name}, fresh seed {i}", range(seed, seed + 1), meta_params, rate)
+            for i, seed in enumerate(self._subject.fresh_seeds)
+        ]
+        return lambda: tuple(outcome() for outcome in awaited)
 
     def write_rows(self, rows: Sequence[Row]) -> None:
         """Write down the end of it."""
@@ -212,26 +257,6 @@ class _Known:
     def _write(self, more: Mapping[str, Any]) -> None:
         plain = log.finite({"outcomes": self._outcomes, **more})
         atomic_files.write_bytes(self._path, json.dumps(plain).encode())
-
-
-def _fresh(
-    known: _Known,
-    name: str,
-    num_runs: int,
-    subject: problem.Problem,
-    meta_params: Mapping[str, Any],
-    doing: Callable[[str], None],
-) -> Row:
-    doing(f"running {name} on fresh seeds")
-    outcomes = tuple(
-        known.get(f"{name}, fresh seed {number}", _run(training, meta_params))
-        for number, training in enumerate(subject.fresh())
-    )
-    return Row(name, num_runs, outcomes)
-
-
-def _run(training: Any, meta_params: Mapping[str, Any]) -> Callable[[], float]:
-    return lambda: problem.outcome(training, dict(meta_params))
 
 
 def _text(value: float) -> str:

@@ -6,6 +6,7 @@ from typing import Literal, final
 from veldt.meta.tune import hyperparameters
 from veldt.meta.tune.hyperparameters import Hyperparameter
 from veldt.tasks.common.config import bounds
+from veldt.tasks.pool.config import PoolConfig
 
 
 @final
@@ -54,7 +55,10 @@ class TuneConfig:
       check_every: updates between two checks on fixed seeds, by which the best hyperparameters are
         kept.
       check_seeds: training runs of a check.
-      memory_mb: memory for stored states; decides what is stored and what is run again.
+      runs_per_job: the most training runs of one job, side by side; null puts all runs of an
+        update, or of a check, into one. More jobs keep more workers busy. It changes the last bits
+        of the numbers, unlike the number of workers.
+      memory_mb: memory of a job for stored states; decides what is stored and what is run again.
       verify: how a metagradient is examined: "fast" (finite, states replayed rightly), "full"
         (finite differences and metasmoothness, some more runs) or "none".
       on_failure: what is done where it fails: "auto" falls back to evolution strategies, until a
@@ -62,8 +66,9 @@ class TuneConfig:
       compare: whether the best constant learning rate and the best cosine, chosen by as many
         training runs, are run beside the result, where a learning rate is tuned.
       journal: whether the progress of each metagradient is written to disk, so that one that takes
-        hours survives a crash.
+        hours survives a crash; not with workers of a Ray cluster.
       seed: seed of everything random.
+      pool: where training runs.
     """
 
     task: str
@@ -78,15 +83,18 @@ class TuneConfig:
     outer: OuterConfig = dataclasses.field(default_factory=OuterConfig)
     check_every: int = 5
     check_seeds: int = 8
+    runs_per_job: int | None = None
     memory_mb: float = 512.0
     verify: Literal["none", "fast", "full"] = "fast"
     on_failure: Literal["auto", "raise"] = "auto"
     compare: bool = True
     journal: bool = False
     seed: int = 0
+    pool: PoolConfig = dataclasses.field(default_factory=lambda: PoolConfig(num_workers=1))
 
     def __post_init__(self) -> None:
         bounds.at_least(self, 1, "num_steps", "num_updates", "seeds", "check_every", "check_seeds")
+        bounds.at_least(self, 1, "runs_per_job")
         bounds.above(self, 0, "memory_mb")
         if not self.tune:
             raise ValueError("tune is empty; name what is to be learned")

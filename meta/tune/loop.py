@@ -103,8 +103,8 @@ class Descent:
       num_updates: Number of updates in all.
       outer: Settings of the optimizer that moves the meta-parameters.
       gradient: Function that takes the gradient at a state of the tuning.
-      check: Function that returns an outcome to choose the best meta-parameters by, and what is
-        logged of it; None chooses by the outcomes of the updates.
+      check: Function that returns an outcome to choose the best meta-parameters by, at a state of
+        the tuning, and what is logged of it; None chooses by the outcomes of the updates.
       check_every: Number of updates between two checks.
       logged: Function that returns what is logged of meta-parameters after an update.
     """
@@ -112,7 +112,7 @@ class Descent:
     num_updates: int
     outer: config.OuterConfig
     gradient: Callable[[TuningProgress], Step]
-    check: Callable[[MetaParams], tuple[float, Mapping[str, Any]]] | None = None
+    check: Callable[[TuningProgress], tuple[float, Mapping[str, Any]]] | None = None
     check_every: int = 1
     logged: Callable[[MetaParams], Mapping[str, Any]] = lambda _: {}
 
@@ -176,11 +176,11 @@ def run(
 
 
 def _check(
-    check: Callable[[MetaParams], tuple[float, Mapping[str, Any]]], progress: TuningProgress
+    check: Callable[[TuningProgress], tuple[float, Mapping[str, Any]]], progress: TuningProgress
 ) -> tuple[TuningProgress, dict[str, Any]]:
     """Compare the meta-parameters with the best so far."""
     began = time.monotonic()
-    outcome, figures = check(progress.meta_params)
+    outcome, figures = check(progress)
     after = dataclasses.replace(_keep_best(progress, outcome), checked_at=progress.update)
     wall_s = progress.wall_s + time.monotonic() - began
     best = after.best_outcome < progress.best_outcome

@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, final
 
 import jax
 import numpy as np
@@ -16,6 +16,8 @@ from veldt.meta.tune import config, hyperparameters, optimizers, shaped_task
 from veldt.tasks import base, registry
 from veldt.tasks.common import compiling, types
 from veldt.tasks.inner_loop import hollow
+
+RATE: Final = "learning_rate"
 
 _LAST_SHARE = 10  # the last tenth of the steps
 _CHECK_SEED = 2**30  # seeds of checks are from here on; those of updates are below
@@ -121,21 +123,57 @@ class Problem:
             raise errors.MetaTrainError(f"tune.{name} is the task's and has no schedule: knots: 0")
         return shaped_task.num_elements(name, self.task)
 
-    def training_of(self, update: int) -> task_training.TaskTraining:
-        """Return the training that an update's metagradient goes through; its seeds are its own."""
+    def seeds_of(self, update: int) -> range:
+        """Return the numbers of the seeds of an update's metagradient; they are its own."""
         count = self._settings.seeds
-        return self._training(range(update * count, (update + 1) * count))
+        return range(update * count, (update + 1) * count)
+
+    @property
+    def check_seeds(self) -> range:
+        """The numbers of the seeds that hyperparameters are compared by; always the same."""
+        return range(_CHECK_SEED, _CHECK_SEED + self._settings.check_seeds)
+
+    @property
+    def fresh_seeds(self) -> range:
+        """The numbers of the seeds on which nothing is chosen."""
+        count = max(self._settings.check_seeds, _FEWEST_FRESH)
+        return range(_FRESH_SEED, _FRESH_SEED + count)
+
+    def groups(self, seeds: range) -> list[tuple[int, ...]]:
+        """Return the seeds of each job that runs with these are split into."""
+        size = self._settings.runs_per_job or len(seeds)
+        return [tuple(seeds[i : i + size]) for i in range(0, len(seeds), size)]
+
+    def training_of(self, update: int) -> task_training.TaskTraining:
+        """Return the training that an update's metagradient goes through."""
+        return self.training(self.seeds_of(update))
 
     def check(self) -> task_training.TaskTraining:
-        """Return the training that hyperparameters are compared by; always the same."""
-        return self._training(range(_CHECK_SEED, _CHECK_SEED + self._settings.check_seeds))
+        """Return the training that hyperparameters are compared by."""
+        return self.training(self.check_seeds)
 
     def fresh(self) -> list[task_training.TaskTraining]:
         """Return trainings of one seed each, on which nothing is chosen."""
-        count = max(self._settings.check_seeds, _FEWEST_FRESH)
-        return [self._training(range(_FRESH_SEED + i, _FRESH_SEED + i + 1)) for i in range(count)]
+        return [self.training([seed]) for seed in self.fresh_seeds]
 
-    def _training(self, numbers: range) -> task_training.TaskTraining:
+    def with_rate_by_step(self) -> "Problem":
+        """Return the same trainings with a learning rate that is given for each step.
+
+        The other hyperparameters stay as they are.
+        """
+        settings = self._settings
+        by_step = hyperparameters.Hyperparameter(
+            settings.tune[RATE].start, "linear", settings.num_steps
+        )
+        changed = dataclasses.replace(settings, tune={**settings.tune, RATE: by_step})
+        return Problem(changed, self.task)
+
+    def training(self, numbers: Sequence[int]) -> task_training.TaskTraining:
+        """Return the runs with some seeds, side by side.
+
+        Args:
+          numbers: Numbers of the seeds among those of this tuning.
+        """
         settings = self._settings
         # Seeds of one tuning, spread over all 32-bit numbers without two of them meeting.
         seeds = [(settings.seed * 1_000_003 + number) % 2**31 for number in numbers]
@@ -154,23 +192,54 @@ class Problem:
         }
 
 
+@final
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """Runs that have come to their end.
+
+    Attributes:
+      outcome: Mean outcome of the runs; not finite where one diverged.
+      code: The highest code of a hollow run, an index of `hollow.REASONS`; 0 if none is hollow.
+    """
+
+    outcome: float
+    code: int
+
+
+def end(run: task_training.TaskTraining, meta_params: MetaParams) -> Ended:
+    """Run a training to its end."""
+    found, ends = _outcome(run, meta_params)
+    # A run that diverged has said so by its outcome.
+    codes = hollow.judge(*np.asarray(ends, np.float64).T) if math.isfinite(found) else np.zeros(1)
+    return Ended(float(found), int(np.max(codes)))
+
+
+def judge(parts: Sequence[Ended], shares: Sequence[float]) -> tuple[float, str]:
+    """Return the mean outcome of runs, and why it is not real.
+
+    Args:
+      parts: Runs that have come to their end.
+      shares: Share of each part in the mean; their sum is 1.
+
+    Returns:
+      The outcome, and why a run is hollow (`hollow.REASONS`), empty where none is. The outcome of a
+      hollow run is NaN.
+    """
+    mean = sum(share * part.outcome for share, part in zip(shares, parts, strict=True))
+    if not math.isfinite(mean):
+        return mean, ""
+    why = hollow.REASONS[max(part.code for part in parts)]
+    return (math.nan, why) if why else (mean, "")
+
+
 def outcome(run: task_training.TaskTraining, meta_params: MetaParams) -> float:
     """Run a training and return its outcome; NaN where the run is hollow."""
     return run_once(run, meta_params)[0]
 
 
 def run_once(run: task_training.TaskTraining, meta_params: MetaParams) -> tuple[float, str]:
-    """Run a training, and say whether its outcome is real.
-
-    Returns:
-      The outcome, and why the run is hollow (`hollow.REASONS`), empty where it is not. The outcome
-      of a hollow run is NaN.
-    """
-    found, ends = _outcome(run, meta_params)
-    # A run that diverged has said so by its outcome.
-    codes = hollow.judge(*np.asarray(ends, np.float64).T) if math.isfinite(found) else np.zeros(1)
-    why = hollow.REASONS[int(np.max(codes))]
-    return math.nan if why else float(found), why
+    """Run a training, and say whether its outcome is real; see `judge`."""
+    return judge([end(run, meta_params)], [1.0])
 
 
 def _run(

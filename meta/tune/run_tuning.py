@@ -14,7 +14,7 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from veldt.meta import checkpoint
+from veldt.meta import checkpoint, errors
 from veldt.meta.train import log
 from veldt.meta.tune import (
     comparison,
@@ -23,14 +23,19 @@ from veldt.meta.tune import (
     loop,
     problem,
     schedule_file,
+    tuning_jobs,
     tuning_view,
+    tuning_worker,
 )
 from veldt.tasks.common import stopping
 from veldt.tasks.common.config import codec
 from veldt.tasks.common.disk.run_directory import RunDirectory, Terms
+from veldt.tasks.pool import config as pool_config
+from veldt.tasks.pool import pools, work_line
 
 JOURNAL_FOLDER: Final = "backward"
-TERMS: Final = Terms("tune", config.TuneConfig)
+# Where the work is done may differ when a run is resumed.
+TERMS: Final = Terms("tune", config.TuneConfig, may_differ=("pool",))
 
 
 @final
@@ -67,13 +72,16 @@ def run_tuning(
 
     Raises:
       FileError: The run directory cannot be used.
-      MetaTrainError: The config names something that does not exist.
-      ReplayError: A metagradient could not be computed.
+      MetaTrainError: The config names something that does not exist, the workers cannot have the
+        journal, or a worker could not do its job.
+      ReplayError: A metagradient is not trusted, and no estimate may take its place.
+      PoolError: No worker can be made.
       TaskError: The task cannot be used.
       KeyboardInterrupt: Ctrl-C; the progress is kept, and `resume` continues it.
     """
     # Everything named is loaded before anything is written: a misspelt name leaves no run behind.
     schedule_file.check_names(settings)
+    journal = _journal(settings, run_dir)
     view = tuning_view.TuningView() if view is None else view
     view.doing(f"loading {settings.task}")
     subject = problem.Problem(settings)
@@ -109,12 +117,32 @@ def run_tuning(
                 stored = dataclasses.replace(loop.store(progress), config=codec.to_plain(settings))
                 checkpoints.save(2 * progress.update + checked, stored)
 
-        journal = run_dir / JOURNAL_FOLDER if settings.journal else None
-        descent = config_descent.make(settings, subject, journal)
+        factory = tuning_worker.TuningWorkerFactory(settings, journal)
+        workers = stack.enter_context(pools.make_pool(settings.pool, factory))
+        jobs = tuning_jobs.TuningJobs(workers, view.doing)
+        descent = config_descent.make(settings, subject, jobs)
         progress = loop.run(descent, progress, _ViewAndLog(settings, view, lines), save)
         assert progress.best is not None
-        rows = comparison.compare(settings, subject, progress, run_dir, view.doing)
+        rows = comparison.compare(settings, subject, progress, run_dir, jobs, view.doing)
+        if work := work_line.line([workers.stats()]):
+            view.note(work)
         return TuneResult(subject.numbers(progress.best), progress, rows)
+
+
+def _journal(settings: config.TuneConfig, run_dir: Path) -> Path | None:
+    """Return the folder of the journal; None for none.
+
+    Raises:
+      MetaTrainError: The workers may be on other machines than the run directory.
+    """
+    if not settings.journal:
+        return None
+    if pool_config.choose_backend(settings.pool) == "ray":
+        raise errors.MetaTrainError(
+            "journal: true is kept in the run directory, which workers of a Ray cluster do not "
+            "have: set pool.backend to inline, or journal to false"
+        )
+    return run_dir / JOURNAL_FOLDER
 
 
 def _write_found(

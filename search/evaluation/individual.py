@@ -4,7 +4,8 @@ All properties of a child that a search needs (structural hash, live program, up
 niche) start from the program's graph of values. So the graph is made once and kept, and the rest is
 computed and kept when it is first needed: a child that a cache knows by its structure never runs
 the probe. A child that differs from its parent in its learning rate alone shares its parent's
-program and the properties known of it.
+program and the properties known of it. One that differs in dead statements alone has its parent's
+structure, so that it is not even lowered.
 
 An individual that another process has made comes with the properties known there. Its program
 comes as bytes, which are read when something needs the program: most of what a search's driver does
@@ -38,7 +39,9 @@ _SENT: Final = (
     "ignores_gradient",
     "niche",
 )
-_OF_MEMBERS: Final = ("structural_hash", "niche")
+_OF_MEMBERS: Final = ("structural_hash", "length", "niche")
+# Properties that programs with the same live code share.
+_OF_LIVE_CODE: Final = ("structural_hash", "length")
 
 
 @final
@@ -63,6 +66,17 @@ class LoweredProgram:
         """The program as bytes, for other processes of this run."""
         given = self._given
         return given if isinstance(given, bytes) else pickle.dumps(given, pickle.HIGHEST_PROTOCOL)
+
+    def with_program(self, program: Program) -> "LoweredProgram":
+        """Return another program, with what is known of this one where dead code alone differs."""
+        other = LoweredProgram(program)
+        if other._live_code == self._live_code:
+            other.__dict__.update(self.known(_OF_LIVE_CODE))
+        return other
+
+    @cached_property
+    def _live_code(self) -> tuple[tuple[str, ...], ...]:
+        return pruning.live_code(self.program)
 
     @cached_property
     def _named(self) -> Dataflow:
@@ -152,10 +166,10 @@ class Individual:
         return Genotype(self.lowered.program, self.learning_rate)
 
     def with_genotype(self, genotype: Genotype) -> "Individual":
-        """Return the individual of another genotype, lowered anew only if the program differs."""
+        """Return the individual of another genotype, lowered anew only if the live code differs."""
         if genotype.program is self.lowered.program:
             return Individual(self.lowered, genotype.learning_rate)
-        return Individual.of(genotype)
+        return Individual(self.lowered.with_program(genotype.program), genotype.learning_rate)
 
     @property
     def structure(self) -> str:

@@ -11,7 +11,15 @@ from collections.abc import Iterator, Sequence
 from veldt.search.language import dataflow
 from veldt.search.language.dataflow import Constant, Dataflow, Input, Node
 from veldt.search.language.ops import OPS
-from veldt.search.language.statements import INPUTS, READABLE, AnyProgram, Arg, Statement
+from veldt.search.language.statements import (
+    INPUTS,
+    READABLE,
+    AbstractProgram,
+    AnyProgram,
+    Arg,
+    Statement,
+    format_arg,
+)
 
 
 def prune(program: AnyProgram) -> AnyProgram:
@@ -56,6 +64,36 @@ def to_program(flow: Dataflow, like: AnyProgram) -> AnyProgram:
     returns += [names[flow.new_slots[flow.slots.index(name)]] for name in slots]
     _reuse_slot_names(slots, statements, returns)
     return type(like)(like.name, slots, constants, tuple(statements), tuple(returns), like.doc)
+
+
+def live_code(program: AbstractProgram) -> tuple[tuple[str, ...], ...]:
+    """Return the text that the update may depend on, by names alone: much cheaper than lowering.
+
+    Programs with the same live code have the same graph of live values, but for its order.
+
+    Returns:
+      The update; the live slots and their new values; the constants that are read; the statements,
+      the last one first. Numbers as text, since -0.0 is another number than 0.0, and equal to it.
+    """
+    new_values = dict(zip(program.slots, program.returns[1:], strict=True))
+    slots: set[Arg] = set()
+    while True:
+        needed: set[Arg] = {program.returns[0], *(new_values[slot] for slot in slots)}
+        statements = []
+        for statement in reversed(program.statements):
+            if statement.target in needed:
+                needed.remove(statement.target)
+                needed.update(statement.args)
+                statements.append(str(statement))
+        if slots.issuperset(found := needed.intersection(new_values)):
+            break
+        slots |= found  # What a slot becomes is needed too.
+    return (
+        (format_arg(program.returns[0]),),
+        tuple([f"{s} = {format_arg(new_values[s])}" for s in program.slots if s in slots]),
+        tuple([f"{name} = {value!r}" for name, value in program.constants if name in needed]),
+        tuple(statements),
+    )
 
 
 def _fresh_names(taken: set[str]) -> Iterator[str]:

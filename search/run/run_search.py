@@ -58,6 +58,7 @@ TERMS: Final = Terms(
         "max_steps",
         "time_limit_s",
         "lane_memory_gib",
+        "proposers",
         "pool",
         "finals",
         *(f"llm.{name}" for name in LIMITS),
@@ -66,7 +67,7 @@ TERMS: Final = Terms(
 )
 # What a driver proposes depends on where others ended, so their search does not go on after that.
 TERMS_OF_DRIVERS: Final = dataclasses.replace(
-    TERMS, may_differ=("lane_memory_gib", "pool", "finals")
+    TERMS, may_differ=("lane_memory_gib", "proposers", "pool", "finals")
 )
 # If one of these differs, a search that has ended may go on.
 _ENDS: Final = ("max_evaluations", "max_steps", "time_limit_s")
@@ -195,7 +196,7 @@ def _search(
             f"{workers.num_workers} workers can be busy; a larger window is another experiment"
         )
     num_told = store.first("SELECT COUNT(*) FROM proposal")
-    num_helpers = config.pool.proposers
+    num_helpers = config.proposers
     engines: list[Evolution] = []  # Empty unless the search is on.
     shown = ""
 

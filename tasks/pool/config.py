@@ -71,9 +71,6 @@ class PoolConfig:
       max_tries: Number of workers that may die of a job before it is given up as `killed`.
       straggler_factor: Factor on the time that nearly all jobs stay below; with idle workers, a
         job that runs longer is also given to a second worker; null never does.
-      proposers: Number of processes beside a search's driver that make its children; 0 lets the
-        driver make all. The result does not depend on it; it is worth it where workers end more
-        than a few hundred trainings a second.
       ray: Use of a cluster by the `ray` back end.
     """
 
@@ -82,12 +79,10 @@ class PoolConfig:
     timeout_s: float | None = None
     max_tries: int = 3
     straggler_factor: float | None = 4.0
-    proposers: int = 0
     ray: RayConfig = dataclasses.field(default_factory=RayConfig)
 
     def __post_init__(self) -> None:
         bounds.at_least(self, 1, "num_workers", "max_tries")
-        bounds.at_least(self, 0, "proposers")
         bounds.above(self, 0, "timeout_s")
         bounds.above(self, 1, "straggler_factor")
 

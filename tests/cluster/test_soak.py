@@ -130,8 +130,7 @@ def test_a_plan_holds_every_fault_that_a_command_can_meet(has_links):
     assert len(met) == 100
     for name in names:
         kinds = {kind for command, kind in met if command == name}
-        assert kinds == set(soak_faults.kinds(on_pool=name != "tune", has_links=has_links))
-    assert {kind for command, kind in met if command == "tune"} == set(soak_faults.DRIVERS)
+        assert kinds == set(soak_faults.kinds(has_links=has_links))
     assert all(0 < len(each.kinds) <= soak_plan.ROUND for each in rounds)
     # Rounds of all commands come before second rounds of any.
     assert [each.command for each in rounds[:4]] == names
@@ -140,7 +139,7 @@ def test_a_plan_holds_every_fault_that_a_command_can_meet(has_links):
     )
     once = soak_plan.plan(random.Random(3), ["search"], None, has_links=has_links)
     kinds = sorted(kind for each in once for kind in each.kinds)
-    assert kinds == sorted(soak_faults.kinds(on_pool=True, has_links=has_links))
+    assert kinds == sorted(soak_faults.kinds(has_links=has_links))
 
 
 def test_the_summary_counts_by_command_and_fault():
@@ -257,15 +256,14 @@ SIZES = {"meta-train": 12, "evaluate": 25, "tune": 6}
 @pytest.mark.parametrize("name", sorted(SIZES))
 def test_a_command_ends_alike_inline_in_threads_and_on_ray(name, tmp_path):
     command = soak_commands.COMMANDS[name](SIZES[name])
-    pools = [("inline", 1), ("inline", 3), ("ray", 2)] if command.on_pool else [None, None]
+    pools = [("inline", 1), ("inline", 3), ("ray", 2)]
 
     def run(number, variant, pool):
         place = tmp_path / f"run{number}"
         orders = tmp_path / f"orders{number}"
         orders.mkdir()
         words = command.words(tmp_path, variant, place)
-        if pool is not None:
-            words += ["--pool.backend", pool[0], "--pool.num-workers", str(pool[1])]
+        words += ["--pool.backend", pool[0], "--pool.num-workers", str(pool[1])]
         done = subprocess.run(
             [sys.executable, ROOT / "benchmarks" / "soak_driver.py", orders, *words],
             text=True,
@@ -274,9 +272,8 @@ def test_a_command_ends_alike_inline_in_threads_and_on_ray(name, tmp_path):
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
         assert done.returncode == 0, done.stderr[-3000:]
-        if pool is not None:
-            assert "% busy" in done.stderr
-            assert (orders / "work.jsonl").exists()
+        assert "% busy" in done.stderr
+        assert (orders / "work.jsonl").exists()
         command.check(place)
         return place
 

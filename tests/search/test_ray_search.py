@@ -31,9 +31,8 @@ def search(backend, directory, proposers=0):
         population_size=12,
         fresh_seeds=4,
         finals=finals_config.FinalsConfig(num_rates=3, select_seeds=1, final_seeds=2),
-        pool=pool_config.PoolConfig(
-            backend=backend, num_workers=2, straggler_factor=None, proposers=proposers
-        ),
+        proposers=proposers,
+        pool=pool_config.PoolConfig(backend=backend, num_workers=2, straggler_factor=None),
     )
     found = run_search.run_search(config, directory)
     with Store.open(directory, read_only=True) as store:

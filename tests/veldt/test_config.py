@@ -338,6 +338,7 @@ def test_fields_are_listed_for_help():
     assert rows["--lr"] == fields.FieldInfo("--lr", "a number", "0.001", "")
     assert rows["--pool.num-workers"].kind == "an integer or null"
     assert rows["--pool.num-workers"].default == "null"
+    assert rows["--pool.timeout-s"].default == "5.0"  # That of `Whole`, and not of `Pool`.
     assert rows["--parts"].default == "[{name: a, weight: 1.0}, {name: b, weight: 2.0}]"
     assert "--pool" not in rows
     assert [key.option for key in rows["--parts"].keys] == ["name", "weight"]

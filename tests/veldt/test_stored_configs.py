@@ -182,6 +182,14 @@ def test_a_shipped_config_without_any_one_field_is_filled(name):
     assert num_filled > 10
 
 
+@pytest.mark.parametrize("kind", ["meta-train", "tune"])
+def test_a_pool_of_a_version_that_had_a_field_more_is_read(kind):
+    terms, settings = RUNS[kind]
+    stored = with_value(codec.to_plain(settings), ("pool", "proposers"), 0)
+    filled = older_config.fill(terms.config_class, stored)
+    assert codec.from_plain(terms.config_class, filled, "test") == settings
+
+
 def test_more_phases_may_follow_and_no_fewer(tmp_path):
     terms, settings = RUNS["meta-train"]
     more = dataclasses.replace(settings, phases=(*settings.phases, config.PhaseConfig("b", 3)))

@@ -142,7 +142,7 @@ class DriverThread:
                 session.watch()
 
             num_told = store.first("SELECT COUNT(*) FROM proposal")
-            num_helpers = config.pool.proposers
+            num_helpers = config.proposers
             engine = driver.OrderedDriver(
                 workers,
                 window=config.window,

@@ -8,23 +8,29 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from veldt.tasks.common.config import codec
 from veldt.tasks.common.user_code import older_names
+
+# Fields that a class had in a version between two releases, and that changed no result.
+_GONE: Final[Mapping[str, frozenset[str]]] = {"PoolConfig": frozenset({"proposers"})}
 
 
 def fill(config_class: type, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored config with defaults for the fields that it lacks, in nested configs too.
 
-    Modules that have moved have their present names.
+    Modules that have moved have their present names, and fields that are gone are left out.
 
     Args:
       config_class: Dataclass of the config.
       stored: Plain values, as JSON or YAML has them.
     """
     hints = codec.hints(config_class)
-    found = {key: _filled(hints.get(key), value) for key, value in stored.items()}
+    gone = _GONE.get(config_class.__name__, ())
+    found = {
+        key: _filled(hints.get(key), value) for key, value in stored.items() if key not in gone
+    }
     for name in hints:
         default = codec.default_of(config_class, name, None)
         if name not in found and default is not codec.MISSING:

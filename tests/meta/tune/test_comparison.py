@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from tests.meta.tune import test_run_tuning as tunings
-from veldt.meta.tune import comparison, loop, problem, report, run_tuning, tuning_view
+from veldt.meta.tune import (
+    comparison,
+    loop,
+    problem,
+    report,
+    run_tuning,
+    tuning_jobs,
+    tuning_view,
+    tuning_worker,
+)
+from veldt.tasks.pool import pools
 
 SETTINGS = dataclasses.replace(tunings.SETTINGS, compare=True, num_updates=2, check_every=1)
 
@@ -28,7 +38,9 @@ def whole(tmp_path_factory):
 
 def compare(folder, progress):
     subject = problem.Problem(SETTINGS)
-    return comparison.compare(SETTINGS, subject, progress, folder, lambda text: None)
+    with pools.make_pool(SETTINGS.pool, tuning_worker.TuningWorkerFactory(SETTINGS)) as pool:
+        jobs = tuning_jobs.TuningJobs(pool)
+        return comparison.compare(SETTINGS, subject, progress, folder, jobs, lambda text: None)
 
 
 def test_other_rates_stand_beside_the_result(whole, capsys):
@@ -64,7 +76,9 @@ def test_a_constant_is_the_training_at_that_constant(whole):
 def test_what_is_known_is_not_run_again(whole, monkeypatch):
     folder, progress, rows = whole
     ran = []
-    monkeypatch.setattr(problem, "outcome", lambda *args: ran.append(1) or 0.0)
+    monkeypatch.setattr(
+        problem, "end", lambda *args: ran.append(1) or problem.Ended(outcome=0.0, code=0)
+    )
     assert (compare(folder, progress), ran) == (rows, [])
     # As a process that was killed in its midst leaves it.
     path = folder / comparison.FILE

@@ -1,6 +1,5 @@
 """Processes that make children: one search with any number of them, however it goes."""
 
-import dataclasses
 import os
 import pickle
 import signal
@@ -81,8 +80,8 @@ def at_once(monkeypatch):
 
 
 def search(directory, *, resume=False, view=None, proposers=0, workers=1, **changes):
-    pool = PoolConfig(backend="inline", num_workers=workers, proposers=proposers)
-    config = fakes.small_config(pool=pool, **changes)
+    pool = PoolConfig(backend="inline", num_workers=workers)
+    config = fakes.small_config(pool=pool, proposers=proposers, **changes)
     run_search.run_search(config, directory, resume=resume, view=view, factory=fakes.TroubledWorker)
     return directory
 
@@ -231,6 +230,5 @@ def test_the_number_of_helpers_may_change_between_sessions(tmp_path, threads):
         search(tmp_path / "run", proposers=1, view=StopAt(9))
     search(tmp_path / "run", proposers=0, resume=True)
     assert differences(search(tmp_path / "alone"), tmp_path / "run") == []
-    assert dataclasses.replace(PoolConfig(), proposers=3).proposers == 3
-    with pytest.raises(ValueError, match="proposers"):
-        PoolConfig(proposers=-1)
+    with pytest.raises(ValueError, match="proposers is -1"):
+        fakes.small_config(proposers=-1)
