@@ -29,7 +29,7 @@ Kind: TypeAlias = Literal["matrix", "last", "vector", "embedding"]
 
 _GAIN: Final = 10.0  # A meta-parameter of 0.01 is a tenth in the logarithm of what it sets.
 _LENGTH: Final = 300.0  # The number of steps, and
-_WIDTH: Final = 64.0  # the number of rows or columns, at which exponents change nothing.
+_WIDTH: Final = 64.0  # the length of a matrix' sides, at which exponents change nothing.
 _LAST_SHARE: Final = 0.1  # of the decay between two knots, where a linear decay would end at 0
 _FORGETS: Final[Mapping[str, float]] = {
     "momentum": 0.05,
@@ -44,7 +44,7 @@ _TINY: Final = 1e-30
 _NUMBERS: Final = (
     *("matrix", "last", "vector", "embedding"),
     *_FORGETS,
-    *("nesterov", "decay", "rows", "columns", "length", "momentum_length"),
+    *("nesterov", "decay", "longer_side", "shorter_side", "length", "momentum_length"),
 )
 
 
@@ -130,6 +130,8 @@ class Scaled(base.LearnedOptimizer):
             if value is None and steers:
                 raise errors.MissingInputError.value("scaled")
             flat = tensors.flatten(updates, params, "scaled")
+            if not flat.grads:
+                return updates, state
             grads = [tensors.clip(grad) for grad in flat.grads]
             kinds, momenta = flat.split(kinds_of(params)), flat.split(state.momentum)
             done = state.count / jnp.maximum(length - 1, 1)
@@ -238,9 +240,9 @@ class _Settings:
         """Return the rate of a tensor, relative to the schedule, float []."""
         log = self.logs[kind]
         if not _is_adams(kind):
-            columns = shape[-1]
-            log = log + self.logs["rows"] * math.log(math.prod(shape[:-1]) / _WIDTH)
-            log = log + self.logs["columns"] * math.log(columns / _WIDTH)
+            longer, shorter = matrices.sides(shape)
+            log = log + self.logs["longer_side"] * math.log(longer / _WIDTH)
+            log = log + self.logs["shorter_side"] * math.log(shorter / _WIDTH)
         return jnp.exp(log)
 
 

@@ -26,6 +26,7 @@ _OUTPUT_GAIN: Final = 10.0  # How fast the output moves with its weights.
 _FAST: Final = 0.9  # Decays of the averages of the loss.
 _SLOW: Final = 0.98
 _ENERGY: Final = 0.95  # Decay of the average of the squared gradient.
+_LEAST_SPREAD: Final = 1e-3  # relative to the loss
 _TINY: Final = 1e-30
 
 
@@ -159,7 +160,9 @@ def _means(state: SteeringState, count: jax.Array) -> tuple[jax.Array, jax.Array
 def _trend(state: SteeringState, count: jax.Array) -> jax.Array:
     """Return how far the loss has moved lately, in units of its spread, clipped to +-3."""
     fast, slow, spread = _means(state, count)
-    return jnp.clip((fast - slow) / jnp.maximum(spread, _TINY), -3.0, 3.0)
+    # At first there is no spread but that of rounding.
+    unit = jnp.maximum(spread, _LEAST_SPREAD * jnp.abs(slow)) + _TINY
+    return jnp.clip((fast - slow) / unit, -3.0, 3.0)
 
 
 def _level(state: SteeringState, count: jax.Array) -> jax.Array:
