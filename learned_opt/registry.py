@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from veldt.learned_opt import base, errors
-from veldt.learned_opt.architectures import adafac_mlp, celo, celo2, mlp, rnn_mlp, velo
+from veldt.learned_opt.architectures import adafac_mlp, celo, celo2, mlp, rnn_mlp, scaled, velo
 
 # Sizes as published. "velo" and "velo_small" have the slips of the original corrected;
 # `dataclasses.replace(..., statistics="published")` is what its published weights want.
@@ -18,6 +18,8 @@ ARCHITECTURES: dict[str, base.LearnedOptimizer] = {
     "celo": celo.Celo(),
     "celo2": celo2.Celo2(),
     "celo2_base": celo2.Celo2(newton_schulz_steps=0, vectors="network"),
+    "scaled": scaled.Scaled(),
+    "scaled_recurrent": scaled.Scaled(scale="recurrent"),
 }
 
 

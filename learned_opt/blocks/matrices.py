@@ -32,6 +32,15 @@ def is_matrix(shape: tuple[int, ...]) -> bool:
     return min(shape[-2:]) > 1
 
 
+def sides(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the longer and the shorter side of a parameter as matrices: libraries transpose."""
+    rows, columns = shape[-2:]
+    if len(shape) == 4:
+        columns = shape[0] if _outputs_first(shape) else shape[-1]
+        rows = math.prod(shape) // columns
+    return max(rows, columns), min(rows, columns)
+
+
 def orthogonal_size(x: jax.Array) -> float:
     """Return the root mean square of orthogonal matrices [..., rows, columns]."""
     return 1 / math.sqrt(max(x.shape[-2:]))

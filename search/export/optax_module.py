@@ -25,6 +25,7 @@ from veldt.search.language import constant_axes, dataflow, roles
 from veldt.search.language.dataflow import Constant, Input
 from veldt.search.language.statements import LOSS, PROGRESS, READABLE
 from veldt.search.program import Program
+from veldt.tasks.inner_loop import model_parts
 
 _MAX_RULE_NAME: Final = 40
 _MAX_NAME: Final = 25
@@ -385,7 +386,7 @@ class _Module:
 
 
 # Roles that come from the parameters' names, by functions that are exported unchanged.
-_MASKS: Final = {roles.LAST: roles.last_mask, roles.EMBEDDING: roles.embedding_mask}
+_MASKS: Final = {roles.LAST: model_parts.last_mask, roles.EMBEDDING: model_parts.embedding_mask}
 
 _IMPORTS: Final = """\
 from typing import NamedTuple

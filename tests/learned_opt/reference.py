@@ -403,3 +403,111 @@ class RnnMlp:
             updates.append(step(out))
             self.from_mlp.append(out[..., 2:].reshape(-1, out.shape[-1] - 2).mean(0))
         return updates
+
+
+class Scaled:
+    def __init__(self, weights, num_steps):
+        self.weights, self.length, self.t = f64(weights), num_steps, 0
+
+    def init(self, params):
+        self.m = [np.zeros(p.shape) for p in params]
+        self.v = [np.zeros(p.shape) for p in params]
+        self.s, self.energy = np.zeros(len(params)), np.zeros(len(params))
+        self.losses = []
+
+    def sides(self, x):
+        """The matrix, or stack of them, that a kernel of Flax's layout is; None for a vector."""
+        if x.ndim == 4:
+            x = x.reshape(-1, x.shape[-1])
+        return x if x.ndim >= 2 and min(x.shape[-2:]) > 1 else None
+
+    def orthogonal(self, x):
+        x = self.sides(x)
+        tall = x.shape[-2] > x.shape[-1]
+        y = np.swapaxes(x, -2, -1) if tall else x
+        y = y / (np.sqrt(np.sum(y**2, axis=(-2, -1), keepdims=True)) + 1e-8)
+        for _ in range(5):
+            gram = y @ np.swapaxes(y, -2, -1)
+            y = 3.4445 * y + (-4.7750 * gram + 2.0315 * gram @ gram) @ y
+        y = np.swapaxes(y, -2, -1) if tall else y
+        mean = np.mean(y**2, axis=(-2, -1), keepdims=True)
+        return y / np.sqrt(max(y.shape[-2:])) / np.sqrt(mean + 1e-8)
+
+    def update(self, grads, params, loss):
+        n = {name: 10 * value for name, value in self.weights["numbers"].items()}
+        longer = np.log(self.length / 300)
+
+        def forget(name, start):
+            return np.clip(start * np.exp(n[name] + longer * n["momentum_length"]), 0.002, 0.5)
+
+        b, b1, b2 = (
+            forget(name, start)
+            for name, start in [("momentum", 0.05), ("adam_momentum", 0.1), ("adam_square", 0.05)]
+        )
+        knots = self.weights["schedule"]["knots"]
+        done = self.t / (self.length - 1)
+        log = np.interp(done * 8, np.arange(9), 10 * knots) + longer * n["length"]
+        matrices = [self.sides(p) is not None for p in params]
+        last = max((i for i, is_matrix in enumerate(matrices) if is_matrix), default=None)
+        rates = []
+        for i, p in enumerate(params):
+            rate = log + n["vector"]
+            if matrices[i]:
+                long, short = sorted(self.sides(p).shape[-2:])[::-1]
+                rate = log + n["last" if i == last else "matrix"]
+                rate += n["longer_side"] * np.log(long / 64) + n["shorter_side"] * np.log(
+                    short / 64
+                )
+            rates.append(0.02 * np.exp(rate))
+        if "steering" in self.weights:
+            self.steer(grads, params, loss, rates, matrices, b, done)
+            rates = rates * np.exp(self.s)
+        self.t += 1
+        updates = []
+        for i, (g, p) in enumerate(zip(grads, params, strict=True)):
+            if matrices[i]:
+                ahead = b * np.exp(n["nesterov"]) * (g - ((1 - b) * self.m[i] + b * g))
+                self.m[i] = (1 - b) * self.m[i] + b * g
+                direction = self.orthogonal(self.m[i] + ahead).reshape(p.shape)
+                updates.append(-rates[i] * (direction + 1e-3 * np.exp(n["decay"]) * p))
+                continue
+            self.m[i] = (1 - b1) * self.m[i] + b1 * g
+            self.v[i] = (1 - b2) * self.v[i] + b2 * g**2
+            mean = self.m[i] / (1 - (1 - b1) ** self.t)
+            root = np.sqrt(self.v[i] / (1 - (1 - b2) ** self.t))
+            updates.append(-rates[i] * mean / (root + 1e-8))
+        return updates
+
+    def average(self, values, decay):
+        """The bias-corrected average of values."""
+        weights = decay ** np.arange(len(values))[::-1]
+        return np.sum(weights * values) / np.sum(weights)
+
+    def steer(self, grads, params, loss, rates, matrices, b, done):
+        self.losses.append(loss)
+        slow = [self.average(self.losses[: i + 1], 0.98) for i in range(len(self.losses))]
+        away = [0.0, *np.abs(np.array(self.losses[1:]) - slow[:-1])]
+        fast, spread = self.average(self.losses, 0.9), self.average(away, 0.98)
+        trend = np.clip((fast - slow[-1]) / max(spread, 1e-3 * abs(slow[-1])), -3, 3)
+        level = np.clip(0.5 * np.log(fast / self.losses[0]), -2.5, 2.5)
+        cosines = [
+            np.sum(g * m) / np.sqrt(max(np.sum(g**2) * np.sum(m**2), 1e-30 * g.size**2))
+            for g, m in zip(grads, self.m, strict=True)
+        ]
+        shared = [np.mean(cosines), trend, level, done, np.log10(self.length) - 2.5]
+        net = self.weights["steering"]
+        for i, (g, p) in enumerate(zip(grads, params, strict=True)):
+            self.energy[i] = 0.95 * self.energy[i] + 0.05 * np.mean(g**2)
+            energy = self.energy[i] / (1 - 0.95 ** (self.t + 1))
+            known = max(1 - (1 - b) ** self.t, 1e-8)
+            size = 1 / np.sqrt(max(self.sides(g).shape[-2:])) if matrices[i] else 1.0
+            ratio = rates[i] * size / (np.sqrt(np.mean(p**2)) + 1e-8)
+            row = [
+                cosines[i],
+                np.clip(np.mean(self.m[i] ** 2) / known**2 / (energy + 1e-30), 0, 1),
+                0.2 * np.clip(np.log(ratio + 1e-12) + self.s[i], -10, 10),
+                self.s[i],
+                *shared,
+            ]
+            out = 10 * linear(net["output"], np.tanh(linear(net["hidden"], np.array(row))))[0]
+            self.s[i] = np.clip(0.98 * self.s[i] + 0.1 * np.tanh(out), -3, 3)

@@ -24,6 +24,8 @@ SMALL = {
     "celo": {"lstm_size": 16},
     "celo2": {},
     "celo2_base": {},
+    "scaled": {},
+    "scaled_recurrent": {"hidden_size": 4},
 }
 # Compiling takes seconds for most; one goes through every test in the quick suite.
 EACH = pytest.mark.parametrize(
@@ -80,6 +82,8 @@ REFERENCES = {
     "rnn_mlp": reference.RnnMlp,
     "velo": reference.Velo,
     "celo": reference.Celo,
+    "scaled": reference.Scaled,
+    "scaled_recurrent": reference.Scaled,
 }
 
 
@@ -186,6 +190,8 @@ def test_meta_parameters_are_as_many_as_published():
         "celo": 37089,
         "celo2": 347,
         "celo2_base": 347,
+        "scaled": 22,
+        "scaled_recurrent": 111,
     }
     assert size(velo.Velo(lstm_size=128, bank_size=64)) == 162305
     bank = jax.eval_shape(velo.Velo().init, jax.random.key(0))["bank"]
@@ -266,7 +272,11 @@ def test_rules_chain_and_take_part_of_the_parameters(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["celo2_base", *(pytest.param(n, marks=pytest.mark.slow) for n in ("velo", "celo", "rnn_mlp"))],
+    [
+        "celo2_base",
+        "scaled_recurrent",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("velo", "celo", "rnn_mlp")),
+    ],
 )
 def test_a_nan_gradient_or_loss_is_forgotten(name):
     # The rules that clip. The others, like Adam, keep a NaN for ever.
@@ -303,7 +313,7 @@ def test_a_missing_loss_is_an_error_that_says_how(name):
         tx.update(params, None, params)
 
 
-@pytest.mark.parametrize("name", ["velo", "celo"])
+@pytest.mark.parametrize("name", ["velo", "celo", "scaled"])
 @pytest.mark.parametrize("num_steps", [None, 0])
 def test_a_missing_run_length_is_an_error_that_says_how(name, num_steps):
     with pytest.raises(errors.MissingInputError, match="num_steps=N"):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from veldt.search.language.constant_axes import FULL, NUMBER, Extent
-from veldt.search.language.roles import Roles, embedding_mask, last_mask, of_shape
+from veldt.search.language.roles import Roles, of_shape
+from veldt.tasks.inner_loop.model_parts import embedding_mask, last_mask
 
 
 def tree(**shapes: tuple[int, ...]) -> dict[str, Any]:
