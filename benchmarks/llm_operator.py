@@ -26,8 +26,8 @@ first answers are used a window after they were asked for.
 
 *Budget.* `--programs` evaluations a search, as the search itself counts them: trained programs, and
 further samples of good ones where the config takes any. A rule is handed out at a quarter, a half,
-three quarters and the whole of it. Processor time is that of the search's process, with its finals; the
-model's own is elsewhere, and its tokens are reported.
+three quarters and the whole of it. Processor time is that of the search's process, with its finals;
+the model's own is elsewhere, and its tokens are reported.
 
 *Measure.* That of `search_power.py`: fresh seeds of the proxies and unseen tasks, paired with
 mutation by the search's seed, 95% intervals by Student's t. At equal processor time each search
