@@ -24,9 +24,10 @@ that is held to the grammar is not ahead of random programs from that grammar by
 The last two need `--url` and `--model`. The first proposals of all arms are mutation's, since the
 first answers are used a window after they were asked for.
 
-*Budget.* `--programs` trained programs a search. A rule is handed out at a quarter, a half, three
-quarters and the whole of it. Processor time is that of the search's process, with its finals; the
-model's own is elsewhere, and its tokens are reported.
+*Budget.* `--programs` evaluations a search, as the search itself counts them: trained programs, and
+further samples of good ones where the config takes any. A rule is handed out at a quarter, a half,
+three quarters and the whole of it. Processor time is that of the search's process, with its finals;
+the model's own is elsewhere, and its tokens are reported.
 
 *Measure.* That of `search_power.py`: fresh seeds of the proxies and unseen tasks, paired with
 mutation by the search's seed, 95% intervals by Student's t. At equal processor time each search

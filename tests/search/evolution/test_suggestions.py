@@ -26,7 +26,8 @@ def run(tmp_path_factory):
     directory = tmp_path_factory.mktemp("shown") / "run"
     view = fakes.View()
     script = lambda number, prompt: "busy" if number == 0 and len(prompt) % 3 == 0 else "good"  # noqa: E731
-    with chat_server.Scripted(script) as server:
+    with chat_server.Scripted(script) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suggestions, "SHOW_S", 0.0)  # However quick the search is.
         models = (ModelConfig("m", server.url, input_price=2.0, output_price=10.0),)
         config = searches.llm(models=models, about="small images")
         searches.search(directory, config, view=view, max_evaluations=60)
