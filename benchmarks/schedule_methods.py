@@ -34,10 +34,20 @@ from veldt.meta.baselines import (
 )
 from veldt.meta.hypergradient import bilevel
 from veldt.meta.replay import fallback
-from veldt.meta.tune import config, config_descent, hyperparameters, loop, optimizers, problem
+from veldt.meta.tune import (
+    config,
+    config_descent,
+    hyperparameters,
+    loop,
+    optimizers,
+    problem,
+    tuning_jobs,
+    tuning_worker,
+)
 from veldt.tasks import base
 from veldt.tasks.common import compiling, types
 from veldt.tasks.inner_loop import unroll
+from veldt.tasks.pool import pools
 
 # Shapes: N runs, T steps, K knots, C candidates.
 
@@ -377,7 +387,10 @@ def metagradient(lab: Lab, settings: config.TuneConfig, cost: float) -> Found:
     watcher = _Watcher()
     subject = problem.Problem(settings)
     progress = loop.TuningProgress(0, subject.meta_params)
-    progress = loop.run(config_descent.make(settings, subject), progress, watcher)
+    factory = tuning_worker.TuningWorkerFactory(settings)
+    with pools.make_pool(settings.pool, factory) as workers:
+        descent = config_descent.make(settings, subject, tuning_jobs.TuningJobs(workers))
+        progress = loop.run(descent, progress, watcher)
     spec = settings.tune["learning_rate"]
     assert progress.best is not None
     schedule: Any = spec.value(jnp.asarray(progress.best["learning_rate"]), settings.num_steps)

@@ -164,7 +164,7 @@ def mean(parts: Sequence[Differences], shares: Sequence[float]) -> Differences:
 
 def judge(
     meta_params: MetaParams,
-    outcome: types.Scalar,
+    outcome: types.Scalar | float,
     meta_grad: MetaParams,
     key: types.Key,
     found: Differences | None,
@@ -260,7 +260,7 @@ def _smoothness(agreement: float, movement: float) -> float:
     return 1.0 if movement == 0 else agreement / movement
 
 
-def _is_finite(outcome: types.Scalar, meta_grad: MetaParams) -> bool:
+def _is_finite(outcome: types.Scalar | float, meta_grad: MetaParams) -> bool:
     return all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((outcome, meta_grad)))
 
 
@@ -289,7 +289,7 @@ def _directions(key: types.Key, meta_params: MetaParams, count: int) -> list[Met
     return found
 
 
-def _not_finite(outcome: types.Scalar) -> Trust:
+def _not_finite(outcome: types.Scalar | float) -> Trust:
     if not np.isfinite(outcome):
         message = "the outcome is not finite: training diverged; lower the learning rate or clip"
     else:

@@ -116,7 +116,9 @@ class _Updates:
             what = f"metagradient {progress.update + 1:,} of {self._config.num_updates:,}"
             parts = self._jobs.take(replays, what)
             outcome = tuning_jobs.mean([part.outcome for part in parts], weights)
-            gradient = tuning_jobs.mean_gradient([part.gradient for part in parts], weights)
+            gradient: Mapping[str, Any] = tuning_jobs.mean_gradient(
+                [part.gradient for part in parts], weights
+            )
             differences = self._jobs.take(around, f"the differences around {what}")
             together = trust.mean(differences, weights) if differences else None
             found = trust.judge(meta_params, outcome, gradient, key_check, together)

@@ -36,6 +36,7 @@ _SENT: Final = (
     "structural_hash",
     "length",
     "live",
+    "live_text",
     "ignores_gradient",
     "niche",
 )
@@ -106,6 +107,11 @@ class LoweredProgram:
     def live(self) -> Program:
         """The program without the statements that its update does not depend on."""
         return pruning.to_program(self._named, self.program)
+
+    @cached_property
+    def live_text(self) -> str:
+        """The text of the program without the statements that its update does not depend on."""
+        return str(self.live)
 
     @cached_property
     def updates(self) -> NDArray[np.float64]:

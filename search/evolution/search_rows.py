@@ -71,15 +71,15 @@ def insert_candidate(
       outcome: Outcome of the training.
       runs: Training runs made.
     """
-    live = individual.live
+    lowered = individual.lowered
     store.insert(
         "candidate",
         id=candidate,
         behaviour=behaviour,
-        slots=len(live.program.slots),
-        program=str(live.program),
-        learning_rate=live.learning_rate,
-        length=individual.lowered.length,
+        slots=len(lowered.live.slots),
+        program=lowered.live_text,
+        learning_rate=individual.learning_rate,
+        length=lowered.length,
         status=outcome.status.value,
         fitness=outcome.fitness,
         num_steps=sum(run.num_steps for run in outcome.runs),

@@ -76,7 +76,7 @@ def live_code(program: AbstractProgram) -> tuple[tuple[str, ...], ...]:
       the last one first. Numbers as text, since -0.0 is another number than 0.0, and equal to it.
     """
     new_values = dict(zip(program.slots, program.returns[1:], strict=True))
-    slots: set[Arg] = set()
+    slots: set[str] = set()
     while True:
         needed: set[Arg] = {program.returns[0], *(new_values[slot] for slot in slots)}
         statements = []
@@ -84,15 +84,16 @@ def live_code(program: AbstractProgram) -> tuple[tuple[str, ...], ...]:
             if statement.target in needed:
                 needed.remove(statement.target)
                 needed.update(statement.args)
-                statements.append(str(statement))
-        if slots.issuperset(found := needed.intersection(new_values)):
+                statements.append(statement)
+        found = {slot for slot in new_values if slot in needed}
+        if found <= slots:
             break
         slots |= found  # What a slot becomes is needed too.
     return (
         (format_arg(program.returns[0]),),
         tuple([f"{s} = {format_arg(new_values[s])}" for s in program.slots if s in slots]),
         tuple([f"{name} = {value!r}" for name, value in program.constants if name in needed]),
-        tuple(statements),
+        tuple(map(str, statements)),
     )
 
 

@@ -70,8 +70,10 @@ class Checksums:
             value = values.get(name, column.default)
             if value is None:
                 row.append(row_id if name == "id" else None)
+            elif type(value) is str or (type(value) is int and column.type == "INTEGER"):
+                row.append(value)  # As most are.
             else:
-                row.append(value if type(value) is str else column.stored(value))
+                row.append(column.stored(value))
         self._added.setdefault(table, []).append(_hash(tuple(row)))
 
     def updated(self, table: str, before: tuple[Any, ...], after: tuple[Any, ...]) -> None:

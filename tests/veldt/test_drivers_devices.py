@@ -48,6 +48,12 @@ CONFIGS = {
             lengths: [4, 4]
             estimator: {kind: full_es, num_particles: 2, window: 4}
     """,
+    "tune": """
+        task: "mine:Bowl"
+        num_steps: 10
+        num_updates: 1
+        tune: {learning_rate: {start: 0.1}}
+    """,
     "evaluate": """
         name: bowls
         description: One bowl.

@@ -1,16 +1,17 @@
 """Helpers of a search's driver: processes that make children while it records results.
 
-With `n` helpers the driver sends each of them what is recorded, and asks one of them, in turn, for
-the child of the proposal that now may be made, `window` further on. `lag` asks may wait meanwhile
-(`tasks.pool.driver`). The driver takes a child from a helper where there is one and makes it where
-there is none: while helpers start, for founders and copies, and where a helper has died. Children
-are functions of what was recorded, so the search is the same with any number of helpers.
+With `n` helpers the driver sends each of them what is recorded, and with it asks one of them, in
+turn, for the child of the proposal that now may be made, `window` further on. `lag` asks may wait
+meanwhile (`tasks.pool.driver`). The driver takes a child from a helper where there is one and makes
+it where there is none: while helpers start, for founders and copies, and where a helper has died.
+Children are functions of what was recorded, so the search is the same with any number of helpers.
 """
 
 import collections
 import contextlib
 import os
 import pickle
+import select
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Final, Self, final
 from veldt.search.evolution.children import Proposed, Proposer, Told
 from veldt.search.evolution.selection.population import INITIAL, Place
 from veldt.search.run.proposing import replica
+from veldt.search.run.proposing.replica import PROTOCOL, Begun, Recorded
 
 MAX_LAG: Final = 64
 ANSWER_S: Final = 30.0  # A helper that takes longer for one child is given up.
@@ -56,8 +58,8 @@ class Proposers:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo:
             undo.callback(self._close)
-            for _ in range(self._num_helpers):
-                self._helpers.append(_Helper())
+            for number in range(self._num_helpers):
+                self._helpers.append(_Helper(number))
             undo.pop_all()
         return self
 
@@ -89,8 +91,11 @@ class Proposers:
         sent = told._replace(member=type(member)(individual, member.fitness, member.candidate))
         if config.restart_after is None:  # The incumbent matters for restarts alone.
             sent = sent._replace(best=Place(INITIAL, sent.member))
-        message = pickle.dumps(sent, pickle.HIGHEST_PROTOCOL)
-        active: list[_Helper] = []
+        self._next += 1
+        active = [helper for helper in self._helpers if helper.active]
+        index = told.proposal + config.window
+        maker = active[self._next % len(active)] if active else None
+        message = pickle.dumps(Recorded(sent, index, maker.number if maker else None), PROTOCOL)
         for helper in list(self._helpers):
             try:
                 if helper.active:
@@ -101,11 +106,9 @@ class Proposers:
             except (OSError, EOFError):
                 self._give_up(helper)
                 continue
-            if helper.active:
-                active.append(helper)
-        if active:
-            self._next += 1
-            self._ask(active[self._next % len(active)], told.proposal + config.window)
+            if helper is maker:
+                helper.asked.append(index)
+                self._makers[index] = helper
 
     def child(self, index: int) -> Proposed | None:
         """Return the child of a proposal; None where no helper has made it."""
@@ -117,14 +120,6 @@ class Proposers:
         except (OSError, EOFError):
             self._give_up(helper)
             return None
-
-    def _ask(self, helper: "_Helper", index: int) -> None:
-        try:
-            helper.ask(index)
-        except OSError:
-            self._give_up(helper)
-        else:
-            self._makers[index] = helper
 
     def _give_up(self, helper: "_Helper") -> None:
         """Go on without a helper; the driver makes the children that it was asked for."""
@@ -166,16 +161,26 @@ def start_process(descriptor: int) -> "subprocess.Popen[bytes]":
 
 @final
 class _Helper:
-    """One process, and the driver's end of the pipe to it."""
+    """One process, and the driver's end of the pipe to it.
 
-    def __init__(self) -> None:
+    Attributes:
+      number: Number among the helpers of the search.
+      active: Whether it follows the search.
+      asked: Children that it was asked for and has not sent, in order.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
         ours, theirs = socket.socketpair()
         with ours, theirs:
             self._process = start_process(theirs.fileno())
             self._connection = Connection(ours.detach())
+        # Kept, since `Connection.poll` makes one for each call, which takes longer than the answer.
+        self._poll = select.poll()
+        self._poll.register(self._connection.fileno(), select.POLLIN)
         self.active = False
         self._has_started = False
-        self._asked: collections.deque[int] = collections.deque()
+        self.asked: collections.deque[int] = collections.deque()
 
     @property
     def pid(self) -> int:
@@ -184,35 +189,34 @@ class _Helper:
 
     def is_ready(self, timeout_s: float = 0.0) -> bool:
         """Return whether the process has started; wait so long for it."""
-        if not self._has_started and self._connection.poll(timeout_s):
+        if not self._has_started and self._has_message(timeout_s):
             self._has_started = self._connection.recv_bytes() == replica.READY
         return self._has_started
 
     def begin(self, proposer: Proposer) -> None:
         """Send the process a copy of the proposer as it is now."""
-        self.send(pickle.dumps(proposer, pickle.HIGHEST_PROTOCOL))
+        self.send(pickle.dumps(Begun(proposer, self.number), PROTOCOL))
         self.active = True
 
     def send(self, message: bytes) -> None:
         """Send a message."""
         self._connection.send_bytes(message)
 
-    def ask(self, index: int) -> None:
-        """Ask for a child."""
-        self.send(pickle.dumps(index))
-        self._asked.append(index)
-
     def take(self, index: int) -> Proposed | None:
         """Wait for a child that was asked for; children come in the order in which they were."""
-        while self._asked:
-            if not self._connection.poll(ANSWER_S):
+        while self.asked:
+            if not self._has_message(ANSWER_S):
                 raise EOFError
             number, proposed = pickle.loads(self._connection.recv_bytes())  # noqa: S301, ours
-            assert number == self._asked.popleft()
+            assert number == self.asked.popleft()
             if number == index:
                 assert proposed is None or isinstance(proposed, Proposed)
                 return proposed
         return None
+
+    def _has_message(self, timeout_s: float) -> bool:
+        """Wait for a message, or for the end of the pipe, and return whether there is one."""
+        return bool(self._poll.poll(1000 * timeout_s))
 
     def close(self) -> None:
         """Close the pipe, by which the process ends."""

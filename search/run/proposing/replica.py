@@ -13,12 +13,39 @@ import queue
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from veldt.search.evolution.children import Proposed, Proposer, Told
 
 READY: Final = b"ready"
 MOST_STRUCTURES: Final = 4096
+PROTOCOL: Final = pickle.HIGHEST_PROTOCOL
+
+
+class Begun(NamedTuple):
+    """The first message of the driver.
+
+    Attributes:
+      proposer: Proposer of the search as it is now.
+      number: Number of the helper.
+    """
+
+    proposer: Proposer
+    number: int
+
+
+class Recorded(NamedTuple):
+    """A message of the driver: a proposal was recorded, and a child is wanted.
+
+    Attributes:
+      told: What was recorded.
+      child: Number of the child's proposal.
+      maker: Number of the helper that is to make the child; None for none.
+    """
+
+    told: Told
+    child: int
+    maker: int | None
 
 
 @final
@@ -48,7 +75,7 @@ class Replica:
         if not self._meet(individual.structure):
             _, finite = individual.fingerprint()
             if finite and not lowered.ignores_gradient:
-                _ = lowered.live
+                _ = lowered.live_text
         if self._proposer.config.niche_size is not None:
             _ = lowered.niche
         return proposed
@@ -68,17 +95,17 @@ def serve(connection: Connection) -> None:
     with contextlib.suppress(EOFError, OSError):
         connection.send_bytes(READY)
         replica: Replica | None = None
+        number = -1
         for message in _messages(connection):
             match pickle.loads(message):  # noqa: S301, from the process that started this one
-                case Proposer() as proposer:
+                case Begun(proposer, number):
                     replica = Replica(proposer)
-                case Told() as told:
+                case Recorded(told, index, maker):
                     assert replica is not None
                     replica.learn(told)
-                case int(index):
-                    assert replica is not None
-                    answer = (index, replica.child(index))
-                    connection.send_bytes(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
+                    if maker == number:
+                        answer = (index, replica.child(index))
+                        connection.send_bytes(pickle.dumps(answer, PROTOCOL))
 
 
 def _messages(connection: Connection) -> Iterator[bytes]:

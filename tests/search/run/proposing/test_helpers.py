@@ -217,6 +217,7 @@ def test_a_helper_answers_with_all_that_the_driver_needs(tmp_path):
             assert "program" not in vars(got.lowered)
             assert (got.structure, got.genotype) == (wanted.structure, wanted.genotype)
             assert got.fingerprint() == wanted.fingerprint() and got.live == wanted.live
+            assert got.lowered.live_text == str(wanted.live.program)
             np.testing.assert_array_equal(got.lowered.updates, wanted.lowered.updates)
 
 
