@@ -22,14 +22,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from veldt.learned_opt import base, errors
+from veldt.learned_opt import base, errors, path_pattern
 from veldt.learned_opt.blocks import (
     accumulators,
     features,
     frame,
     matrices,
     newton_schulz,
-    path_pattern,
     perceptron,
     reductions,
 )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from veldt.learned_opt import errors
 from veldt.learned_opt.architectures import celo2
-from veldt.learned_opt.blocks import path_pattern
+from veldt.learned_opt import path_pattern
 
 texts = st.text("ab/", max_size=3)
 alternatives = st.builds(
