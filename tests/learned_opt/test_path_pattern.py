@@ -6,9 +6,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from veldt.learned_opt import errors
+from veldt.learned_opt import errors, path_pattern
 from veldt.learned_opt.architectures import celo2
-from veldt.learned_opt import path_pattern
 
 texts = st.text("ab/", max_size=3)
 alternatives = st.builds(
