@@ -29,6 +29,7 @@ from veldt.search.storage import integrity
 from veldt.search.storage.llm_calls import Answer
 from veldt.search.storage.store import Store
 from veldt.tasks.common.errors import FileError
+from veldt.tasks.pool.config import PoolConfig
 
 contents, rows = searches.contents, searches.rows
 CALLS = "SELECT * FROM llm_call ORDER BY id"
@@ -205,14 +206,12 @@ def test_timing_changes_nothing(tmp_path, good):
     def sometimes(number, prompt):
         return script.setdefault(prompt, rng.choice(["good", "good", "slow"]))
 
-    pools = {"one": {"num_workers": 3}, "two": {"num_workers": 2, "proposers": 1}}
-    from veldt.tasks.pool.config import PoolConfig
-
-    for name, pool in pools.items():
+    for name, num_workers, proposers in (("one", 3, 0), ("two", 2, 1)):
         with chat_server.Scripted(sometimes) as server:
             config = searches.llm(server.url, parallel=2)
             directory = tmp_path / name
-            searches.search(directory, config, pool=PoolConfig(**pool))
+            pool = PoolConfig(num_workers=num_workers)
+            searches.search(directory, config, pool=pool, proposers=proposers)
         assert contents(directory, skip=["meta"]) == contents(good, skip=["meta"])
 
 
