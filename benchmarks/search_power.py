@@ -5,16 +5,16 @@
 
 *Hypothesis*, fixed before anything was run: at the quickstart's budget and at ten times it,
 evolution is ahead of constants alone and of random search by at least 0.05 in mean log loss on
-fresh seeds, with a 95% interval clear of 0. (Best of founders is no control: it knows rules that a
-search from AdamW has to find. It says what knowing them is worth.)
+fresh seeds, with a 95% interval clear of 0. (Best of founders is no control: it knows all shipped
+rules, of which the search starts from a few. It says what knowing them is worth.)
 
 *Arms*, each a set of overrides of one config, by default the quickstart's:
 
 | arm | |
 |---|---|
 | evolution | as configured |
-| random | random search around the initial rule, about five mutations away, without selection |
-| constants | the initial rule's structure; mutations of constants and the learning rate alone |
+| random | random search around the founders, about five mutations away, without selection |
+| constants | the founders' structures; mutations of constants and the learning rate alone |
 | best_of_founders | no search: the shipped rules that fit race at eight rates each, same budget |
 | `--arm NAME key=value ...` | any further one, spelled as in `veldt search --key value` |
 

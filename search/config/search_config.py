@@ -42,8 +42,8 @@ class SearchConfig:
       population_size: Size of the population of the regularized evolution; the oldest dies.
       tournament_size: Number of candidates drawn for each parent, the best of which becomes the
         parent; 1 drifts, which is evolution without selection.
-      parents: Parents of the children: the winners of tournaments, or "initial", always the initial
-        rule, for random search around it as far as `mutation.repeat` sets.
+      parents: Parents of the children: the winners of tournaments, or "initial", always the rules
+        that the search starts from, for random search around them as far as `mutation.repeat` sets.
       islands: Number of independent populations in one search, taking turns; they share caches, the
         incumbent and `population_size`.
       migration: Probability that a tournament's candidate is drawn from all islands and not only
@@ -61,7 +61,7 @@ class SearchConfig:
       restart_after: Number of programs trained without a new best after which the whole population
         becomes the best so far; null never restarts.
       hurdle: Log loss by which a candidate may be worse than the initial rule before it is
-        rejected; .inf sets no limit.
+        rejected, founders excepted; .inf sets no limit.
       hurdle_over: Comparison with the hurdle: each_run, at any check of any run by itself, one run
         after the other, or mean, over all runs of the candidate, which then go on together.
       racing: Race that rejects further candidates, with a stated chance to lose a good one; none by
@@ -180,11 +180,11 @@ class SearchConfig:
                 "seeds_per_task or num_chunks"
             )
         bounds.at_least(self, 1, "niche_size", "restart_after", "max_steps")
-        useless = (self.founders, self.niche_size is not None, self.restart_after is not None)
+        useless = (self.niche_size is not None, self.restart_after is not None)
         if self.parents == "initial" and any(useless):
             raise ValueError(
-                "parents are always the initial rule (parents: initial): founders, niche_size and "
-                "restart_after have no part in that"
+                "parents are always the rules that the search starts from (parents: initial): "
+                "niche_size and restart_after have no part in that"
             )
         bounds.at_least(self, 0, "proposers")
         bounds.above(self, 0, "time_limit_s", "lane_memory_gib")

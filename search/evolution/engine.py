@@ -162,15 +162,16 @@ class Evolution:
     def _read_population(self) -> Population:
         population = Population(self.config, self.initial, len(self.founders))
         needed = population.needed_from(self.counts.num_told)
-        # Earlier proposals matter for restarts alone.
-        first = needed if self.config.restart_after is None else 0
+        # Earlier proposals matter for restarts, and founders where all children are theirs.
+        is_short = self.config.restart_after is None and not population.keeps(0)
+        first = needed if is_short else 0
         best, later = Place(INITIAL, self.initial), search_rows.new_incumbents(self._store)
         for stored in search_rows.proposals_since(self._store, first):
             while later and later[0][0] <= stored.index:
                 _, *ids = later.pop(0)
                 best = Place(ids[0], self._read_member(*ids))
             member = None
-            if stored.index >= needed:
+            if stored.index >= needed or population.keeps(stored.index):
                 member = self._read_member(stored.index, stored.candidate)
             population.add(stored.index, member, trained=stored.trained, best=best)
         return population
@@ -293,6 +294,8 @@ class Evolution:
             role = racing.draw_role(config.racing, config.seed, number)
         levels = self._race.levels(index - config.window) if role is Role.RACED else ()
         job = EvalJob(live, self._runs(index), (), candidate, "fitness", levels)
+        if role is Role.FOUNDER:  # Known to train: a rule that starts slowly is not given up.
+            return role, job
         if config.hurdle_over == "mean":
             return role, replace(job, mean=tuple(self._hurdle))
         return role, replace(job, hurdle=tuple(map(tuple, self._hurdle)))

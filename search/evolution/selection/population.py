@@ -92,18 +92,24 @@ class Population:
         """Return the first proposal whose member matters after `num_told` proposals."""
         return num_told - self._config.population_size - self._config.window
 
+    def keeps(self, index: int) -> bool:
+        """Return whether a proposal's member matters for ever: a founder that has all children."""
+        return self._config.parents == "initial" and index < self._num_founders - 1
+
     def add(self, index: int, member: Member | None, *, trained: bool, best: Place) -> None:
         """Add the next proposal recorded.
 
         Args:
           index: Number of the proposal.
-          member: Member of the proposal; None where it is older than `needed_from`.
+          member: Member of the proposal; None where it is older than `needed_from`, and not kept.
           trained: Whether the proposal was a new program that was trained.
           best: Incumbent when the proposal was recorded, or which it became.
         """
         if member is not None:
             self.members[index] = member
-        self.members.pop(self.needed_from(index), None)
+        oldest = self.needed_from(index)
+        if not self.keeps(oldest):
+            self.members.pop(oldest, None)
         is_new, self._best = best.proposal != self._best, best.proposal
         self._num_since_best = 0 if is_new else self._num_since_best + trained
         limit = self._config.restart_after
@@ -119,14 +125,20 @@ class Population:
           index: Number of the proposal.
           rank: Function that gives a member's fitness as it is known.
         """
-        config = self._config
+        config, newest = self._config, index - self._config.window
         if config.parents == "initial":
-            return self._initial
-        newest = index - config.window
+            return self._draw_founder(rng, newest, rank)
         if config.niche_size is not None:
             return self._draw_by_niche(rng, index, config.niche_size, rank)
         drawn = [self._draw_fit(rng, newest, rank) for _ in range(config.tournament_size)]
         return min(drawn, key=lambda place: rank(place.member))
+
+    def _draw_founder(self, rng: np.random.Generator, newest: int, rank: Rank) -> Place:
+        """Return one of the founders known to have a fitness, or the initial rule."""
+        known = range(min(self._num_founders - 1, newest + 1))
+        places = [self._initial, *(Place(i, self.members[i]) for i in known)]
+        fit = [place for place in places if math.isfinite(rank(place.member))] or places[:1]
+        return fit[int(rng.integers(len(fit)))] if len(fit) > 1 else fit[0]
 
     def _draw_fit(self, rng: np.random.Generator, newest: int, rank: Rank) -> Place:
         """Return a living member whose training succeeded, at home or, by migration, anywhere.

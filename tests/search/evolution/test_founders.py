@@ -101,6 +101,22 @@ def test_founders_are_the_first_proposals_and_have_children(named, tmp_path):
     assert len({p for p in early if p is not None and p < count}) > 1 and None in early
 
 
+def test_random_search_has_children_of_all_founders_and_of_none_else(named, tmp_path):
+    changes = {"founders": named, "parents": "initial", "max_evaluations": 60}
+    search(tmp_path / "whole", **changes)
+    found = rows(tmp_path / "whole", "SELECT * FROM proposal ORDER BY id")
+    count = sum(row["mutation"].startswith("founder ") for row in found)
+    parents = [row["parent"] for row in found[count:]]
+    assert {p for p in parents if p is not None and p >= count} == set()
+    # Far beyond the size of the population all of them still have children.
+    assert len(parents) > 3 * fakes.small_config().population_size
+    assert {None, *range(count)} == set(parents[-len(parents) // 2 :])
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "run", view=Stop(len(found) // 2), **changes)
+    search(tmp_path / "run", resume=True, **changes)
+    assert searched(tmp_path / "run") == searched(tmp_path / "whole")
+
+
 def test_a_run_does_not_need_what_it_began_from_again(named, tmp_path):
     search(tmp_path / "whole", founders=named)
     with pytest.raises(KeyboardInterrupt):
@@ -117,6 +133,17 @@ def test_the_initial_rule_of_a_run_comes_with_its_learning_rate(first_run):
     (initial,) = founders.load(config)
     assert initial.genotype.learning_rate == best_rule.read_best(first_run).learning_rate
     assert founders.read({founders.META_KEY: founders.dump((initial,))}, config) == (initial,)
+
+
+@pytest.mark.parametrize("over", ["each_run", "mean"])
+def test_founders_meet_no_hurdle(tmp_path, over):
+    worker = fakes.FakeWorker()
+    named = (FounderConfig("lion", 3e-4), FounderConfig("sgd", 1e-2))
+    config = fakes.small_config(pool=ONE, founders=named, hurdle_over=over)
+    run_search.run_search(config, tmp_path, factory=lambda: worker)
+    jobs = [job for job in worker.jobs if job.purpose == "fitness" and job.candidate > 0]
+    met = [bool(job.hurdle or job.mean) for job in jobs]
+    assert met[:2] == [False, False] and all(met[2:]) and len(met) > 10
 
 
 def test_a_founder_that_fails_is_reported(tmp_path):
@@ -142,7 +169,7 @@ def test_founders_that_cannot_be_are_clear_errors(tmp_path):
     with pytest.raises(SearchError, match="did you mean lion"):
         search(tmp_path / "run", founders=(FounderConfig("lionn"),))
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="founders, niche_size and restart_after"):
+    with pytest.raises(ValueError, match="niche_size and restart_after"):
         fakes.small_config(parents="initial", restart_after=5)
 
 
