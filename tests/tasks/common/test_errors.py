@@ -17,7 +17,7 @@ from veldt.tasks.pool.base import PoolError
 
 ROOT = Path(__file__).parents[3]
 # Caught by veldt itself: no user meets them.
-INTERNAL = {"FormError", "Terminated"}
+INTERNAL = {"FormError", "PostError", "ReplyError", "Terminated"}
 
 
 def derived(root):
@@ -41,7 +41,7 @@ def test_no_class_of_errors_has_another_root():
 def test_what_was_typed_and_cannot_be_used_ends_with_2():
     unusable = {one.__name__ for one in derived(errors.VeldtError) if one.exit_code == 2}
     assert unusable == {
-        *("ConfigError", "UsageError"),
+        *("ConfigError", "TemplateError", "UsageError"),
         *("UnknownNameError", "UnknownTaskError", "UnknownSuiteError", "UnknownRuleError"),
         *("UnknownArchitectureError", "UnknownWeightsError"),
     }
