@@ -294,7 +294,7 @@ class Evolution:
             role = racing.draw_role(config.racing, config.seed, number)
         levels = self._race.levels(index - config.window) if role is Role.RACED else ()
         job = EvalJob(live, self._runs(index), (), candidate, "fitness", levels)
-        if role is Role.FOUNDER:  # Known to train: a rule that starts slowly is not given up.
+        if role is Role.FOUNDER:  # Chosen by the user: a slow start is no reason to give it up.
             return role, job
         if config.hurdle_over == "mean":
             return role, replace(job, mean=tuple(self._hurdle))
