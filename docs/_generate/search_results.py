@@ -194,7 +194,16 @@ def figures() -> dict[str, str]:
     part = evidence.load("search_power")["scale_1"]
     of, differences = part["arms"]["evolution"]["figures"], part["differences"]
     cache = evidence.load("search_throughput")["cache"]
+    quickstart = evidence.load("quickstart_seeds")
+    less_adamw, less_muon = (quickstart["baselines"][name] for name in ("adamw", "muon"))
     return {
+        "quickstart_less_adamw": _interval(less_adamw["less"]),
+        "quickstart_less_muon": _interval(less_muon["less"]),
+        "quickstart_meta_less_adamw": _interval(less_adamw["meta_less"]),
+        "quickstart_meta_less_muon": _interval(less_muon["meta_less"]),
+        "quickstart_clear_of_adamw": str(less_adamw["num_clear"]),
+        "quickstart_clear_of_muon": str(less_muon["num_clear"]),
+        "quickstart_searches": str(len(quickstart["searches"])),
         "gain_over_adamw": _interval(of["less_adamw"]),
         "gain_over_lion": _interval(of["less_lion"]),
         "gain_over_muon": _interval(of["less_muon"]),

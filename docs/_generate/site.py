@@ -40,6 +40,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
 """What each generated page holds, by its path in `docs`."""
 
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
+    "quickstart_seeds": power_results.quickstart_seeds,
     "search_power": power_results.search_power,
     "search_power_curves": power_results.search_power_curves,
     "power_winner": power_results.power_winner,
