@@ -2,11 +2,14 @@
 
     python benchmarks/search_power.py --runs DIR [--searches 5] [--scale 10] [--jobs 1]
         [--arm NAME key=value ...] [--common key=value ...] [--only evolution constants]
+        [--part adamw]
 
 *Hypothesis*, fixed before anything was run: at the quickstart's budget and at ten times it,
 evolution is ahead of constants alone and of random search by at least 0.05 in mean log loss on
 fresh seeds, with a 95% interval clear of 0. (Best of founders is no control: it knows all shipped
-rules, of which the search starts from a few. It says what knowing them is worth.)
+rules, of which the search starts from a few. It says what knowing them is worth.) It is tested
+twice, with the founders of the quickstart, and with AdamW alone (`--part adamw --common
+'founders=[]'`), where the controls do not start from Muon.
 
 *Arms*, each a set of overrides of one config, by default the quickstart's:
 
@@ -40,7 +43,8 @@ parameters on the same batches; those not paired (Welch) are in the file.
 
 Each (arm, seed) is a run directory under `--runs`; finished ones are not run again, and an
 interrupted one is continued. Another budget or other overrides under a name are refused. `--report`
-makes no searches. Writes `results/search_power.json`, where each scale has a part of its own.
+makes no searches. Writes `results/search_power.json`, where each scale has a part of its own, whose
+name begins with what `--part` says.
 """
 
 import argparse
@@ -370,6 +374,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--budget", type=int, default=BUDGET)
     parser.add_argument("--scale", type=int, default=1)
+    parser.add_argument("--part", default="", help="first words of the part's name in the results")
     parser.add_argument("--unseen", nargs="+", default=UNSEEN, metavar="task:steps")
     parser.add_argument("--jobs", type=int, default=1, help="searches at a time, a core each")
     parser.add_argument("--report", action="store_true", help="only what is finished")
@@ -472,9 +477,11 @@ def main() -> None:
     summary = summarise(scored, baselines)
     print_tables(summary)
     content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    content[f"scale_{args.scale}"] = {
+    part = f"{args.part}_" if args.part else ""
+    content[f"{part}scale_{args.scale}"] = {
         "command": f"python benchmarks/search_power.py --runs DIR --scale {args.scale}",
         "base": args.base,
+        "founders": ["adamw", *(founder.rule for founder in base.founders)],
         "common": list(common),
         "overrides": {arm: list(own) for arm, own in args.arms.items()},
         "budget": args.budget * args.scale,

@@ -10,7 +10,7 @@ from _generate.evidence import Evidence
 TITLES: Final = {
     "evolution": "evolution",
     "random": "random programs",
-    "constants": "AdamW's constants alone",
+    "constants": "constants alone",
     "best_of_founders": "best of the shipped rules, no search",
 }
 _BASELINES: Final = {"adamw": "AdamW", "lion": "Lion", "muon": "Muon"}
@@ -26,6 +26,7 @@ def search_power() -> str:
             of, difference = row["figures"], part["differences"].get(arm)
             rows.append(
                 [
+                    _founders(part),
                     f"{part['budget']:,}",
                     TITLES.get(arm, f"`{arm}`"),
                     str(len(row["seeds"])),
@@ -49,6 +50,7 @@ def search_power() -> str:
     baselines = first["baselines"].values()
     return evidence.table(
         [
+            "from",
             "steps",
             "arm",
             "searches",
@@ -77,8 +79,8 @@ def search_power() -> str:
 
 
 def power_winner() -> str:
-    """Return the rule that evolution finds with the first of the seeds at the smallest scale."""
-    arms = evidence.load("search_power")["scale_1"]["arms"]
+    """Return the rule that evolution finds from AdamW with the first of the seeds."""
+    arms = evidence.load("search_power")["adamw_scale_1"]["arms"]
     return markdown.code(arms["evolution"]["winners"][0]["program"])
 
 
@@ -90,9 +92,10 @@ def search_power_curves() -> str:
         for arm, row in part["arms"].items():
             by_part = {one["fraction"]: _mean(one) for one in row["curve"]}
             cells = [by_part.get(fraction, "") for fraction in (0.25, 1.0)]
-            rows.append([f"{part['budget']:,}", TITLES.get(arm, f"`{arm}`"), *cells])
+            title = TITLES.get(arm, f"`{arm}`")
+            rows.append([_founders(part), f"{part['budget']:,}", title, *cells])
     return evidence.table(
-        ["steps", "arm", "after a quarter", "all of it"],
+        ["from", "steps", "arm", "after a quarter", "all of it"],
         rows,
         Evidence(
             "python benchmarks/search_power.py --runs DIR",
@@ -233,6 +236,10 @@ def proxy_sets() -> str:
             "holds, and all eight (both added after the first was seen).",
         ),
     )
+
+
+def _founders(part: Mapping[str, Any]) -> str:
+    return ", ".join(_BASELINES[name] for name in part["founders"])
 
 
 def _evidence(found: Mapping[str, Any], remark: str) -> Evidence:
