@@ -21,6 +21,7 @@ from _generate import (
     shipped,
     speed_results,
     store,
+    unseen_results,
 )
 
 CONFIGS: Final = ("search", "meta-train", "tune", "evaluate")
@@ -45,6 +46,8 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "search_power_curves": power_results.search_power_curves,
     "power_winner": power_results.power_winner,
     "proxies": power_results.proxies,
+    "unseen": unseen_results.unseen,
+    "unseen_tasks": unseen_results.unseen_tasks,
     "proxy_sets": power_results.proxy_sets,
     "racing": search_results.racing,
     "hollow_searches": search_results.hollow_searches,
@@ -88,6 +91,7 @@ def figures() -> dict[str, str]:
         **optimizer_results.figures(),
         **speed_results.figures(),
         **metagradient_results.figures(),
+        **unseen_results.figures(),
     }
 
 

@@ -12,16 +12,12 @@ _SCHEDULES: Final = {
     "warmup_linear": "warm-up, linear decay",
     "both": "both",
 }
+_LEVEL: Final = 0.01  # A per cent of the loss.
 _MUON, _ADAMW = "muon_tuned", "adamw_tuned"
 _REMARK: Final = (
     "A gain is the mean log normalised loss at the end less that of tuned Muon (or AdamW): below 0 "
     "is better, -0.1 is about 10% less loss."
 )
-
-
-def is_there() -> bool:
-    """Return whether the script has been run: until then the site has none of these tables."""
-    return (evidence.RESULTS / f"{RESULTS}.json").exists()
 
 
 def unseen() -> str:
@@ -91,6 +87,25 @@ def unseen_tasks() -> str:
             "the edge of its grid.",
         ),
     )
+
+
+def figures() -> dict[str, str]:
+    """Return the single numbers that pages name in their text."""
+    found = evidence.load(RESULTS)
+    (name,) = (name for name, about in found["candidates"].items() if about["found"])
+    of = found["aggregates"][name]["own_rate"]
+    return {
+        "unseen_num_tasks": str(len(found["tasks"])),
+        "unseen_gain": _signed(of["both"][_MUON]["gain"]),
+        "unseen_speedup": markdown.interval(of["both"][_MUON]["speedup"]),
+        "unseen_speedup_adamw": markdown.interval(of["both"][_ADAMW]["speedup"]),
+        "unseen_not_behind": str(
+            sum(
+                by[name]["own_rate"]["over"][_MUON]["gain"] <= _LEVEL
+                for by in (one["warmup_linear"] for one in found["tasks"].values())
+            )
+        ),
+    }
 
 
 def _over_muon(row: Mapping[str, Any]) -> str:
