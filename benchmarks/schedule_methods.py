@@ -34,16 +34,8 @@ from veldt.meta.baselines import (
 )
 from veldt.meta.hypergradient import bilevel
 from veldt.meta.replay import fallback
-from veldt.meta.tune import (
-    config,
-    config_descent,
-    hyperparameters,
-    loop,
-    optimizers,
-    problem,
-    tuning_jobs,
-    tuning_worker,
-)
+from veldt.meta.tune import config, config_descent, loop, problem, tuning_jobs, tuning_worker
+from veldt.meta.tune.training import hyperparameters, optimizers
 from veldt.tasks import base
 from veldt.tasks.common import compiling, types
 from veldt.tasks.inner_loop import unroll

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Literal, final
 
-from veldt.meta.tune import hyperparameters
-from veldt.meta.tune.hyperparameters import Hyperparameter
+from veldt.meta.tune.training import hyperparameters
+from veldt.meta.tune.training.hyperparameters import Hyperparameter
 from veldt.tasks.common.config import bounds
 from veldt.tasks.pool.config import PoolConfig
 
@@ -45,7 +45,8 @@ class TuneConfig:
       tune: what is learned, by name: arguments of the optimizer, rate_of_GROUP for each group, and
         of the task label_smoothing, input_noise, class_weights and example_weights.
       groups: regular expressions for parameters' paths, such as {head: "Dense_1"}; the first that
-        is found in a path says which group's rate a parameter has.
+        is found in a path says which group a parameter is in, for rate_of_GROUP and for what is
+        tuned by group.
       num_updates: number of metagradients.
       seeds: training runs side by side, with a mean outcome that counts; each update draws new
         ones.

@@ -25,7 +25,8 @@ from veldt.meta.tune.tuning_worker import (
 from veldt.tasks.common import types
 
 _CHECK_KEY: Final = 1
-_MOST_LOGGED: Final = 64  # numbers of a hyperparameter; there may be one for each example
+_MOST_LOGGED: Final = 64  # numbers of a vector; there may be one for each example
+_MOST_KNOTS: Final = 2048  # numbers of schedules, of all parts of a model together
 
 _Awaited: TypeAlias = Callable[[], loop.Step]
 """Function that awaits the jobs of an update and returns its gradient."""
@@ -41,8 +42,13 @@ def make(settings: config.TuneConfig, subject: problem.Problem, jobs: TuningJobs
     """
 
     def logged(meta_params: Arrays) -> Mapping[str, Any]:
-        numbers = subject.numbers(meta_params).items()
-        short = {name: each.tolist() for name, each in numbers if each.size <= _MOST_LOGGED}
+        short = {}
+        for name, each in subject.numbers(meta_params).items():
+            spec = settings.tune[name]
+            most = _MOST_KNOTS if spec.knots or spec.by != "all" else _MOST_LOGGED
+            if each.size <= most:
+                # Of parts with schedules, one after the other.
+                short[name] = each.ravel().tolist() if each.ndim else each.tolist()
         return {"hyperparameters": short}
 
     updates = _Updates(settings, subject, jobs)

@@ -160,7 +160,7 @@ def _write_found(
         f"{progress.forward_runs * settings.seeds:.0f} training runs forward and "
         f"{progress.update * settings.seeds} backward."
     )
-    schedule_file.write(settings, subject.numbers(best), run_dir, remark)
+    schedule_file.write(settings, subject.numbers(best), run_dir, remark, subject.model)
 
 
 @final
