@@ -164,7 +164,8 @@ def _optimizer(settings: config.TuneConfig, model: Parts | None) -> str:
         f"        return {make}({(arguments + by_part).removeprefix(', ')})\n\n"
         "    def labels(params):\n"
         "        def label(path, _):\n"
-        '            return str(rows_of[jax.tree_util.keystr(path, simple=True, separator="/")])\n\n'
+        '            place = jax.tree_util.keystr(path, simple=True, separator="/")\n'
+        "            return str(rows_of[place])\n\n"
         "        return jax.tree_util.tree_map_with_path(label, params)\n\n"
         "    return optax.partition({str(rows): of(rows) for rows in rows_of.values()}, labels)\n"
     )

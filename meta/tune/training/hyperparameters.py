@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from veldt.meta import errors
 from veldt.tasks.common import types
 
 # Shapes: K knots, E elements of a vector or parts of a model.

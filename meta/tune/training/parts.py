@@ -1,7 +1,7 @@
 """The parts of a model that have hyperparameters of their own: groups, layers, tensors.
 
-A tensor is known by its place in the tree of parameters, such as "params/Dense_0/kernel". A layer is
-what holds tensors: "params/Dense_0". Tensors that have all hyperparameters in common share one
+A tensor is known by its place in the tree of parameters, such as "params/Dense_0/kernel". A layer
+is what holds tensors: "params/Dense_0". Tensors that have all hyperparameters in common share one
 transform (`optax.partition`), so a part costs a transform and no more.
 """
 
