@@ -71,6 +71,18 @@ def cosine(lab: Lab, num_runs: int, search: int) -> Found:
     return _grid(lab, grid, num_runs, search)
 
 
+def power(lab: Lab, num_runs: int, search: int) -> Found:
+    """Search a grid of 20 peaks and 3 exponents of a power decay."""
+    grid = grids.power(lab.range_of(20), (0.5, 1.5, 2.5), num_steps=lab.num_steps)
+    return _grid(lab, grid, num_runs, search)
+
+
+def cooldown(lab: Lab, num_runs: int, search: int) -> Found:
+    """Search a grid of 20 peaks and 3 starts of a cooldown."""
+    grid = grids.cooldown(lab.range_of(20), (0.4, 0.6, 0.8), num_steps=lab.num_steps)
+    return _grid(lab, grid, num_runs, search)
+
+
 def _thousand(lab: Lab) -> grids.ScheduleGrid:
     start = lab.entry.start
     return grids.one_cycle_thousand(start, RANGE * start, num_steps=lab.num_steps)
