@@ -44,7 +44,9 @@ def make(settings: config.TuneConfig, subject: problem.Problem, jobs: TuningJobs
     def logged(meta_params: Arrays) -> Mapping[str, Any]:
         short = {}
         for name, each in subject.numbers(meta_params).items():
-            spec = settings.tune[name]
+            spec = settings.tune.get(name)
+            if spec is None:  # Learned rows are in files.
+                continue
             most = _MOST_KNOTS if spec.knots or spec.by != "all" else _MOST_LOGGED
             if each.size <= most:
                 # Of parts with schedules, one after the other.

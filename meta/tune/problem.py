@@ -13,7 +13,8 @@ from veldt.learned_opt.base import MetaParams
 from veldt.meta import errors
 from veldt.meta.replay import task_training
 from veldt.meta.tune import config
-from veldt.meta.tune.training import hyperparameters, optimizers, parts, shaped_task
+from veldt.meta.tune.training import hyperparameters, optimizers, parts, shaped_task, synthetic
+from veldt.meta.tune.training.synthetic import SyntheticConfig
 from veldt.tasks import base, registry
 from veldt.tasks.common import compiling, types
 from veldt.tasks.inner_loop import hollow
@@ -40,6 +41,7 @@ class Make:
       fixed: Other arguments of the optimizer, by name.
       groups: Regular expressions by name of the group, in order: the first that fits counts.
       tensors: Places of the parameters' tensors in their tree.
+      synthetic: Learned training rows; None for none.
     """
 
     num_steps: int
@@ -48,6 +50,7 @@ class Make:
     fixed: tuple[tuple[str, float], ...]
     groups: tuple[tuple[str, str], ...]
     tensors: tuple[str, ...] = ()
+    synthetic: SyntheticConfig | None = None
 
     @classmethod
     def of(cls, settings: config.TuneConfig, task: base.Task) -> "Make":
@@ -60,6 +63,7 @@ class Make:
             tuple(settings.fixed.items()),
             tuple(settings.groups.items()),
             parts.places(jax.eval_shape(task.init, jax.random.key(0))) if by_part else (),
+            settings.synthetic,
         )
 
     @property
@@ -93,6 +97,8 @@ class Make:
         arguments |= optimizers.of_run(self.optimizer, self.num_steps, given)
         groups = dict(self.groups)
         tx = optimizers.make(self.optimizer, arguments, groups, rates, by_part, self.model)
+        if self.synthetic is not None:
+            task = synthetic.make(self.synthetic, task, meta_params)
         if shape:
             task = shaped_task.ShapedTask(task, shaped_task.Shape(**shape))  # type: ignore[arg-type]
         return task, tx
@@ -125,6 +131,8 @@ class Problem:
         self.meta_params = {
             name: spec.init(self._num_elements(name, spec)) for name, spec in settings.tune.items()
         }
+        if settings.synthetic is not None:
+            self.meta_params |= synthetic.init(settings.synthetic, self.task, settings.seed)
         arguments = {
             name
             for name in settings.tune
@@ -212,10 +220,13 @@ class Problem:
 
     def numbers(self, meta_params: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Return the hyperparameters themselves, at knots where they have a schedule."""
-        return {
+        found = {
             name: spec.numbers(np.asarray(meta_params[name]))
             for name, spec in self._settings.tune.items()
         }
+        if self._settings.synthetic is not None:
+            found |= synthetic.numbers(self._settings.synthetic, self.task, meta_params)
+        return found
 
 
 @final

@@ -103,7 +103,7 @@ def run_tuning(
         size = sum(value.size for value in subject.meta_params.values())
         view.note(
             f"{settings.task}, {settings.num_steps:,} steps of {settings.optimizer}: {size:,} "
-            f"numbers of {', '.join(settings.tune)}; {settings.num_updates:,} updates of "
+            f"numbers of {', '.join(subject.meta_params)}; {settings.num_updates:,} updates of "
             f"{settings.seeds} runs"
         )
 
