@@ -65,7 +65,8 @@ class TuneConfig:
       verify: how a metagradient is examined: "fast" (finite, states replayed rightly), "full"
         (finite differences and metasmoothness, some more runs) or "none".
       on_failure: what is done where it fails: "auto" falls back to evolution strategies, until a
-        later check finds that the metagradient is right again; "raise" ends the run.
+        later check finds that the metagradient is right again, where it is not finite or at most 64
+        numbers are learned, and keeps it otherwise; "keep" keeps it; "raise" ends the run.
       compare: whether the best constant learning rate and the best cosine, chosen by as many
         training runs, are run beside the result, where a learning rate is tuned.
       journal: whether the progress of each metagradient is written to disk, so that one that takes
@@ -90,7 +91,7 @@ class TuneConfig:
     runs_per_job: int | None = None
     memory_mb: float = 512.0
     verify: Literal["none", "fast", "full"] = "fast"
-    on_failure: Literal["auto", "raise"] = "auto"
+    on_failure: Literal["auto", "keep", "raise"] = "auto"
     compare: bool = True
     journal: bool = False
     seed: int = 0

@@ -1,8 +1,8 @@
 """What a tuning from a config descends on: metagradients, and checks on fixed seeds, on a pool.
 
 All that an update needs and that does not depend on results is handed out at once: the check of the
-meta-parameters, their metagradient, and the differences that it is held to. So workers do not wait
-for each other, and what is learnt does not depend on them.
+meta-parameters and their metagradient. The differences that it is held to are along itself, so they
+come after it. What is learnt does not depend on how many workers there are.
 """
 
 from collections.abc import Callable, Mapping
@@ -112,13 +112,6 @@ class _Updates:
             f"metagradient of update {progress.update}",
             [ReplayJob(group, meta_params, n) for group, n in zip(groups, names, strict=True)],
         )
-        around = []
-        if num_directions := api.NUM_DIRECTIONS[verify]:
-            bits = key_bits(key_check)
-            around = self._jobs.submit(
-                f"differences of update {progress.update}",
-                [DifferenceJob(group, meta_params, bits, num_directions) for group in groups],
-            )
 
         def step() -> loop.Step:
             what = f"metagradient {progress.update + 1:,} of {self._config.num_updates:,}"
@@ -127,10 +120,22 @@ class _Updates:
             gradient: Mapping[str, Any] = tuning_jobs.mean_gradient(
                 [part.gradient for part in parts], weights
             )
-            differences = self._jobs.take(around, f"the differences around {what}")
-            together = trust.mean(differences, weights) if differences else None
-            found = trust.judge(meta_params, outcome, gradient, key_check, together)
-            estimated = api.is_replaced(found, self._config.on_failure)
+            found = trust.judge(meta_params, outcome, gradient, key_check, None)
+            if found.finite and (num_directions := api.NUM_DIRECTIONS[verify]):
+                bits = key_bits(key_check)
+                around = self._jobs.submit(
+                    f"differences of update {progress.update}",
+                    [
+                        DifferenceJob(group, meta_params, dict(gradient), bits, num_directions)
+                        for group in groups
+                    ],
+                )
+                differences = self._jobs.take(around, f"the differences around {what}")
+                together = trust.mean(differences, weights)
+                found = trust.judge(meta_params, outcome, gradient, key_check, together)
+            estimated = api.is_replaced(found, self._config.on_failure, meta_params)
+            if not found.passed and not estimated:
+                found = fallback.kept(found)
             if estimated:
                 gradient, found = (
                     self._ask_estimate(progress, key_estimate)(),

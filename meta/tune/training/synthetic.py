@@ -133,8 +133,8 @@ def init(config: SyntheticConfig, task: base.Task, seed: int) -> dict[str, np.nd
         for label, rows in zip(classes, chosen, strict=True):
             if len(rows) < per_class:
                 raise errors.MetaTrainError(
-                    f"synthetic.rows_per_class is {per_class}; {task.name} has {len(rows)} training "
-                    f"rows of class {label}: give less, or start: noise"
+                    f"synthetic.rows_per_class is {per_class}; {task.name} has {len(rows)} "
+                    f"training rows of class {label}: give less, or start: noise"
                 )
         inputs = train.inputs[np.concatenate(chosen)]
     found = {INPUTS: (inputs / _unit(config, task)).astype(np.float32)}
