@@ -44,7 +44,8 @@ import numpy as np
 import optax
 
 from veldt.meta.replay import task_training
-from veldt.meta.tune import descent, optimizers, shaped_task
+from veldt.meta.tune import descent
+from veldt.meta.tune.training import optimizers, shaped_task
 from veldt.tasks import base
 from veldt.tasks.benchmark.runs import provenance
 from veldt.tasks.common import compiling, types

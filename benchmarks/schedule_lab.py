@@ -15,7 +15,7 @@ import numpy as np
 import schedule_tasks
 
 from veldt.meta.baselines import grids
-from veldt.meta.tune import optimizers
+from veldt.meta.tune.training import optimizers
 from veldt.tasks import base
 from veldt.tasks.common import compiling, types
 from veldt.tasks.inner_loop import unroll

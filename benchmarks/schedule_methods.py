@@ -34,16 +34,8 @@ from veldt.meta.baselines import (
 )
 from veldt.meta.hypergradient import bilevel
 from veldt.meta.replay import fallback
-from veldt.meta.tune import (
-    config,
-    config_descent,
-    hyperparameters,
-    loop,
-    optimizers,
-    problem,
-    tuning_jobs,
-    tuning_worker,
-)
+from veldt.meta.tune import config, config_descent, loop, problem, tuning_jobs, tuning_worker
+from veldt.meta.tune.training import hyperparameters, optimizers
 from veldt.tasks import base
 from veldt.tasks.common import compiling, types
 from veldt.tasks.inner_loop import unroll
@@ -76,6 +68,18 @@ def linear(lab: Lab, num_runs: int, search: int) -> Found:
 def cosine(lab: Lab, num_runs: int, search: int) -> Found:
     """Search a grid of 20 peaks and 3 ends, a half cosine between."""
     grid = grids.cosine(lab.range_of(20), (0.0, 0.1, 0.3), num_steps=lab.num_steps)
+    return _grid(lab, grid, num_runs, search)
+
+
+def power(lab: Lab, num_runs: int, search: int) -> Found:
+    """Search a grid of 20 peaks and 3 exponents of a power decay."""
+    grid = grids.power(lab.range_of(20), (0.5, 1.5, 2.5), num_steps=lab.num_steps)
+    return _grid(lab, grid, num_runs, search)
+
+
+def cooldown(lab: Lab, num_runs: int, search: int) -> Found:
+    """Search a grid of 20 peaks and 3 starts of a cooldown."""
+    grid = grids.cooldown(lab.range_of(20), (0.4, 0.6, 0.8), num_steps=lab.num_steps)
     return _grid(lab, grid, num_runs, search)
 
 

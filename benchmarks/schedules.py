@@ -56,6 +56,8 @@ PLAIN: Final[Mapping[str, Callable[[schedule_lab.Lab, int, int], schedule_lab.Fo
     "constant": methods.constant,
     "linear": methods.linear,
     "cosine": methods.cosine,
+    "power": methods.power,
+    "cooldown": methods.cooldown,
     "one_cycle": methods.one_cycle,
     "random_search": methods.random_search,
     "cma_es": methods.cma_es,

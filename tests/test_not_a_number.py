@@ -139,7 +139,7 @@ def test_a_direction_whose_smoothness_is_no_number_is_not_smooth(place):
     moved[place] = math.nan
     # An outcome that is the meta-parameter itself; directions are of its own size.
     point, key = jnp.asarray(1.0), jax.random.key(0)
-    lengths = [float(each) for each in trust._directions(key, point, 2)]
+    lengths = [float(each) for each in trust._directions(key, point, jnp.asarray(1.0), 2)]
     outcomes = np.array(
         [[[1 + h * v, 1 - h * v] for h in trust.STEP_SIZES] for v in lengths], np.float64
     )

@@ -27,7 +27,7 @@ from flax.training.train_state import TrainState
 import veldt
 from veldt.learned_opt import registry, shipped, wrappers
 from veldt.learned_opt.loss_in_state import LossInState
-from veldt.meta.tune import optimizers
+from veldt.meta.tune.training import optimizers
 from veldt.search import rule_sources
 from veldt.search.export.optax_module import export_optax
 from veldt.search.language.ops import INTERPRETED

@@ -78,6 +78,46 @@ def cosine(peaks: Sequence[float], ends: Sequence[float], *, num_steps: int) -> 
     return _product({"peak": peaks, "end": ends}, shape, num_steps)
 
 
+def power(peaks: Sequence[float], exponents: Sequence[float], *, num_steps: int) -> ScheduleGrid:
+    """Return decays to zero by a power of what is left of the run: peak (1 - t / T) ** exponent.
+
+    Functional scaling laws give this shape where a task's difficulty is in few directions, with
+    exponents above 0 ("Optimal schedules under functional scaling laws", arXiv 2602.06797).
+
+    Args:
+      peaks: First rates.
+      exponents: Exponents, above 0; 1 is a linear decay.
+      num_steps: Number of steps of the run, T.
+    """
+
+    def shape(time: jax.Array, peak: jax.Array, exponent: jax.Array) -> jax.Array:
+        return peak * (1.0 - time) ** exponent
+
+    return _product({"peak": peaks, "exponent": exponents}, shape, num_steps)
+
+
+def cooldown(
+    peaks: Sequence[float], starts: Sequence[float], *, num_steps: int, exponent: float = 1.2
+) -> ScheduleGrid:
+    """Return flat rates that end in a decay to zero by a power of what is left.
+
+    With exponent 1.2 it is PowerCool, which records of modded-nanogpt use; with 1 the usual
+    warm-up, stable, decay schedule without its warm-up.
+
+    Args:
+      peaks: Rates of the flat part.
+      starts: Starts of the decay, as fractions of the run in [0, 1).
+      num_steps: Number of steps of the run, T.
+      exponent: Exponent of the decay.
+    """
+
+    def shape(time: jax.Array, peak: jax.Array, start: jax.Array) -> jax.Array:
+        left = jnp.clip((1.0 - time) / (1.0 - start), 0.0, 1.0)
+        return peak * left**exponent
+
+    return _product({"peak": peaks, "start": starts}, shape, num_steps)
+
+
 def one_cycle(
     peaks: Sequence[float],
     starts: Sequence[float],

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeAlias, final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import errors
@@ -101,10 +102,11 @@ def metagradient(
         same bits. A call that has come to its end is answered from the folder.
       store: Storage of states without a directory, from `veldt.meta.replay.storage` (device, host,
         or tiers of both and disk); None for the memory of the device.
-      check: "fast": differences along one random direction, 5 more forward runs; "full": four
-        directions, 17 runs; "none": only whether the gradient is finite.
+      check: "fast": differences along the gradient, 5 more forward runs; "full": along three
+        more directions, half random, 17 runs; "none": only whether the gradient is finite.
       on_failure: What to do where the check fails. "auto": an estimate by evolution strategies
-        takes the gradient's place; "keep": it is returned as it is; "raise": `ReplayError`.
+        takes the gradient's place, where it is not finite or of at most
+        `fallback.MOST_NUMBERS` numbers; "keep": it is returned as it is; "raise": `ReplayError`.
       save_every_s: The least time between two records of progress in the directory.
 
     Raises:
@@ -134,9 +136,11 @@ def metagradient(
     )
     gradient = found.gradient
     method: Method = "replay"
-    if is_replaced(trusted, on_failure):
+    if is_replaced(trusted, on_failure, meta_params):
         gradient, method = fallback.estimate(training, meta_params, key_estimate), "full ES"
         trusted = fallback.noted(trusted)
+    elif not trusted.passed:
+        trusted = fallback.kept(trusted)
     return Metagradient(float(found.outcome), gradient, trusted, found.plan, found.cost, method)
 
 
@@ -162,8 +166,13 @@ def replay(
     return Replayed(walked.outcome, walked.meta_grad, chosen, walked.cost)
 
 
-def is_replaced(found: trust.Trust, on_failure: OnFailure) -> bool:
+def is_replaced(found: trust.Trust, on_failure: OnFailure, meta_params: MetaParams) -> bool:
     """Return whether an estimate is to take the place of a gradient.
+
+    Args:
+      found: Trust in the gradient.
+      on_failure: What to do where the check fails; see `metagradient`.
+      meta_params: Meta-parameters that the gradient is of.
 
     Raises:
       ReplayError: The check failed and `on_failure` is "raise".
@@ -172,7 +181,8 @@ def is_replaced(found: trust.Trust, on_failure: OnFailure) -> bool:
         return False
     if on_failure == "raise":
         raise errors.ReplayError(f"the metagradient failed its check: {found.message}")
-    return True
+    count = sum(np.size(leaf) for leaf in jax.tree.leaves(meta_params))
+    return not found.finite or count <= fallback.MOST_NUMBERS
 
 
 def _in_directory(

@@ -2,7 +2,10 @@
 
 Where the outcome is rough, the gradient of its mean over a small neighbourhood still says where to
 go. `full_es` estimates it from pairs of whole runs. The noise is relative to each leaf's
-own size, and the estimate is noisy: its error grows with the number of meta-parameters.
+own size, and the estimate is noisy: its error grows with the number of meta-parameters. With more
+than `MOST_NUMBERS` of them a gradient that failed its check is kept, if it is finite: descent by
+estimates stands still there, while steps along a rough gradient, of bounded size and compared by
+their outcomes, may still go down.
 """
 
 import dataclasses
@@ -22,6 +25,9 @@ from veldt.tasks.common import compiling, types
 NUM_PAIRS: Final = 8
 NUM_RUNS: Final = 2 * NUM_PAIRS
 SIGMA: Final = 0.02
+MOST_NUMBERS: Final = 8 * NUM_PAIRS
+"""Numbers up to which an estimate is worth more than a gradient that failed its check. Of D numbers
+n pairs give a cosine to the smoothed gradient of about sqrt(n / (n + D)): a third here."""
 _WINDOW: Final = 64
 
 
@@ -123,6 +129,15 @@ def estimate(
     )
     relative = _estimate(estimator, jax.tree.map(jnp.zeros_like, meta_params), key)
     return jax.tree.map(jnp.divide, relative, scale)
+
+
+def kept(found: trust.Trust) -> trust.Trust:
+    """Return a conclusion that says also that the gradient is kept all the same."""
+    message = (
+        f"{found.message}. The gradient is kept: an estimate of more than {MOST_NUMBERS} numbers "
+        f"by {NUM_PAIRS} pairs of runs says less."
+    )
+    return dataclasses.replace(found, message=message)
 
 
 def noted(found: trust.Trust) -> trust.Trust:

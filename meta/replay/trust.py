@@ -2,9 +2,15 @@
 
 A metagradient may be exact and still useless: an outcome that jumps at every kink of a ReLU has a
 right derivative almost everywhere that says nothing about any step one could take. So it is held
-to central differences at two step sizes along random directions. If both agree with it, steps of
-that size are predicted. If they agree with each other but not with it, it is wrong. If they do not
-agree with each other, the outcome is rough.
+to central differences at two step sizes, along itself and, where more is asked for, along
+directions half of which is itself and half random. If both agree with it, steps of that size are
+predicted. If they agree with each other but not with it, it is wrong. If they do not agree with
+each other, the outcome is rough.
+
+Along a random direction alone the slope is smaller than along the gradient by the square root of
+the number of meta-parameters, and the roughness is not: with hundreds of them nothing would pass
+that descends well. A part of the gradient that is wrong is seen along the gradient all the same:
+with a true part t and a wrong part e, the slope is off by (t e + |e|^2) / |t + e|^2.
 
 Metasmoothness (Engstrom et al. 2025, arXiv 2503.13751, definition 2) comes from the same runs: how
 far the trained parameters move the same way in two halves of a step, from -1 to 1. It is necessary
@@ -107,7 +113,7 @@ def examine(
       meta_params: Meta-parameters that it was taken at.
       outcome: Outcome of the run, float [].
       meta_grad: The gradient, shaped as the meta-parameters.
-      key: Key of the directions; it is consumed.
+      key: Key of the directions after the first; it is consumed.
       num_directions: Number of directions; 0 to ask only whether the gradient is finite, and to run
         nothing.
       step_sizes: The larger and the smaller step size.
@@ -115,7 +121,12 @@ def examine(
     found = None
     if num_directions and _is_finite(outcome, meta_grad):
         found = differences(
-            training, meta_params, key, num_directions=num_directions, step_sizes=step_sizes
+            training,
+            meta_params,
+            meta_grad,
+            key,
+            num_directions=num_directions,
+            step_sizes=step_sizes,
         )
     return judge(meta_params, outcome, meta_grad, key, found)
 
@@ -123,6 +134,7 @@ def examine(
 def differences(
     training: Training,
     meta_params: MetaParams,
+    meta_grad: MetaParams,
     key: types.Key,
     *,
     num_directions: int = 1,
@@ -133,7 +145,7 @@ def differences(
     outcome, centre = programs.run(spec, training, meta_params)
     outcomes = np.zeros((num_directions, len(step_sizes), 2))
     agreement, movement = np.zeros(num_directions), np.zeros(num_directions)
-    for d, direction in enumerate(_directions(key, meta_params, num_directions)):
+    for d, direction in enumerate(_directions(key, meta_params, meta_grad, num_directions)):
         for i, h in enumerate(step_sizes):
             ends = []
             for side, step in enumerate((h, -h)):
@@ -182,11 +194,10 @@ def judge(
         return _not_finite(outcome)
     if found is None:
         return Trust(True, True, (), (), None, None, "finite; not checked further")
-    # The size that the derivative along a random direction has.
-    typical = _norm(_times(meta_grad, scales(meta_params))) / math.sqrt(_size(meta_grad))
-    directions = _directions(key, meta_params, len(found.outcomes))
+    length = _norm(_times(meta_grad, scales(meta_params)))  # Of the slope along the gradient.
+    directions = _directions(key, meta_params, meta_grad, len(found.outcomes))
     rows = [
-        _compare(found, d, _dot(meta_grad, direction), typical)
+        _compare(found, d, _dot(meta_grad, direction), length)
         for d, direction in enumerate(directions)
     ]
     errors = tuple(max(row.errors[i] for row in rows) for i in range(2))
@@ -222,7 +233,7 @@ class _Row:
     smoothness: float
 
 
-def _compare(found: Differences, direction: int, slope: float, typical: float) -> _Row:
+def _compare(found: Differences, direction: int, slope: float, length: float) -> _Row:
     """Compare the slope that a gradient has along a direction with the differences there."""
     slopes, noises = [], []
     for h, (above, below) in zip(found.step_sizes, found.outcomes[direction].tolist(), strict=True):
@@ -230,7 +241,7 @@ def _compare(found: Differences, direction: int, slope: float, typical: float) -
         noises.append(_ROUNDING * found.eps * max(abs(above), abs(below)) / h)
 
     def relative(one: float, other: float, noise: float) -> float:
-        size = max(abs(one), abs(other), 0.1 * typical)
+        size = max(abs(one), abs(other), 0.1 * length)
         if not math.isfinite(one - other):
             return math.inf
         return max(abs(one - other) - noise, 0.0) / size if size else 0.0
@@ -269,24 +280,32 @@ def _sum(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return functools.reduce(np.add, arrays)
 
 
-def _directions(key: types.Key, meta_params: MetaParams, count: int) -> list[MetaParams]:
-    """Draw directions of about the meta-parameters' own scale, root mean square 1 in all."""
+def _directions(
+    key: types.Key, meta_params: MetaParams, meta_grad: MetaParams, count: int
+) -> list[MetaParams]:
+    """Return directions of length 1 where each leaf is measured in its own scale.
+
+    The first is the gradient's, the others are halfway between it and random ones.
+    """
+    sizes = scales(meta_params)
+    own = _unit(_times(meta_grad, sizes))
+    found = [own] if count else []
     leaves, treedef = jax.tree.flatten(meta_params)
-    sizes = jax.tree.leaves(scales(meta_params))
-    root = math.sqrt(_size(meta_params))
-    found = []
-    for each in jax.random.split(key, count):
+    for each in jax.random.split(key, count)[1:]:
         keys = jax.random.split(each, len(leaves))
-        found.append(
-            jax.tree.unflatten(
-                treedef,
-                [
-                    jax.random.normal(k, leaf.shape, leaf.dtype) * scale / root
-                    for k, leaf, scale in zip(keys, leaves, sizes, strict=True)
-                ],
-            )
-        )
-    return found
+        drawn = [
+            jax.random.normal(k, leaf.shape, leaf.dtype)
+            for k, leaf in zip(keys, leaves, strict=True)
+        ]
+        random = _unit(jax.tree.unflatten(treedef, drawn))
+        found.append(_unit(jax.tree.map(jnp.add, own, random)))
+    return [_times(direction, sizes) for direction in found]
+
+
+def _unit(tree: Any) -> Any:
+    """Return a tree of length 1, or zeros as they are."""
+    norm = _norm(tree)
+    return jax.tree.map(lambda leaf: leaf / norm if norm else leaf, tree)
 
 
 def _not_finite(outcome: types.Scalar | float) -> Trust:

@@ -3,8 +3,9 @@
 import dataclasses
 from typing import Literal, final
 
-from veldt.meta.tune import hyperparameters
-from veldt.meta.tune.hyperparameters import Hyperparameter
+from veldt.meta.tune.training import hyperparameters
+from veldt.meta.tune.training.hyperparameters import Hyperparameter
+from veldt.meta.tune.training.synthetic import SyntheticConfig
 from veldt.tasks.common.config import bounds
 from veldt.tasks.pool.config import PoolConfig
 
@@ -44,8 +45,10 @@ class TuneConfig:
       fixed: other keyword arguments of the optimizer.
       tune: what is learned, by name: arguments of the optimizer, rate_of_GROUP for each group, and
         of the task label_smoothing, input_noise, class_weights and example_weights.
+      synthetic: training rows that are learned in place of the task's own; null for none.
       groups: regular expressions for parameters' paths, such as {head: "Dense_1"}; the first that
-        is found in a path says which group's rate a parameter has.
+        is found in a path says which group a parameter is in, for rate_of_GROUP and for what is
+        tuned by group.
       num_updates: number of metagradients.
       seeds: training runs side by side, with a mean outcome that counts; each update draws new
         ones.
@@ -62,7 +65,8 @@ class TuneConfig:
       verify: how a metagradient is examined: "fast" (finite, states replayed rightly), "full"
         (finite differences and metasmoothness, some more runs) or "none".
       on_failure: what is done where it fails: "auto" falls back to evolution strategies, until a
-        later check finds that the metagradient is right again; "raise" ends the run.
+        later check finds that the metagradient is right again, where it is not finite or at most 64
+        numbers are learned, and keeps it otherwise; "keep" keeps it; "raise" ends the run.
       compare: whether the best constant learning rate and the best cosine, chosen by as many
         training runs, are run beside the result, where a learning rate is tuned.
       journal: whether the progress of each metagradient is written to disk, so that one that takes
@@ -73,9 +77,10 @@ class TuneConfig:
 
     task: str
     num_steps: int
-    tune: dict[str, Hyperparameter]
+    tune: dict[str, Hyperparameter] = dataclasses.field(default_factory=dict)
     optimizer: str = "adam"
     fixed: dict[str, float] = dataclasses.field(default_factory=dict)
+    synthetic: SyntheticConfig | None = None
     groups: dict[str, str] = dataclasses.field(default_factory=dict)
     num_updates: int = 50
     seeds: int = 4
@@ -86,7 +91,7 @@ class TuneConfig:
     runs_per_job: int | None = None
     memory_mb: float = 512.0
     verify: Literal["none", "fast", "full"] = "fast"
-    on_failure: Literal["auto", "raise"] = "auto"
+    on_failure: Literal["auto", "keep", "raise"] = "auto"
     compare: bool = True
     journal: bool = False
     seed: int = 0
@@ -96,9 +101,15 @@ class TuneConfig:
         bounds.at_least(self, 1, "num_steps", "num_updates", "seeds", "check_every", "check_seeds")
         bounds.at_least(self, 1, "runs_per_job")
         bounds.above(self, 0, "memory_mb")
-        if not self.tune:
+        if not self.tune and self.synthetic is None:
             raise ValueError("tune is empty; name what is to be learned")
         twice = sorted(set(self.tune) & set(self.fixed))
         if twice:
             raise ValueError(f"{twice[0]} is both in tune and in fixed")
         hyperparameters.check_groups(self.groups, self.tune)
+        shaped = sorted(set(self.tune) & set(hyperparameters.TASK_NAMES))
+        if self.synthetic is not None and shaped:
+            raise ValueError(
+                f"tune.{shaped[0]} is for the task's own rows, and synthetic takes their place: "
+                "leave one of them out"
+            )

@@ -1,8 +1,8 @@
 """What a tuning from a config descends on: metagradients, and checks on fixed seeds, on a pool.
 
 All that an update needs and that does not depend on results is handed out at once: the check of the
-meta-parameters, their metagradient, and the differences that it is held to. So workers do not wait
-for each other, and what is learnt does not depend on them.
+meta-parameters and their metagradient. The differences that it is held to are along itself, so they
+come after it. What is learnt does not depend on how many workers there are.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,8 @@ from veldt.meta.tune.tuning_worker import (
 from veldt.tasks.common import types
 
 _CHECK_KEY: Final = 1
-_MOST_LOGGED: Final = 64  # numbers of a hyperparameter; there may be one for each example
+_MOST_LOGGED: Final = 64  # numbers of a vector; there may be one for each example
+_MOST_KNOTS: Final = 2048  # numbers of schedules, of all parts of a model together
 
 _Awaited: TypeAlias = Callable[[], loop.Step]
 """Function that awaits the jobs of an update and returns its gradient."""
@@ -41,8 +42,15 @@ def make(settings: config.TuneConfig, subject: problem.Problem, jobs: TuningJobs
     """
 
     def logged(meta_params: Arrays) -> Mapping[str, Any]:
-        numbers = subject.numbers(meta_params).items()
-        short = {name: each.tolist() for name, each in numbers if each.size <= _MOST_LOGGED}
+        short = {}
+        for name, each in subject.numbers(meta_params).items():
+            spec = settings.tune.get(name)
+            if spec is None:  # Learned rows are in files.
+                continue
+            most = _MOST_KNOTS if spec.knots or spec.by != "all" else _MOST_LOGGED
+            if each.size <= most:
+                # Of parts with schedules, one after the other.
+                short[name] = each.ravel().tolist() if each.ndim else each.tolist()
         return {"hyperparameters": short}
 
     updates = _Updates(settings, subject, jobs)
@@ -104,13 +112,6 @@ class _Updates:
             f"metagradient of update {progress.update}",
             [ReplayJob(group, meta_params, n) for group, n in zip(groups, names, strict=True)],
         )
-        around = []
-        if num_directions := api.NUM_DIRECTIONS[verify]:
-            bits = key_bits(key_check)
-            around = self._jobs.submit(
-                f"differences of update {progress.update}",
-                [DifferenceJob(group, meta_params, bits, num_directions) for group in groups],
-            )
 
         def step() -> loop.Step:
             what = f"metagradient {progress.update + 1:,} of {self._config.num_updates:,}"
@@ -119,10 +120,22 @@ class _Updates:
             gradient: Mapping[str, Any] = tuning_jobs.mean_gradient(
                 [part.gradient for part in parts], weights
             )
-            differences = self._jobs.take(around, f"the differences around {what}")
-            together = trust.mean(differences, weights) if differences else None
-            found = trust.judge(meta_params, outcome, gradient, key_check, together)
-            estimated = api.is_replaced(found, self._config.on_failure)
+            found = trust.judge(meta_params, outcome, gradient, key_check, None)
+            if found.finite and (num_directions := api.NUM_DIRECTIONS[verify]):
+                bits = key_bits(key_check)
+                around = self._jobs.submit(
+                    f"differences of update {progress.update}",
+                    [
+                        DifferenceJob(group, meta_params, dict(gradient), bits, num_directions)
+                        for group in groups
+                    ],
+                )
+                differences = self._jobs.take(around, f"the differences around {what}")
+                together = trust.mean(differences, weights)
+                found = trust.judge(meta_params, outcome, gradient, key_check, together)
+            estimated = api.is_replaced(found, self._config.on_failure, meta_params)
+            if not found.passed and not estimated:
+                found = fallback.kept(found)
             if estimated:
                 gradient, found = (
                     self._ask_estimate(progress, key_estimate)(),

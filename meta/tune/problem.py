@@ -12,7 +12,9 @@ import optax
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import errors
 from veldt.meta.replay import task_training
-from veldt.meta.tune import config, hyperparameters, optimizers, shaped_task
+from veldt.meta.tune import config
+from veldt.meta.tune.training import hyperparameters, optimizers, parts, shaped_task, synthetic
+from veldt.meta.tune.training.synthetic import SyntheticConfig
 from veldt.tasks import base, registry
 from veldt.tasks.common import compiling, types
 from veldt.tasks.inner_loop import hollow
@@ -38,6 +40,8 @@ class Make:
       tune: Hyperparameters by name, as in `TuneConfig`.
       fixed: Other arguments of the optimizer, by name.
       groups: Regular expressions by name of the group, in order: the first that fits counts.
+      tensors: Places of the parameters' tensors in their tree.
+      synthetic: Learned training rows; None for none.
     """
 
     num_steps: int
@@ -45,23 +49,40 @@ class Make:
     tune: tuple[tuple[str, hyperparameters.Hyperparameter], ...]
     fixed: tuple[tuple[str, float], ...]
     groups: tuple[tuple[str, str], ...]
+    tensors: tuple[str, ...] = ()
+    synthetic: SyntheticConfig | None = None
 
     @classmethod
-    def of(cls, settings: config.TuneConfig) -> "Make":
+    def of(cls, settings: config.TuneConfig, task: base.Task) -> "Make":
         """Return a tuning's."""
+        by_part = any(spec.by != "all" for spec in settings.tune.values())
         return cls(
             settings.num_steps,
             settings.optimizer,
             tuple(settings.tune.items()),
             tuple(settings.fixed.items()),
             tuple(settings.groups.items()),
+            parts.places(jax.eval_shape(task.init, jax.random.key(0))) if by_part else (),
+            settings.synthetic,
         )
+
+    @property
+    def model(self) -> parts.Parts:
+        """The parts of the model that have hyperparameters of their own."""
+        by = tuple((name, spec.by) for name, spec in self.tune if spec.by != "all")
+        return parts.Parts(self.tensors, by, self.groups)
 
     def __call__(
         self, meta_params: Mapping[str, Any], task: base.Task
     ) -> tuple[base.Task, optax.GradientTransformation]:
         """Return both, for one run."""
-        values = {name: spec.value(meta_params[name], self.num_steps) for name, spec in self.tune}
+        values: dict[str, hyperparameters.Value] = {}
+        by_part: dict[str, Sequence[hyperparameters.Value]] = {}
+        for name, spec in self.tune:
+            if spec.by == "all":
+                values[name] = spec.value(meta_params[name], self.num_steps)
+            else:
+                by_part[name] = [spec.value(row, self.num_steps) for row in meta_params[name]]
         shape: dict[str, Any] = {}
         rates: dict[str, Any] = {}
         arguments: dict[str, Any] = dict(self.fixed)
@@ -72,8 +93,12 @@ class Make:
                 rates[name.removeprefix(hyperparameters.GROUP_PREFIX)] = value
             else:
                 arguments[name] = value
-        arguments |= optimizers.of_run(self.optimizer, self.num_steps, arguments)
-        tx = optimizers.make(self.optimizer, arguments, dict(self.groups), rates)
+        given = (*arguments, *by_part)
+        arguments |= optimizers.of_run(self.optimizer, self.num_steps, given)
+        groups = dict(self.groups)
+        tx = optimizers.make(self.optimizer, arguments, groups, rates, by_part, self.model)
+        if self.synthetic is not None:
+            task = synthetic.make(self.synthetic, task, meta_params)
         if shape:
             task = shaped_task.ShapedTask(task, shaped_task.Shape(**shape))  # type: ignore[arg-type]
         return task, tx
@@ -101,11 +126,13 @@ class Problem:
             task's.
         """
         self._settings = settings
-        self._make = Make.of(settings)
         self.task = registry.load_task(settings.task) if task is None else task
+        self._make = Make.of(settings, self.task)
         self.meta_params = {
             name: spec.init(self._num_elements(name, spec)) for name, spec in settings.tune.items()
         }
+        if settings.synthetic is not None:
+            self.meta_params |= synthetic.init(settings.synthetic, self.task, settings.seed)
         arguments = {
             name
             for name in settings.tune
@@ -117,11 +144,18 @@ class Problem:
         optimizers.check_arguments(settings.optimizer, given)
 
     def _num_elements(self, name: str, spec: hyperparameters.Hyperparameter) -> int | None:
+        if spec.by != "all":
+            return len(self.model.names(name))
         if name not in hyperparameters.TASK_NAMES:
             return None
         if spec.knots:
             raise errors.MetaTrainError(f"tune.{name} is the task's and has no schedule: knots: 0")
         return shaped_task.num_elements(name, self.task)
+
+    @property
+    def model(self) -> parts.Parts:
+        """The parts of the model that have hyperparameters of their own."""
+        return self._make.model
 
     def seeds_of(self, update: int) -> range:
         """Return the numbers of the seeds of an update's metagradient; they are its own."""
@@ -186,10 +220,13 @@ class Problem:
 
     def numbers(self, meta_params: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Return the hyperparameters themselves, at knots where they have a schedule."""
-        return {
+        found = {
             name: spec.numbers(np.asarray(meta_params[name]))
             for name, spec in self._settings.tune.items()
         }
+        if self._settings.synthetic is not None:
+            found |= synthetic.numbers(self._settings.synthetic, self.task, meta_params)
+        return found
 
 
 @final

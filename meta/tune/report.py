@@ -127,6 +127,8 @@ def _evolution(data: TuningData, name: str) -> Html:
     values = [u.hyperparameters[name] for u in data.updates]
     start = [spec.start] * len(values[0])
     logarithmic = spec.scale == "log"
+    if spec.knots and spec.by != "all":
+        return _schedules_by_part(data, name)
     if not spec.knots:
         columns = list(zip(*[start, *values], strict=True))
         shown = [x for column in columns for x in column]
@@ -156,6 +158,37 @@ def _evolution(data: TuningData, name: str) -> Html:
         (plot_lib.swatch("line end"), f"after update {data.updates[-1].update}"),
     ]
     return section(name, plot_lib.figure(figure, items, ""))
+
+
+def _schedules_by_part(data: TuningData, name: str) -> Html:
+    """Return the figure of the schedules that the parts of a model ended with, and their ends."""
+    spec, length = data.config.tune[name], data.config.num_steps
+    flat = data.updates[-1].hyperparameters[name]
+    rows = [flat[i : i + spec.knots] for i in range(0, len(flat), spec.knots)]
+    plot = Plot(
+        LinearAxis(0, length, "steps"), _axis([spec.start, *flat], name, spec.scale == "log")
+    )
+
+    def points(numbers: Sequence[float]) -> list[Point]:
+        return [(i / (spec.knots - 1) * length, y) for i, y in enumerate(numbers)]
+
+    figure = plot.draw(
+        name,
+        f"{name} over the run, of each {spec.by}, after the last update.",
+        plot.line(points([spec.start] * spec.knots), "start"),
+        *(plot.line(points(row), "check") for row in rows),
+    )
+    items = [
+        (plot_lib.swatch("line start"), "before the first update"),
+        (plot_lib.swatch("line check"), f"each {spec.by}, after update {data.updates[-1].update}"),
+    ]
+    middle = spec.knots // 2
+    numbers = [
+        ("", (str(i), *(f"{row[k]:.4g}" for k in (0, middle, -1)))) for i, row in enumerate(rows)
+    ]
+    listed = table((spec.by, "first knot", "middle", "last"), numbers)
+    remark = f"The order is that of PARTS in {schedule_file.FILE}."
+    return section(name, plot_lib.figure(figure, items, remark), listed)
 
 
 def _trust(data: TuningData) -> Html:

@@ -103,7 +103,7 @@ def run_tuning(
         size = sum(value.size for value in subject.meta_params.values())
         view.note(
             f"{settings.task}, {settings.num_steps:,} steps of {settings.optimizer}: {size:,} "
-            f"numbers of {', '.join(settings.tune)}; {settings.num_updates:,} updates of "
+            f"numbers of {', '.join(subject.meta_params)}; {settings.num_updates:,} updates of "
             f"{settings.seeds} runs"
         )
 
@@ -160,7 +160,7 @@ def _write_found(
         f"{progress.forward_runs * settings.seeds:.0f} training runs forward and "
         f"{progress.update * settings.seeds} backward."
     )
-    schedule_file.write(settings, subject.numbers(best), run_dir, remark)
+    schedule_file.write(settings, subject.numbers(best), run_dir, remark, subject.model)
 
 
 @final

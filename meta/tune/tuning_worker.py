@@ -70,12 +70,14 @@ class DifferenceJob:
     Attributes:
       seeds: Numbers of the runs' seeds.
       meta_params: Meta-parameters in the middle.
+      gradient: Gradient of the mean outcome of all parts there.
       key: Bits of the key of the directions.
       num_directions: Number of directions.
     """
 
     seeds: tuple[int, ...]
     meta_params: Arrays
+    gradient: Arrays
     key: np.ndarray
     num_directions: int
 
@@ -150,10 +152,11 @@ class TuningWorker:
         match payload:
             case ReplayJob():
                 return self._replay(payload)
-            case DifferenceJob(seeds, meta_params, bits, num_directions):
+            case DifferenceJob(seeds, meta_params, gradient, bits, num_directions):
                 return trust.differences(
                     self._subject.training(seeds),
                     _on_device(meta_params),
+                    _on_device(gradient),
                     _key(bits),
                     num_directions=num_directions,
                 )

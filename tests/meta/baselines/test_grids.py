@@ -39,6 +39,21 @@ def test_decays_are_optaxs(end):
     np.testing.assert_allclose(row(cosine, peak=0.3, end=end), expected, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.5])
+def test_power_decays_are_optaxs(exponent):
+    grid = grids.power([0.1, 0.3], [0.5, 1.0, 2.5], num_steps=T)
+    expected = optax_rates(optax.polynomial_schedule(0.3, 0.0, exponent, T))
+    np.testing.assert_allclose(row(grid, peak=0.3, exponent=exponent), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 1.2])
+def test_a_cooldown_is_flat_and_then_optaxs_power(exponent):
+    grid = grids.cooldown([0.1, 0.4], [0.0, 0.5], num_steps=T, exponent=exponent)
+    expected = optax.polynomial_schedule(0.4, 0.0, exponent, T // 2, transition_begin=T // 2)
+    np.testing.assert_allclose(row(grid, peak=0.4, start=0.5), optax_rates(expected), rtol=1e-5)
+    assert np.all(np.diff(row(grid, peak=0.1, start=0.0)) < 0)
+
+
 def test_one_cycle_is_two_of_optaxs_lines():
     grid = grids.one_cycle([0.1, 0.4], [0.0, 0.5], [0.1], [0.25, 0.5], num_steps=T)
     assert grid.rates.shape == (8, T)

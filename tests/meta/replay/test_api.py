@@ -1,6 +1,7 @@
 """`metagradient`: trust in good and bad gradients, fallback, plans, bad input."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 
 from tests.meta.replay import trainings
 from veldt.meta import errors
-from veldt.meta.replay import api, plans, task_training, trust
+from veldt.meta.replay import api, fallback, plans, task_training, trust
 
 KEY = jax.random.key(0)
 
@@ -81,6 +82,59 @@ def test_what_is_rough_is_called_rough_and_estimated_instead():
     assert found.method == "full ES" and "full ES" in found.verdict.message
     # The estimate is of the smoothed outcome: about the gradient without the ripples.
     assert found.gradient == pytest.approx(closed_form(40, 0.8), rel=0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfDetached(task_training.Training):
+    """Ends in sum(z^2), of which half is not differentiated."""
+
+    num_steps: int
+
+    def init(self, z):
+        return jnp.zeros(z.shape)
+
+    def step(self, z, state, index):
+        return state + z / self.num_steps
+
+    def outcome(self, z, state):
+        return jnp.sum(state * jax.lax.stop_gradient(z))
+
+
+@pytest.mark.parametrize("count", [fallback.MOST_NUMBERS, fallback.MOST_NUMBERS + 1])
+def test_a_gradient_of_many_numbers_is_kept_though_it_failed(count):
+    z = jnp.linspace(-1.0, 1.0, count)
+    found = api.metagradient(HalfDetached(4), z, key=KEY)
+    assert not found.verdict.passed
+    assert found.verdict.relative_errors == pytest.approx((0.5, 0.5), abs=0.02)
+    if count > fallback.MOST_NUMBERS:
+        assert found.method == "replay" and "The gradient is kept" in found.verdict.message
+        np.testing.assert_allclose(found.gradient, z, rtol=1e-5)
+    else:
+        assert found.method == "full ES" and "an estimate by" in found.verdict.message
+        assert not np.allclose(found.gradient, z)
+
+
+def test_many_numbers_that_are_not_finite_are_never_kept():
+    z = jnp.zeros(fallback.MOST_NUMBERS + 1)
+    found = trust.judge(z, 1.0, z.at[0].set(jnp.nan), KEY, None)
+    assert api.is_replaced(found, "auto", z)
+
+
+def test_directions_go_along_the_gradient():
+    params = {"a": jnp.full(50, 0.1), "b": jnp.asarray(-4.0)}
+    grads = {"a": jnp.linspace(-1.0, 2.0, 50), "b": jnp.asarray(0.5)}
+    rms = {"a": 0.1, "b": 4.0}
+    flat = [np.concatenate([np.ravel(np.asarray(d[k]) / rms[k]) for k in "ab"])
+            for d in trust._directions(KEY, params, grads, 3)]  # fmt: skip
+    own = np.concatenate([np.ravel(np.asarray(grads[k]) * rms[k]) for k in "ab"])
+    own /= np.linalg.norm(own)
+    np.testing.assert_allclose(flat[0], own, rtol=1e-5)
+    for other in flat[1:]:
+        assert np.linalg.norm(other) == pytest.approx(1.0, rel=1e-5)
+        assert other @ own == pytest.approx(math.sqrt(0.5), abs=0.25)
+    assert not np.allclose(flat[1], flat[2])
+    (nowhere,) = trust._directions(KEY, params, jax.tree.map(jnp.zeros_like, grads), 1)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(nowhere))
 
 
 def test_a_root_at_zero_is_said_to_be_that():

@@ -12,7 +12,7 @@ import jax, jax.numpy as jnp, numpy as np, optax
 from veldt.meta.replay import api, plans, programs
 from veldt.meta.replay import task_training as training
 from veldt.meta.tune import config, problem
-from veldt.meta.tune.hyperparameters import Hyperparameter
+from veldt.meta.tune.training.hyperparameters import Hyperparameter
 from tests.meta import toys
 
 def make(z, task):

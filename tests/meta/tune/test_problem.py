@@ -11,8 +11,9 @@ import pytest
 import veldt
 from veldt.meta import errors
 from veldt.meta.replay import task_training
-from veldt.meta.tune import config, optimizers, problem, shaped_task
-from veldt.meta.tune.hyperparameters import Hyperparameter
+from veldt.meta.tune import config, problem
+from veldt.meta.tune.training import optimizers, shaped_task
+from veldt.meta.tune.training.hyperparameters import Hyperparameter
 from veldt.tasks import registry
 
 ARGUMENTS = {

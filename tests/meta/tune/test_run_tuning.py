@@ -12,7 +12,7 @@ from tests.meta import toys
 from veldt.meta import errors
 from veldt.meta.train import log
 from veldt.meta.tune import config, loop, problem, report, run_tuning
-from veldt.meta.tune.hyperparameters import Hyperparameter
+from veldt.meta.tune.training.hyperparameters import Hyperparameter
 from veldt.tasks.common.errors import FileError
 
 SETTINGS = config.TuneConfig(

@@ -6,7 +6,7 @@ import pytest
 
 import veldt
 from veldt.meta.tune import config, problem
-from veldt.meta.tune.hyperparameters import Hyperparameter
+from veldt.meta.tune.training.hyperparameters import Hyperparameter
 from veldt.search.export.optax_module import export_optax
 
 RULE = """\

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from veldt.meta import errors
 from veldt.meta.tune import config, schedule_file
-from veldt.meta.tune.hyperparameters import Hyperparameter
+from veldt.meta.tune.training.hyperparameters import Hyperparameter
 
 
 @given(st.sampled_from(["log", "logit", "linear"]), st.floats(0.001, 0.999), st.integers(0, 6))
@@ -32,6 +32,25 @@ def test_a_schedule_is_geometric_between_its_knots():
     assert float(schedule(jnp.int32(100))) == pytest.approx(0.01)
 
 
+def test_a_smooth_schedule_moves_as_a_kernel_says():
+    spec = Hyperparameter(0.1, "log", 9, smooth=1.5)
+    start = spec.init()
+    np.testing.assert_allclose(spec.numbers(start), 0.1, rtol=1e-5)
+    np.testing.assert_allclose(spec.numbers(start + 0.3), 0.1 * np.exp(0.3), rtol=1e-5)
+    moved = start.copy()
+    moved[4] += 1.0
+    change = np.log(spec.numbers(moved) / 0.1)
+    # Knots near the ends have less of a kernel; those around the middle all of it, almost.
+    weights = np.exp(-0.5 * (np.arange(-8, 9) / 1.5) ** 2)
+    for knot in range(9):
+        own = weights[8 - knot : 17 - knot]
+        assert change[knot] == pytest.approx(weights[8 + 4 - knot] / own.sum(), rel=1e-3)
+    by_part = spec.numbers(np.stack([start, moved]))
+    np.testing.assert_allclose(by_part[1], spec.numbers(moved), rtol=1e-5)
+    value = spec.value(jnp.asarray(moved), 17)
+    assert float(value(jnp.int32(8))) == pytest.approx(float(spec.numbers(moved)[4]), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
@@ -39,6 +58,8 @@ def test_a_schedule_is_geometric_between_its_knots():
         ({"start": 1.5, "scale": "logit"}, "between 0 and 1"),
         ({"start": float("nan"), "scale": "linear"}, "finite"),
         ({"start": 1.0, "knots": 1}, "0, or 2 or more"),
+        ({"start": 1.0, "smooth": 1.0}, "give knots"),
+        ({"start": 1.0, "smooth": -1.0, "knots": 3}, "0 or more"),
     ],
 )
 def test_what_cannot_be_is_refused(fields, match):

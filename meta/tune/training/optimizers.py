@@ -7,7 +7,7 @@ These are Optax's own but for derivatives that are finite where Optax's are not 
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,8 @@ import optax
 
 from veldt.meta import errors
 from veldt.meta.replay import transforms
-from veldt.meta.tune.hyperparameters import Value
+from veldt.meta.tune.training import parts
+from veldt.meta.tune.training.hyperparameters import Value
 from veldt.tasks.common import spelling, types
 from veldt.tasks.common.user_code import imports
 
@@ -136,6 +137,8 @@ def make(
     values: Mapping[str, Value | float],
     groups: Mapping[str, str],
     rates: Mapping[str, jax.Array],
+    by_part: Mapping[str, Sequence[Value]] | None = None,
+    model: parts.Parts | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Return an optimizer.
 
@@ -144,8 +147,17 @@ def make(
       values: Arguments of the optimizer: numbers, or schedules of the number of steps done.
       groups: Regular expressions by name of the group.
       rates: Number that multiplies the updates of each group, float [].
+      by_part: Arguments that have a value for each part of the model; None for none.
+      model: Parts of the model; None where no argument has a value for each.
     """
-    tx: optax.GradientTransformation = optax.inject_hyperparams(factory(name))(**values)
+
+    def of(own: Mapping[str, Value | float]) -> optax.GradientTransformation:
+        made: optax.GradientTransformation = optax.inject_hyperparams(factory(name))(
+            **values, **own
+        )
+        return made
+
+    tx = model.partition(by_part, of) if model is not None and by_part else of({})
     if rates:
         tx = optax.chain(tx, optax.stateless(_scaled(groups, rates)))
     return optax.with_extra_args_support(tx)

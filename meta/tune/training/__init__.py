@@ -1,0 +1,1 @@
+"""The numbers that a tuning moves, and the task and the transform that they become part of."""
