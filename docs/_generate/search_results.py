@@ -191,10 +191,8 @@ def simplifier() -> str:
 
 def figures() -> dict[str, str]:
     """Return the single numbers that pages on searches name in their text."""
-    parts = evidence.load("search_power")
-    part, from_adamw = parts["scale_1"], parts["adamw_scale_1"]
+    part = evidence.load("search_power")["adamw_scale_1"]
     of, differences = part["arms"]["evolution"]["figures"], part["differences"]
-    alone = from_adamw["differences"]
     cache = evidence.load("search_throughput")["cache"]
     quickstart = evidence.load("quickstart_seeds")
     less_adamw, less_muon = (quickstart["baselines"][name] for name in ("adamw", "muon"))
@@ -214,12 +212,6 @@ def figures() -> dict[str, str]:
         "flattery": _interval(of["flattery"]),
         "evolution_less_constants": _interval(differences["constants"]["less_adamw"]["paired"]),
         "evolution_less_random": _interval(differences["random"]["less_adamw"]["paired"]),
-        "adamw_gain_over_adamw": _interval(
-            from_adamw["arms"]["evolution"]["figures"]["less_adamw"]
-        ),
-        "adamw_gain_over_muon": _interval(from_adamw["arms"]["evolution"]["figures"]["less_muon"]),
-        "adamw_less_constants": _interval(alone["constants"]["less_adamw"]["paired"]),
-        "adamw_less_random": _interval(alone["random"]["less_adamw"]["paired"]),
         "power_steps": f"{part['budget']:,}",
         "power_searches": str(len(part["arms"]["evolution"]["seeds"])),
         "from_cache": markdown.percent(cache["share"]),
