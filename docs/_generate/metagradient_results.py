@@ -19,8 +19,6 @@ METHODS: Final = {
     "constant": "constant, swept",
     "linear": "linear decay, grid",
     "cosine": "cosine, grid",
-    "power": "power decay, grid",
-    "cooldown": "flat, then a power decay, grid",
     "one_cycle": "one-cycle, as many of the 1,000 as the budget has",
     "random_search": "random search of knots",
     "cma_es": "CMA-ES on knots",

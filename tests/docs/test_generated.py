@@ -29,8 +29,11 @@ from veldt.tasks.benchmark.protocol import baselines, candidates
 
 PLACES = re.compile(r"\{\{ (\w+)\.(\w+) \}\}")
 QUOTED = (
-    "gain_over_adamw",
-    "gain_over_muon",
+    "quickstart_less_adamw",
+    "quickstart_less_muon",
+    "quickstart_meta_less_adamw",
+    "quickstart_meta_less_muon",
+    "unseen_gain",
     "carom_speedup",
     "adamw_tuned",
     "muon",
