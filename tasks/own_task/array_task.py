@@ -198,10 +198,12 @@ def _outputs(model: Any, params: types.Params, inputs: np.ndarray) -> Any:
         raise
     except Exception as error:
         one = " (an equinox module gets one example)"
+        said = f"{type(error).__name__}: {error}".rstrip(".")
+        is_random = any(word in said.lower() for word in ("rng", "key", "dropout", "state"))
         raise errors.TaskError(
             f"the model cannot be called with inputs of shape {list(inputs.shape)}"
             f"{one if isinstance(model, model_kinds.EquinoxModel) else ''}: "
-            f"{type(error).__name__}: {error}. {_NO_STATE}; dropout has to be turned off"
+            f"{said}{f'. {_NO_STATE}: turn dropout off' if is_random else ''}"
         ) from error
 
 

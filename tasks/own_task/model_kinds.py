@@ -151,9 +151,12 @@ def of(model: Any) -> Any:
       TaskError: It is of no kind that is known.
     """
     if isinstance(model, type):
+        key = "key" if _is_equinox_class(model) else "rngs"
+        made = f"lambda {key}: {model.__name__}(..., {key}={key})"
+        how = f", or a function that makes one, such as {made}"
         raise errors.TaskError(
-            f"the model is the class {model.__name__}: give an instance, or a function that makes "
-            f"one, such as lambda rngs: {model.__name__}(..., rngs=rngs)"
+            f"the model is the class {model.__name__}: give an instance"
+            f"{'' if issubclass(model, nn.Module) else how}"
         )
     if isinstance(model, nn.Module):
         return model
@@ -189,9 +192,13 @@ def name_of(model: Any) -> str:
 
 def is_equinox(model: Any) -> bool:
     """Return whether an object is a module of equinox; equinox is not imported."""
+    return _is_equinox_class(type(model))
+
+
+def _is_equinox_class(model: type) -> bool:
     return any(
         kind.__module__.partition(".")[0] == "equinox" and kind.__name__ == "Module"
-        for kind in type(model).__mro__
+        for kind in model.__mro__
     )
 
 

@@ -255,8 +255,7 @@ class Results:
     def __repr__(self) -> str:
         width = max((len(row.label) for row in self.rows), default=0)
         rows = (
-            f"{row.label:{width}}  speed-up {_shown(row.speedup)}  test loss "
-            f"{_shown(row.test_ratio)}"
+            f"{row.label:{width}}  speed-up {row.speedup}  test loss {row.test_ratio}"
             for row in self.rows
         )
         return "\n".join([self._title(), *rows])
@@ -265,7 +264,7 @@ class Results:
         heads = ("optimizer", "speed-up", "training loss", "test loss", "won", "diverged")
         rows = []
         for row in self.rows:
-            intervals = map(_shown, (row.speedup, row.train_ratio, row.test_ratio))
+            intervals = (row.speedup, row.train_ratio, row.test_ratio)
             shares = f"{row.won:.0%}", f"{row.diverged:.0%}"
             rows.append(("", (row.label, *intervals, *shares)))
         return tag(
@@ -283,10 +282,6 @@ class Results:
         data = {"format": 1, **dataclasses.asdict(self)}
         data["effort"]["compile_share"] = self.effort.compile_share
         return json.dumps(_finite(data), indent=1, allow_nan=False) + "\n"
-
-
-def _shown(interval: Interval) -> str:
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _finite(value: Any) -> Any:
