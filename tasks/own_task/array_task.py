@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias, get_args
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,12 +84,12 @@ def task(
     if named is not None:
         for part in splits.values():
             shape = (len(part.targets), *getattr(outputs, "shape", ())[1:])
-            named.check(jax.ShapeDtypeStruct(shape, np.float32), part.targets)
+            named.check(jax.ShapeDtypeStruct(shape, np.float32), np.asarray(part.targets))
     else:
         _check_function(criterion, outputs, few.targets)
     on_device = supervised.on_device(splits)
     if reference_loss is None and named is not None:
-        reference_loss = named.reference(splits["train"].targets)
+        reference_loss = named.reference(np.asarray(splits["train"].targets))
     if reference_loss is None:
         valid = jax.tree.map(lambda rows: rows[:eval_size], on_device["valid"])
         reference_loss = float(criterion(wrapped.apply(params, valid.inputs), valid.targets))
@@ -162,7 +163,7 @@ def _array(given: Any, label: str) -> np.ndarray:
     return array.astype(narrow) if array.dtype.itemsize > 4 else array
 
 
-def _params(model: Any, inputs: np.ndarray) -> types.Params:
+def _params(model: Any, inputs: dataset.Array) -> types.Params:
     """Return parameters at the start."""
     try:
         params = model.init(jax.random.key(0), inputs)
@@ -170,7 +171,7 @@ def _params(model: Any, inputs: np.ndarray) -> types.Params:
         raise errors.TaskError(
             f"the model's parameters cannot be drawn: {type(error).__name__}: {error}"
         ) from error
-    if isinstance(params, Mapping) and isinstance(model, model_kinds.nn.Module):
+    if isinstance(params, Mapping) and isinstance(model, nn.Module):
         others = sorted(set(params) - {"params"})
         if others:
             raise errors.TaskError(
@@ -180,7 +181,7 @@ def _params(model: Any, inputs: np.ndarray) -> types.Params:
     return params
 
 
-def _outputs(model: Any, params: types.Params, inputs: np.ndarray) -> Any:
+def _outputs(model: Any, params: types.Params, inputs: dataset.Array) -> Any:
     """Return the shapes of the outputs for a few examples.
 
     Raises:
@@ -207,7 +208,7 @@ def _outputs(model: Any, params: types.Params, inputs: np.ndarray) -> Any:
         ) from error
 
 
-def _check_function(criterion: named_losses.Loss, outputs: Any, targets: np.ndarray) -> None:
+def _check_function(criterion: named_losses.Loss, outputs: Any, targets: dataset.Array) -> None:
     """Check a user's loss on a few examples; only shapes are computed.
 
     Raises:

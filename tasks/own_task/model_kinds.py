@@ -17,6 +17,7 @@ import jax
 from flax import nnx
 
 from veldt.tasks.common import array_tree, errors, types
+from veldt.tasks.data import dataset
 
 Start: TypeAlias = Callable[[types.Key], types.Params]
 """The parameters at the start of a run, from a key."""
@@ -75,16 +76,17 @@ class NnxModel(array_tree.ArrayTree):
     graph: Any
     constants: Any
 
-    def init(self, key: types.Key, inputs: jax.Array) -> types.Params:
+    def init(self, key: types.Key, inputs: dataset.Array) -> types.Params:
         """Return the parameters at the start. The key is consumed."""
         del inputs
         return self.start(key)
 
-    def apply(self, params: types.Params, inputs: jax.Array, **_: Any) -> Any:
+    def apply(self, params: types.Params, inputs: dataset.Array, *, rngs: Any = None) -> Any:
         """Return the outputs."""
+        del rngs
         return self._merged(params)(inputs)
 
-    def changed(self, params: types.Params, inputs: jax.Array) -> bool:
+    def changed(self, params: types.Params, inputs: dataset.Array) -> bool:
         """Return whether a call changes arrays other than parameters, as dropout does."""
         model = self._merged(params)
         model(inputs)
@@ -109,13 +111,14 @@ class EquinoxModel(array_tree.ArrayTree):
     start: Start
     rest: Any
 
-    def init(self, key: types.Key, inputs: jax.Array) -> types.Params:
+    def init(self, key: types.Key, inputs: dataset.Array) -> types.Params:
         """Return the parameters at the start. The key is consumed."""
         del inputs
         return self.start(key)
 
-    def apply(self, params: types.Params, inputs: jax.Array, **_: Any) -> Any:
+    def apply(self, params: types.Params, inputs: dataset.Array, *, rngs: Any = None) -> Any:
         """Return the outputs."""
+        del rngs
         import equinox
 
         return jax.vmap(equinox.combine(params, self.rest))(inputs)
@@ -132,15 +135,16 @@ class FunctionModel:
     """
 
     start: Start
-    call: Callable[[types.Params, jax.Array], Any]
+    call: Callable[[types.Params, Any], Any]
 
-    def init(self, key: types.Key, inputs: jax.Array) -> types.Params:
+    def init(self, key: types.Key, inputs: dataset.Array) -> types.Params:
         """Return the parameters at the start. The key is consumed."""
         del inputs
         return self.start(key)
 
-    def apply(self, params: types.Params, inputs: jax.Array, **_: Any) -> Any:
+    def apply(self, params: types.Params, inputs: dataset.Array, *, rngs: Any = None) -> Any:
         """Return the outputs."""
+        del rngs
         return self.call(params, inputs)
 
 
@@ -209,7 +213,8 @@ def _of_module(model: Any, make: Callable[[types.Key], Any] | None) -> NnxModel 
         import equinox
 
         return EquinoxModel(start, equinox.partition(model, equinox.is_inexact_array)[1])
-    graph, _, rest = nnx.split(model, nnx.Param, ...)
+    parts: Any = nnx.split(model, nnx.Param, ...)
+    graph, _, rest = parts
     return NnxModel(start, graph, nnx.to_pure_dict(rest))
 
 

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, final
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -18,13 +19,13 @@ from veldt.tasks.data import dataset
 
 
 class Model(Protocol):
-    """A model; a linen module is one."""
+    """A model that is no linen module, with the methods of one."""
 
-    def init(self, key: types.Key, inputs: Any) -> types.Params:
+    def init(self, key: types.Key, inputs: Any, /) -> types.Params:
         """Draw parameters; `inputs` are a few examples. The key is consumed."""
         ...
 
-    def apply(self, params: types.Params, inputs: Any, *, rngs: Any) -> Any:
+    def apply(self, params: types.Params, inputs: Any, /, *, rngs: Any = None) -> Any:
         """Return the outputs for a batch of inputs; `rngs` are keys by stream."""
         ...
 
@@ -45,7 +46,7 @@ class SupervisedTask(base.Task):
     """
 
     name: str
-    module: Model
+    module: nn.Module | Model
     criterion: Callable[[Any, jax.Array], types.Scalar]
     splits: Mapping[types.Split, dataset.Examples]
     batch_size: int

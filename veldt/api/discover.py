@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
-from veldt import linked
-from veldt.api import interruptible
+from veldt.api import interruptible, linked
 from veldt.api.discovery import Discovery
 from veldt.api.keyword_config import AnyTask, Call
 from veldt.search.config.search_config import SearchConfig

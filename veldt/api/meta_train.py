@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
-from veldt import linked
-from veldt.api import interruptible
+from veldt.api import interruptible, linked
 from veldt.api.keyword_config import Call
 from veldt.api.trained_optimizer import TrainedOptimizer
 from veldt.errors import UsageError
