@@ -91,8 +91,11 @@ def _flat(cls: type, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield fields by dotted names, those of a mapping for a nested dataclass one by one."""
     known = codec.hints(cls)
     for name, value in values.items():
-        part = _present(known.get(name))
-        if isinstance(value, Mapping) and dataclasses.is_dataclass(part):
+        annotation = known.get(name)
+        part = _present(annotation)
+        # An empty mapping for `Part | None` is a part with its defaults.
+        nested = isinstance(value, Mapping) and (value or part is annotation)
+        if nested and dataclasses.is_dataclass(part):
             inner = _flat(typing.cast(type, part), value)
             yield from ((f"{name}.{key}", item) for key, item in inner)
         else:
