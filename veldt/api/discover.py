@@ -1,5 +1,6 @@
 """`veldt.discover`: what `veldt search` does, from Python or a notebook."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ CALL: Final = Call(
 
 
 def discover(
-    tasks: AnyTask | list[AnyTask] | None = None,
+    tasks: AnyTask | Sequence[AnyTask] | None = None,
     *,
     config: str | Path | SearchConfig | None = None,
     num_steps: int = 200,

@@ -59,11 +59,14 @@ class FoundRule:
     @classmethod
     def of(cls, entry: Entry, provenance: Mapping[str, str]) -> Self:
         """Return the rule of an entry of the hall of fame."""
-        name = entry.label if entry.candidate < 0 else f"discovered_{entry.candidate}"
-        program = best_rule.make_best(entry.program, 1.0, name, {}).program
+        is_baseline = entry.candidate < 0
+        program = entry.program
+        if not is_baseline:
+            name = f"discovered_{entry.candidate}"
+            program = best_rule.make_best(program, 1.0, name, {}).program
         return cls(
             name=entry.label,
-            program=entry.program if entry.candidate < 0 else program,
+            program=program,
             learning_rate=entry.learning_rate,
             provenance=provenance,
             search_fitness=entry.search_fitness,
@@ -71,7 +74,7 @@ class FoundRule:
             proxies_error=entry.final_error,
             meta_validation=entry.meta,
             stages=entry.stages,
-            is_baseline=entry.candidate < 0,
+            is_baseline=is_baseline,
             is_best=entry.winner,
         )
 

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias, TypeVar, final
 import numpy as np
 
 from veldt import config as config_lib
+from veldt.meta.train.config import CheckConfig
+from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.program import Program
 from veldt.tasks import base
 from veldt.tasks.common import errors, spelling
@@ -20,9 +22,11 @@ from veldt.tasks.common.disk import run_directory
 from veldt.tasks.task_objects import TaskObjects
 
 ConfigT = TypeVar("ConfigT")
-AnyTask: TypeAlias = str | base.Task | tuple[str | base.Task, int] | Mapping[str, Any] | object
-"""A task's name, "module:factory", a task object, either with a number of steps, or the fields of
-the config that names a task."""
+AnyTask: TypeAlias = (
+    str | base.Task | tuple[str | base.Task, int] | ProxyConfig | CheckConfig | Mapping[str, Any]
+)
+"""A task's name, "module:factory", a task object, either with a number of steps, or the config that
+names a task."""
 
 
 @final
