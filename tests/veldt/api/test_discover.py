@@ -52,6 +52,7 @@ def fake(monkeypatch):
     monkeypatch.setattr(run_search, "EvaluatorFactory", lambda config, tasks: fakes.FakeWorker)
 
 
+@pytest.mark.slow
 def test_a_task_object_is_searched_on_and_its_rule_trains_it(tmp_path, capsys):
     """Beside a named task and one from a class, with all that a result offers."""
     found = veldt.discover(
