@@ -5,7 +5,7 @@ of the search: parsing, lowering, simplification, printing, and the Optax transf
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from veldt.search import simplify
 from veldt.search.language import dataflow, parse
@@ -51,6 +51,14 @@ class Program(AbstractProgram):
     def latex(self) -> str:
         """Return the rule as a formula in LaTeX: an `aligned` block for a display with amsmath."""
         return formula.formula(self)
+
+    def _repr_latex_(self) -> str:
+        """Return the formula as a notebook shows it."""
+        return f"$$\n{self.latex()}\n$$"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Print the text in IPython, in place of the fields of the value."""
+        printer.text(self.pretty().rstrip())
 
     @property
     def as_optax(self) -> optax_transform.OptaxFactory:

@@ -111,6 +111,10 @@ TASK_FAMILIES: dict[str, Callable[[], base.TaskFamily]] = {
 }
 
 
+OBJECT = "object:"
+"""Start of the name that a config has for a task that was given as an object (`task_objects`)."""
+
+
 def load_task(name: str) -> base.Task:
     """Return a shipped task by its name, or the user's own by "module:factory".
 
@@ -131,8 +135,15 @@ def check_name(name: str) -> None:
 
     Raises:
       UnknownNameError: No task has it.
-      TaskError: The module of a user's own task cannot be imported.
+      TaskError: The module of a user's own task cannot be imported, or the task was an object.
     """
+    if name.startswith(OBJECT):
+        own = name.removeprefix(OBJECT)
+        raise errors.TaskError(
+            f"task {own!r} was given to Python as an object, and a config has only its name: "
+            "give the object again, in Python (the same call with resume=True), or name a task of "
+            'your own "module:factory", which can be loaded anywhere'
+        )
     if ":" in name:
         imports.load_object("task", name)
     elif name not in TASKS:

@@ -214,7 +214,7 @@ def test_the_front_door_is_light():
 
 def test_unknown_names_are_attribute_errors():
     done = python("import veldt; assert not hasattr(veldt, 'x'); veldt.load_rules")
-    assert "module 'veldt' has no attribute 'load_rules'; it has FunctionTraining" in done.stderr
+    assert "module 'veldt' has no attribute 'load_rules'; it has Discovery" in done.stderr
 
 
 def test_the_front_door_shows_its_public_names_and_nothing_else():

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import veldt
-from veldt import catalogue, linked
+from veldt import catalogue
 from veldt import config as config_lib
 from veldt import words as words_lib
+from veldt.api import linked
 from veldt.errors import UsageError
 from veldt.tasks.common import errors, spelling, stopping
 from veldt.tasks.common.user_code import error_origin

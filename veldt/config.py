@@ -10,11 +10,12 @@ tried for them: it fixes a list's length at the default's, takes no list or dict
 0.25 s to every start.
 """
 
+import abc
 import dataclasses
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -40,6 +41,11 @@ def load_config(cls: type[ConfigT], source: str | Path, overrides: Sequence[str]
       ConfigError: No such file, not YAML, an unknown or missing key, a value of the wrong type,
           or one that the dataclass refuses; the message names key, place and what is allowed.
     """
+    return _build(cls, _read(source), overrides)
+
+
+def _read(source: str | Path) -> yaml.Node:
+    """Return the content of a config's file."""
     path = find_config(source)
     # A shipped file is named by its path in the checkout.
     name = f"configs/{path.name}" if path.parent == CONFIG_DIR else str(path)
@@ -47,7 +53,53 @@ def load_config(cls: type[ConfigT], source: str | Path, overrides: Sequence[str]
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise errors.ConfigError(f"{name}: cannot be read: {error}") from error
-    return _build(cls, codec.read(text, name), overrides)
+    return codec.read(text, name)
+
+
+def load_with(
+    cls: type[ConfigT],
+    base: str | Path | ConfigT | Mapping[str, Any],
+    values: Mapping[str, Any],
+    caller: str,
+) -> ConfigT:
+    """Load a config, with fields from Python in place of its own.
+
+    Args:
+      cls: Frozen dataclass to make.
+      base: Path of a YAML file, the name of a file in `configs/`, a config, or its plain values.
+      values: Plain values by field; a nested field is named with dots, or by a mapping of a mapping
+        for a nested dataclass, whose other fields stay.
+      caller: Function that the values were given to, for messages: "discover()".
+
+    Raises:
+      ConfigError: As `load_config`; the message names the function.
+    """
+    match base:
+        case str() | Path():
+            node = _read(base)
+        case Mapping():
+            node = codec.node_of(base, caller)
+        case _:
+            node = codec.node_of(codec.to_plain(base), caller)
+    for name, value in _flat(cls, values):
+        node = _Keyword(name, value, caller).apply(cls, node, codec.MISSING, name.split("."))
+    config: ConfigT = codec.build(cls, node)
+    return config
+
+
+def _flat(cls: type, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield fields by dotted names, those of a mapping for a nested dataclass one by one."""
+    known = codec.hints(cls)
+    for name, value in values.items():
+        annotation = known.get(name)
+        part = _present(annotation)
+        # An empty mapping for `Part | None` is a part with its defaults.
+        nested = isinstance(value, Mapping) and (value or part is annotation)
+        if nested and dataclasses.is_dataclass(part):
+            inner = _flat(typing.cast(type, part), value)
+            yield from ((f"{name}.{key}", item) for key, item in inner)
+        else:
+            yield name, value
 
 
 def make_config(cls: type[ConfigT], overrides: Sequence[str] = ()) -> ConfigT:
@@ -61,7 +113,7 @@ def make_config(cls: type[ConfigT], overrides: Sequence[str] = ()) -> ConfigT:
 
 def _build(cls: type[ConfigT], node: yaml.Node, overrides: Sequence[str]) -> ConfigT:
     for option, value in parse_overrides(overrides):
-        override = _Override(option, value)
+        override = _Option(option, value)
         node = override.apply(cls, node, codec.MISSING, option.split("."))
     config: ConfigT = codec.build(cls, node)
     return config
@@ -129,14 +181,31 @@ def parse_overrides(words: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-@final
-@dataclasses.dataclass(frozen=True)
-class _Override:
-    """One command-line override: the dotted name that was typed, and the value's text."""
+def _present(annotation: Any) -> Any:
+    """Return `Part` for `Part | None`, and any other annotation as it is."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        arms = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
+        return arms[0] if len(arms) == 1 else annotation
+    return annotation
 
-    option: str
-    text: str
 
+class _Override(abc.ABC):
+    """A value that takes the place of one in a tree of nodes."""
+
+    @property
+    @abc.abstractmethod
+    def source(self) -> str:
+        """The origin of the value, for messages."""
+
+    @abc.abstractmethod
+    def value(self, annotation: Any) -> yaml.Node:
+        """Return the node of the value, for a field of this type."""
+
+    @abc.abstractmethod
+    def unknown(self, key: str, known: Iterable[str]) -> errors.ConfigError:
+        """Return the error of a name that is no field."""
+
+    @final
     def apply(
         self, annotation: Any, node: yaml.Node | None, base: object, keys: Sequence[str]
     ) -> yaml.Node:
@@ -149,12 +218,8 @@ class _Override:
           keys: Path to the value.
         """
         if not keys:
-            # A string needs no quotes on the command line, even if YAML would read it otherwise.
-            read = codec.string if annotation is str else codec.read
-            return read(self.text, self._source)
-        if typing.get_origin(annotation) in (typing.Union, types.UnionType):  # `Part | None`
-            arms = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
-            annotation = arms[0] if len(arms) == 1 else annotation
+            return self.value(annotation)
+        annotation = _present(annotation)
         if node is None or codec.is_null(node):
             node = self._default(annotation, base)
         if isinstance(node, yaml.SequenceNode) and keys[0].isdigit():
@@ -163,19 +228,15 @@ class _Override:
             return self._apply_to_mapping(annotation, node, base, keys)
         raise self._no_such_key(annotation, keys[0])
 
-    @property
-    def _source(self) -> str:
-        return f"--{self.option}"
-
     def _no_such_key(self, annotation: Any, key: str) -> errors.ConfigError:
         what = codec.spell(annotation)
-        return errors.ConfigError(f"{self._source}: there is no {key!r} in {what}")
+        return errors.ConfigError(f"{self.source}: there is no {key!r} in {what}")
 
     def _default(self, annotation: Any, base: object) -> yaml.Node:
         # A dataclass takes the fields that a mapping leaves out from its base when it is built.
         if base is codec.MISSING or base is None or dataclasses.is_dataclass(annotation):
-            return codec.empty_mapping(self._source)
-        return codec.read(codec.dump(base), self._source)
+            return codec.empty_mapping(self.source)
+        return codec.read(codec.dump(base), self.source)
 
     def _apply_to_list(
         self, annotation: Any, node: yaml.SequenceNode, keys: Sequence[str]
@@ -198,18 +259,72 @@ class _Override:
             key = key.replace("-", "_")
             known = codec.hints(typing.cast(type, annotation))
             if key not in known:
-                hint = spelling.question(key, known).replace("_", "-")
-                allowed = ", ".join(name.replace("_", "-") for name in known)
-                raise errors.ConfigError(
-                    f"{self._source}: unknown option.{hint} Allowed here: {allowed}"
-                )
+                raise self.unknown(key, known)
             kind = known[key]
             default = codec.default_of(typing.cast(type, annotation), key, base)
         elif len(args := typing.get_args(annotation)) == 2:  # `dict[str, X]`
             kind = args[1]
-        old = codec.entries(node, self.option).get(key)
+        old = codec.entries(node, self.source.removeprefix("--")).get(key)
         new = self.apply(kind, old, default, keys[1:])
         pairs = [(k, new if k.value == key else v) for k, v in node.value]
         if old is None:
-            pairs.append((codec.string(key, self._source), new))
+            pairs.append((codec.string(key, self.source), new))
         return yaml.MappingNode(node.tag, pairs, node.start_mark, node.end_mark)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class _Option(_Override):
+    """A command-line override.
+
+    Attributes:
+      option: Dotted name that was typed.
+      text: Text of the value.
+    """
+
+    option: str
+    text: str
+
+    @property
+    def source(self) -> str:
+        return f"--{self.option}"
+
+    def value(self, annotation: Any) -> yaml.Node:
+        # A string needs no quotes on the command line, even if YAML would read it otherwise.
+        read = codec.string if annotation is str else codec.read
+        return read(self.text, self.source)
+
+    def unknown(self, key: str, known: Iterable[str]) -> errors.ConfigError:
+        hint = spelling.question(key, known).replace("_", "-")
+        allowed = ", ".join(name.replace("_", "-") for name in known)
+        return errors.ConfigError(f"{self.source}: unknown option.{hint} Allowed here: {allowed}")
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class _Keyword(_Override):
+    """A keyword argument.
+
+    Attributes:
+      name: Dotted name.
+      given: Plain value.
+      caller: Function that it was given to.
+    """
+
+    name: str
+    given: Any
+    caller: str
+
+    @property
+    def source(self) -> str:
+        return self.caller
+
+    def value(self, annotation: Any) -> yaml.Node:
+        return codec.node_of(self.given, self.caller)
+
+    def unknown(self, key: str, known: Iterable[str]) -> errors.ConfigError:
+        hint = spelling.question(key, known)
+        return errors.ConfigError(
+            f"{self.caller}: there is no field {self.name!r}.{hint} Allowed here: "
+            f"{', '.join(known)}"
+        )

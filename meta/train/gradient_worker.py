@@ -17,7 +17,7 @@ import numpy as np
 from veldt.learned_opt.base import MetaParams
 from veldt.meta import array_lists
 from veldt.meta.train import build, config, outer_step
-from veldt.tasks import base, registry
+from veldt.tasks import base, task_objects
 from veldt.tasks.common import compiling, types
 from veldt.tasks.families import distribution
 from veldt.tasks.inner_loop import hollow, unroll
@@ -105,27 +105,41 @@ class Check:
 @final
 @dataclasses.dataclass(frozen=True)
 class GradientWorkerFactory:
-    """A picklable factory of workers, for this process or another."""
+    """A picklable factory of workers, for this process or another.
+
+    Attributes:
+      config: Config of the meta-training.
+      tasks: Tasks that are objects.
+    """
 
     config: config.MetaTrainConfig
+    tasks: task_objects.TaskObjects = task_objects.NONE
 
     def __call__(self) -> "GradientWorker":
-        return GradientWorker(self.config)
+        return GradientWorker(self.config, self.tasks)
 
 
 @final
 class GradientWorker:
     """A worker that computes `Gradient`s of `GradientJob`s and `Check`s of `CheckJob`s."""
 
-    def __init__(self, settings: config.MetaTrainConfig):
+    def __init__(
+        self,
+        settings: config.MetaTrainConfig,
+        tasks: task_objects.TaskObjects = task_objects.NONE,
+    ):
         """Draw the families and load the tasks of meta-validation.
+
+        Args:
+          settings: Config of the meta-training.
+          tasks: Tasks that are objects.
 
         Raises:
           TaskError: A task cannot be loaded, or the distribution cannot be drawn from.
         """
         self._config = settings
         self._families = distribution.draw(settings.tasks, settings.seed)
-        self._tasks = [registry.load_task(check.task) for check in settings.meta_validation]
+        self._tasks = [tasks.load(check.task) for check in settings.meta_validation]
         self._shapes: dict[tuple[int, int], Any] = {}
 
     @property

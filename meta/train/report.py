@@ -61,6 +61,14 @@ def render(run_dir: Path) -> str:
     return page_lib.page(title, *sections, rules=meta_figures.STYLE)
 
 
+def render_plots(run_dir: Path) -> str:
+    """Return the report's plots of the run's course as a page; see `write_report`."""
+    data = training_data.read(run_dir)
+    title = f"veldt meta-training: {run_dir.resolve().name}"
+    sections = (_meta_loss(data), _meta_validation(data))
+    return page_lib.page(title, *sections, rules=meta_figures.STYLE)
+
+
 def _headline(data: TrainingData, run_dir: Path) -> Html:
     wall_s = data.updates[-1].wall_s
     num_steps = data.total("num_inner_steps")

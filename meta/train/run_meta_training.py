@@ -19,10 +19,11 @@ from veldt.learned_opt.base import MetaParams
 from veldt.learned_opt.blocks import accumulators
 from veldt.meta import checkpoint, errors
 from veldt.meta.train import build, config, gradient_worker, log, meta_training, training_view
-from veldt.tasks import base
+from veldt.tasks import base, task_objects
 from veldt.tasks.common import stopping, versions
 from veldt.tasks.common.config import codec
 from veldt.tasks.common.disk.run_directory import RunDirectory, Terms
+from veldt.tasks.pool import config as pool_config
 from veldt.tasks.pool import pools, work_line
 
 LAST_FILE: Final = "last.npz"
@@ -55,6 +56,7 @@ def run_meta_training(
     *,
     resume: bool = False,
     view: training_view.TrainingView | None = None,
+    tasks: task_objects.TaskObjects = task_objects.NONE,
 ) -> MetaTrainResult:
     """Run a meta-training to its end.
 
@@ -64,6 +66,7 @@ def run_meta_training(
       resume: Whether to resume the run in the directory; `settings` must be the stored config
         except for what `TERMS` let change.
       view: Display of the run; None shows nothing.
+      tasks: Tasks that are objects, which the config has names for.
 
     Raises:
       FileError: The run directory cannot be used.
@@ -74,7 +77,7 @@ def run_meta_training(
     # Everything named is loaded before anything is written: a misspelt name leaves no run behind.
     view = training_view.TrainingView() if view is None else view
     view.doing("loading tasks and drawing task families")
-    factory = gradient_worker.GradientWorkerFactory(settings)
+    factory = gradient_worker.GradientWorkerFactory(settings, tasks)
     families = factory().families
     shapes = jax.eval_shape(build.architecture(settings).init, jax.random.key(0))
     for phase in settings.phases:
@@ -83,8 +86,14 @@ def run_meta_training(
     start = _start(settings)
     if settings.tensorboard:
         log.summary_writer()
+    if pool_config.choose_backend(settings.pool) == "ray":
+        tasks.check_sendable()
+    if resume:
+        tasks.check_stored(run_dir)
     with contextlib.ExitStack() as stack:
-        directory = stack.enter_context(RunDirectory(run_dir, TERMS, settings))
+        directory = stack.enter_context(
+            RunDirectory(run_dir, TERMS, settings, tasks.fingerprints())
+        )
         directory.begin(holds_run=(run_dir / checkpoint.FOLDER).exists(), resume=resume)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir))
         if checkpoints.latest is None:

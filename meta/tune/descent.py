@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from veldt.learned_opt.base import MetaParams
 from veldt.meta.replay import api
 from veldt.meta.replay.task_training import Training
 from veldt.meta.tune import config, loop
+from veldt.tasks.common import formatting
+from veldt.tasks.common.html.markup import tag
 
 
 @final
@@ -29,6 +31,28 @@ class Tuned:
     meta_params: MetaParams
     outcome: float
     outcomes: tuple[float, ...]
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return the updates as dictionaries."""
+        return [{"update": i, "outcome": outcome} for i, outcome in enumerate(self.outcomes)]
+
+    def to_pandas(self) -> Any:
+        """Return the updates as a pandas DataFrame.
+
+        Raises:
+          VeldtError: pandas is not installed.
+        """
+        return formatting.data_frame(self.to_records())
+
+    def __repr__(self) -> str:
+        return f"{self._summary()}\n{self.meta_params!r}"
+
+    def _repr_html_(self) -> str:
+        return tag("div", tag("b", self._summary()), tag("pre", repr(self.meta_params)))
+
+    def _summary(self) -> str:
+        first = f"{self.outcomes[0]:.5g} at the start, " if self.outcomes else ""
+        return f"Tuned: outcome {self.outcome:.5g}, {first}{len(self.outcomes):,} updates"
 
 
 def tune(

@@ -63,6 +63,16 @@ def render(run_dir: Path) -> str:
     return page_lib.page(f"veldt tuning: {run_dir.resolve().name}", *sections, rules=_STYLE)
 
 
+def render_plots(run_dir: Path) -> str:
+    """Return the report's plots of the run's course as a page; see `write_report`."""
+    data = tuning_data.read(run_dir)
+    sections = [
+        _outcomes(data),
+        *(_evolution(data, name) for name in data.config.tune if _is_shown(data, name)),
+    ]
+    return page_lib.page(f"veldt tuning: {run_dir.resolve().name}", *sections, rules=_STYLE)
+
+
 def _headline(data: TuningData, run_dir: Path) -> Html:
     config, first, best = data.config, data.checks[0], data.best
     facts = {

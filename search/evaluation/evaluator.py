@@ -29,6 +29,8 @@ from veldt.search.evaluation.jobs import EvalJob, Outcome, RunResult, Status
 from veldt.search.evaluation.proxy_loop import ProxyLoop
 from veldt.search.language import dataflow
 from veldt.search.program import Program
+from veldt.tasks import task_objects
+from veldt.tasks.task_objects import TaskObjects
 
 
 @final
@@ -107,8 +109,9 @@ class EvaluatorFactory:
     The workers of one process share their compiled loops; a copy in another process makes its own.
     """
 
-    def __init__(self, config: EvaluatorConfig):
+    def __init__(self, config: EvaluatorConfig, tasks: TaskObjects = task_objects.NONE):
         self.config = config
+        self._tasks = tasks
         self._lock = threading.Lock()
         self._loops: list[ProxyLoop] | None = None
 
@@ -123,10 +126,13 @@ class EvaluatorFactory:
                         self.config.seed,
                         objective,
                         self.config.lanes,
+                        self._tasks,
                     )
                     for proxy in self.config.proxies
                 ]
             return Evaluator(self._loops)
 
-    def __reduce__(self) -> tuple[type["EvaluatorFactory"], tuple[EvaluatorConfig]]:
-        return EvaluatorFactory, (self.config,)
+    def __reduce__(
+        self,
+    ) -> tuple[type["EvaluatorFactory"], tuple[EvaluatorConfig, TaskObjects]]:
+        return EvaluatorFactory, (self.config, self._tasks)

@@ -28,7 +28,7 @@ from veldt.search.evaluation.jobs import ProxyRun, RunResult, Status
 from veldt.search.language import dataflow
 from veldt.search.runtime import encode, lane_interpreter, training_paths
 from veldt.search.runtime import lanes as lanes_lib
-from veldt.tasks import registry
+from veldt.tasks import task_objects
 from veldt.tasks.benchmark.protocol import schedules
 from veldt.tasks.common import compiling
 from veldt.tasks.inner_loop import flat, hollow, unroll
@@ -122,13 +122,14 @@ class ProxyLoop:
         seed: int,
         objective: Objective,
         lanes: int = 1,
+        tasks: task_objects.TaskObjects = task_objects.NONE,
     ):
         self.config = config
         self.capacity = capacity
         self.lanes = lanes
         self._seed = seed
         self.objective = objective
-        self.task = flat.FlatTask(registry.load_task(config.task))
+        self.task = flat.FlatTask(tasks.load(config.task))
         self._lock = threading.Lock()
         self._compiled: dict[Hashable, CompiledLoop] = {}
 

@@ -101,6 +101,13 @@ def render(run_dir: Path) -> str:
     )
 
 
+def render_plots(run_dir: Path) -> str:
+    """Return the report's plots of the search's course as a page; see `write_report`."""
+    data = report_data.read_run(run_dir)
+    title = f"veldt search: {run_dir.resolve().name}"
+    return page_lib.page(title, _progress(data), _meta_validation(data), rules=_RULES)
+
+
 def _source(program: Program) -> Html:
     return tag("pre", tag("code", printing.pretty(replace(program, doc="")).rstrip()))
 

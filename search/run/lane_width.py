@@ -20,7 +20,7 @@ import jax
 from veldt.search.config.proxy_config import ProxyConfig
 from veldt.search.config.search_config import SearchConfig
 from veldt.search.runtime.encode import Capacity
-from veldt.tasks import base, registry
+from veldt.tasks import base, task_objects
 from veldt.tasks.common.disk import run_directory
 from veldt.tasks.inner_loop import flat
 
@@ -29,13 +29,20 @@ COPIES: Final = 2  # Of a lane's state: the call's argument, and its result.
 _NUMBER_BYTES: Final = 4
 
 
-def settle(config: SearchConfig, run_dir: Path, *, resume: bool) -> SearchConfig:
+def settle(
+    config: SearchConfig,
+    run_dir: Path,
+    *,
+    resume: bool,
+    tasks: task_objects.TaskObjects = task_objects.NONE,
+) -> SearchConfig:
     """Return the config with a number of lanes: its own, the stored run's, or as many as fit.
 
     Args:
       config: Config of the search.
       run_dir: Directory of the run.
       resume: Whether a stored run goes on, with its number of lanes.
+      tasks: Tasks that are objects.
     """
     if config.lanes is not None:
         return config
@@ -46,9 +53,9 @@ def settle(config: SearchConfig, run_dir: Path, *, resume: bool) -> SearchConfig
     num_bytes = device_bytes() if given is None else int(given * 2**30)
     if num_bytes is None:
         return dataclasses.replace(config, lanes=1)
-    tasks = [registry.load_task(proxy.task) for proxy in config.proxies]
+    loaded = [tasks.load(proxy.task) for proxy in config.proxies]
     capacity = config.evaluator.capacity
-    lanes = fitting(tasks, config.proxies, capacity, num_bytes, most=_most(config))
+    lanes = fitting(loaded, config.proxies, capacity, num_bytes, most=_most(config))
     # One lane as well is a thread's work: other processes would find the device taken.
     pool = dataclasses.replace(config.pool, backend="inline")
     return dataclasses.replace(config, lanes=lanes, pool=pool)

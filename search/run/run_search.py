@@ -41,12 +41,15 @@ from veldt.search.storage import integrity, llm_figures, usage
 from veldt.search.storage.hall_entries import Entry
 from veldt.search.storage.session import Session
 from veldt.search.storage.store import FILE_NAME, Store, drivers_with_store
+from veldt.tasks import task_objects
 from veldt.tasks.common import formatting, versions
 from veldt.tasks.common.config import codec
 from veldt.tasks.common.disk.run_directory import RunDirectory, Terms
 from veldt.tasks.inner_loop import hollow
 from veldt.tasks.pool import base, driver, pools
+from veldt.tasks.pool import config as pool_config
 from veldt.tasks.pool.base import JobResult
+from veldt.tasks.task_objects import TaskObjects
 
 _DETECTS_HOLLOW: Final = (0, 2)  # The first version of veldt that detects hollow runs.
 # Settings that may differ when a run is resumed: how long it goes on and where it runs.
@@ -96,6 +99,7 @@ def run_search(
     resume: bool = False,
     view: SearchView | None = None,
     factory: base.WorkerFactory | None = None,
+    tasks: TaskObjects = task_objects.NONE,
 ) -> SearchResult:
     """Run a search to its end.
 
@@ -106,10 +110,12 @@ def run_search(
         settings that `TERMS` lets change.
       view: Display of the search; None shows nothing.
       factory: Maker of the pool's workers, `EvalJob -> Outcome`; None trains the config's proxies.
+      tasks: Tasks that are objects, which the config has names for.
 
     Raises:
       FileError: The run directory cannot be used.
       SearchError: The store cannot be used, or the initial rule cannot be trained.
+      TaskError: A task cannot be used.
       KeyboardInterrupt: Ctrl-C; all recorded results are stored, and `resume` continues the run.
     """
     # Tasks and rules are loaded before anything is written: a misspelt name leaves no run
@@ -117,20 +123,24 @@ def run_search(
     view = view if view is not None else SearchView()
     names = dict.fromkeys(proxy.task for proxy in (*config.tasks, *config.meta_validation))
     view.doing(f"loading {', '.join(names)}")
-    wanted, config = config.lanes, lane_width.settle(config, run_dir, resume=resume)
+    wanted, config = config.lanes, lane_width.settle(config, run_dir, resume=resume, tasks=tasks)
     if wanted is None:
         view.note(f"lanes: {config.lanes}")
     start = _start(config, run_dir, resume=resume)
     if factory is None:
-        factory = EvaluatorFactory(_evaluator(config, start))
+        factory = EvaluatorFactory(_evaluator(config, start), tasks)
         factory()
     for name in config.finals.baselines:
         rule_sources.load_rule(name)
+    if pool_config.choose_backend(config.workers) == "ray":
+        tasks.check_sendable()
+    if resume:
+        tasks.check_stored(run_dir)
     several = config.drivers > 1
     terms = TERMS_OF_DRIVERS if several else TERMS
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(llm_source.opened(config, start))
-        directory = stack.enter_context(RunDirectory(run_dir, terms, config))
+        directory = stack.enter_context(RunDirectory(run_dir, terms, config, tasks.fingerprints()))
         if several:
 
             def write_best(found: Best) -> None:

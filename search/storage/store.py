@@ -62,8 +62,8 @@ class Store:
             lock = None if locked else undo.enter_context(DirectoryLock(directory))
             if path.exists() and _holds_something(path):
                 raise StoreError(
-                    f"{directory} already holds a run: continue it with --resume, or choose "
-                    "another --run-dir"
+                    f"{directory} already holds a run: continue it with --resume "
+                    "(resume=True in Python), or choose another --run-dir"
                 )
             _check_space(directory)
             # Built aside and renamed, so that a crash leaves no half-made store behind.

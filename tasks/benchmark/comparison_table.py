@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TextIO
 
-from veldt.tasks.benchmark.scores.aggregate import Interval
 from veldt.tasks.benchmark.scores.results import Results, Row
 
 if TYPE_CHECKING:
@@ -115,19 +114,14 @@ def explanation(results: Results) -> list[str]:
     return lines
 
 
-def interval(value: Interval) -> str:
-    """Return an estimate with its interval."""
-    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
-
-
 def _rank(row: Row) -> float:
     return math.inf if math.isnan(row.speedup.value) else -row.speedup.value
 
 
 def _cells(row: Row) -> Sequence[str]:
     return (
-        interval(row.speedup),
-        interval(row.test_ratio),
+        str(row.speedup),
+        str(row.test_ratio),
         f"{row.won:.0%}",
         f"{row.untuned_rate:.1e}",
         f"{row.untuned_speedup.value:.2f}",

@@ -1,9 +1,13 @@
-"""Figures as text, for displays and reports alike.
+"""Figures as text and as tables, for displays, reports and notebooks alike.
 
 A spread is never written as a zero, which would look like certainty.
 """
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from veldt.tasks.common import errors
 
 
 def plus_minus(error: float | None, decimals: int = 3, sign: str = "±") -> str:
@@ -33,3 +37,19 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def data_frame(records: Sequence[Mapping[str, Any]]) -> Any:
+    """Return records with the same keys as a pandas DataFrame.
+
+    Raises:
+      VeldtError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ModuleNotFoundError as error:
+        raise errors.VeldtError(
+            "a table for pandas needs pandas, which is not installed: pip install pandas. "
+            "to_records() returns the same rows as dictionaries"
+        ) from error
+    return pandas.DataFrame.from_records(list(records))

@@ -50,11 +50,11 @@ def shuffled(num_rows: int, *, seed: int = 0) -> np.ndarray:
     return np.random.RandomState(seed).permutation(num_rows)
 
 
-def split_rows(examples: Examples) -> Splits:
+def split_rows(examples: Examples, *, seed: int = 0) -> Splits:
     """Shuffle the rows and cut them into 60% train, 20% validation and 20% test."""
     num_rows = len(examples.inputs)
     num_held_out = round(0.2 * num_rows)
-    test, valid, train = np.split(shuffled(num_rows), [num_held_out, 2 * num_held_out])
+    test, valid, train = np.split(shuffled(num_rows, seed=seed), [num_held_out, 2 * num_held_out])
     return {
         "train": take(examples, train),
         "valid": take(examples, valid),

@@ -7,7 +7,7 @@ the loss of a predictor that knows nothing, which scales the normalizer. A modul
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,18 @@ import jax.numpy as jnp
 from veldt.tasks import base
 from veldt.tasks.common import types
 from veldt.tasks.data import dataset
+
+
+class Model(Protocol):
+    """A model that is no linen module, with the methods of one."""
+
+    def init(self, key: types.Key, inputs: Any, /) -> types.Params:
+        """Draw parameters; `inputs` are a few examples. The key is consumed."""
+        ...
+
+    def apply(self, params: types.Params, inputs: Any, /, *, rngs: Any = None) -> Any:
+        """Return the outputs for a batch of inputs; `rngs` are keys by stream."""
+        ...
 
 
 @final
@@ -34,7 +46,7 @@ class SupervisedTask(base.Task):
     """
 
     name: str
-    module: nn.Module
+    module: nn.Module | Model
     criterion: Callable[[Any, jax.Array], types.Scalar]
     splits: Mapping[types.Split, dataset.Examples]
     batch_size: int

@@ -19,7 +19,7 @@ TESTED_ELSEWHERE = {pages.DOCS / "loops.md"}  # By `test_loops.py`.
 SHOWN = [
     page for page in pages.ALL if page not in TESTED_ELSEWHERE and pages.blocks(page, "python")
 ]
-SLOW = {"use_a_rule", "meta_train", "learn_a_schedule", "baselines", "hypergradients"}
+SLOW = {"python", "use_a_rule", "meta_train", "learn_a_schedule", "baselines", "hypergradients"}
 FOR_THE_READER = {"my_program", "theta_file"}
 """Names that a reader has to fill in."""
 
@@ -57,6 +57,8 @@ def test_code_runs(page, tmp_path):
     if page.stem == "use_a_rule":
         assert found["after"] < 0.5 * found["before"]
         assert max(found["losses"].values()) < 0.5 * found["before"]
+    if page.stem == "python":
+        assert found["found"].finished and found["rows"]
     if page.stem == "learn_a_schedule":
         assert found["tuned"].outcomes[0] > 0.4
         assert found["tuned"].outcome < 0.2
@@ -75,9 +77,13 @@ def test_programs_are_the_rules_that_they_say(page):
 
 
 def test_the_task_shown_is_a_task(tmp_path, monkeypatch):
-    (code,) = pages.blocks(pages.DOCS / "how-to" / "own_task.md", "python")
+    short, code = pages.blocks(pages.DOCS / "how-to" / "own_task.md", "python")
+    (tmp_path / "my_spiral.py").write_text(short)
     (tmp_path / "my_task.py").write_text(code)
     monkeypatch.chdir(tmp_path)
+    made = veldt.load_task("my_spiral:make_spiral")
+    assert len(short.splitlines()) < 0.6 * len(code.splitlines())
+    assert made.train_batch(jax.random.key(0)).inputs.shape == (64, 2)
     task = veldt.load_task("my_task:Spiral")
 
     @jax.jit

@@ -97,6 +97,50 @@ def test_a_file_says_only_what_differs(load):
     assert load("# nothing\n", cls=Pool) == Pool()
 
 
+def test_keywords_take_the_place_of_fields(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("seed: 3\npool: {num_workers: 2}\nparts: [{name: x}, {name: y}]\n")
+    base = Whole(3, pool=Pool(num_workers=2, timeout_s=5.0), parts=(Part("x"), Part("y")))
+    for source in (path, base, codec.to_plain(base)):
+
+        def load_with(source=source, **values):
+            return config_lib.load_with(Whole, source, values, "make()")
+
+        assert load_with() == base
+        assert load_with(title="7", color="dark-blue", lr=2) == dataclasses.replace(
+            base, title="7", color=Color.DARK_BLUE, lr=2.0
+        )
+        by_mapping = load_with(pool={"backend": "ray"})
+        assert by_mapping == load_with(**{"pool.backend": "ray"})
+        assert by_mapping.pool == Pool("ray", 2, 5.0)
+        assert load_with(pool={}) == base
+        assert load_with(spare={}).spare == Pool() and load_with(spare=None).spare is None
+        assert load_with(spare={"num_workers": 4}).spare == Pool(num_workers=4)
+        assert load_with(odds={"insert": 4}).odds == {"insert": 4.0}
+        assert load_with(parts=[{"name": "z"}], span=(1, 2)).parts == (Part("z"),)
+        assert load_with(**{"parts.1.weight": 5.0}).parts == (Part("x"), Part("y", 5.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lrr": 1}, "make(): there is no field 'lrr'. Did you mean 'lr'? Allowed here: seed, lr"),
+        ({"pool": {"num_worker": 1}}, "no field 'pool.num_worker'. Did you mean 'num_workers'?"),
+        ({"lr": "fast"}, "make(): lr: expected a number, not the string 'fast'"),
+        ({"seed": None}, "make(): seed: expected an integer, not null"),
+        ({"seed": True}, "make(): seed: expected an integer, not true"),
+        ({"color": "blue"}, "color: expected one of red, dark-blue, not the string 'blue'"),
+        ({"parts": [{"name": "a", "weight": -1.0}]}, "weight is -1.0; it must not be negative"),
+        ({"parts.3.name": "x"}, "make(): there is no '3' in a list"),
+        ({"pool": 3}, "make(): pool: expected a mapping, not 3"),
+    ],
+)
+def test_bad_keywords_are_answered(values, message):
+    with pytest.raises(errors.ConfigError) as caught:
+        config_lib.load_with(Whole, {"seed": 1, "parts": [{"name": "a"}]}, values, "make()")
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "field", "value"),
     [

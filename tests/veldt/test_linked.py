@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.veldt.test_cli import fake  # noqa: F401 (a fixture)
-from veldt import cli, fields, linked
+from veldt import cli, fields
 from veldt import config as config_lib
+from veldt.api import linked
 
 CONFIGS = {"search": "discover", "meta-train": "celo", "tune": "tune_digits"}
 # Another value for each field that has linked ones.

@@ -30,6 +30,9 @@ class Interval:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
 
 def iqm(scores: np.ndarray, axis: int = -1) -> np.ndarray:
     """Return the mean of the middle half of the sorted scores, by weight.

@@ -21,6 +21,8 @@ from typing import Any, final
 
 from veldt.tasks.benchmark.protocol.schedules import CONSTANT
 from veldt.tasks.benchmark.scores.aggregate import Interval
+from veldt.tasks.common import formatting
+from veldt.tasks.common.html.markup import table, tag
 
 
 @final
@@ -221,6 +223,59 @@ class Results:
             if row.label == label:
                 return row
         raise KeyError(f"no row {label!r}; there are {', '.join(row.label for row in self.rows)}")
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return the scores over the suite as dictionaries, one a row."""
+        records = []
+        for row in self.rows:
+            record: dict[str, Any] = {
+                "candidate": row.name,
+                "schedule": row.schedule,
+                "source": row.source,
+            }
+            for name in ("speedup", "train_ratio", "test_ratio"):
+                interval: Interval = getattr(row, name)
+                record |= {
+                    name: interval.value,
+                    f"{name}_low": interval.low,
+                    f"{name}_high": interval.high,
+                }
+            names = ("won", "untuned_rate", "diverged", "hollow", "step_ratio", "state_bytes")
+            records.append(record | {name: getattr(row, name) for name in names})
+        return records
+
+    def to_pandas(self) -> Any:
+        """Return the scores over the suite as a pandas DataFrame.
+
+        Raises:
+          VeldtError: pandas is not installed.
+        """
+        return formatting.data_frame(self.to_records())
+
+    def __repr__(self) -> str:
+        width = max((len(row.label) for row in self.rows), default=0)
+        rows = (
+            f"{row.label:{width}}  speed-up {row.speedup}  test loss {row.test_ratio}"
+            for row in self.rows
+        )
+        return "\n".join([self._title(), *rows])
+
+    def _repr_html_(self) -> str:
+        heads = ("optimizer", "speed-up", "training loss", "test loss", "won", "diverged")
+        rows = []
+        for row in self.rows:
+            intervals = (row.speedup, row.train_ratio, row.test_ratio)
+            shares = f"{row.won:.0%}", f"{row.diverged:.0%}"
+            rows.append(("", (row.label, *intervals, *shares)))
+        return tag(
+            "div",
+            tag("b", self._title()),
+            table(heads, rows, numbers=range(1, len(heads))),
+            "Losses are over tuned Adam's, below 1 is better; [95% intervals over seeds].",
+        )
+
+    def _title(self) -> str:
+        return f"{self.suite}: {len(self.tasks)} tasks, {len(self.seeds)} seeds"
 
     def to_json(self) -> str:
         """Return everything as JSON; an infinite loss is null."""

@@ -94,6 +94,27 @@ def string(text: str, name: str) -> yaml.ScalarNode:
     return yaml.ScalarNode(_TAG + "str", text, mark, mark)
 
 
+def node_of(plain: object, name: str) -> yaml.Node:
+    """Return the node that YAML text of a plain value would have.
+
+    Args:
+      plain: Plain values, as `to_plain` returns them.
+      name: Origin of the values, for messages.
+    """
+    mark = yaml.Mark(name, 0, _NO_LINE, 0, None, 0)
+    if isinstance(plain, Mapping):
+        pairs = [(node_of(str(key), name), node_of(item, name)) for key, item in plain.items()]
+        return yaml.MappingNode(_TAG + "map", pairs, mark, mark)
+    if isinstance(plain, list | tuple):
+        return yaml.SequenceNode(_TAG + "seq", [node_of(item, name) for item in plain], mark, mark)
+    kind, text = "str", str(plain)
+    if plain is None or isinstance(plain, bool):
+        kind, text = ("null", "null") if plain is None else ("bool", text.lower())
+    elif isinstance(plain, int | float):
+        kind, text = type(plain).__name__, text.replace("inf", ".inf")
+    return yaml.ScalarNode(_TAG + kind, text, mark, mark)
+
+
 def dump(value: object) -> str:
     """Return YAML text that `build` turns back into an equal value, with all fields."""
     return yaml.dump(to_plain(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
@@ -122,7 +143,7 @@ def from_plain(annotation: Annotation, plain: object, name: str) -> Any:
     Raises:
       ConfigError: It does not fit; the message gives the name, the path and what is allowed.
     """
-    return build(annotation, _node(plain, name))
+    return build(annotation, node_of(plain, name))
 
 
 def build(annotation: Annotation, node: yaml.Node, path: str = "", base: object = MISSING) -> Any:
@@ -343,19 +364,3 @@ def _describe(node: yaml.Node) -> str:
     kind = node.tag.removeprefix(_TAG)
     words = {"str": f"the string {node.value!r}", "null": "null"}
     return words.get(kind, node.value if kind in _SCALARS else f"a value tagged {node.tag}")
-
-
-def _node(plain: object, name: str) -> yaml.Node:
-    """Return the node that YAML text of a plain value would have."""
-    mark = yaml.Mark(name, 0, _NO_LINE, 0, None, 0)
-    if isinstance(plain, Mapping):
-        pairs = [(_node(str(key), name), _node(item, name)) for key, item in plain.items()]
-        return yaml.MappingNode(_TAG + "map", pairs, mark, mark)
-    if isinstance(plain, list | tuple):
-        return yaml.SequenceNode(_TAG + "seq", [_node(item, name) for item in plain], mark, mark)
-    kind, text = "str", str(plain)
-    if plain is None or isinstance(plain, bool):
-        kind, text = ("null", "null") if plain is None else ("bool", text.lower())
-    elif isinstance(plain, int | float):
-        kind, text = type(plain).__name__, text.replace("inf", ".inf")
-    return yaml.ScalarNode(_TAG + kind, text, mark, mark)

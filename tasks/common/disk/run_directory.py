@@ -5,6 +5,7 @@ older version began has no such file: it is recognised by its other files, and g
 resumed.
 """
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -98,12 +99,15 @@ class RunRecord:
       config: Resolved config, as plain values.
       created: Time when the run was begun, UTC in ISO 8601; empty if an older version began it.
       versions: Versions of veldt and of its dependencies that began the run, by name.
+      task_objects: Fingerprints of the tasks that were given as objects, by the names that the
+        config has for them; None where all are named.
     """
 
     kind: Kind
     config: Mapping[str, Any]
     created: str = ""
     versions: Mapping[str, str] | None = None
+    task_objects: Mapping[str, str] | None = None
 
 
 @final
@@ -113,19 +117,27 @@ class RunDirectory:
     Readers are not kept out.
     """
 
-    def __init__(self, path: Path, terms: Terms, config: object):
+    def __init__(
+        self,
+        path: Path,
+        terms: Terms,
+        config: object,
+        task_objects: Mapping[str, str] | None = None,
+    ):
         """Make and take a directory.
 
         Args:
           path: The directory.
           terms: Terms of the command.
           config: Config of the run, of class `terms.config_class`.
+          task_objects: Fingerprints of the run's tasks that are objects, by name.
 
         Raises:
           FileError: It cannot be made, another process holds it, or a run of another kind is there.
         """
         self.path = path
         self._terms = terms
+        self._task_objects = dict(task_objects or {}) or None
         self._config: dict[str, Any] = codec.to_plain(config)
         atomic_files.make_folder(path)
         self._lock = DirectoryLock(path)
@@ -169,8 +181,8 @@ class RunDirectory:
         if holds_run:
             if not resume:
                 raise errors.FileError(
-                    f"{self.path} already holds a run: continue it with --resume, or choose "
-                    f"another {self._terms.option}"
+                    f"{self.path} already holds a run: continue it with --resume "
+                    f"(resume=True in Python), or choose another {self._terms.option}"
                 )
             self.check(read_config(self.path) if self._record is None else self._record.config)
         self.write(is_new=not holds_run)
@@ -216,11 +228,15 @@ class RunDirectory:
                 self._config,
                 datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 {**versions.versions(), "numpy": numpy},
+                self._task_objects,
             )
         else:
             old = self._record or RunRecord(self._terms.kind, {})
-            record = RunRecord(old.kind, self._config, old.created, old.versions)
-        content = digest.signed({"format": FORMAT, **codec.to_plain(record)})
+            record = dataclasses.replace(old, config=self._config)
+        plain = codec.to_plain(record)
+        if record.task_objects is None:
+            del plain["task_objects"]  # An older version can read such a run.
+        content = digest.signed({"format": FORMAT, **plain})
         atomic_files.write_text(self.path / RUN_FILE, json.dumps(content, indent=1) + "\n")
         if self._terms.has_config_file:
             text = yaml.safe_dump(self._config, sort_keys=False)

@@ -132,6 +132,9 @@ def test_the_function_takes_the_same_steps_as_the_command(whole):
         assert subject.numbers(meta_params)["momentum"] == line["hyperparameters"]["momentum"]
     assert tuned.outcome == min(tuned.outcomes)
     assert isinstance(tuned.meta_params["momentum"], jax.Array)
+    summary = f"Tuned: outcome {tuned.outcome:.5g}, {tuned.outcomes[0]:.5g} at the start, 6 updates"
+    assert repr(tuned).startswith(summary) and summary in tuned._repr_html_()
+    assert [row["outcome"] for row in tuned.to_records()] == list(tuned.outcomes)
 
 
 def test_what_failed_its_check_is_not_trusted_until_the_next(tmp_path):

@@ -99,3 +99,16 @@ def test_with_constants() -> None:
 def test_programs_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         rule_sources.load_rule("adam").name = "other"  # type: ignore[misc]
+
+
+def test_a_notebook_shows_the_formula_and_ipython_the_text() -> None:
+    program = rule_sources.load_rule("lion")
+    assert program._repr_latex_() == f"$$\n{program.latex()}\n$$"
+
+    class Printer:
+        def text(self, text: str) -> None:
+            self.said = text
+
+    printer = Printer()
+    program._repr_pretty_(printer, False)
+    assert Program.parse(printer.said).statements == Program.parse(program.pretty()).statements

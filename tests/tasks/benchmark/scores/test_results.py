@@ -136,3 +136,15 @@ def test_a_row_is_found_by_its_label():
 def test_the_share_of_compiling_is_of_all_work():
     assert results.Effort(1, 3.0, 1.0, 9.0).compile_share == 0.75
     assert results.Effort(0, 0.0, 0.0, 9.0).compile_share == 0.0
+
+
+def test_results_read_well_and_are_a_table():
+    lines = repr(RESULTS).splitlines()
+    assert lines[0].startswith(RESULTS.suite)
+    assert [line.split("  ")[0] for line in lines[1:]] == [row.label for row in RESULTS.rows]
+    html = RESULTS._repr_html_()
+    assert html.count("<tr>") == 1 + len(RESULTS.rows) and "1.00 [1.00, 1.00]" in html
+    assert "a &quot;named&quot; rule" in html
+    records = RESULTS.to_records()
+    assert [row["candidate"] for row in records] == [row.name for row in RESULTS.rows]
+    assert (records[0]["train_ratio"], records[0]["train_ratio_high"]) == (2.0, 3.0)

@@ -48,7 +48,9 @@ def test_a_run_is_labelled_with_what_it_is(tmp_path):
 def test_a_resumed_run_keeps_its_beginning_and_takes_what_may_change(tmp_path):
     first = begin(tmp_path)
     now = Config("digits", steps=(1, 2, 3), pool=Pool(4))
-    with pytest.raises(FileError, match="already holds a run: continue it with --resume, or ch"):
+    with pytest.raises(
+        FileError, match="holds a run: continue it with --resume \\(resume=True in Python\\), or ch"
+    ):
         begin(tmp_path, now, holds_run=True)
     second = begin(tmp_path, now, holds_run=True, resume=True)
     assert (second.created, second.versions) == (first.created, first.versions)

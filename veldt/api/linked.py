@@ -5,7 +5,7 @@ chosen for the quickstart's own, stay. That may be intended, so a note says it.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,21 +41,52 @@ def notes(command: str, settings: Any, source: str, overrides: Sequence[str]) ->
       source: Name or path of the config, as given.
       overrides: Overrides of the command line.
     """
-    given = _given(overrides)
     lines = []
+    for field, other, value in _kept(command, settings, _given(overrides)):
+        option = "--" + other.replace("_", "-")
+        lines.append(
+            f"note: --{field.replace('_', '-')} is changed; {other} stays as in {source}: "
+            f"{fields.one_line(value)} ({option} changes it)"
+        )
+    return lines
+
+
+def keyword_notes(
+    command: str, settings: Any, source: str, keywords: Mapping[str, Any]
+) -> list[str]:
+    """Return the notes for a call from Python; see `notes`.
+
+    Args:
+      command: Name of the command that does the same.
+      settings: Config of the call, with its keywords.
+      source: Name or path of the config, as given.
+      keywords: Fields that the call sets.
+    """
+    return [
+        f"note: {field} is given; {other} stays as in {source}: {fields.one_line(value)} (the "
+        f"keyword {other} changes it)"
+        for field, other, value in _kept(command, settings, _names(keywords))
+    ]
+
+
+def _kept(command: str, settings: Any, given: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
+    """Yield each field that was changed, with a linked one that was not and its value."""
     for field, linked in LINKED.get(command, {}).items():
         if not any(_within(option, field) for option in given):
             continue
         for other in linked:
             value = _value(settings, other)
-            if value in (None, (), {}) or any(_within(option, other) for option in given):
-                continue
-            option = "--" + other.replace("_", "-")
-            lines.append(
-                f"note: --{field.replace('_', '-')} is changed; {other} stays as in {source}: "
-                f"{fields.one_line(value)} ({option} changes it)"
-            )
-    return lines
+            if value not in (None, (), {}) and not any(_within(name, other) for name in given):
+                yield field, other, value
+
+
+def _names(keywords: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the fields that keywords set, with dots where nested."""
+    names = []
+    for name, value in keywords.items():
+        inner = _names(value, f"{prefix}{name}.") if isinstance(value, Mapping) else []
+        names += inner or [prefix + name]
+    return names
 
 
 def run_dir(command: str, settings: Any, source: str, overrides: Sequence[str]) -> Path:

@@ -1,0 +1,1 @@
+"""Tasks from a user's model, loss and arrays: `veldt.task`."""

@@ -1,0 +1,1 @@
+"""The engines from Python: calls that run them, and the results that they return."""
