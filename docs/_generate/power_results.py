@@ -151,7 +151,7 @@ def quickstart_seeds() -> str:
             f"all constants of every rule tuned by {found['tuning']} trials",
             "quickstart_seeds",
             "Mean log loss of the search's winner less the baseline's: below 0 the winner is "
-            "better, -0.1 is about 10% less loss. Meta-validation chose the winner, on other seeds.",
+            "better, -0.1 is about 10% less loss. Meta-validation chose it, on other seeds.",
         ),
     )
 

@@ -149,7 +149,8 @@ class FinalsConfig:
         by default.
       stages: Stages of the funnel, in order; only rules that beat every baseline pass one.
       choose_by: Score on the selection seeds that chooses the winner among the rules that passed
-        the most stages: that of the proxies, or of the tasks of "meta_validation".
+        the most stages: that of the proxies, or of the tasks of "meta_validation", where there are
+        such tasks.
       meta_rate_factors: Learning rates tried on the meta-validation tasks, relative to that of each
         rule; the best on the selection seeds counts, for baselines alike.
     """

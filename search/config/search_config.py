@@ -162,10 +162,6 @@ class SearchConfig:
             raise ValueError(f"num_slots is {self.num_slots}; it must be 0 to {MAX_SLOTS}")
         if self.fresh_seeds < 2:
             raise ValueError(f"fresh_seeds is {self.fresh_seeds}; a comparison needs at least 2")
-        if self.finals.choose_by == "meta_validation" and not self.meta_validation:
-            raise ValueError(
-                "the winner is to be chosen by meta_validation (finals.choose_by), which is empty"
-            )
         if not (self.learning_rate is None or self.learning_rate > 0) or not self.hurdle > 0:
             raise ValueError("learning_rate and hurdle must be above 0")
         num_checks = self.seeds_per_task * sum(proxy.num_chunks for proxy in self.tasks)

@@ -191,7 +191,7 @@ def _hall_of_fame(data: SearchData) -> Html:
 def _chosen(data: SearchData) -> str:
     config = data.settings.finals
     among = " of those that passed the most stages" if config.stages else ""
-    if config.choose_by == "meta_validation":
+    if config.choose_by == "meta_validation" and data.settings.meta_validation:
         return f"on meta-validation{among}"
     return f"on runs that are not shown{among}, so it need not lead here"
 

@@ -39,9 +39,10 @@ def discover(
 
     Args:
       tasks: Tasks to search on: names, "module:factory" or task objects, each alone or in a pair
-        with its number of steps; None takes those of the config.
+        with its number of steps; None takes those of the config. With tasks given, there is no
+        meta-validation but what `meta_validation` names.
       config: Name or path of a config, or a `SearchConfig`, whose fields are those not given here.
-        None takes that of the run to be continued, or else "quickstart": a search of two minutes.
+        None takes that of the run to be continued, or else "quickstart": a search of a few minutes.
       num_steps: Number of training steps on a task that is given without one.
       run_dir: Directory of the run, from which it can be continued and read again. None takes a
         temporary one, which is removed with the result.
@@ -64,7 +65,8 @@ def discover(
     if source is None and resume and run_dir is not None:
         source = CALL.stored(Path(run_dir))
     source = DEFAULT_CONFIG if source is None else source
-    given = fields if tasks is None else {"tasks": tasks, **fields}
+    # The config's meta-validation goes with the config's tasks.
+    given = fields if tasks is None else {"tasks": tasks, "meta_validation": [], **fields}
     settings, objects = CALL.config(source, given, num_steps)
 
     def work(path: Path, display: Display) -> Discovery:

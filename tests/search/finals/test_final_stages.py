@@ -513,6 +513,18 @@ def test_the_winner_may_be_chosen_by_meta_validation(store):
     assert [entry.label for entry in play(store, Trainer(loss)) if entry.winner] == ["#2"]
 
 
+def test_without_meta_validation_the_proxies_choose(store):
+    finals = replace(CONFIG.finals, choose_by="meta_validation")
+    trainer = Trainer(by_rule([{"sgd": -5.0}, {}]))
+    (winner,) = [
+        entry.label
+        for entry in play(store, trainer, config=replace(CONFIG, finals=finals, meta_validation=()))
+        if entry.winner
+    ]
+    entries = play(store, trainer, config=replace(CONFIG, meta_validation=()))
+    assert [entry.label for entry in entries if entry.winner] == [winner]
+
+
 def test_meta_validation_may_have_learning_rates_of_its_own(store):
     """The rules are best there at four times the rate that is best on the proxies."""
     factors = (0.25, 1.0, 4.0, 16.0)

@@ -239,13 +239,13 @@ def test_without_a_directory_a_run_lives_as_long_as_its_result(fake, tmp_path, m
     assert not veldt.load_run(kept).finished
 
 
-def test_fields_that_stay_as_in_the_config_are_noted(fake, capsys):
+def test_tasks_given_leave_the_meta_validation_of_the_config_out(fake, capsys):
     options = {**SMALL, "progress": True}
     del options["meta_validation"]
-    veldt.discover("quadratic", **options)
-    said = capsys.readouterr().err
-    assert "note: tasks is given; meta_validation stays as in quickstart: [{" in said
-    veldt.discover("quadratic", **{**options, "meta_validation": ["digits_conv"]})
+    found = veldt.discover("quadratic", **options)
+    assert found.config.meta_validation == ()
+    found = veldt.discover("quadratic", **{**options, "meta_validation": ["digits_conv"]})
+    assert [each.task for each in found.config.meta_validation] == ["digits_conv"]
     assert "note: tasks" not in capsys.readouterr().err
 
 
