@@ -2,8 +2,8 @@
 
 A dialect is a set of tables (the call for each instruction, the source of each value that comes
 from outside) and the few things whose form differs: results, comparisons, and choices that are
-computed lazily. `leaf_code.py` writes programs with one. All forms, and the functions that they call,
-compute what the instruction's `fn` in `ops.py` computes, guards and all.
+computed lazily. `leaf_code.py` writes programs with one. All forms, and the functions that they
+call, compute what the instruction's `fn` in `ops.py` computes, guards and all.
 """
 
 import abc
@@ -16,6 +16,7 @@ from veldt.search.language.constant_axes import Extent
 from veldt.search.language.types import Kind
 
 # How tightly an expression binds, as in Python.
+CHOICE: Final = 0
 SUM: Final = 1
 PRODUCT: Final = 2
 NEGATION: Final = 3
@@ -54,8 +55,10 @@ class Code:
     is_number: bool = False
 
     def __format__(self, spec: str) -> str:
+        if spec == "t" and self.is_number:
+            return f"_number({self.text}, g)"
         if spec == "t":
-            return f"_number({self.text}, g)" if self.is_number else self.text
+            return f"{self:1}"
         return f"({self.text})" if self.level < int(spec or 0) else self.text
 
     @classmethod
@@ -110,8 +113,14 @@ class Dialect(abc.ABC):
     keeps_numbers: bool
 
     @abc.abstractmethod
-    def truth(self, comparison: str, kind: Kind) -> Code:
-        """Return a comparison as a number: 1 where it holds, else 0."""
+    def truth(self, comparison: str, kind: Kind, *, is_number: bool) -> Code:
+        """Return a comparison as a value: 1 where it holds, else 0.
+
+        Args:
+          comparison: Source of the comparison.
+          kind: Kind of the value.
+          is_number: Whether numbers of Python are compared.
+        """
 
     @abc.abstractmethod
     def scalar(self, code: Code, full: Kind) -> str:

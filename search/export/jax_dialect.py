@@ -107,7 +107,7 @@ _OF_RUN: Final = {
 class _Jax(Dialect):
     """Source for jax.numpy."""
 
-    def truth(self, comparison: str, kind: Kind) -> Code:
+    def truth(self, comparison: str, kind: Kind, *, is_number: bool) -> Code:
         return Code.of_call("jnp.where", (comparison, "1.0", "0.0"))
 
     def scalar(self, code: Code, full: Kind) -> str:

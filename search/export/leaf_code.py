@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, final
 
 from veldt.search.export import dialect as dialects
@@ -179,7 +180,7 @@ class LeafWriter:
         for arg in (condition, old):
             if arg in self.pending:
                 self._assign(arg)
-        chosen = f"{self.codes[condition].text} > 0"
+        chosen = f"{self.codes[condition]:1} > 0"
         otherwise = self._result(old, wanted, node.kind)
         before, indent = self.lines, self.indent
         self.lines, self.indent = [], f"{indent}    "
@@ -298,9 +299,10 @@ class LeafWriter:
         if node.op == "clip_by_global_norm":
             args = (codes[0].text, sums[0], codes[1].text)
             return Code.of_call("_clip_by_global_norm", args)
-        if node.op in dialects.COMPARISONS:
-            return self.dialect.truth(self._comparison(node), node.kind)
         numbers = self._keeps_number(all(code.is_number for code in codes))
+        if node.op in dialects.COMPARISONS:
+            code = self.dialect.truth(self._comparison(node), node.kind, is_number=numbers)
+            return replace(code, is_number=numbers)
         if node.op == "divide" and self._nonzero_literal(node.args[1]):
             return Code("{:2} / {:3}".format(*codes), dialects.PRODUCT, is_number=numbers)
         if node.op == "power" and not as_calls:
@@ -312,12 +314,16 @@ class LeafWriter:
         parts = [template.format(*codes) for template in templates]
         if node.op in ("sqrt", "log1p") and self._is_nonnegative(node.args[0]):
             parts = [f"{codes[0]:t}"]
-        if node.op == "where" and codes[1].is_number and codes[2].is_number:
-            parts[1] = f"{codes[1]:t}"
         if node.op == "where" and node.args[0] in self.pending:
             condition = self.flow.values[node.args[0]]
             if isinstance(condition, Node) and condition.op in dialects.COMPARISONS:
                 parts[0] = self._comparison(condition)
+        if node.op == "where" and self._keeps_number(codes[0].is_number):
+            condition_text = parts[0] if node.args[0] in self.pending else f"{codes[0]} > 0"
+            text = f"{codes[1]:1} if {condition_text} else {codes[2]}"
+            return Code(text, dialects.CHOICE, is_number=codes[1].is_number and codes[2].is_number)
+        if node.op == "where" and self._keeps_number(codes[1].is_number and codes[2].is_number):
+            parts[1] = f"{codes[1]:t}"
         return Code.of_call(function, parts)
 
     def _argument(self, node: Node, index: int) -> Code:
@@ -337,7 +343,7 @@ class LeafWriter:
 
     def _comparison(self, node: Node) -> str:
         """Return a comparison; a number, if there is one, is on the right."""
-        left, right = (self.codes[arg].text for arg in node.args)
+        left, right = (f"{self.codes[arg]:1}" for arg in node.args)
         forward, backward = dialects.COMPARISONS[node.op]
         if _constancy(left) > _constancy(right):
             return f"{right} {backward} {left}"
