@@ -52,6 +52,10 @@ class Program(AbstractProgram):
         """Return the rule as a formula in LaTeX: an `aligned` block for a display with amsmath."""
         return formula.formula(self)
 
+    def _repr_latex_(self) -> str:
+        """Return the formula as notebooks show it."""
+        return f"$$\n{self.latex()}\n$$"
+
     @property
     def as_optax(self) -> optax_transform.OptaxFactory:
         """Return the factory of an Optax transform, `as_optax(learning_rate, **constants)`.

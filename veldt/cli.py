@@ -307,18 +307,26 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         help="a rule's name or file, a run directory (its best), or RUN#ID: any entry of its "
         "hall of fame",
     )
-    parser.add_argument("--to", default="optax", metavar="FORMAT", help="optax or latex (optax)")
+    parser.add_argument(
+        "--to",
+        default="optax",
+        metavar="FORMAT",
+        help="optax, torch or latex, a file each; optax-contrib or package, a folder (optax)",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
 
 
 def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.search import rule_sources
-    from veldt.search.export import latex, optax_module
+    from veldt.search.export import contrib, latex, optax_module, package, torch_module
     from veldt.tasks.common.disk import atomic_files
 
-    writers: Mapping[str, Callable[..., str]] = {
+    writers: Mapping[str, Callable[..., str | Mapping[str, str]]] = {
         "optax": optax_module.export_optax,
+        "torch": torch_module.export_torch,
         "latex": latex.export_latex,
+        "optax-contrib": contrib.export_contrib,
+        "package": package.export_package,
     }
     if args.to not in writers:
         hint = spelling.question(args.to, writers)
@@ -330,9 +338,18 @@ def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         )
     else:
         text = writers[args.to](veldt.load_rule(args.source))
-    atomic_files.make_folder(args.output.parent)
-    atomic_files.write_bytes(args.output, text.encode())
-    print(f"wrote {args.output}")
+    files = {args.output: text} if isinstance(text, str) else _in_folder(args.output, text)
+    for path, content in files.items():
+        atomic_files.make_folder(path.parent)
+        atomic_files.write_bytes(path, content.encode())
+        print(f"wrote {path}")
+
+
+def _in_folder(folder: Path, files: Mapping[str, str]) -> dict[Path, str]:
+    """Return files by their places in a folder, which is new or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{str(folder)!r} is not an empty folder: give a new one")
+    return {folder / name: text for name, text in files.items()}
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:

@@ -40,7 +40,7 @@ class Code:
     """An expression in the exported source.
 
     In format strings, `{code:2}` is in parentheses where it binds less tightly than 2, and
-    `{code:t}` is a tensor also where the expression is a number of Python.
+    `{code:t}` or `{code:t2}` is a tensor also where the expression is a number of Python.
 
     Attributes:
       text: Expression on one line.
@@ -55,11 +55,10 @@ class Code:
     is_number: bool = False
 
     def __format__(self, spec: str) -> str:
-        if spec == "t" and self.is_number:
+        if self.is_number and spec.startswith("t"):
             return f"_number({self.text}, g)"
-        if spec == "t":
-            return f"{self:1}"
-        return f"({self.text})" if self.level < int(spec or 0) else self.text
+        level = int(spec.removeprefix("t") or 0)
+        return f"({self.text})" if self.level < level else self.text
 
     @classmethod
     def of_call(cls, function: str, args: Iterable[str], suffix: str = "") -> "Code":

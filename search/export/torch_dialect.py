@@ -54,7 +54,7 @@ _CALLS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "arccosh": _function("acosh", "torch.clamp({0:t}, min=1.0)"),
     "arctanh": _function("atanh", "torch.clamp({0:t}, -0.9999990463256836, 0.9999990463256836)"),
     "invert": ("_invert", ("{0:t}",)),
-    "where": ("torch.where", ("{0:t} > 0", "{1}", "{2}")),
+    "where": ("torch.where", ("{0:t1} > 0", "{1}", "{2}")),
     "interp": ("_interp", ("{0}", "{1}", "{2}")),
     "norm": ("_norm", ("{0}",)),
     "mean": _function("mean", "{0}"),

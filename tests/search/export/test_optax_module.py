@@ -3,13 +3,10 @@
 import ast
 import dataclasses
 import functools
-import importlib.util
-import itertools
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import hypothesis
@@ -21,6 +18,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.search import strategies
+from tests.search.export.modules import AWKWARD_NAMES, check_ruff, evil_text, load
 from veldt.search import rule_sources
 from veldt.search.export import embedded_program as exported
 from veldt.search.export.optax_module import export_optax
@@ -28,34 +26,10 @@ from veldt.search.language.ops import OP_SETS, OPS
 from veldt.search.language.statements import Statement
 from veldt.search.program import Program
 
-ROOT = Path(__file__).parents[3]
-_numbers = itertools.count()
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("exported")
-
-
-def load(text: str, folder: Path) -> ModuleType:
-    """Writes a module and imports it, as its user would."""
-    path = folder / f"exported_{next(_numbers)}.py"
-    path.write_text(text, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def check_ruff(text: str, folder: Path) -> None:
-    path = folder / f"linted_{next(_numbers)}.py"
-    path.write_text(text, encoding="utf-8")
-    config = ["--no-cache", "--config", str(ROOT / "pyproject.toml"), str(path)]
-    for command in (["check"], ["format", "--check", "--diff"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, *config], capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{text}"
 
 
 def make_tree(rng: np.random.Generator) -> Any:
@@ -228,14 +202,6 @@ def test_nested_expressions_compute_the_same(update: str, slot: str, folder: Pat
         assert_same_steps(module.rule(0.1), program.as_optax(0.1), num_steps=2)
 
 
-# Names that the module needs for itself, that linters refuse, or that make lines too long.
-AWKWARD_NAMES = (
-    "jnp optax jax NamedTuple count state params updates leaf pick learning_rate sum float l O I "
-    "_hidden __ __init__ ScaleByRuleState scale_by_rule _safe_divide squares square_sum outputs "
-    f"g_2 new_m new_v t3 step_2 ABC B1 naïve β 学习率 {'long_' * 12} {'x' * 300}"
-).split()
-
-
 @hypothesis.settings(max_examples=15)
 @hypothesis.given(
     program=strategies.programs(max_statements=8, ops=OP_SETS["base"]),
@@ -323,13 +289,6 @@ def test_the_docstring_holds_the_program_and_where_it_comes_from() -> None:
     start = doc.index("    def yogi(")
     program = Program.parse(textwrap.dedent(doc[start : doc.index("\n\n", start)]))
     assert program.lower().structural_hash == rule.lower().structural_hash
-
-
-EVIL = (
-    '"""\nimport os\n"""', "\\", '"', "'''", "\\N{DEGREE SIGN}", "Args:", "Returns:\n  x", "# noqa",
-    "\x00\x1b\u2028", "word " * 60, "学习率" * 60, "TODO: x", "\ud800",
-)  # fmt: skip
-evil_text = st.sampled_from(EVIL) | st.text()
 
 
 @hypothesis.settings(max_examples=30)
