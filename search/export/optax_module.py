@@ -68,6 +68,11 @@ def export_optax(
     return _Module(program, learning_rate, provenance or {}).text()
 
 
+def function_name(program: Program) -> str:
+    """Return the name of the function that an exported module has for users."""
+    return module_source.rule_name(program, _RESERVED)
+
+
 class _Module:
     """The parts of one exported module."""
 
@@ -78,7 +83,7 @@ class _Module:
         self.learning_rate = None if learning_rate is None else float(learning_rate)
         self.provenance = provenance
         self.flow, self.targets = dataflow.lower_with_targets(program)
-        self.rule = module_source.rule_name(program, _RESERVED)
+        self.rule = function_name(program)
         self.state_class = f"ScaleBy{camel_case(self.rule)}State"
         # The trees that a leaf function's arguments come from, by the rule's names.
         self.trees = {"g": "updates", "w": "params", **{name: name for name in _MASKS}}
