@@ -26,19 +26,21 @@ from veldt.search.export.source_text import (
 )
 from veldt.search.language import constant_axes, dataflow, roles
 from veldt.search.language.dataflow import Input
+from veldt.search.language.ops import OPS
 from veldt.search.language.statements import LOSS, PROGRESS
 from veldt.search.program import Program
+from veldt.search.runtime import state_arrays
 from veldt.tasks.inner_loop import model_parts
 
 # Names that have a meaning in the exported module.
-_RESERVED: Final = module_source.RESERVED | frozenset(
-    (
-        *("NamedTuple", "count", "embedding_mask", "extra_args", "init_fn", "jax", "jnp"),
-        *("last_mask", "leaf", "learning_rate", "num_steps", "optax", "outputs", "params"),
-        *("pick", "product_sum", "re", "square_sum", "squared", "squares", "state", "sum", "tx"),
-        *("update_fn", "updates", "value"),
-    )
-)
+# fmt: off
+_RESERVED: Final = module_source.RESERVED | frozenset((
+    "Any", "NamedTuple", "count", "embedding_mask", "extra_args", "init_fn", "jax", "jnp",
+    "keep_dtype", "keep_shardings", "last_mask", "leaf", "learning_rate", "num_steps", "optax",
+    "outputs", "params", "pick", "product_sum", "re", "square_sum", "squared", "squares", "state",
+    "state_dtype", "sum", "tx", "update_fn", "updates", "value",
+))
+# fmt: on
 
 
 def export_optax(
@@ -101,11 +103,15 @@ class _Module:
     def text(self) -> str:
         code = "\n\n\n".join([self.state(), self.scale_by(), self.factory()])
         helpers = module_source.used_helpers(jax_helpers.HELPERS, code)
-        masks = [inspect.getsource(mask).rstrip("\n") for mask in self.masks.values()]
+        copied = [*self.masks.values(), *(f for f in _KEEPERS if f"{f.__name__}(" in code)]
+        masks = [inspect.getsource(function).rstrip("\n") for function in copied]
         used = "\n".join([*masks, *helpers, code])
         modules = [f"import {name}\n" for name in ("math", "re") if re.search(rf"\b{name}\.", used)]
         carried = module_source.carried_program(self.program, self.learning_rate, self.provenance)
-        head = [self.docstring(), "".join(modules) + _IMPORTS]
+        imports = _IMPORTS
+        if re.search(r"\bAny\b", used):
+            imports = imports.replace("NamedTuple", "Any, NamedTuple")
+        head = [self.docstring(), "".join(modules) + imports]
         parts = [*masks, *helpers, code, *carried]
         return "\n\n".join(head) + "\n\n\n" + "\n\n\n".join(parts) + "\n"
 
@@ -154,6 +160,8 @@ class _Module:
         count = "count=jnp.zeros([], jnp.int32)"
         if self.reads_progress:
             parameters = ["*", "num_steps: int", *parameters]
+        if self.fields:
+            parameters.append(_STATE_DTYPE)
         arguments = "updates, state, params=None"
         transform = "GradientTransformation"
         if self.reads_loss:
@@ -186,9 +194,23 @@ class _Module:
         lines += self.leaf_functions()
         lines += [
             "",
-            f"    return _skip_untrainable(optax.{transform}(init_fn, update_fn))",
+            *self.returned(f"optax.{transform}(init_fn, update_fn)"),
         ]
         return "\n".join(lines)
+
+    def returned(self, transform: str) -> list[str]:
+        """Return the lines that give back the transform, with what keeps its state's arrays."""
+        ops = [OPS[self.flow.node(index).op] for index in self.flow.live_nodes]
+        over_axes = any(op.scope in ("matrix", "shape") for op in ops)
+        kept = "keep_shardings({})" if over_axes else "{}"
+        if not self.fields:
+            return [f"    return _skip_untrainable({kept.format(transform)})"]
+        return [
+            f"    tx = {transform}",
+            "    if state_dtype is not None:",
+            "        tx = keep_dtype(tx, state_dtype)",
+            f"    return _skip_untrainable({kept.format('tx')})",
+        ]
 
     def zeros(self, slot: str) -> str:
         """Return the source of a slot's first value."""
@@ -296,6 +318,9 @@ class _Module:
         parameters = [f"learning_rate: optax.ScalarOrSchedule{default}"]
         parameters += [f"{name}: float = {number_text(value)}" for name, value in self.constants]
         passed = [f"{name}={name}" for name, _ in self.constants]
+        if self.fields:
+            parameters.append(_STATE_DTYPE)
+            passed.append("state_dtype=state_dtype")
         if self.reads_progress:
             parameters[1:1] = ["*", "num_steps: int"]
             passed.insert(0, "num_steps=num_steps")
@@ -314,6 +339,10 @@ class _Module:
 
 # Roles that come from the parameters' names, by functions that are exported unchanged.
 _MASKS: Final = {roles.LAST: model_parts.last_mask, roles.EMBEDDING: model_parts.embedding_mask}
+
+# Functions that keep the state's arrays in dtype and place, exported unchanged.
+_KEEPERS: Final = (state_arrays.keep_dtype, state_arrays.keep_shardings)
+_STATE_DTYPE: Final = "state_dtype: jax.typing.DTypeLike | None = None"
 
 _IMPORTS: Final = """\
 from typing import NamedTuple
