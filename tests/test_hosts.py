@@ -164,7 +164,8 @@ from pathlib import Path
 mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Explicit,) * 2)
 specs = {"w": P("x", "y"), "k": P("x", None, "y"), "b": P("x"), "s": P()}
 shapes = {"w": (8, 4), "k": (4, 2, 8), "b": (8,), "s": ()}
-params = {k: jnp.asarray(np.random.default_rng(0).normal(size=s), jnp.float32) for k, s in shapes.items()}
+rng = np.random.default_rng(0)
+params = {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
 
 
 def run(tx, params, num_steps=2):
@@ -172,7 +173,8 @@ def run(tx, params, num_steps=2):
     first = jax.tree.map(lambda x: jax.typeof(x).sharding, state)
     update = jax.jit(tx.update)
     for _ in range(num_steps):
-        updates, state = update(jax.tree.map(jnp.sin, params), state, params, value=jnp.float32(1.5))
+        grads = jax.tree.map(jnp.sin, params)
+        updates, state = update(grads, state, params, value=jnp.float32(1.5))
         params = optax.apply_updates(params, updates)
     return params, state, first
 

@@ -19,6 +19,7 @@ from veldt.search.export.source_text import plain, wrap
 from veldt.search.language.statements import LOSS, PROGRESS
 from veldt.search.program import Program
 
+_ARGUMENTS: Final = {"state_dtype": "Dtype of the state; `None` for that of the parameters."}
 # Where Optax keeps what an export calls by its public name.
 _HOMES: Final = {
     "GradientTransformationExtraArgs": "base",
@@ -110,7 +111,7 @@ def _imports(code: str) -> str:
     return "\n".join(
         [
             *(f"import {name}" for name in plain_modules),
-            "from typing import NamedTuple",
+            f"from typing import {'Any, ' if re.search(r'[:>] Any', code) else ''}NamedTuple",
             "",
             "import jax",
             "import jax.numpy as jnp",
@@ -135,7 +136,7 @@ def _docstring(
         "",
         "Args:",
         "  learning_rate: A fixed global scaling factor or a schedule.",
-        *(f"  {name}: Constant of the rule." for name in constants),
+        *(f"  {name}: {_ARGUMENTS.get(name, 'Constant of the rule.')}" for name in constants),
         "",
         "Returns:",
         "  The corresponding :class:`optax.GradientTransformationExtraArgs`.",
