@@ -102,7 +102,7 @@ def used_helpers(helpers: Mapping[str, str], code: str) -> list[str]:
     """Return the functions that code needs, with those that they need, in the table's order."""
     found: list[str] = []
     for name, source in reversed(helpers.items()):
-        if f"{name}(" in code:
+        if re.search(rf"(?<!\w){name}\(", code):
             found.insert(0, source.rstrip("\n"))
             code += source
     return found

@@ -17,8 +17,9 @@ from veldt.search.program import Program
 RUN = """
 import sys
 import absl.testing.absltest, optax.contrib
-optax.contrib.__path__.append(sys.argv[1])
+optax.contrib.__path__.insert(0, sys.argv[1])
 name = sys.argv[2]
+sys.modules.pop(f"optax.contrib._{name}", None)  # Optax has some of them itself.
 import doctest, importlib
 module = importlib.import_module(f"optax.contrib._{name}")
 setattr(optax.contrib, name, getattr(module, name))
