@@ -7,6 +7,8 @@ import ast
 import copy
 import dataclasses
 import io
+import runpy
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import optax
 import pytest
 from hypothesis import strategies as st
 
+from tests.docs import pages
 from tests.search import strategies
 from tests.search.export.modules import AWKWARD_NAMES, check_ruff, evil_text, load
 from veldt import cli
@@ -439,6 +442,21 @@ def test_what_has_no_gradient_or_no_entries_is_left_alone(folder: Path, torch: A
     optimizer.step()
     assert list(optimizer.state) == [moved]
     assert torch.equal(frozen, torch.ones(3)) and not torch.equal(moved, torch.ones(3))
+
+
+@pytest.mark.slow
+def test_the_pages_code_runs(torch: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """Of docs/how-to/pytorch.md, with the file that its command writes."""
+    page = pages.DOCS / "how-to" / "pytorch.md"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (command,) = pages.commands(page)
+    assert cli.main(shlex.split(command)[1:]) == 0
+    (code,) = pages.blocks(page, "py")
+    (tmp_path / "shown.py").write_text(code, encoding="utf-8")
+    torch.manual_seed(0)
+    found = runpy.run_path(str(tmp_path / "shown.py"))
+    assert float(found["loss"]) < 0.5
 
 
 def test_the_command_writes_the_file(tmp_path: Path, capsys: Any) -> None:
