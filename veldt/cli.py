@@ -9,6 +9,7 @@ stderr; VELDT_DEBUG=1 shows its traceback.
 import argparse
 import contextlib
 import dataclasses
+import importlib
 import os
 import shlex
 import sys
@@ -311,34 +312,48 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--to",
         default="optax",
         metavar="FORMAT",
-        help="optax, torch or latex, a file each; optax-contrib or package, a folder (optax)",
+        help="optax, torch or latex, which are files, or optax-contrib, a folder (optax)",
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="where it goes: a file, or a new folder"
+    )
+    parser.add_argument(
+        "--package",
+        type=Path,
+        metavar="DIR",
+        help="write a pip-installable package of the Optax export there instead",
+    )
+
+
+# Where each format's writer is.
+_FORMATS: Mapping[str, tuple[str, str]] = {
+    "optax": ("optax_module", "export_optax"),
+    "torch": ("torch_module", "export_torch"),
+    "latex": ("latex", "export_latex"),
+    "optax-contrib": ("contrib", "export_contrib"),
+}
 
 
 def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.search import rule_sources
-    from veldt.search.export import contrib, latex, optax_module, package, torch_module
     from veldt.tasks.common.disk import atomic_files
 
-    writers: Mapping[str, Callable[..., str | Mapping[str, str]]] = {
-        "optax": optax_module.export_optax,
-        "torch": torch_module.export_torch,
-        "latex": latex.export_latex,
-        "optax-contrib": contrib.export_contrib,
-        "package": package.export_package,
-    }
-    if args.to not in writers:
-        hint = spelling.question(args.to, writers)
-        raise UsageError(f"cannot export to {args.to!r}.{hint} Formats: {', '.join(writers)}")
+    if args.to not in _FORMATS:
+        hint = spelling.question(args.to, _FORMATS)
+        raise UsageError(f"cannot export to {args.to!r}.{hint} Formats: {', '.join(_FORMATS)}")
+    if args.output is None and args.package is None:
+        raise UsageError("the following arguments are required: -o/--output (or --package)")
+    if args.output is not None and args.package is not None:
+        raise UsageError("give -o/--output or --package, not both")
+    output = args.output or args.package
+    place, name = _FORMATS[args.to] if args.package is None else ("package", "export_package")
+    write = getattr(importlib.import_module(f"veldt.search.export.{place}"), name)
     found = rule_sources.read_found(args.source)
     if found is not None:
-        text = writers[args.to](
-            found.program, learning_rate=found.learning_rate, provenance=found.provenance
-        )
+        text = write(found.program, learning_rate=found.learning_rate, provenance=found.provenance)
     else:
-        text = writers[args.to](veldt.load_rule(args.source))
-    files = {args.output: text} if isinstance(text, str) else _in_folder(args.output, text)
+        text = write(veldt.load_rule(args.source))
+    files = {output: text} if isinstance(text, str) else _in_folder(output, text)
     for path, content in files.items():
         atomic_files.make_folder(path.parent)
         atomic_files.write_bytes(path, content.encode())

@@ -103,7 +103,7 @@ def test_any_name_will_do(name: str) -> None:
 
 def test_the_command_wants_a_new_folder(tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "lion"
-    words = ["export", "lion", "--to", "package", "-o", str(folder)]
+    words = ["export", "lion", "--package", str(folder)]
     assert cli.main(words) == 0
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md", "lion_optax.py", "pyproject.toml", "tests",
