@@ -7,6 +7,7 @@ import ast
 import copy
 import dataclasses
 import io
+import re
 import runpy
 import shlex
 from pathlib import Path
@@ -20,9 +21,8 @@ import optax
 import pytest
 from hypothesis import strategies as st
 
-from tests.docs import pages
 from tests.search import strategies
-from tests.search.export.modules import AWKWARD_NAMES, check_ruff, evil_text, load
+from tests.search.export.modules import AWKWARD_NAMES, ROOT, check_ruff, evil_text, load
 from veldt import cli
 from veldt.search import rule_sources
 from veldt.search.export import embedded_program
@@ -448,12 +448,12 @@ def test_what_has_no_gradient_or_no_entries_is_left_alone(folder: Path, torch: A
 @pytest.mark.slow
 def test_the_pages_code_runs(torch: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """Of docs/how-to/pytorch.md, with the file that its command writes."""
-    page = pages.DOCS / "how-to" / "pytorch.md"
+    page = (ROOT / "docs" / "how-to" / "pytorch.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (command,) = pages.commands(page)
+    (command,) = re.findall(r"^veldt export .*", page, re.MULTILINE)
     assert cli.main(shlex.split(command)[1:]) == 0
-    (code,) = pages.blocks(page, "py")
+    (code,) = re.findall(r"```py\n(.*?)```", page, re.DOTALL)
     (tmp_path / "shown.py").write_text(code, encoding="utf-8")
     torch.manual_seed(0)
     found = runpy.run_path(str(tmp_path / "shown.py"))
