@@ -129,7 +129,7 @@ class _Module:
         if self.reads_progress:
             given.append("num_steps=1000")
         lines = [
-            *wrap(f"The update rule {self.shown_name} as a PyTorch optimizer, written by veldt."),
+            f"The update rule {self.shown_name} for PyTorch, written by veldt.",
             "",
             f"    optimizer = {self.rule}({', '.join(given)})",
             "    loss.backward()",
