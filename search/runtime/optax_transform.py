@@ -189,8 +189,11 @@ def _flatten(tree: Any) -> tuple[list[Any], Any]:
 
 def _zeros(like: Any, shape: tuple[int, ...]) -> jax.Array:
     # An array is sharded as the parameter along each axis that it shares.
-    if jnp.ndim(like) == len(shape):
-        axes = tuple(axis for axis, size in enumerate(shape) if size != jnp.shape(like)[axis])
+    full = jnp.shape(like)
+    if len(full) == len(shape) and all(
+        size in (1, own) for size, own in zip(shape, full, strict=True)
+    ):
+        axes = tuple(axis for axis, size in enumerate(shape) if size != full[axis])
         return jnp.zeros_like(jnp.sum(like, axis=axes, keepdims=True) if axes else like)
     return jnp.zeros(shape, jnp.asarray(like).dtype)
 
