@@ -127,7 +127,10 @@ def test_the_current_learning_rate_is_readable(name: str) -> None:
     inject = optax.inject_hyperparams(rule_sources.load_rule(name).as_optax)
     tx = inject(learning_rate=schedule, **length_for(name))
     _, state = run(tx, PARAMS, 3)
-    np.testing.assert_allclose(optax.tree.get(state, "learning_rate"), schedule(2), rtol=1e-6)
+    np.testing.assert_allclose(state.hyperparams["learning_rate"], schedule(2), rtol=1e-6)
+    _, state = run(optax.chain(optax.identity(), tx), PARAMS, 3)
+    found = optax.tree.get(state, "hyperparams")["learning_rate"]
+    np.testing.assert_allclose(found, schedule(2), rtol=1e-6)
 
 
 STATE = ("lion", "adafactor", "muon", "soap", "autoclip", "apollo")
@@ -192,7 +195,12 @@ def run(tx, params, num_steps=2):
 
 
 for kind, name in (word.split(":") for word in sys.argv[2:]):
-    make = lambda: test_states.MAKERS[kind][0](name, Path(sys.argv[1]))
+    def make():
+        if kind != "injected":
+            return test_states.MAKERS[kind][0](name, Path(sys.argv[1]))
+        factory = rule_sources.load_rule(name).as_optax
+        return optax.inject_hyperparams(factory)(0.1, **test_states.length_for(name))
+
     expected, plain, _ = run(make(), params)
     with jax.set_mesh(mesh):
         placed = {k: jax.device_put(x, specs[k]) for k, x in params.items()}
@@ -231,3 +239,8 @@ def check_sharded(names: list[str], folder: Path) -> None:
 def test_explicit_meshes_keep_shardings(kind: str, part: int, tmp_path: Path) -> None:
     """Updates and states are sharded as the parameters, and their numbers are the same."""
     check_sharded([f"{kind}:{name}" for name in rule_sources.RULE_NAMES[part::4]], tmp_path)
+
+
+@pytest.mark.slow
+def test_explicit_meshes_take_injected_constants(tmp_path: Path) -> None:
+    check_sharded([f"injected:{name}" for name in ("lion", "adafactor", "muon")], tmp_path)

@@ -98,7 +98,7 @@ def choose_names(
     return Names(names, frozenset(temporary), tuple(constants), slots)
 
 
-def used_helpers(helpers: Mapping[str, str], code: str) -> list[str]:
+def used_helpers(helpers: dict[str, str], code: str) -> list[str]:
     """Return the functions that code needs, with those that they need, in the table's order."""
     found: list[str] = []
     for name, source in reversed(helpers.items()):

@@ -115,6 +115,8 @@ def scale_by_dataflow(
         params: Any = None,
         *,
         value: Any = None,
+        num_steps: Any,
+        constants: Mapping[str, Any],
         **extra_args: Any,
     ) -> tuple[Any, ScaleByProgramState]:
         del extra_args
@@ -146,7 +148,9 @@ def scale_by_dataflow(
     tx = optax.GradientTransformationExtraArgs(init_fn, update_fn)
     if state_dtype is not None:
         tx = state_arrays.keep_dtype(tx, state_dtype)
-    return trainable.skip_untrainable(state_arrays.keep_shardings(tx))
+    # As arguments: a function for another kind of mesh cannot close over traced numbers.
+    kept = state_arrays.keep_shardings(tx, num_steps=num_steps, constants=dict(constants))
+    return trainable.skip_untrainable(kept)
 
 
 def on_vector(

@@ -47,7 +47,7 @@ def keep_dtype(
 
 
 def keep_shardings(
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation, **given: Any
 ) -> optax.GradientTransformationExtraArgs:
     """Return a transform that leaves all arrays sharded as they are, under explicit meshes.
 
@@ -55,20 +55,21 @@ def keep_shardings(
     finds the way (`jax.sharding.auto_axes`), as it does under all other meshes.
 
     Args:
-      tx: Transform whose update reads no extra argument but `value`.
+      tx: Transform whose update reads no extra argument but `value` and those given here.
+      **given: Trees of numbers, which may be traced.
     """
     tx = optax.with_extra_args_support(tx)
 
     def update_fn(
         updates: Any, state: Any, params: Any = None, *, value: Any = None, **extra_args: Any
     ) -> Any:
-        def update(updates: Any, state: Any, params: Any, value: Any) -> Any:
-            return tx.update(updates, state, params, value=value, **extra_args)
+        def update(updates: Any, state: Any, params: Any, value: Any, given: Any) -> Any:
+            return tx.update(updates, state, params, value=value, **given, **extra_args)
 
         kinds = getattr(jax.sharding.get_abstract_mesh(), "axis_types", ())
         if jax.sharding.AxisType.Explicit in kinds:
             places = jax.tree.map(lambda x: jax.typeof(x).sharding, (updates, state))
             update = jax.sharding.auto_axes(update, out_sharding=places)
-        return update(updates, state, params, value)
+        return update(updates, state, params, value, given)
 
     return optax.GradientTransformationExtraArgs(tx.init, update_fn)
