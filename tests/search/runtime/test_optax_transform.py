@@ -90,7 +90,7 @@ def test_constants_by_name() -> None:
 def test_the_factory_has_the_rules_signature() -> None:
     factory = rule_sources.load_rule("adamw").as_optax
     assert str(inspect.signature(factory)) == (
-        "(learning_rate, *, b1=0.9, b2=0.999, eps=1e-08, wd=0.0001)"
+        "(learning_rate, *, b1=0.9, b2=0.999, eps=1e-08, wd=0.0001, state_dtype=None)"
     )
     assert factory.__name__ == "adamw"
     assert "decoupled weight decay" in factory.__doc__
