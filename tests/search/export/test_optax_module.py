@@ -227,7 +227,11 @@ def test_any_rule_name_will_do(name: str, folder: Path) -> None:
     tree = ast.parse(text)
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     keep_dtype, safe_divide, _skip, state, scale_by, rule = names
-    assert keep_dtype == "keep_dtype" and safe_divide == "_safe_divide" and scale_by == f"scale_by_{rule}"
+    assert (
+        keep_dtype == "keep_dtype"
+        and safe_divide == "_safe_divide"
+        and scale_by == f"scale_by_{rule}"
+    )
     assert state.startswith("ScaleBy") and state.endswith("State") and state != rule
     factory = getattr(load(text, folder), rule)
     tx = factory(0.1)
