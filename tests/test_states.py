@@ -68,14 +68,18 @@ def length_for(name: str) -> dict[str, int]:
     return {"num_steps": 100} if "progress" in reads else {}
 
 
-def of_export(name: str, folder: Path) -> Any:
+def exported_factory(name: str, folder: Path) -> Any:
     path = folder / f"{name}_exported.py"
     path.write_text(export_optax(rule_sources.load_rule(name)), encoding="utf-8")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, name)(0.1, **length_for(name))
+    return getattr(module, name)
+
+
+def of_export(name: str, folder: Path) -> Any:
+    return exported_factory(name, folder)(0.1, **length_for(name))
 
 
 def of_architecture(name: str, folder: Path) -> Any:

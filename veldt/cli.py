@@ -308,32 +308,56 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         help="a rule's name or file, a run directory (its best), or RUN#ID: any entry of its "
         "hall of fame",
     )
-    parser.add_argument("--to", default="optax", metavar="FORMAT", help="optax or latex (optax)")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--to",
+        default="optax",
+        metavar="FORMAT",
+        help="optax, torch or latex, which are files, or optax-contrib, a folder (optax)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="where it goes: a file, or a new folder"
+    )
+    parser.add_argument(
+        "--package",
+        type=Path,
+        metavar="DIR",
+        help="write a pip-installable package of the Optax export there instead",
+    )
 
 
 def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.search import rule_sources
-    from veldt.search.export import latex, optax_module
+    from veldt.search.export import formats
     from veldt.tasks.common.disk import atomic_files
 
-    writers: Mapping[str, Callable[..., str]] = {
-        "optax": optax_module.export_optax,
-        "latex": latex.export_latex,
-    }
-    if args.to not in writers:
-        hint = spelling.question(args.to, writers)
-        raise UsageError(f"cannot export to {args.to!r}.{hint} Formats: {', '.join(writers)}")
+    try:
+        write = formats.writer(args.to)
+    except errors.UnknownNameError as error:
+        raise UsageError(str(error)) from error
+    if args.output is None and args.package is None:
+        raise UsageError("the following arguments are required: -o/--output (or --package)")
+    if args.output is not None and args.package is not None:
+        raise UsageError("give -o/--output or --package, not both")
+    output = args.output or args.package
+    if args.package is not None:
+        write = formats.load(formats.PACKAGE)
     found = rule_sources.read_found(args.source)
     if found is not None:
-        text = writers[args.to](
-            found.program, learning_rate=found.learning_rate, provenance=found.provenance
-        )
+        text = write(found.program, learning_rate=found.learning_rate, provenance=found.provenance)
     else:
-        text = writers[args.to](veldt.load_rule(args.source))
-    atomic_files.make_folder(args.output.parent)
-    atomic_files.write_bytes(args.output, text.encode())
-    print(f"wrote {args.output}")
+        text = write(veldt.load_rule(args.source))
+    files = {output: text} if isinstance(text, str) else _in_folder(output, text)
+    for path, content in files.items():
+        atomic_files.make_folder(path.parent)
+        atomic_files.write_bytes(path, content.encode())
+        print(f"wrote {path}")
+
+
+def _in_folder(folder: Path, files: Mapping[str, str]) -> dict[Path, str]:
+    """Return files by their places in a folder, which is new or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{str(folder)!r} is not an empty folder: give a new one")
+    return {folder / name: text for name, text in files.items()}
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from veldt.search.errors import ProgramSyntaxError
-from veldt.search.export.leaf_code import LINE_LENGTH
+from veldt.search.export.source_text import LINE_LENGTH
 
 PROGRAM: Final = "VELDT_PROGRAM"
 ORIGIN: Final = "VELDT_ORIGIN"

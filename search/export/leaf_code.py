@@ -1,19 +1,21 @@
-"""Source lines for a lowered program: the computation on one parameter tensor, in jax.numpy.
+"""Source lines for a lowered program: the computation on one parameter tensor.
 
 The lines do what `execute.py` does, operation for operation, written as a person would: infix where
 there is an operator, values used once nested into their users, the program's own names, and a guard
-wherever the instruction set has one (`ops.py`) and it could matter. `optax_module.py` puts a module
-around them.
+wherever the instruction set has one (`ops.py`) and it could matter. The array library is a dialect
+(`dialect.py`). `optax_module.py` and `torch_module.py` put modules around the lines.
 """
 
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final, final
 
-from veldt.search.export import leaf_ops
+from veldt.search.export import dialect as dialects
+from veldt.search.export.dialect import Code, Dialect
+from veldt.search.export.source_text import LINE_LENGTH, number_text
 from veldt.search.language import constant_axes, laziness, signs
 from veldt.search.language.constant_axes import Extent
 from veldt.search.language.dataflow import Constant, Dataflow, Input, Node
@@ -21,7 +23,6 @@ from veldt.search.language.ops import OPS
 from veldt.search.language.statements import OF_RUN, PROGRESS, STEP
 from veldt.search.language.types import Kind
 
-LINE_LENGTH: Final = 100
 # Longer right-hand sides are split into named steps.
 MAX_EXPRESSION: Final = 72
 # Scalars this short are written out wherever they are used, such as 1.0 - b2.
@@ -31,39 +32,6 @@ _NAME: Final = r"[A-Za-z_]\w*"
 _LITERAL: Final = r"\d[\d.]*(?:e-?\d+)?"
 # What ruff and Black write without spaces around `**`.
 _SIMPLE_OPERAND: Final = re.compile(rf"-?(?:{_NAME}|{_LITERAL})")
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Code:
-    """An expression in the exported source.
-
-    Attributes:
-      text: Expression on one line.
-      level: How tightly it binds.
-      call: Function, arguments and rest of a call, for splitting it over lines; else None.
-    """
-
-    text: str
-    level: int = leaf_ops.ATOM
-    call: tuple[str, tuple[str, ...], str] | None = None
-
-    def __format__(self, level: str) -> str:
-        return f"({self.text})" if self.level < int(level or 0) else self.text
-
-    @classmethod
-    def of_call(cls, function: str, args: Iterable[str], suffix: str = "") -> "Code":
-        args = tuple(args)
-        return cls(
-            f"{function}({', '.join(args)}){suffix}", leaf_ops.ATOM, (function, args, suffix)
-        )
-
-
-def number_text(number: float) -> str:
-    """Return a number as Python source, in the form that formatters do not change."""
-    if not math.isfinite(number):
-        return f'float("{float(number)}")'
-    return repr(float(number)).replace("e+", "e")
 
 
 def summed_products(flow: Dataflow) -> list[tuple[int, int]]:
@@ -88,6 +56,7 @@ class LeafWriter:
 
     def __init__(
         self,
+        dialect: Dialect,
         flow: Dataflow,
         names: Mapping[int, str],
         temporary: frozenset[int],
@@ -98,6 +67,7 @@ class LeafWriter:
         """Plan the body.
 
         Args:
+          dialect: Array library that the source is for.
           flow: Lowered program.
           names: Distinct name for every live input, named constant and instruction.
           temporary: Instructions without a chosen name; they are nested where they are used once.
@@ -105,6 +75,7 @@ class LeafWriter:
           outputs: Indices of the values that the function returns.
           indent: Spaces at the beginning of every line.
         """
+        self.dialect = dialect
         self.flow = flow
         self.names = names
         self.temporary = temporary
@@ -149,14 +120,15 @@ class LeafWriter:
             return self.codes[index].text
         if index in self.pending:
             self._assign(index)
-        text = self.codes[index].text
+        code = self.codes[index]
         if wanted != constant_axes.FULL:
-            return f"_spread({text}, g, rows={wanted.rows}, columns={wanted.columns})"
-        if kind == "scalar" and full == "tensor":
-            return f"jnp.full_like(g, {text})"
+            return self.dialect.spread(code, wanted)
         if kind == "scalar":
-            return f"jnp.full({leaf_ops.FULL_SHAPES[full]}, {text}, g.dtype)"
-        return f"jnp.broadcast_to({text}, {leaf_ops.FULL_SHAPES[kind]})"
+            return self.dialect.scalar(code, full)
+        return f"{self.dialect.broadcast}({code}, {self.dialect.full_shapes[kind]})"
+
+    def _keeps_number(self, is_number: bool) -> bool:
+        return is_number and self.dialect.keeps_numbers
 
     def _args(self, index: int) -> tuple[int, ...]:
         value = self.flow.values[index]
@@ -208,34 +180,37 @@ class LeafWriter:
         for arg in (condition, old):
             if arg in self.pending:
                 self._assign(arg)
-        chosen = f"{self.codes[condition].text} > 0"
+        chosen = f"{self.codes[condition]:1} > 0"
         otherwise = self._result(old, wanted, node.kind)
-        before, indent, function = self.lines, self.indent, f"_fresh_{self.names[index]}"
+        before, indent = self.lines, self.indent
         self.lines, self.indent = [], f"{indent}    "
         inner = [own for choice, own in self._lazy.items() if choice in self._lazy[index]]
         self._write_all(self._lazy[index], inner)
         result = self._result(new, wanted, node.kind)
-        if len(f"{self.indent}return {result}") > LINE_LENGTH and new in self.pending:
+        if (
+            len(f"{self.indent}{self.names[index]} = {result}") > LINE_LENGTH
+            and new in self.pending
+        ):
             self._assign(new)
             result = self._result(new, wanted, node.kind)
         body, self.lines, self.indent = self.lines, before, indent
-        self.lines += ["", f"{indent}def {function}():", *body, f"{indent}    return {result}", ""]
-        call = Code.of_call("jax.lax.cond", (chosen, function, f"lambda: {otherwise}"))
-        self.lines += self._statement(self.names[index], call)
+        self.lines += self.dialect.choice(
+            self.names[index], chosen, (body, result), otherwise, indent
+        )
         self.codes[index] = Code(self.names[index])
 
     def _write(self, index: int) -> None:
         value = self.flow.values[index]
         match value:
             case Input():
-                self.codes[index] = Code(self.names[index])
+                is_number = self._keeps_number(value.name in self.roles)
+                self.codes[index] = Code(self.names[index], is_number=is_number)
             case Constant(value=number, name=None):
                 text = number_text(number)
-                self.codes[index] = Code(
-                    text, leaf_ops.NEGATION if text.startswith("-") else leaf_ops.ATOM
-                )
+                level = dialects.NEGATION if text.startswith("-") else dialects.ATOM
+                self.codes[index] = Code(text, level, is_number=self._keeps_number(True))
             case Constant():
-                self.codes[index] = Code(self.names[index])
+                self.codes[index] = Code(self.names[index], is_number=self._keeps_number(True))
             case Node(op=op, args=args):
                 if op == "interp" and args[2] in self.pending:  # it is written twice
                     self._assign(args[2])
@@ -274,56 +249,49 @@ class LeafWriter:
         code = self.codes[index]
         if not self._fits(name, code):
             code = self._expression(value, as_calls=True)
-        self.lines += self._statement(name, code)
-        self.codes[index] = Code(name)
+        self.lines += dialects.statement(self.indent, name, code)
+        self.codes[index] = Code(name, is_number=code.is_number)
         self.pending.discard(index)
 
     def _fits(self, name: str, code: Code) -> bool:
         return len(f"{self.indent}{name} = {code.text}") <= LINE_LENGTH
 
-    def _statement(self, name: str, code: Code) -> list[str]:
-        """Return `name = code`, over several lines where it is too long for one."""
-        if self._fits(name, code):
-            return [f"{self.indent}{name} = {code.text}"]
-        if code.call is None:
-            return [f"{self.indent}{name} = (", f"{self.indent}    {code.text}", f"{self.indent})"]
-        function, args, suffix = code.call
-        inner = [f"{self.indent}    {arg}," for arg in args]
-        return [f"{self.indent}{name} = {function}(", *inner, f"{self.indent}){suffix}"]
-
     def _expression(self, node: Node, *, as_calls: bool = False) -> Code:
         code = self._plain_expression(node, as_calls)
         if not self._needs_cast(node):
             return code
-        if as_calls and code.call is None:
-            return Code.of_call("jnp.asarray", (code.text, "g.dtype"))
+        cast = f".{self.dialect.cast}(g.dtype)"
+        if as_calls and code.call is None and self.dialect.as_typed:
+            return Code.of_call(self.dialect.as_typed, (code.text, "g.dtype"))
         if code.call is None:
-            return Code(f"({code.text}).astype(g.dtype)")
+            return Code(f"({code.text}){cast}")
         function, args, _ = code.call
-        return Code.of_call(function, args, ".astype(g.dtype)")
+        return Code.of_call(function, args, cast)
 
     def _needs_cast(self, node: Node) -> bool:
         """Return whether a tensor's expression might have another dtype than the tensor."""
         if node.kind == "scalar" or OPS[node.op].scope != "element":
             return False
-        if node.op in leaf_ops.COMPARISONS or node.op in ("invert", "every"):
+        if node.op in self.dialect.retyping:
             return True
+        if node.op in dialects.COMPARISONS:
+            return False
         branches = node.args[1:] if node.op == "where" else node.args
         if all(self.flow.values[arg].kind == "scalar" for arg in branches):
             return True
-        return any(arg in self._strong for arg in branches)
+        return self.dialect.scalars_widen and any(arg in self._strong for arg in branches)
 
     def _plain_expression(self, node: Node, as_calls: bool) -> Code:
         codes = [self._argument(node, arg) for arg in node.args]
         if OPS[node.op].scope == "shape":
-            function, templates = leaf_ops.CALLS[node.op]
+            function, templates = self.dialect.calls[node.op]
             suffix = ".reshape(g.shape)" if node.kind == "tensor" else ""
             return Code.of_call(function, [part.format(*codes) for part in templates], suffix)
-        if node.op in leaf_ops.NUMBERS:
-            return Code(leaf_ops.NUMBERS[node.op])
+        if node.op in self.dialect.constants:
+            return Code(self.dialect.constants[node.op], is_number=self._keeps_number(True))
         sums = [self.sums[node.args[i], node.args[j]] for i, j in OPS[node.op].products]
         if node.op == "global_norm":
-            return Code.of_call("jnp.sqrt", sums)
+            return Code.of_call(self.dialect.calls["sqrt"][0], sums)
         if node.op == "global_dot":
             return Code(sums[0])
         if node.op == "global_cosine":
@@ -331,23 +299,31 @@ class LeafWriter:
         if node.op == "clip_by_global_norm":
             args = (codes[0].text, sums[0], codes[1].text)
             return Code.of_call("_clip_by_global_norm", args)
-        if node.op in leaf_ops.COMPARISONS:
-            return Code.of_call("jnp.where", (self._comparison(node), "1.0", "0.0"))
+        numbers = self._keeps_number(all(code.is_number for code in codes))
+        if node.op in dialects.COMPARISONS:
+            code = self.dialect.truth(self._comparison(node), node.kind, is_number=numbers)
+            return replace(code, is_number=numbers)
         if node.op == "divide" and self._nonzero_literal(node.args[1]):
-            return Code("{:2} / {:3}".format(*codes), leaf_ops.PRODUCT)
+            return Code("{:2} / {:3}".format(*codes), dialects.PRODUCT, is_number=numbers)
         if node.op == "power" and not as_calls:
             return self._power(node, codes)
-        if node.op in leaf_ops.INFIX and not (as_calls and node.op in leaf_ops.CALLS):
-            template, level = leaf_ops.INFIX[node.op]
-            return Code(template.format(*codes), level)
-        function, templates = leaf_ops.CALLS[node.op]
+        if node.op in dialects.INFIX and not (as_calls and node.op in self.dialect.calls):
+            template, level = dialects.INFIX[node.op]
+            return Code(template.format(*codes), level, is_number=numbers)
+        function, templates = self.dialect.calls[node.op]
         parts = [template.format(*codes) for template in templates]
         if node.op in ("sqrt", "log1p") and self._is_nonnegative(node.args[0]):
-            parts = [codes[0].text]
+            parts = [f"{codes[0]:t}"]
         if node.op == "where" and node.args[0] in self.pending:
             condition = self.flow.values[node.args[0]]
-            if isinstance(condition, Node) and condition.op in leaf_ops.COMPARISONS:
+            if isinstance(condition, Node) and condition.op in dialects.COMPARISONS:
                 parts[0] = self._comparison(condition)
+        if node.op == "where" and self._keeps_number(codes[0].is_number):
+            condition_text = parts[0] if node.args[0] in self.pending else f"{codes[0]} > 0"
+            text = f"{codes[1]:1} if {condition_text} else {codes[2]}"
+            return Code(text, dialects.CHOICE, is_number=codes[1].is_number and codes[2].is_number)
+        if node.op == "where" and self._keeps_number(codes[1].is_number and codes[2].is_number):
+            parts[1] = f"{codes[1]:t}"
         return Code.of_call(function, parts)
 
     def _argument(self, node: Node, index: int) -> Code:
@@ -360,27 +336,34 @@ class LeafWriter:
         if scope == "element" or kind == "scalar":
             return code
         if self.extents[index] != constant_axes.FULL:
-            code = Code.of_call("jnp.broadcast_to", (code.text, leaf_ops.FULL_SHAPES[kind]))
+            code = Code.of_call(self.dialect.broadcast, (code.text, self.dialect.full_shapes[kind]))
         if scope == "shape" and kind == "tensor":
             code = Code.of_call("_as_matrix", (code.text,))
         return code
 
     def _comparison(self, node: Node) -> str:
         """Return a comparison; a number, if there is one, is on the right."""
-        left, right = (self.codes[arg].text for arg in node.args)
-        forward, backward = leaf_ops.COMPARISONS[node.op]
+        left, right = (f"{self.codes[arg]:1}" for arg in node.args)
+        forward, backward = dialects.COMPARISONS[node.op]
         if _constancy(left) > _constancy(right):
             return f"{right} {backward} {left}"
         return f"{left} {forward} {right}"
 
     def _power(self, node: Node, codes: Sequence[Code]) -> Code:
         base, exponent = codes
-        # jnp.abs makes an array of it: two Python numbers would overflow with an exception.
+        # `abs` makes an array of it: two Python numbers would overflow with an exception.
         plain = self._is_nonnegative(node.args[0]) and self._is_array(node.args)
-        left = f"{base:9}" if plain else f"jnp.abs({base})"
+        function = (
+            "abs" if base.is_number and not exponent.is_number else self.dialect.calls["abs"][0]
+        )
+        left = (
+            f"{base:9}"
+            if plain
+            else f"{function}({base if function == 'abs' else format(base, 't')})"
+        )
         right = f"{exponent:3}"
         simple = _SIMPLE_OPERAND.fullmatch(left) and _SIMPLE_OPERAND.fullmatch(right)
-        return Code(f"{left}**{right}" if simple else f"{left} ** {right}", leaf_ops.POWER)
+        return Code(f"{left}**{right}" if simple else f"{left} ** {right}", dialects.POWER)
 
     def _is_array(self, args: Sequence[int]) -> bool:
         return any(self.flow.values[arg].kind == "tensor" or arg in self._strong for arg in args)

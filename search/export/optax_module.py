@@ -11,38 +11,36 @@ provenance) reaches it unsanitised.
 """
 
 import inspect
-import keyword
 import re
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from veldt.search.errors import ProgramError
-from veldt.search.export import embedded_program, helper_functions, leaf_code, leaf_ops
-from veldt.search.export.leaf_code import LINE_LENGTH, LeafWriter
+from veldt.search.export import jax_dialect, jax_helpers, leaf_code, module_source
+from veldt.search.export.leaf_code import LeafWriter
+from veldt.search.export.source_text import (
+    LINE_LENGTH,
+    call_lines,
+    camel_case,
+    number_text,
+    wrap,
+)
 from veldt.search.language import constant_axes, dataflow, roles
-from veldt.search.language.dataflow import Constant, Input
-from veldt.search.language.statements import LOSS, PROGRESS, READABLE
+from veldt.search.language.dataflow import Input
+from veldt.search.language.ops import OPS
+from veldt.search.language.statements import LOSS, PROGRESS
 from veldt.search.program import Program
+from veldt.search.runtime import state_arrays
 from veldt.tasks.inner_loop import model_parts
 
-_MAX_RULE_NAME: Final = 40
-_MAX_NAME: Final = 25
-_MAX_LOCAL_NAME: Final = 24
-
-# Names that have a meaning in the exported module, and names that linters refuse.
+# Names that have a meaning in the exported module.
 # fmt: off
-_RESERVED: Final = frozenset((
-    embedded_program.PROGRAM, embedded_program.ORIGIN,
-    "NamedTuple", "ValueError", "count", "embedding_mask", "extra_args", "float",
-    "init_fn", "jax", "jnp", "last_mask", "leaf", "learning_rate", "math", "num_steps", "optax",
-    "outputs", "params", "pick", "product_sum", "re", "square_sum", "squared",
-    "squares", "state", "sum", "tx", "update_fn", "updates", "value", "l", "I", "O",
+_RESERVED: Final = module_source.RESERVED | frozenset((
+    "Any", "NamedTuple", "count", "embedding_mask", "extra_args", "init_fn", "jax", "jnp",
+    "keep_dtype", "keep_shardings", "last_mask", "leaf", "learning_rate", "num_steps", "optax",
+    "outputs", "params", "pick", "product_sum", "re", "square_sum", "squared", "squares", "state",
+    "state_dtype", "sum", "tx", "update_fn", "updates", "value",
 ))
 # fmt: on
-# The parser's names for the parts of nested expressions, which nobody chose.
-_TEMPORARY: Final = re.compile(r"t\d+")
 
 
 def export_optax(
@@ -72,6 +70,11 @@ def export_optax(
     return _Module(program, learning_rate, provenance or {}).text()
 
 
+def function_name(program: Program) -> str:
+    """Return the name of the function that an exported module has for users."""
+    return module_source.rule_name(program, _RESERVED)
+
+
 class _Module:
     """The parts of one exported module."""
 
@@ -82,85 +85,35 @@ class _Module:
         self.learning_rate = None if learning_rate is None else float(learning_rate)
         self.provenance = provenance
         self.flow, self.targets = dataflow.lower_with_targets(program)
-        self.rule = _identifier(program.name, _MAX_RULE_NAME, _RESERVED)
-        self.state_class = f"ScaleBy{_camel_case(self.rule)}State"
+        self.rule = function_name(program)
+        self.state_class = f"ScaleBy{camel_case(self.rule)}State"
         # The trees that a leaf function's arguments come from, by the rule's names.
         self.trees = {"g": "updates", "w": "params", **{name: name for name in _MASKS}}
-        self.names: dict[int, str] = {}
-        self.temporary: frozenset[int] = frozenset()
-        self.constants: list[tuple[str, float]] = []
-        self.fields: list[str] = []
+        reserved = {*_RESERVED, self.state_class, f"scale_by_{self.rule}"}
+        chosen = module_source.choose_names(program, self.flow, self.targets, reserved)
+        self.names, self.temporary = chosen.values, chosen.temporary
+        self.constants = chosen.constants
+        self.fields = list(chosen.slots.values())
+        self.trees |= {slot: f"state.{name}" for slot, name in chosen.slots.items()}
         self.slots = constant_axes.slot_extents(self.flow)
         self.masks = {name: mask for name, mask in _MASKS.items() if name in self.flow.live_roles}
         self.reads_progress = PROGRESS in self.flow.live_of_run
         self.reads_loss = LOSS in self.flow.live_of_run
-        self.choose_names()
-
-    def choose_names(self) -> None:
-        """Give every live value a distinct name; arguments and fields keep the program's names."""
-        flow = self.flow
-        taken = {*_RESERVED, "g", "w", *READABLE, self.state_class, f"scale_by_{self.rule}"}
-
-        def choose(name: str, length: int) -> str:
-            chosen = _identifier(name, length, taken)
-            taken.add(chosen)
-            return chosen
-
-        for index in sorted(flow.live):
-            match flow.values[index]:
-                case Input(name=name) if name in flow.slots:
-                    self.names[index] = choose(name, _MAX_NAME)
-                    self.fields.append(self.names[index])
-                    self.trees[name] = f"state.{self.names[index]}"
-                case Input(name=name):
-                    self.names[index] = name
-                case Constant(value=value, name=str(name)):
-                    self.names[index] = choose(name, _MAX_NAME)
-                    self.constants.append((self.names[index], value))
-        wished: dict[int, str] = {}
-        for index, statement in zip(self.targets, self.program.statements, strict=True):
-            if index not in wished or _TEMPORARY.fullmatch(wished[index]):
-                wished[index] = statement.target
-        self.temporary = frozenset(i for i, name in wished.items() if _TEMPORARY.fullmatch(name))
-        for slot in flow.live_slots:
-            index = flow.new_slots[flow.slots.index(slot)]
-            if index in wished and index not in self.names:
-                # A slot's old and new value have two names here: nothing is assigned twice.
-                if wished[index] == slot or index in self.temporary:
-                    wished[index] = f"new_{slot}"
-                    self.temporary -= {index}
-                self.names[index] = choose(wished[index], _MAX_LOCAL_NAME)
-        if flow.update in self.temporary and flow.update not in self.names:
-            wished[flow.update] = "update"
-        for index in flow.live_nodes:
-            if index not in self.names:
-                self.names[index] = choose(wished[index], _MAX_LOCAL_NAME)
 
     def text(self) -> str:
         code = "\n\n\n".join([self.state(), self.scale_by(), self.factory()])
-        helpers: list[str] = []
-        used = code
-        for name, source in reversed(helper_functions.HELPERS.items()):
-            if f"{name}(" in used:
-                helpers.insert(0, source.rstrip("\n"))
-                used += source
-        masks = [inspect.getsource(mask).rstrip("\n") for mask in self.masks.values()]
+        helpers = module_source.used_helpers(jax_helpers.HELPERS, code)
+        copied = [*self.masks.values(), *(f for f in _KEEPERS if f"{f.__name__}(" in code)]
+        masks = [inspect.getsource(function).rstrip("\n") for function in copied]
         used = "\n".join([*masks, *helpers, code])
         modules = [f"import {name}\n" for name in ("math", "re") if re.search(rf"\b{name}\.", used)]
-        head = [self.docstring(), "".join(modules) + _IMPORTS]
-        parts = [*masks, *helpers, code, *self.carried()]
+        carried = module_source.carried_program(self.program, self.learning_rate, self.provenance)
+        imports = _IMPORTS
+        if re.search(r"\bAny\b", used):
+            imports = imports.replace("NamedTuple", "Any, NamedTuple")
+        head = [self.docstring(), "".join(modules) + imports]
+        parts = [*masks, *helpers, code, *carried]
         return "\n\n".join(head) + "\n\n\n" + "\n\n\n".join(parts) + "\n"
-
-    def carried(self) -> list[str]:
-        """Return the constants for veldt; none for a program with names that no text can have."""
-        text = str(self.program)
-        try:
-            readable = replace(Program.parse(text), doc="") == replace(self.program, doc="")
-        except ProgramError:
-            readable = False
-        if not readable:
-            return []
-        return [embedded_program.constants(text, self.learning_rate, self.provenance)]
 
     def docstring(self) -> str:
         """Return the module's docstring: what it is, how to use it, the program, its origin."""
@@ -181,29 +134,9 @@ class _Module:
             f"    updates, opt_state = tx.update(grads, opt_state, params{loss})",
             "    params = optax.apply_updates(params, updates)",
             "",
-            *_wrap(f"The learning rate is {kind}. JAX and Optax are all that this file needs."),
-            "",
-            "The program; w is the parameter, g its gradient, step counts from 1, and training",
-            "does w <- w - learning_rate * update:",
-            "",
-            *(
-                f"    {part}"
-                for line in replace(self.program, doc="").pretty().splitlines()
-                for part in _wrap(_plain(line), LINE_LENGTH - 4)
-            ),
+            *wrap(f"The learning rate is {kind}. JAX and Optax are all that this file needs."),
         ]
-        if self.program.doc:
-            lines += ["", "Description:", ""]
-            lines += [
-                f"> {part}".rstrip()
-                for line in self.program.doc.splitlines()
-                for part in _wrap(_plain(line), LINE_LENGTH - 2) or [""]
-            ]
-        if self.provenance:
-            lines += ["", "Origin:", ""]
-            for key, value in self.provenance.items():
-                lines += _wrap(f"- {_plain(key)}: {_plain(value)}", hanging="  ")
-        return '"""' + "\n".join(line.rstrip() for line in lines) + '\n"""'
+        return module_source.docstring(lines, self.program, self.provenance)
 
     def state(self) -> str:
         fields = [f"    {name}: optax.Updates" for name in self.fields]
@@ -219,9 +152,7 @@ class _Module:
     def scale_by(self) -> str:
         """Return the source of the transform itself."""
         reads_w = 0 in self.flow.live
-        parameters = [
-            f"{name}: float = {leaf_code.number_text(value)}" for name, value in self.constants
-        ]
+        parameters = [f"{name}: float = {number_text(value)}" for name, value in self.constants]
         zeros = [
             f"{name}={self.zeros(slot)}"
             for name, slot in zip(self.fields, self.flow.live_slots, strict=True)
@@ -229,18 +160,20 @@ class _Module:
         count = "count=jnp.zeros([], jnp.int32)"
         if self.reads_progress:
             parameters = ["*", "num_steps: int", *parameters]
+        if self.fields:
+            parameters.append(_STATE_DTYPE)
         arguments = "updates, state, params=None"
         transform = "GradientTransformation"
         if self.reads_loss:
             arguments += ", *, value=None, **extra_args"
             transform = "GradientTransformationExtraArgs"
         lines = [
-            *_call(f"def scale_by_{self.rule}", parameters, _RETURNS, ""),
+            *call_lines(f"def scale_by_{self.rule}", parameters, _RETURNS, ""),
             '    """Rescale gradients by the rule: its update, before the learning rate."""',
             "",
             "    def init_fn(params):",
             *([] if zeros else ["        del params"]),
-            *_call(f"        return {self.state_class}", [count, *zeros], ")", " " * 8),
+            *call_lines(f"        return {self.state_class}", [count, *zeros], ")", " " * 8),
             "",
             f"    def update_fn({arguments}):",
         ]
@@ -261,16 +194,30 @@ class _Module:
         lines += self.leaf_functions()
         lines += [
             "",
-            f"    return _skip_untrainable(optax.{transform}(init_fn, update_fn))",
+            *self.returned(f"optax.{transform}(init_fn, update_fn)"),
         ]
         return "\n".join(lines)
+
+    def returned(self, transform: str) -> list[str]:
+        """Return the lines that give back the transform, with what keeps its state's arrays."""
+        ops = [OPS[self.flow.node(index).op] for index in self.flow.live_nodes]
+        over_axes = any(op.scope in ("matrix", "shape") for op in ops)
+        kept = "keep_shardings({})" if over_axes else "{}"
+        if not self.fields:
+            return [f"    return _skip_untrainable({kept.format(transform)})"]
+        return [
+            f"    tx = {transform}",
+            "    if state_dtype is not None:",
+            "        tx = keep_dtype(tx, state_dtype)",
+            f"    return _skip_untrainable({kept.format('tx')})",
+        ]
 
     def zeros(self, slot: str) -> str:
         """Return the source of a slot's first value."""
         kind = self.flow.values[self.flow.input_index(slot)].kind
         extent = self.slots[slot]
         if kind != "tensor":
-            shape = leaf_ops.FULL_SHAPES[kind]
+            shape = jax_dialect.FULL_SHAPES[kind]
             return f"jax.tree.map(lambda g: jnp.zeros({shape}, g.dtype), params)"
         if extent == constant_axes.FULL:
             return "optax.tree.zeros_like(params)"
@@ -298,7 +245,9 @@ class _Module:
             "",
         ]
         picks = [f"{name}=pick({i})" for i, name in enumerate(self.fields, 1)]
-        lines += _call(f"        state = {self.state_class}", ["count=count", *picks], ")", " " * 8)
+        lines += call_lines(
+            f"        state = {self.state_class}", ["count=count", *picks], ")", " " * 8
+        )
         return [*lines, "        return pick(0), state"]
 
     def summed(self, pair: tuple[int, int], sums: dict[tuple[int, int], str]) -> list[str]:
@@ -331,7 +280,9 @@ class _Module:
         return lines
 
     def writer(self, outputs: Sequence[int], sums: Mapping[tuple[int, int], str]) -> LeafWriter:
-        return LeafWriter(self.flow, self.names, self.temporary, sums, outputs, " " * 12)
+        return LeafWriter(
+            jax_dialect.JAX, self.flow, self.names, self.temporary, sums, outputs, " " * 12
+        )
 
     def arguments(self, writer: LeafWriter) -> list[str]:
         """Return the leaf function's arguments from trees, `g` first, for shape and dtype."""
@@ -341,16 +292,16 @@ class _Module:
     def mapped(self, target: str, function: str, writer: LeafWriter) -> list[str]:
         """Return the lines of `target = jax.tree.map(function, ...)`."""
         trees = [self.trees[name] for name in self.arguments(writer)]
-        return _call(f"        {target} = jax.tree.map", [function, *trees], ")", " " * 8)
+        return call_lines(f"        {target} = jax.tree.map", [function, *trees], ")", " " * 8)
 
     def function(self, name: str, writer: LeafWriter, results: Sequence[str]) -> list[str]:
         """Return the source of a leaf function, with an empty line before and after."""
         names = {"w": "w", **{v: v for v in self.masks}}
         names |= {slot: self.names[self.flow.input_index(slot)] for slot in self.flow.live_slots}
         inputs = [names[arg] for arg in self.arguments(writer)[1:]]
-        lines = ["", *_call(f"        def {name}", ["g", *inputs], "):", " " * 8)]
-        lines += [f"            {name} = {leaf_ops.OF_RUN[name]}" for name in writer.of_run]
-        for role, text in leaf_ops.SHAPE_ROLES.items():
+        lines = ["", *call_lines(f"        def {name}", ["g", *inputs], "):", " " * 8)]
+        lines += [f"            {name} = {jax_dialect.JAX.of_run[name]}" for name in writer.of_run]
+        for role, text in jax_dialect.JAX.shape_roles.items():
             if role in writer.roles:
                 lines.append(f"            {role} = {text}")
         lines += writer.lines
@@ -363,18 +314,19 @@ class _Module:
     def factory(self) -> str:
         """Return the function that a user calls: the transform with the learning rate applied."""
         rate = self.learning_rate
-        default = "" if rate is None else f" = {leaf_code.number_text(rate)}"
+        default = "" if rate is None else f" = {number_text(rate)}"
         parameters = [f"learning_rate: optax.ScalarOrSchedule{default}"]
-        parameters += [
-            f"{name}: float = {leaf_code.number_text(value)}" for name, value in self.constants
-        ]
+        parameters += [f"{name}: float = {number_text(value)}" for name, value in self.constants]
         passed = [f"{name}={name}" for name, _ in self.constants]
+        if self.fields:
+            parameters.append(_STATE_DTYPE)
+            passed.append("state_dtype=state_dtype")
         if self.reads_progress:
             parameters[1:1] = ["*", "num_steps: int"]
             passed.insert(0, "num_steps=num_steps")
-        inner = _call(f"        scale_by_{self.rule}", passed, "),", " " * 8)
+        inner = call_lines(f"        scale_by_{self.rule}", passed, "),", " " * 8)
         lines = [
-            *_call(f"def {self.rule}", parameters, _RETURNS, ""),
+            *call_lines(f"def {self.rule}", parameters, _RETURNS, ""),
             '    """Build the optimizer: the rule, times the negative learning rate."""',
             "    tx = optax.chain(",
             *inner,
@@ -388,6 +340,10 @@ class _Module:
 # Roles that come from the parameters' names, by functions that are exported unchanged.
 _MASKS: Final = {roles.LAST: model_parts.last_mask, roles.EMBEDDING: model_parts.embedding_mask}
 
+# Functions that keep the state's arrays in dtype and place, exported unchanged.
+_KEEPERS: Final = (state_arrays.keep_dtype, state_arrays.keep_shardings)
+_STATE_DTYPE: Final = "state_dtype: jax.typing.DTypeLike | None = None"
+
 _IMPORTS: Final = """\
 from typing import NamedTuple
 
@@ -397,41 +353,3 @@ import optax"""
 
 
 _RETURNS: Final = ") -> optax.GradientTransformationExtraArgs:"
-
-
-def _call(head: str, args: Sequence[str], tail: str, indent: str) -> list[str]:
-    """Return `head(args` and `tail`, on one line, or one argument per line if it is too long."""
-    line = f"{head}({', '.join(args)}{tail}"
-    if len(line) <= LINE_LENGTH or not args:
-        return [line]
-    return [f"{head}(", *(f"{indent}    {arg}," for arg in args), f"{indent}{tail}"]
-
-
-def _identifier(name: str, length: int, taken: Iterable[str]) -> str:
-    """Return a plain ASCII name that is none of `taken` and at most `length` long."""
-    base = re.sub(r"[^A-Za-z0-9_]", "", name).lstrip("_")[:length]
-    if not base or base[0].isdigit() or keyword.iskeyword(base):
-        base = f"v{base}"[:length]
-    candidate = base
-    number = 2
-    while candidate in taken:
-        suffix = f"_{number}"
-        candidate = base[: length - len(suffix)] + suffix
-        number += 1
-    return candidate
-
-
-def _camel_case(name: str) -> str:
-    return "".join(part[0].upper() + part[1:] for part in name.split("_") if part)
-
-
-def _plain(text: str) -> str:
-    """Return text for any docstring: nothing that ends it, escapes, or does not print."""
-    text = text.replace("\\", "/").replace('"""', "'''")
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
-def _wrap(text: str, width: int = LINE_LENGTH, hanging: str = "") -> list[str]:
-    # Some characters take two columns.
-    width = width if text.isascii() else width // 2
-    return textwrap.wrap(text, width, subsequent_indent=hanging)

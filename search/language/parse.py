@@ -40,6 +40,8 @@ MAX_TEXT_BYTES: Final = 100_000
 MAX_STATEMENTS: Final = 1_000
 MAX_DEPTH: Final = 50
 
+# Arguments that optimizers have, or may have, beside the constants.
+_TAKEN: Final = (*READABLE, "learning_rate", "roles", "num_steps", "state_dtype")
 _BINARY: Final[dict[type[ast.operator], str]] = {
     ast.Add: "add",
     ast.Sub: "subtract",
@@ -201,9 +203,7 @@ class _Reader:
         for arg in [*positional, *args.kwonlyargs]:
             if arg.annotation is not None:
                 _refuse(arg.annotation, "annotations are not allowed")
-            # Every optimizer has a learning rate beside the constants, and may have an argument
-            # for the parameters' roles and for the length of the run.
-            if arg.arg in OPS or arg.arg in (*READABLE, "learning_rate", "roles", "num_steps"):
+            if arg.arg in OPS or arg.arg in _TAKEN:
                 _refuse(arg, f"the name {arg.arg!r} is taken by the language")
             if arg.arg in self.defined:
                 _refuse(arg, f"the name {arg.arg!r} is given twice")

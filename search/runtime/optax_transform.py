@@ -13,7 +13,7 @@ reads `loss` needs the loss at each update, by Optax's own keyword: `update(...,
 import inspect
 import types
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from veldt.search.errors import ProgramError
 from veldt.search.language.dataflow import Dataflow, lower
 from veldt.search.language.roles import EMBEDDING, LAST, Roles
 from veldt.search.language.statements import LOSS, PROGRESS, AbstractProgram
-from veldt.search.runtime import execute
+from veldt.search.runtime import execute, state_arrays
 from veldt.tasks.inner_loop import trainable
 from veldt.tasks.inner_loop.flat import Layout
 
@@ -42,6 +42,7 @@ def scale_by_program(
     roles: Roles | None = None,
     *,
     num_steps: Any = None,
+    state_dtype: Any = None,
     **constants: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """Return the program's update, in descent direction, before the learning rate.
@@ -52,6 +53,7 @@ def scale_by_program(
         that reads such a role.
       num_steps: Length of the run, a number that may be traced; for a program that reads
         `progress`, and without effect on others.
+      state_dtype: Dtype of the state's real numbers; None for that of the parameters.
       **constants: Values for the program's constants (numbers or traced scalars) in place of the
         defaults.
 
@@ -64,7 +66,12 @@ def scale_by_program(
         allowed = ", ".join(name for name, _ in program.constants) or "none"
         raise ProgramError(f"{program.name} has no constant {unknown[0]!r}; it has: {allowed}")
     return scale_by_dataflow(
-        lower(program), program.name, roles, num_steps=num_steps, constants=constants
+        lower(program),
+        program.name,
+        roles,
+        num_steps=num_steps,
+        state_dtype=state_dtype,
+        constants=constants,
     )
 
 
@@ -74,6 +81,7 @@ def scale_by_dataflow(
     roles: Roles | None = None,
     *,
     num_steps: Any = None,
+    state_dtype: Any = None,
     constants: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> optax.GradientTransformationExtraArgs:
     """Return `scale_by_program` of a program that is lowered already.
@@ -83,6 +91,7 @@ def scale_by_dataflow(
       name: Name of the rule in errors.
       roles: Roles of the parameters, as for `scale_by_program`.
       num_steps: Length of the run, as for `scale_by_program`.
+      state_dtype: Dtype of the state's real numbers, as for `scale_by_program`.
       constants: Values for the program's constants, over the defaults.
 
     Raises:
@@ -106,6 +115,8 @@ def scale_by_dataflow(
         params: Any = None,
         *,
         value: Any = None,
+        num_steps: Any,
+        constants: Mapping[str, Any],
         **extra_args: Any,
     ) -> tuple[Any, ScaleByProgramState]:
         del extra_args
@@ -134,7 +145,12 @@ def scale_by_dataflow(
         }
         return treedef.unflatten(update), ScaleByProgramState(count, slots)
 
-    return trainable.skip_untrainable(optax.GradientTransformationExtraArgs(init_fn, update_fn))
+    tx = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    if state_dtype is not None:
+        tx = state_arrays.keep_dtype(tx, state_dtype)
+    # As arguments: a function for another kind of mesh cannot close over traced numbers.
+    kept = state_arrays.keep_shardings(tx, num_steps=num_steps, constants=dict(constants))
+    return trainable.skip_untrainable(kept)
 
 
 def on_vector(
@@ -176,10 +192,17 @@ def _flatten(tree: Any) -> tuple[list[Any], Any]:
 
 
 def _zeros(like: Any, shape: tuple[int, ...]) -> jax.Array:
-    # An array of the parameter's own shape keeps its sharding.
-    if jnp.shape(like) == shape:
-        return jnp.zeros_like(like)
+    # An array is sharded as the parameter along each axis that it shares.
+    full = jnp.shape(like)
+    if len(full) == len(shape) and all(
+        size in (1, own) for size, own in zip(shape, full, strict=True)
+    ):
+        axes = tuple(axis for axis, size in enumerate(shape) if size != full[axis])
+        return jnp.zeros_like(jnp.sum(like, axis=axes, keepdims=True) if axes else like)
     return jnp.zeros(shape, jnp.asarray(like).dtype)
+
+
+_KEYWORD: Final = inspect.Parameter.KEYWORD_ONLY
 
 
 class OptaxFactory(Protocol):
@@ -195,8 +218,8 @@ def optax_factory(program: AbstractProgram) -> OptaxFactory:
 
     The factory's signature names the constants, so that
     `optax.inject_hyperparams(program.as_optax)` finds them. Where the program reads a role that is
-    guessed from the parameters' names, the factory takes `roles=Roles(...)` too, and where it reads
-    `progress`, `num_steps=`.
+    guessed from the parameters' names, the factory takes `roles=Roles(...)` too, where it reads
+    `progress`, `num_steps=`, and where it has a state, `state_dtype=`.
     """
 
     def factory(
@@ -204,25 +227,29 @@ def optax_factory(program: AbstractProgram) -> OptaxFactory:
         roles: Roles | None = None,
         *,
         num_steps: Any = None,
+        state_dtype: Any = None,
         **constants: Any,
     ) -> optax.GradientTransformationExtraArgs:
         return trainable.skip_untrainable(
             optax.chain(
-                scale_by_program(program, roles, num_steps=num_steps, **constants),
+                scale_by_program(
+                    program, roles, num_steps=num_steps, state_dtype=state_dtype, **constants
+                ),
                 optax.scale_by_learning_rate(learning_rate),
             )
         )
 
     rate = inspect.Parameter("learning_rate", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     keywords = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
-        for name, value in program.constants
+        inspect.Parameter(name, _KEYWORD, default=value) for name, value in program.constants
     ]
     flow = lower(program)
     if PROGRESS in flow.live_of_run:
-        keywords.append(inspect.Parameter("num_steps", inspect.Parameter.KEYWORD_ONLY))
+        keywords.append(inspect.Parameter("num_steps", _KEYWORD))
+    if flow.live_slots:
+        keywords.append(inspect.Parameter("state_dtype", _KEYWORD, default=None))
     if {LAST, EMBEDDING} & set(flow.live_roles):
-        keywords.append(inspect.Parameter("roles", inspect.Parameter.KEYWORD_ONLY, default=None))
+        keywords.append(inspect.Parameter("roles", _KEYWORD, default=None))
     factory.__name__ = factory.__qualname__ = program.name
     factory.__doc__ = program.doc or f"The update rule {program.name} as an Optax transform."
     factory.__signature__ = inspect.Signature([rate, *keywords])  # type: ignore[attr-defined]

@@ -1,25 +1,19 @@
 """`FoundRule`: a rule of a search's hall of fame, or a baseline beside it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Self, final
+from typing import Any, Self, final
 
 import optax
 
-from veldt.search.export import latex, optax_module
+from veldt.search.export import formats
 from veldt.search.program import Program
 from veldt.search.storage import best_rule
 from veldt.search.storage.hall_entries import Entry
-from veldt.tasks.common import errors, formatting, spelling
+from veldt.tasks.common import errors, formatting
 from veldt.tasks.common.disk import atomic_files
 from veldt.tasks.common.html.markup import tag
-
-FORMATS: Final[Mapping[str, Callable[..., str]]] = {
-    "optax": optax_module.export_optax,
-    "latex": latex.export_latex,
-}
-"""Writers of source text, by the names that `veldt export --to` has."""
 
 
 @final
@@ -101,27 +95,26 @@ class FoundRule:
         """Write the rule as a stand-alone source file, as `veldt export` does.
 
         Args:
-          path: File to write; parent folders are made.
-          to: Format, a key of `FORMATS`.
+          path: File to write, or the folder of a format that is several files; parent folders are
+            made.
+          to: Format, as `veldt export --to` has it.
 
         Returns:
-          File that was written.
+          File or folder that was written.
 
         Raises:
           UnknownNameError: There is no such format.
           FileError: The file cannot be written.
         """
-        if to not in FORMATS:
-            raise errors.UnknownNameError(
-                f"cannot export to {to!r}.{spelling.question(to, FORMATS)} Formats: "
-                f"{', '.join(FORMATS)}"
-            )
-        text = FORMATS[to](
+        text = formats.writer(to)(
             self.program, learning_rate=self.learning_rate, provenance=self.provenance
         )
-        atomic_files.make_folder(Path(path).parent)
-        atomic_files.write_bytes(Path(path), text.encode())
-        return Path(path)
+        place = Path(path)
+        files = {place: text} if isinstance(text, str) else {place / k: v for k, v in text.items()}
+        for file, content in files.items():
+            atomic_files.make_folder(file.parent)
+            atomic_files.write_bytes(file, content.encode())
+        return place
 
     def record(self) -> dict[str, Any]:
         """Return the rule as a row of a table."""

@@ -43,6 +43,14 @@ def test_nothing_gets_out_of_the_comments() -> None:
     assert code(text) == f"\\[\n{rule.latex()}\n\\]\n"
 
 
+def test_notebooks_show_the_formula() -> None:
+    rule = rule_sources.load_rule("lion")
+    shown = rule._repr_latex_()
+    assert shown.startswith("$$\n\\begin{aligned}") and shown.endswith("\\end{aligned}\n$$")
+    block = Program.parse("def half(w, g, *, k=0.5):\n    return g * k")._repr_latex_().strip("$\n")
+    assert latex_reader.evaluate(block, {"k": 0.5, "g_{t}": 4.0}) == 2.0
+
+
 def test_the_command_writes_the_file(tmp_path, capsys) -> None:
     path = tmp_path / "formulas" / "lion.tex"
     assert cli.main(["export", "lion", "--to", "latex", "-o", str(path)]) == 0

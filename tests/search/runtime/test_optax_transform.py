@@ -90,7 +90,7 @@ def test_constants_by_name() -> None:
 def test_the_factory_has_the_rules_signature() -> None:
     factory = rule_sources.load_rule("adamw").as_optax
     assert str(inspect.signature(factory)) == (
-        "(learning_rate, *, b1=0.9, b2=0.999, eps=1e-08, wd=0.0001)"
+        "(learning_rate, *, b1=0.9, b2=0.999, eps=1e-08, wd=0.0001, state_dtype=None)"
     )
     assert factory.__name__ == "adamw"
     assert "decoupled weight decay" in factory.__doc__
@@ -105,9 +105,10 @@ def test_constants_may_have_any_name(name: str) -> None:
     assert dict(rule.with_constants(**{name: 5.0}).constants) == {name: 5.0}
 
 
-def test_a_constant_cannot_be_called_learning_rate() -> None:
-    with pytest.raises(ProgramError, match="'learning_rate' is taken"):
-        Program.parse("def rule(w, g, *, learning_rate=2.0):\n    return learning_rate * g")
+@pytest.mark.parametrize("name", ["learning_rate", "roles", "num_steps", "state_dtype"])
+def test_a_constant_has_no_name_of_the_factorys_arguments(name: str) -> None:
+    with pytest.raises(ProgramError, match=f"'{name}' is taken"):
+        Program.parse(f"def rule(w, g, *, {name}=2.0):\n    return {name} * g")
 
 
 def test_outputs_are_shaped_and_typed_as_the_parameters() -> None:

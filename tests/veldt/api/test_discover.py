@@ -102,7 +102,7 @@ def test_it_is_the_search_that_the_command_makes(fake, tmp_path, monkeypatch):
     words = ["--max-evaluations", "30", "--seed", "5", "--pool.num-workers", "1"]
     words += ["--finals.final-seeds", "3", "--finals.tuning.budget", "0"]
     tasks = "[{task: digits_mlp, num_steps: 10}, {task: quadratic, num_steps: 20}]"
-    words += ["--tasks", tasks, "--run-dir", "command"]
+    words += ["--tasks", tasks, "--meta-validation", "[]", "--run-dir", "command"]
     assert cli.main(["search", "small_search", *words]) == 0
     with (
         Store.open(tmp_path / "python", read_only=True) as ours,

@@ -1,23 +1,20 @@
-"""How each instruction is written in exported source: the tables of `leaf_code.py`.
+"""Programs in jax.numpy: the dialect of Optax exports.
 
-Every form here, and the functions of `helper_functions.py` that it calls, compute what the
-instruction's `fn` in `ops.py` computes, guards and all; `tests/search/export/test_optax_module.py`
-compares the two bit for bit.
+Every form here, and the functions of `jax_helpers.py` that it calls, compute what the instruction's
+`fn` in `ops.py` computes, guards and all; `tests/search/export/test_optax_module.py` compares the
+two bit for bit.
 """
 
 import math
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
 
-# How tightly an expression binds, as in Python.
-SUM: Final = 1
-PRODUCT: Final = 2
-NEGATION: Final = 3
-POWER: Final = 4
-ATOM: Final = 9
+from veldt.search.export.dialect import COMPARISONS, Code, Dialect, statement
+from veldt.search.language.constant_axes import Extent
+from veldt.search.language.types import Kind
 
-# Function calls: the function, and its arguments; `{0:2}` is the first argument of the op, in
-# parentheses where it binds less tightly than 2.
-CALLS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+_CALLS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "divide": ("_safe_divide", ("{0}", "{1}")),
     "power": ("jnp.power", ("jnp.abs({0})", "{1}")),
     "max": ("jnp.maximum", ("{0}", "{1}")),
@@ -84,14 +81,13 @@ CALLS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "percentile": ("_percentile", ("{0}", "{1}")),
 }
 
-# Values in a leaf function that follow from the shape of its tensor.
-SHAPE_ROLES: Final = {
+_SHAPE_ROLES: Final = {
     "ndim": "float(g.ndim)",
     "fan_in": "float(math.prod(g.shape[:-1]))",
     "fan_out": "float(g.shape[-1]) if g.ndim else 1.0",
 }
 # The full shape of a value of each kind that is no scalar.
-FULL_SHAPES: Final = {
+FULL_SHAPES: Final[dict[Kind, str]] = {
     "tensor": "g.shape",
     "transposed": "_as_matrix(g).shape[::-1]",
     "row_pairs": "_pairs(g, of_rows=True)",
@@ -99,20 +95,55 @@ FULL_SHAPES: Final = {
     "sketch": "_sketch_shape(g)",
     "history": "(128,)",
 }
-# Values in a leaf function that follow from the arguments of `update` and of the factory.
-OF_RUN: Final = {
+_OF_RUN: Final = {
     "step": "count.astype(jnp.promote_types(g.dtype, jnp.float32))",
     "progress": "jnp.minimum(step / num_steps, 1.0)",
     "loss": "jnp.asarray(value).astype(jnp.promote_types(g.dtype, jnp.float32))",
 }
 
-# Operators: the expression and how tightly it binds. They replace the calls above where they fit.
-INFIX: Final[dict[str, tuple[str, int]]] = {
-    "add": ("{0:1} + {1:2}", SUM),
-    "subtract": ("{0:1} - {1:2}", SUM),
-    "multiply": ("{0:2} * {1:3}", PRODUCT),
-    "negative": ("-{0:5}", NEGATION),
-    "interp": ("(1 - {2}) * {0:3} + {2} * {1:3}", SUM),
-}
-COMPARISONS: Final = {"less": ("<", ">"), "less_equal": ("<=", ">="), "equal": ("==", "==")}
-NUMBERS: Final = {"get_pi": "jnp.pi", "get_e": "jnp.e", "get_eps": "1e-08"}
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Jax(Dialect):
+    """Source for jax.numpy."""
+
+    def truth(self, comparison: str, kind: Kind, *, is_number: bool) -> Code:
+        return Code.of_call("jnp.where", (comparison, "1.0", "0.0"))
+
+    def scalar(self, code: Code, full: Kind) -> str:
+        if full == "tensor":
+            return f"jnp.full_like(g, {code})"
+        return f"jnp.full({self.full_shapes[full]}, {code}, g.dtype)"
+
+    def spread(self, code: Code, wanted: Extent) -> str:
+        return f"_spread({code}, g, rows={wanted.rows}, columns={wanted.columns})"
+
+    def choice(
+        self, name: str, condition: str, new: tuple[Sequence[str], str], old: str, indent: str
+    ) -> list[str]:
+        body, result = new
+        function = f"_fresh_{name}"
+        call = Code.of_call("jax.lax.cond", (condition, function, f"lambda: {old}"))
+        return [
+            "",
+            f"{indent}def {function}():",
+            *body,
+            f"{indent}    return {result}",
+            "",
+            *statement(indent, name, call),
+        ]
+
+
+JAX: Final = _Jax(
+    calls=_CALLS,
+    constants={"get_pi": "jnp.pi", "get_e": "jnp.e", "get_eps": "1e-08"},
+    full_shapes=FULL_SHAPES,
+    shape_roles=_SHAPE_ROLES,
+    of_run=_OF_RUN,
+    cast="astype",
+    as_typed="jnp.asarray",
+    broadcast="jnp.broadcast_to",
+    retyping=frozenset((*COMPARISONS, "invert", "every")),
+    scalars_widen=True,
+    keeps_numbers=False,
+)

@@ -319,7 +319,13 @@ def _spread(x, g, rows, columns):
     "_zeros": '''\
 def _zeros(params, rows, columns):
     """Return zeros that broadcast to the parameters and vary in the given directions."""
-    return jax.tree.map(lambda p: jnp.zeros(_thin(p.shape, rows, columns), p.dtype), params)
+
+    def zeros(p):
+        ends = () if columns or not p.ndim else (p.ndim - 1,)
+        axes = ends if rows else (*range(p.ndim - 1), *ends)
+        return jnp.zeros_like(jnp.sum(p, axis=axes, keepdims=True))
+
+    return jax.tree.map(zeros, params)
 ''',
     # The same as `tasks.trainable.skip_untrainable`.
     "_skip_untrainable": '''\
