@@ -103,7 +103,7 @@ def main() -> None:
         less = {name: f"{one['difference']:+.3f}" for name, one in searches[-1]["less"].items()}
         print(seed, searches[-1]["winner"], searches[-1]["trained"], less, flush=True)
     config: SearchConfig = config_lib.load_config(SearchConfig, "quickstart")
-    content = {
+    content: dict[str, Any] = {
         "command": "python benchmarks/quickstart_seeds.py --runs DIR",
         "tasks": [dataclasses.asdict(task) for task in config.tasks],
         "final_seeds": config.finals.final_seeds,
