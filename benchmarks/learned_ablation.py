@@ -48,6 +48,7 @@ from veldt.meta.train import build, gradient_worker, outer_step
 from veldt.meta.train.config import MetaTrainConfig, Plain
 from veldt.tasks.common import compiling, types
 from veldt.tasks.common.disk import atomic_files
+from veldt.tasks.inner_loop import hollow
 
 RESULTS: Final = Path(__file__).parent / "results" / "learned_ablation.json"
 CONFIG: Final = "scaled"
@@ -117,13 +118,12 @@ class Lab:
         for number in range(len(self._settings.meta_validation)):
             job = gradient_worker.CheckJob(0, number, meta_params)
             found = cast(gradient_worker.Check, self._worker(job))
-            means.append(np.mean(np.log(np.maximum(found.losses, 1e-3))))
+            means.append(np.mean(np.log(np.maximum(found.losses, hollow.MIN_NORMALIZED))))
         return float(np.mean(means))
 
     def train(self, mover: str, budget_s: float) -> list[dict[str, float]]:
         """Train for so much processor time; return the checks."""
         steps = self._full_es if mover == "full_es" else self._cma_es
-        began = time.process_time()
         one_s = self._time(steps)
         num_updates = max(round(budget_s / one_s), 1)
         checks = [{"update": 0, "seconds": 0.0, "score": self.check(self.meta_params)}]
