@@ -6,7 +6,9 @@ Hypothesis: few numbers learn fastest from evolution strategies on whole runs, a
 backpropagation pay where there are many weights or runs are long. The recipe of
 `configs/scaled.yaml` follows from the table.
 
-A *case* is an untrained architecture, a family of tasks and a length of runs. Its *reference* is
+A *case* is an architecture, a family of tasks and a length of runs. At the start nearly every
+estimator sees that rates are too low or too high; so one case is after some updates on its family,
+by backpropagation through whole runs, where what is left is less plain. The *reference* is
 the mean of many antithetic pairs on whole runs, in two independent halves. Each *arm*, an estimator
 with its settings, is then asked several times; estimators of windows are asked for as many windows
 as a run has, and the mean counts as one estimate, so that one estimate of every arm is of whole
@@ -42,6 +44,7 @@ from typing import Any, Final, final
 
 import jax
 import numpy as np
+import optax
 
 from veldt import config as config_lib
 from veldt.meta.train import build, outer_step
@@ -53,6 +56,7 @@ from veldt.tasks.families import models
 RESULTS: Final = Path(__file__).parent / "results" / "meta_signal.json"
 WINDOW: Final = 50
 SIGMA: Final = 0.02
+LEARNING_RATE: Final = 0.01  # of the updates before a case
 BUDGETS_S: Final = (1.0, 10.0, 100.0)
 _NUM_RESAMPLES: Final = 400
 _LEAST_ESTIMATES, _MOST_ESTIMATES = 6, 40
@@ -76,6 +80,7 @@ class Case:
       family: Name in `FAMILIES`.
       num_steps: Length of a run, a multiple of `WINDOW`.
       num_pairs: Number of pairs of the reference, both halves together.
+      num_updates: Number of updates before the gradient is taken.
     """
 
     config: str
@@ -83,14 +88,17 @@ class Case:
     family: str
     num_steps: int
     num_pairs: int
+    num_updates: int = 0
 
     def __str__(self) -> str:
-        return f"{self.architecture}, {self.family}, {self.num_steps} steps"
+        trained = f", after {self.num_updates} updates" if self.num_updates else ""
+        return f"{self.architecture}, {self.family}, {self.num_steps} steps{trained}"
 
 
 CASES: Final = (
     Case("scaled", "scaled", "perceptron", 100, 512),
     Case("scaled", "scaled", "perceptron", 500, 256),
+    Case("scaled", "scaled", "perceptron", 200, 1024, num_updates=30),
     Case("scaled", "scaled", "regression", 500, 512),
     Case("scaled", "scaled_recurrent", "perceptron", 100, 1024),
     Case("celo2", "celo2", "perceptron", 100, 1024),
@@ -127,7 +135,7 @@ class Sampled:
 class Asked:
     """An arm on a case, whose estimates are asked for one by one."""
 
-    def __init__(self, case: Case, how: EstimatorConfig, seed: int):
+    def __init__(self, case: Case, how: EstimatorConfig, seed: int, start: Any):
         settings = config_lib.load_config(MetaTrainConfig, case.config)
         settings = dataclasses.replace(settings, architecture=case.architecture)
         how = dataclasses.replace(how, window=WINDOW, sigma=SIGMA)
@@ -135,7 +143,7 @@ class Asked:
         self._each = build.make_estimator(settings, phase, family_of(case), {})
         is_whole = how.kind in ("full_es", "full_backprop")
         self._num_windows = 1 if is_whole else case.num_steps // WINDOW
-        self._meta_params = build.architecture(settings).init(jax.random.key(1))
+        self._meta_params = start
         self._key = jax.random.key(seed)
         self._state = outer_step.begin(self._each, self._meta_params, jax.random.key(seed + 1))
         if not is_whole:
@@ -166,10 +174,30 @@ def family_of(case: Case) -> base.TaskFamily:
     return FAMILIES[case.family].family(data_sizes=DATA_SIZES)
 
 
-def reference(case: Case) -> np.ndarray:
+def start_of(case: Case) -> Any:
+    """Return the meta-parameters of a case: untrained, or after its updates."""
+    settings = config_lib.load_config(MetaTrainConfig, case.config)
+    settings = dataclasses.replace(settings, architecture=case.architecture)
+    meta_params = build.architecture(settings).init(jax.random.key(1))
+    if not case.num_updates:
+        return meta_params
+    how = dataclasses.replace(ARMS["full_backprop"], window=WINDOW)
+    phase = PhaseConfig("all", 1, lengths=(case.num_steps,) * 2, estimator=how)
+    each = build.make_estimator(settings, phase, family_of(case), {})
+    tx = optax.adam(LEARNING_RATE)
+    opt_state = tx.init(meta_params)
+    for update in range(case.num_updates):
+        key = jax.random.fold_in(jax.random.key(2), update)
+        meta_grad, _, _ = outer_step.estimate(each, meta_params, (), key)
+        meta_params, opt_state, _ = outer_step.move(tx, meta_params, opt_state, (meta_grad,))
+    return meta_params
+
+
+def reference(case: Case, start: Any) -> np.ndarray:
     """Return the two halves of the reference, float [2, d]."""
     pairs = 32
-    asked = Asked(case, dataclasses.replace(ARMS["full_es_16"], num_particles=pairs), seed=100)
+    how = dataclasses.replace(ARMS["full_es_16"], num_particles=pairs)
+    asked = Asked(case, how, seed=100, start=start)
     count = case.num_pairs // pairs
     found = asked.sample(count, count, 0.0).estimates
     return np.stack([found[::2].mean(axis=0), found[1::2].mean(axis=0)])
@@ -258,15 +286,17 @@ def main() -> None:
     ends = time.monotonic() + 60 * args.minutes
     cases = [case for case in CASES if not args.only or case.architecture in args.only]
     for case in cases:
+        start = None
         for arm in ("reference", *ARMS):
             path = kept(args.folder, case, arm)
             if path.exists() or time.monotonic() > ends:
                 continue
+            start = start_of(case) if start is None else start
             began = time.monotonic()
             if arm == "reference":
-                content = {"halves": reference(case).tolist()}
+                content = {"halves": reference(case, start).tolist()}
             else:
-                asked = Asked(case, ARMS[arm], seed=7)
+                asked = Asked(case, ARMS[arm], seed=7, start=start)
                 sampled = asked.sample(_LEAST_ESTIMATES, _MOST_ESTIMATES, args.seconds)
                 content = {"estimates": sampled.estimates.tolist(), "seconds": sampled.seconds}
             atomic_files.write_bytes(path, json.dumps(content).encode())
@@ -276,7 +306,9 @@ def main() -> None:
 
 def kept(folder: Path, case: Case, arm: str) -> Path:
     """Return the file of an arm on a case."""
-    return folder / f"{case.architecture}-{case.family}-{case.num_steps}-{arm}.json"
+    return (
+        folder / f"{case.architecture}-{case.family}-{case.num_steps}-{case.num_updates}-{arm}.json"
+    )
 
 
 @functools.cache

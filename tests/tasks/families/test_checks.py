@@ -9,7 +9,7 @@ from veldt.meta.train.config import MetaTrainConfig
 from veldt.tasks import base, registry, suites
 from veldt.tasks.families import checks
 
-NAMES = ("clutter_mlp", "clutter_conv", "clutter_autoencoder", "wine_mlp")
+NAMES = ("clutter_mlp", "clutter_conv", "clutter_autoencoder", "diabetes_mlp")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -28,4 +28,4 @@ def test_what_is_validated_on_is_in_no_suite_and_its_data_in_no_family():
     assert {name.partition(":")[2] for name in names if ":" in name} == set(NAMES)
     assert all(isinstance(registry.load_task(name), base.Task) for name in names)
     drawn = {*settings.tasks.images, *settings.tasks.texts, *settings.tasks.tables}
-    assert not drawn & {"clutter", "wine", "digits", "jargon"}
+    assert not drawn & {"clutter", "diabetes", "digits", "jargon"}
