@@ -2,23 +2,22 @@
 
     python benchmarks/learned_ablation.py [--minutes 20] [--seeds 3] [--arms cma_es recurrent]
 
-Hypothesis: directions are known, and what pays is their scale; so few numbers, found by a search or
-by evolution strategies, do as well as a network of hundreds of weights that costs as much to train.
+Hypothesis: directions are known, and what pays is their scale; so few numbers do as well as a
+network of hundreds of weights that costs as much to train, whatever moves them.
 
-| arm         | architecture                                              | moved by             |
-|-------------|-----------------------------------------------------------|----------------------|
-| `cma_es`    | `scaled`, 22 numbers                                      | CMA-ES               |
-| `full_es`   | `scaled`, 22 numbers                                      | evolution strategies |
-| `recurrent` | `scaled_recurrent`: a scale for each tensor by a small net | evolution strategies |
-| `network`   | `celo2`: a network for each parameter, and a schedule     | evolution strategies |
-| `carom`     | `scaled` along carom's direction in place of Muon's       | evolution strategies |
+| arm         | architecture                                               | moved by       |
+|-------------|------------------------------------------------------------|----------------|
+| `cma_es`    | `scaled`, 22 numbers                                       | CMA-ES         |
+| `numbers`   | `scaled`, 22 numbers                                       | meta-gradients |
+| `recurrent` | `scaled_recurrent`: a scale for each tensor by a small net | meta-gradients |
+| `network`   | `celo2`: a network for each parameter, and a schedule      | meta-gradients |
+| `carom`     | `scaled` along carom's direction in place of Muon's        | meta-gradients |
 
-All arms are trained on the families of `configs/scaled.yaml`, as that config has it, for the same
+Meta-gradients, families and lengths are those of `configs/scaled.yaml`. Every training has the same
 processor time without compiling: `--minutes` for an arm and a seed. For this, a few updates are
-timed first, in the same process. A seed draws families, noise and runs anew, the same families
-for all arms. CMA-ES has the same number of runs in a generation as evolution strategies have in an
-update; all candidates of a generation see the same lengths, starts and batches, and the centre of
-its distribution is what is validated.
+timed first, in the same process. A seed draws families, starts and runs anew, the same families for
+all arms. All candidates of a generation of CMA-ES see the same lengths, starts and batches; what is
+validated is the centre of its distribution.
 
 Measured is meta-validation (the mean log loss on the config's tasks, on validation batches), before
 training and at every tenth part of it. The result of a training is its best check, as a
@@ -34,7 +33,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, cast, final
+from typing import Any, Final, Literal, TypeAlias, cast, final
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +44,7 @@ from veldt.learned_opt.base import MetaParams
 from veldt.meta.baselines import black_box
 from veldt.meta.estimators import full_es
 from veldt.meta.train import build, gradient_worker, outer_step
-from veldt.meta.train.config import MetaTrainConfig, Plain
+from veldt.meta.train.config import MetaTrainConfig, PhaseConfig, Plain
 from veldt.tasks.common import compiling, types
 from veldt.tasks.common.disk import atomic_files
 from veldt.tasks.inner_loop import hollow
@@ -54,7 +53,11 @@ RESULTS: Final = Path(__file__).parent / "results" / "learned_ablation.json"
 CONFIG: Final = "scaled"
 NUM_CHECKS: Final = 10
 NUM_TIMED: Final = 3
+CMA_POPULATION: Final = 16
 CMA_STD: Final = 0.05  # of meta-parameters; 0.1 is a factor of e in what they set
+
+
+Mover: TypeAlias = Literal["gradients", "cma_es"]
 
 
 @final
@@ -64,12 +67,12 @@ class Arm:
 
     Attributes:
       architecture: Name of the architecture.
-      mover: Method that moves the meta-parameters.
+      mover: What moves the meta-parameters: meta-gradients as the config has them, or CMA-ES.
       fields: Fields of the architecture that differ from the registry's.
     """
 
     architecture: str
-    mover: Literal["full_es", "cma_es"] = "full_es"
+    mover: Mover = "gradients"
     fields: Mapping[str, Plain] = dataclasses.field(default_factory=dict)
 
 
@@ -86,7 +89,7 @@ CELO2: Final[Mapping[str, Plain]] = {
 
 ARMS: Final[Mapping[str, Arm]] = {
     "cma_es": Arm("scaled", "cma_es"),
-    "full_es": Arm("scaled"),
+    "numbers": Arm("scaled"),
     "recurrent": Arm("scaled_recurrent"),
     "network": Arm("celo2", fields=CELO2),
     "carom": Arm("scaled", fields={"direction": "carom", "learning_rate": 0.006}),
@@ -104,10 +107,7 @@ class Lab:
     def __init__(self, settings: MetaTrainConfig):
         (phase,) = settings.phases
         self._worker = gradient_worker.GradientWorker(settings)
-        self._settings, self._outer = settings, phase.outer
-        self._estimators = [
-            build.make_estimator(settings, phase, family, {}) for family in self._worker.families
-        ]
+        self._settings, self._phase = settings, phase
         self.meta_params: MetaParams = build.architecture(settings).init(
             jax.random.key(settings.seed)
         )
@@ -121,9 +121,9 @@ class Lab:
             means.append(np.mean(np.log(np.maximum(found.losses, hollow.MIN_NORMALIZED))))
         return float(np.mean(means))
 
-    def train(self, mover: str, budget_s: float) -> list[dict[str, float]]:
+    def train(self, mover: Mover, budget_s: float) -> list[dict[str, float]]:
         """Train for so much processor time; return the checks."""
-        steps = self._full_es if mover == "full_es" else self._cma_es
+        steps = self._gradients if mover == "gradients" else self._cma_es
         one_s = self._time(steps)
         num_updates = max(round(budget_s / one_s), 1)
         checks = [{"update": 0, "seconds": 0.0, "score": self.check(self.meta_params)}]
@@ -148,31 +148,38 @@ class Lab:
             next(walk)
         return (time.process_time() - began) / NUM_TIMED
 
-    def _full_es(self, num_updates: int) -> Any:
-        """Yield the meta-parameters after each update of evolution strategies."""
-        tx = build.make_outer(self._outer, num_updates)
+    def _estimators(self, phase: PhaseConfig) -> list[Any]:
+        """Return an estimator for each family."""
+        families = self._worker.families
+        return [build.make_estimator(self._settings, phase, family, {}) for family in families]
+
+    def _gradients(self, num_updates: int) -> Any:
+        """Yield the meta-parameters after each update by meta-gradients."""
+        tx = build.make_outer(self._phase.outer, num_updates)
+        estimators = self._estimators(self._phase)
         meta_params = self.meta_params
         opt_state = tx.init(meta_params)
         for update in range(num_updates):
             found = [
                 outer_step.estimate(each, meta_params, (), self._key(update, number))[0]
-                for number, each in enumerate(self._estimators)
+                for number, each in enumerate(estimators)
             ]
             meta_params, opt_state, _ = outer_step.move(tx, meta_params, opt_state, tuple(found))
             yield meta_params
 
     def _cma_es(self, num_updates: int) -> Any:
         """Yield the centre of CMA-ES's distribution after each generation."""
-        size = 2 * self._settings.phases[0].estimator.num_particles
-        search = black_box.CmaEs(size, CMA_STD)
+        how = dataclasses.replace(self._phase.estimator, kind="full_es")
+        estimators = self._estimators(dataclasses.replace(self._phase, estimator=how))
+        search = black_box.CmaEs(CMA_POPULATION, CMA_STD)
         state = search.init(self.meta_params, self._key(num_updates, 0))
         for update in range(num_updates):
-            key = self._key(update, len(self._estimators))
+            key = self._key(update, len(estimators))
             key_ask, key_tell = jax.random.split(key)
             candidates, state = search.ask(state, key_ask)
             found = [
                 losses_of(each, candidates, self._key(update, number))
-                for number, each in enumerate(self._estimators)
+                for number, each in enumerate(estimators)
             ]
             total = jnp.mean(jnp.stack(found), axis=0)
             state = search.tell(state, candidates, total, key_tell)
