@@ -163,7 +163,8 @@ class Asked:
     def sample(self, least: int, most: int, budget_s: float) -> Sampled:
         """Ask within a budget, `least` times or more; what is compiled first is not counted."""
         self.ask()
-        began, found = time.process_time(), []
+        found: list[np.ndarray] = []
+        began = time.process_time()
         while len(found) < least or (len(found) < most and time.process_time() - began < budget_s):
             found.append(self.ask())
         return Sampled(np.stack(found), (time.process_time() - began) / len(found))
