@@ -56,7 +56,7 @@ def test_thirty_times_the_width_does_not_diverge(name, source):
     task = member(models.Structure("perceptron", (30 * WIDEST,), "relu", 32, source))
     curve = train.train(task, make_tx(name, 200), 200)
     assert np.all(np.isfinite(curve.train_losses))
-    assert curve.train_losses[-20:].mean() < 0.8 * curve.train_losses[:5].mean()
+    assert curve.train_losses[-20:].mean() < 0.95 * curve.train_losses[:5].mean()
 
 
 @NAMES
