@@ -6,9 +6,9 @@ Hypothesis: few numbers learn fastest from evolution strategies on whole runs, a
 backpropagation pay where there are many weights or runs are long. The recipe of
 `configs/scaled.yaml` follows from the table.
 
-A *case* is an architecture, a family of tasks and a length of runs. At the start nearly every
-estimator sees that rates are too low or too high; so one case is after some updates on its family,
-by backpropagation through whole runs, where what is left is less plain. The *reference* is
+A *case* is an architecture, a family of tasks and a length of runs. At the start an estimator may
+see no more than that rates are too low or too high; so one case is after some updates on its
+family, by backpropagation through whole runs, where what is left is less plain. The *reference* is
 the mean of many antithetic pairs on whole runs, in two independent halves. Each *arm*, an estimator
 with its settings, is then asked several times; estimators of windows are asked for as many windows
 as a run has, and the mean counts as one estimate, so that one estimate of every arm is of whole
