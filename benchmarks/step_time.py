@@ -1,6 +1,6 @@
 """The cost of a step of each learned optimizer: time beside Adam's, memory, compile time.
 
-    python benchmarks/step_time.py [--rounds 15] [--turn 0.2] [--only celo2 velo]
+    python benchmarks/step_time.py [--rounds 15] [--turn 0.2] [--only celo2 velo] [--results FILE]
 
 One run, one machine. A step is the update alone, from gradients to new parameters; in training the
 gradient comes on top. Two trees: `wide`, a network of a million parameters in a few matrices of 512
@@ -9,7 +9,8 @@ tensors matters. Weights are untrained: the time does not depend on them.
 
 In each round every optimizer has a turn of about `--turn` seconds, one after the other, so that a
 slower moment of the machine affects all of them. A ratio is of one round's times, to Adam's; its
-median over rounds is the result, and that of the fastest turns is beside it. Memory is the
+median over rounds is the result, and that of the fastest turns is beside it. Where Optax's Muon is
+measured, the ratios to it are kept too: `scaled` should be within 1.3 of it. Memory is the
 optimizer's state, in bytes per parameter and relative to the parameters themselves. Compile time
 includes tracing, and is measured once.
 """
@@ -32,7 +33,18 @@ from veldt.learned_opt import registry
 
 RESULTS: Final = Path(__file__).parent / "results" / "step_time.json"
 ADAM: Final = "adam"
-RULES: Final = ("mlp", "adafac_mlp", "velo", "celo", "celo2_base", "celo2")
+MUON: Final = "muon"
+RULES: Final = (
+    "mlp",
+    "adafac_mlp",
+    "velo",
+    "celo",
+    "celo2_base",
+    "celo2",
+    "scaled",
+    "scaled_recurrent",
+    MUON,
+)
 NUM_STEPS: Final = 1000
 
 Shapes = dict[str, tuple[int, ...]]
@@ -62,6 +74,8 @@ def make_tx(name: str) -> optax.GradientTransformationExtraArgs:
     """Return an optimizer; a learned one with untrained weights."""
     if name == ADAM:
         return optax.with_extra_args_support(optax.adam(1e-3))
+    if name == MUON:
+        return optax.with_extra_args_support(optax.contrib.muon(1e-3))
     rule = registry.architecture(name)
     return rule.as_optax(jax.jit(rule.init)(jax.random.key(0)), NUM_STEPS)
 
@@ -121,7 +135,7 @@ def measure(
         for _ in range(num_rounds)
     ]
     num_params = sum(int(np.prod(shape)) for shape in shapes.values())
-    return {
+    result: dict[str, Any] = {
         "num_params": num_params,
         "num_tensors": len(shapes),
         "num_rounds": num_rounds,
@@ -139,6 +153,10 @@ def measure(
             for name, stepper in steppers.items()
         },
     }
+    if MUON in names:
+        for name, row in result["optimizers"].items():
+            row["ratio_to_muon"] = spread([each[name] / each[MUON] for each in rounds])
+    return result
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -153,18 +171,22 @@ def print_table(name: str, result: dict[str, Any]) -> None:
         f"\n{name}: {result['num_params']:,} parameters in {result['num_tensors']} tensors, "
         f"{result['num_rounds']} rounds; quartiles in brackets"
     )
-    print(f"{'':12}{'ms':>9}{'times Adam':>26}{'fastest':>9}{'state/params':>14}{'compile s':>11}")
+    print(
+        f"{'':16}{'ms':>9}{'times Adam':>26}{'fastest':>9}{'state/params':>14}{'compile s':>11}"
+        f"{'by Muon':>8}"
+    )
     for rule, row in result["optimizers"].items():
         ratio = row["ratio_to_adam"]
         times = f"{ratio['median']:.2f} [{ratio['q25']:.2f}, {ratio['q75']:.2f}]"
+        over_muon = f"{row['ratio_to_muon']['median']:8.2f}" if "ratio_to_muon" in row else ""
         print(
-            f"{rule:12}{row['ms']['median']:9.2f}{times:>26}{row['ratio_of_fastest']:9.2f}"
-            f"{row['state_over_params']:14.2f}{row['compile_s']:11.2f}"
+            f"{rule:16}{row['ms']['median']:9.2f}{times:>26}{row['ratio_of_fastest']:9.2f}"
+            f"{row['state_over_params']:14.2f}{row['compile_s']:11.2f}{over_muon}"
         )
 
 
 def main() -> None:
-    """Measure, print and write `results/step_time.json`."""
+    """Measure, print and write `results/step_time.json`, or the file that `--results` names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -172,6 +194,7 @@ def main() -> None:
     parser.add_argument("--turn", type=float, default=0.2, help="seconds of one turn")
     parser.add_argument("--only", nargs="+", choices=RULES, default=RULES)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.rounds < 2:
         parser.error("--rounds: at least 2, for a spread")
@@ -190,8 +213,8 @@ def main() -> None:
     for name, make_shapes in TREES.items():
         trees[name] = measure(make_shapes(), args.only, args.rounds, args.turn, args.seed)
         print_table(name, trees[name])
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    args.results.parent.mkdir(exist_ok=True)
+    args.results.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -405,6 +405,19 @@ def _report_writer(run_dir: Path) -> Callable[[Path], Path]:
 _GRAMMAR = "grammar"
 
 
+def _add_card(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="RUN", help="a meta-training's directory, .npz or name")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the folder")
+    parser.add_argument("--licence", help="of the weights, an SPDX name such as Apache-2.0")
+
+
+def _card(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from veldt.learned_opt import model_card
+
+    del overrides
+    print(f"wrote {model_card.write(args.source, args.output, args.licence)}")
+
+
 def _add_list(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="WHAT", help=", ".join([*catalogue.LISTS, _GRAMMAR]))
     parser.add_argument(
@@ -485,6 +498,7 @@ COMMANDS: dict[str, _Command] = {
     "report": _Command(
         "write a run's or an evaluation's report, one HTML page", _add_report, _report
     ),
+    "card": _Command("write a folder with weights and their model card", _add_card, _card),
     "list": _Command("list what there is", _add_list, _list),
 }
 

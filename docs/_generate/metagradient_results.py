@@ -1,8 +1,8 @@
-"""Make the tables of metagradients: cost, learned schedules, weights of examples."""
+"""Make the tables of metagradients: cost, learned schedules, weights of examples, estimators."""
 
 import statistics
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from _generate import evidence, markdown
 from _generate.evidence import Evidence
@@ -43,6 +43,18 @@ WEIGHTS: Final = {
     "oracle": "without the wrong rows",
     "random": "a random 70%",
 }
+
+ESTIMATORS: Final = {
+    "full_backprop": "backpropagation through whole runs, 8 runs",
+    "truncated_backprop": "backpropagation through windows, 8 runs",
+    "truncated_es": "evolution strategies on windows, 8 pairs",
+    "full_es_2": "evolution strategies on whole runs, 2 pairs",
+    "full_es_16": "the same, 16 pairs",
+    "full_es_signs": "the same, 16 pairs, signs alone",
+    "nres": "NRES, 8 pairs",
+    "pes": "PES, 8 pairs",
+}
+_SHOWN_S: Final = "10"
 
 
 def cost() -> str:
@@ -144,6 +156,62 @@ def _recovered(key: str, row: dict[str, float]) -> str:
     if key in ("clean", "noisy"):
         return f"{row['recovered']:.0f}"
     return markdown.interval(row, value="recovered")
+
+
+def signal() -> str:
+    """Return what estimates of a meta-gradient are worth after seconds of processor time."""
+    return _signal(
+        lambda arm: (
+            markdown.interval(arm["share_after"][_SHOWN_S])
+            if _SHOWN_S in arm["share_after"]
+            else "none in that time"
+        ),
+        f"the share of a step's progress after {_SHOWN_S} s",
+        "95% bootstrap intervals over estimates; the reference's own noise is not in them, and "
+        "what it lifts above 1 is written as 1",
+    )
+
+
+def signal_estimates() -> str:
+    """Return the cosine of one estimate of a meta-gradient, and its cost."""
+    return _signal(
+        lambda arm: f"{markdown.interval(arm['cosine'])}; {arm['seconds']:.2f} s",
+        "the cosine of one estimate; its cost",
+        "95% bootstrap intervals over estimates; seconds are means",
+    )
+
+
+def _signal(cell: Callable[[Mapping[str, Any]], str], what: str, spread: str) -> str:
+    found = evidence.load("meta_signal")
+    cases = found["cases"]
+    rows = [
+        [title, *(cell(case["arms"][arm]) if arm in case["arms"] else "" for case in cases)]
+        for arm, title in ESTIMATORS.items()
+    ]
+    agreement = [f"{case['reference_cosine']:.2f}" for case in cases]
+    counts = [arm["estimates"] for case in cases for arm in case["arms"].values()]
+    return evidence.table(
+        [what, *map(_case, cases)],
+        [*rows, ["*cosine of the reference's halves*", *agreement]],
+        Evidence(
+            "python benchmarks/meta_signal.py",
+            f"{min(counts)} to {max(counts)} estimates",
+            spread,
+            "the reference is the mean of "
+            f"{min(case['num_pairs'] for case in cases)} to "
+            f"{max(case['num_pairs'] for case in cases):,} pairs; one thread, processor time, "
+            "compiling left out",
+            "meta_signal",
+        ),
+    )
+
+
+def _case(case: Mapping[str, Any]) -> str:
+    trained = f", after {case['num_updates']} updates" if case["num_updates"] else ""
+    return (
+        f"`{case['architecture']}` ({case['num_meta_params']}), {case['family']}, "
+        f"{case['num_steps']} steps{trained}"
+    )
 
 
 def figures() -> dict[str, str]:

@@ -79,6 +79,8 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "metagradient_cost": metagradient_results.cost,
     "schedules": metagradient_results.schedules,
     "data_weights": metagradient_results.data_weights,
+    "meta_signal": metagradient_results.signal,
+    "meta_signal_estimates": metagradient_results.signal_estimates,
     "rules": gallery.index,
 }
 """What each `{{ tables.NAME }}` stands for."""

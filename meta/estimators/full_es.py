@@ -48,12 +48,7 @@ class FullES(particles.ParticleEstimator):
             jnp.tile(jax.random.split(key, self.num_particles), 2) for key in (key_runs, key_final)
         )  # Both sides of a pair have the same keys.
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), sides)
-        runs = jax.vmap(
-            lambda meta_params, key: inner_problem.begin(
-                self.problem, meta_params, key, length=length
-            )
-        )(flat, keys_run)
-        losses = self._full_losses(flat, runs, keys_final).reshape(2, self.num_particles)
+        losses = self.losses(flat, length, keys_run, keys_final).reshape(2, self.num_particles)
         differences, bad = self.noise.difference(losses)
         metrics = base.Metrics(
             meta_loss=base.finite_mean(losses),
@@ -62,6 +57,28 @@ class FullES(particles.ParticleEstimator):
             num_steps=2 * self.num_particles * length,
         )
         return self.noise.gradient(differences, noise), state, metrics
+
+    def losses(
+        self,
+        meta_params: MetaParams,
+        length: types.Scalar,
+        keys_run: types.Key,
+        keys_final: types.Key,
+    ) -> jax.Array:
+        """Return the meta-loss of whole runs, float [N].
+
+        Args:
+          meta_params: Leaves [N, ...], one for each run.
+          length: Number of steps of every run, int32 [].
+          keys_run: Keys of all that is random in the runs, [N]; they are consumed.
+          keys_final: Keys for fresh data at the ends, [N]; they are consumed.
+        """
+        runs = jax.vmap(
+            lambda meta_params, key: inner_problem.begin(
+                self.problem, meta_params, key, length=length
+            )
+        )(meta_params, keys_run)
+        return self._full_losses(meta_params, runs, keys_final)
 
     def _full_losses(
         self, meta_params: MetaParams, runs: inner_problem.Run, keys: types.Key

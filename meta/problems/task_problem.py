@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TypeAlias, TypeVar, final
+from typing import Literal, TypeAlias, TypeVar, final
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,9 @@ MakeTx: TypeAlias = Callable[[MetaParams, types.Scalar], optax.GradientTransform
 
 `LearnedOptimizer.as_optax` is one, and so is any program of its constants or schedule of its knots.
 """
+
+FinalSplit: TypeAlias = Literal["train", "valid"]
+"""What a final loss is of: fresh training batches, or held-out examples."""
 
 _SourceT = TypeVar("_SourceT", base.Task, base.TaskFamily)
 
@@ -49,15 +52,17 @@ class TaskProblem(inner_problem.InnerProblem):
     """Train tasks, each run for a length of its own; made by `of`.
 
     The loss of a step is that of its training batch before the update. The final loss is the mean
-    over fresh training batches, as VeLO's meta-training has it, at parameters moved by their last
-    bits (`hollow.jitter`): a loss that only the arithmetic gives is not worth moving towards.
+    over fresh training batches, as VeLO's meta-training has it, or that of held-out examples, at
+    parameters moved by their last bits (`hollow.jitter`): a loss that only the arithmetic gives is
+    not worth moving towards.
 
     Attributes:
       tasks: Where tasks come from; a task's or a family's arrays are leaves.
       make_tx: The transform of some meta-parameters, static: problems that share it, and the
         shapes of their task, share compiled programs.
       lengths: The least and the greatest T; log-uniform in between.
-      num_final_batches: Number of batches that the final loss is taken over.
+      num_final_batches: Number of training batches that the final loss is taken over.
+      final_split: Examples that the final loss is of: "train", or "valid", the fixed held-out ones.
       normalize: Whether losses go through the task's normalizer, so that they compare between
         tasks and are finite.
       frozen: Parts of the meta-parameters that do not move, by their top-level names; the
@@ -70,6 +75,7 @@ class TaskProblem(inner_problem.InnerProblem):
     num_final_batches: int = dataclasses.field(default=8, metadata=pytree.STATIC)
     normalize: bool = dataclasses.field(default=True, metadata=pytree.STATIC)
     frozen: Mapping[str, MetaParams] = dataclasses.field(default_factory=dict)
+    final_split: FinalSplit = dataclasses.field(default="train", metadata=pytree.STATIC)
 
     @classmethod
     def of(
@@ -81,6 +87,7 @@ class TaskProblem(inner_problem.InnerProblem):
         num_final_batches: int = 8,
         normalize: bool = True,
         frozen: Mapping[str, MetaParams] | None = None,
+        final_split: FinalSplit = "train",
     ) -> "TaskProblem":
         """Make the problem of training a task, or members of a family.
 
@@ -96,7 +103,8 @@ class TaskProblem(inner_problem.InnerProblem):
             tasks: base.TaskFamily = _OneTask(_anonymous(source))
         else:
             tasks = _anonymous(source)
-        return cls(tasks, make_tx, (low, high), num_final_batches, normalize, dict(frozen or {}))
+        kept = dict(frozen or {})
+        return cls(tasks, make_tx, (low, high), num_final_batches, normalize, kept, final_split)
 
     def transform(
         self, meta_params: MetaParams, length: types.Scalar
@@ -139,6 +147,9 @@ class TaskProblem(inner_problem.InnerProblem):
     ) -> types.Scalar:
         del meta_params
         params = hollow.jitter(state.params)
+        if self.final_split != "train":
+            held_out = instance.eval_batch(self.final_split)
+            return self._scaled(instance, instance.loss(params, key, held_out)[0])
 
         def batch_loss(key: types.Key) -> types.Scalar:
             key_batch, key_loss = jax.random.split(key)

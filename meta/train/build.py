@@ -103,7 +103,7 @@ def make_estimator(
     how = phase.estimator
     rule = architecture(settings, phase)
     problem = task_problem.TaskProblem.of(
-        family, MakeTx(rule), lengths=phase.lengths, frozen=frozen
+        family, MakeTx(rule), lengths=phase.lengths, frozen=frozen, final_split=how.split
     )
     num_particles = sharded.split_particles(how.num_particles, settings.shards)
     noise = antithetic.Antithetic(how.sigma, how.clip_difference, how.sign)

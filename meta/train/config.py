@@ -43,6 +43,8 @@ class EstimatorConfig:
       clip_norm: the largest norm of the gradient of one run, of "full_backprop"; null: any.
       objective: what a run is worth: the mean of the losses, the final loss, the logarithm of the
         final loss (so that no task weighs more than another), or how far the loss fell.
+      split: examples that final losses are of, "train" or "valid"; with "valid" it counts how well
+        a task is learned, and not only how far.
       expert: what "imitation" imitates, "module:function" that maps num_steps to an Optax
         transform; ignored by the others.
     """
@@ -63,6 +65,7 @@ class EstimatorConfig:
     clip_difference: float | None = None
     clip_norm: float | None = None
     objective: Objective = "mean"
+    split: Literal["train", "valid"] = "train"
     expert: str = "veldt.meta.problems.experts:adamw"
 
     def __post_init__(self) -> None:

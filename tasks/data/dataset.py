@@ -107,6 +107,30 @@ def load_letters() -> Splits:
     return _standardized(split_rows(Examples(inputs, targets)))
 
 
+TABLES: Mapping[str, int | None] = {"iris": 3, "wine": 3, "diabetes": None}
+"""The small tables that no suite has, with the number of classes; None for a value to predict."""
+
+
+@functools.cache
+def load_table(name: str) -> Splits:
+    """Load one of `TABLES`: inputs float32 [N, F], targets int32 [N] or float32 [N, 1].
+
+    Features, and values to predict, have mean 0 and standard deviation 1 on the training part. A
+    row that occurs twice is taken once, so that no row is in two parts.
+    """
+    features, targets = _read_embedded(f"{name}.npz")
+    rows = np.unique(np.column_stack([features, targets.astype(np.float32)]), axis=0)
+    inputs, targets = rows[:, :-1], rows[:, -1]
+    if TABLES[name] is not None:
+        return _standardized(split_rows(Examples(inputs, targets.astype(np.int32))))
+    splits = _standardized(split_rows(Examples(inputs, targets[:, None])))
+    mean, scale = splits["train"].targets.mean(), splits["train"].targets.std()
+    return {
+        split: part._replace(targets=(part.targets - mean) / scale)
+        for split, part in splits.items()
+    }
+
+
 def load_fashion_mnist() -> Splits:
     """Load Fashion-MNIST: inputs uint8 [N, 28, 28], targets int32 [N] in 0..9.
 

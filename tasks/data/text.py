@@ -1,9 +1,10 @@
-"""Texts cut into windows of symbols: the embedded one, Python's own source, a file of the user's.
+"""Texts cut into windows of symbols: the embedded one, Python's own, a file of the user's.
 
 The first 80% of a text's bytes are for training, then 10% for validation and 10% for test. The
 vocabulary is the bytes of the training part and one symbol for all others.
 """
 
+import ast
 import dataclasses
 import functools
 import gzip
@@ -41,6 +42,27 @@ STANDARD_LIBRARY_MODULES = (
     "typing",
 )
 
+# As above, and none of those: what families of tasks read, so that tasks on the others are new.
+FAMILY_MODULES = (
+    "codecs",
+    "enum",
+    "ftplib",
+    "imaplib",
+    "locale",
+    "mailbox",
+    "optparse",
+    "pickletools",
+    "platform",
+    "plistlib",
+    "smtplib",
+    "threading",
+    "traceback",
+    "uuid",
+)
+_MANUAL = Path("pydoc_data", "topics.py")
+
+_OWN_CURE = f"Set {TEXT_VARIABLE} to any text or code file of 100 kB or more."
+_PYTHON_CURE = "Install all of Python's standard library, or name other sources in tasks.texts."
 _MIN_WINDOWS = 16  # In the smallest part; fewer give no useful measurement.
 
 
@@ -79,17 +101,49 @@ def load_own(window: int, text_file: Path | None = None) -> Corpus:
     if text_file is None and user_file:
         text_file = Path(user_file)
     if text_file is not None:
-        return _read((text_file.resolve(),), window)
-    folder = Path(sysconfig.get_path("stdlib"))
-    return _read(tuple(folder / f"{module}.py" for module in STANDARD_LIBRARY_MODULES), window)
+        return _read((text_file.resolve(),), window, _OWN_CURE)
+    return _read(_modules(STANDARD_LIBRARY_MODULES), window, _OWN_CURE)
+
+
+def load_code(window: int) -> Corpus:
+    """Load other modules of the running Python's standard library than `load_own` does.
+
+    Raises:
+      MissingDataError: Python's own source is not there.
+    """
+    return _read(_modules(FAMILY_MODULES), window, _PYTHON_CURE)
 
 
 @functools.cache
-def _read(files: tuple[Path, ...], window: int) -> Corpus:
+def load_manual(window: int) -> Corpus:
+    """Load the running Python's manual, the text behind `help("topics")`: 0.6 MB of English prose.
+
+    Raises:
+      MissingDataError: The manual is not there.
+    """
+    path = Path(sysconfig.get_path("stdlib")) / _MANUAL
+    try:
+        (topics,) = (
+            node.value for node in ast.parse(path.read_bytes()).body if isinstance(node, ast.Assign)
+        )
+        texts = ast.literal_eval(topics)  # Data, which is not run.
+    except (OSError, ValueError, SyntaxError) as error:
+        what = f"Python's manual ({error})"
+        raise errors.MissingDataError.of(what, (path,), _PYTHON_CURE) from error
+    content = "\n".join(texts[topic] for topic in sorted(texts))
+    return _cut(content.encode(), window, str(path))
+
+
+def _modules(names: tuple[str, ...]) -> tuple[Path, ...]:
+    folder = Path(sysconfig.get_path("stdlib"))
+    return tuple(folder / f"{name}.py" for name in names)
+
+
+@functools.cache
+def _read(files: tuple[Path, ...], window: int, cure: str) -> Corpus:
     try:
         content = b"".join(file.read_bytes() for file in files)
     except OSError as error:
-        cure = f"Set {TEXT_VARIABLE} to any text or code file of 100 kB or more."
         raise errors.MissingDataError.of(f"text ({error})", files[:1], cure) from error
     return _cut(content, window, str(files[0]))
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from veldt.tasks import base
 from veldt.tasks.common.config import bounds
+from veldt.tasks.data import dataset
 from veldt.tasks.families import augmentations as drawn
 from veldt.tasks.families import models, odds, supervised_family
 
@@ -39,17 +40,21 @@ class Distribution:
 
     Attributes:
       num_families: Number of families to draw.
-      kinds: Relative odds of perceptron, convolution, autoencoder, transformer (of image patches),
-        language (a transformer of text) and recurrent (a GRU of text).
-      images: Relative odds of the sources of images: patterns, textures, clusters, clutter (all
-        procedural), digits.
-      texts: Relative odds of the sources of texts: chains (procedural), jargon.
-      widths: Widths of each hidden layer of a perceptron or an autoencoder.
+      kinds: Relative odds of perceptron, convolution, residual (convolutions), autoencoder,
+        transformer (of image patches), language (a transformer of text), recurrent (a GRU of text)
+        and tabular (a perceptron of a table's rows).
+      images: Relative odds of the sources of images: patterns, textures, clusters, clutter, leaves
+        (all procedural, the last one with natural statistics), digits.
+      texts: Relative odds of the sources of texts: chains (procedural), jargon, code and manual
+        (both of the running Python).
+      tables: Relative odds of the small tables: iris, wine, diabetes (a regression).
+      widths: Widths of each hidden layer of a perceptron (of images or tables) or an autoencoder.
       bottlenecks: Narrowest widths of an autoencoder.
       channels: Numbers of channels of each convolution.
       model_widths: Widths of a transformer's blocks or a recurrent model, even.
       depths: Numbers of hidden layers, or of blocks.
       activations: Activations between layers.
+      normalisations: Normalisations of a perceptron's hidden layers, "none" or "layer".
       initialisers: Distributions of initial weights.
       batch_sizes: Batch sizes of images.
       text_batch_sizes: Batch sizes of texts.
@@ -81,12 +86,16 @@ class Distribution:
         }
     )
     texts: dict[str, float] = dataclasses.field(default_factory=lambda: {"chains": 1.0})
+    tables: dict[str, float] = dataclasses.field(
+        default_factory=lambda: dict.fromkeys(dataset.TABLES, 1.0)
+    )
     widths: tuple[int, ...] = (8, 16, 32, 64)
     bottlenecks: tuple[int, ...] = (4, 8, 16)
     channels: tuple[int, ...] = (4, 8, 16)
     model_widths: tuple[int, ...] = (8, 16, 32)
     depths: tuple[int, ...] = (1, 2, 3)
     activations: tuple[models.ActivationName, ...] = ("relu", "tanh", "gelu", "silu", "elu")
+    normalisations: tuple[models.Normalisation, ...] = ("none",)
     initialisers: tuple[supervised_family.Initialiser, ...] = ("normal", "uniform")
     batch_sizes: tuple[int, ...] = (16, 32, 64, 128)
     text_batch_sizes: tuple[int, ...] = (8, 16, 32)
@@ -104,13 +113,14 @@ class Distribution:
         odds.check_odds("kinds", self.kinds, get_args(models.Kind))
         odds.check_odds("images", self.images, models.IMAGE_SOURCES)
         odds.check_odds("texts", self.texts, models.TEXT_SOURCES)
+        odds.check_odds("tables", self.tables, dataset.TABLES)
         for name in _SIZES:
             sizes = getattr(self, name)
             if not sizes or min(sizes) < 1:
                 raise ValueError(f"{name} is {list(sizes)}; it must have entries of 1 or more")
         if any(width % 2 for width in self.model_widths):
             raise ValueError(f"model_widths is {list(self.model_widths)}; two heads need even ones")
-        for name in ("activations", "initialisers"):
+        for name in ("activations", "initialisers", "normalisations"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; it must have at least one entry")
         odds.check_range("init_scales", self.init_scales)
@@ -185,11 +195,13 @@ def draw(distribution: Distribution, seed: int) -> tuple[base.TaskFamily, ...]:
 
 
 def _draw_structure(distribution: Distribution, random: np.random.RandomState) -> models.Structure:
+    """Draw a structure; what an older version did not draw is drawn last, or where it is new."""
     kind = cast(models.Kind, odds.weighted(distribution.kinds, random))  # Checked by the class.
     is_text = kind in models.TEXT_KINDS
     depth = odds.one(distribution.depths, random)
-    if kind in ("perceptron", "convolution"):
-        choices = distribution.widths if kind == "perceptron" else distribution.channels
+    if kind in ("perceptron", "tabular", "convolution", "residual"):
+        is_dense = kind in ("perceptron", "tabular")
+        choices = distribution.widths if is_dense else distribution.channels
         widths = tuple(odds.one(choices, random) for _ in range(depth))
     elif kind == "autoencoder":
         outer = sorted((odds.one(distribution.widths, random) for _ in range(depth)), reverse=True)
@@ -198,14 +210,21 @@ def _draw_structure(distribution: Distribution, random: np.random.RandomState) -
         widths = (odds.one(distribution.model_widths, random),) * (
             1 if kind == "recurrent" else depth
         )
-    return models.Structure(
+    named = distribution.texts if is_text else distribution.images
+    if kind == "tabular":
+        named = distribution.tables
+    structure = models.Structure(
         kind=kind,
         widths=widths,
         activation=odds.one(distribution.activations, random),
         batch_size=odds.one(
             distribution.text_batch_sizes if is_text else distribution.batch_sizes, random
         ),
-        source=odds.weighted(distribution.texts if is_text else distribution.images, random),
+        source=odds.weighted(named, random),
         window=odds.one(distribution.windows, random) if is_text else 0,
         initialiser=odds.one(distribution.initialisers, random),
     )
+    if kind in ("perceptron", "tabular") and len(distribution.normalisations) > 1:
+        normalisation = odds.one(distribution.normalisations, random)
+        structure = dataclasses.replace(structure, normalisation=normalisation)
+    return structure

@@ -25,13 +25,13 @@ from veldt.tasks.shipped import generative, supervised
 class Source(array_tree.ArrayTree, abc.ABC):
     """A distribution over data sets. Subclasses are final, and pytrees.
 
-    Images are float32 [B, N] with mean 0 and mean square 1 over a data set, near enough, and their
-    targets are class numbers int32 [B]. Texts are windows of symbols [B, T], and their targets the
-    symbols that follow [B, T].
+    Images and rows of tables are float32 [B, N] with mean 0 and mean square 1 over a data set, near
+    enough; their targets are class numbers int32 [B], or values float32 [B, 1] of that scale. Texts
+    are windows of symbols [B, T], and their targets the symbols that follow [B, T].
 
     Attributes:
       name: Name within the names of families.
-      num_outputs: Number of classes, or of symbols.
+      num_outputs: Number of classes, of symbols, or of values to predict.
     """
 
     name: str
@@ -135,3 +135,20 @@ def jargon(window: int) -> StoredSource:
     """Return the embedded English prose in windows of so many bytes (T)."""
     corpus = text.load_jargon(window)
     return StoredSource("jargon", corpus.splits, corpus.num_symbols)
+
+
+def code(window: int) -> StoredSource:
+    """Return source code of Python's own library in windows of so many bytes (T)."""
+    corpus = text.load_code(window)
+    return StoredSource("code", corpus.splits, corpus.num_symbols)
+
+
+def manual(window: int) -> StoredSource:
+    """Return Python's own manual in windows of so many bytes (T)."""
+    corpus = text.load_manual(window)
+    return StoredSource("manual", corpus.splits, corpus.num_symbols)
+
+
+def table(name: str) -> StoredSource:
+    """Return one of `dataset.TABLES`."""
+    return StoredSource(name, dataset.load_table(name), dataset.TABLES[name] or 1)

@@ -2,8 +2,8 @@
 
 The model's structure, the batch size and the source are the family's and static; what a member
 draws is traced: its data set, the scale of its initial weights, the contrast and brightness of its
-images. (Permutations of pixels or classes are not drawn: dense layers with random weights, and the
-optimizers that see them, do not notice.)
+images or of its table. (Permutations of pixels or classes are not drawn: dense layers with random
+weights, and the optimizers that see them, do not notice.)
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ from veldt.tasks.shipped import supervised
 
 # Shapes: B examples, N pixels.
 
-Goal: TypeAlias = Literal["classify", "reconstruct", "predict"]
-"""Classify images, reconstruct images, or predict the next symbols."""
+Goal: TypeAlias = Literal["classify", "reconstruct", "predict", "regress"]
+"""Classify images or rows, reconstruct images, predict the next symbols, or values of rows."""
 
 Initialiser: TypeAlias = Literal["normal", "uniform"]
 """Distribution of initial weights: as Flax has it (truncated normal), or uniform."""
@@ -35,6 +35,7 @@ _CRITERIA: dict[Goal, _Criterion] = {
     "classify": supervised.cross_entropy,
     "reconstruct": supervised.squared_error,
     "predict": supervised.cross_entropy,
+    "regress": supervised.squared_error,
 }
 
 
@@ -109,10 +110,15 @@ class MemberTask(base.Task):
         return self._seen(held_out)
 
     def normalizer(self, loss: types.Scalar) -> types.Scalar:
-        """Return the loss relative to that of guessing, or of a grey image."""
-        reference: types.Scalar | float = math.log(self.family.source.num_outputs)
-        if self.family.goal == "reconstruct":
-            reference = jnp.square(self.cfg.contrast)
+        """Return the loss relative to that of guessing, of a grey image, or of the mean value."""
+        reference: types.Scalar | float
+        match self.family.goal:
+            case "classify" | "predict":
+                reference = math.log(self.family.source.num_outputs)
+            case "reconstruct":
+                reference = jnp.square(self.cfg.contrast)
+            case "regress":
+                reference = 1.0
         return base.clip_normalized(loss / reference)
 
     def _seen(self, examples: Examples) -> Examples:

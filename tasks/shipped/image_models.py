@@ -46,6 +46,26 @@ class Mlp(nn.Module):
         return nn.Dense(self.widths[-1], kernel_init=start)(x)
 
 
+class LayerNormMlp(nn.Module):
+    """Dense layers with layer normalisation (arXiv 1607.06450) and an activation between them.
+
+    Attributes:
+      widths: Widths of the layers; the last one has neither.
+      activation: Activation between the layers.
+    """
+
+    widths: tuple[int, ...]
+    activation: Activation = nn.relu
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Map inputs [B, ...] to outputs [B, widths[-1]]."""
+        x = inputs.reshape(inputs.shape[0], -1)
+        for width in self.widths[:-1]:
+            x = self.activation(nn.LayerNorm()(nn.Dense(width)(x)))
+        return nn.Dense(self.widths[-1])(x)
+
+
 class Conv(nn.Module):
     """3x3 convolutions of stride 2, each with an activation, then one dense layer.
 

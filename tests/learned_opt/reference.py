@@ -406,6 +406,8 @@ class RnnMlp:
 
 
 class Scaled:
+    forgets = 0.05
+
     def __init__(self, weights, num_steps):
         self.weights, self.length, self.t = f64(weights), num_steps, 0
 
@@ -442,7 +444,11 @@ class Scaled:
 
         b, b1, b2 = (
             forget(name, start)
-            for name, start in [("momentum", 0.05), ("adam_momentum", 0.1), ("adam_square", 0.05)]
+            for name, start in [
+                ("momentum", self.forgets),
+                ("adam_momentum", 0.1),
+                ("adam_square", 0.05),
+            ]
         )
         knots = self.weights["schedule"]["knots"]
         done = self.t / (self.length - 1)
@@ -469,6 +475,7 @@ class Scaled:
                 ahead = b * np.exp(n["nesterov"]) * (g - ((1 - b) * self.m[i] + b * g))
                 self.m[i] = (1 - b) * self.m[i] + b * g
                 direction = self.orthogonal(self.m[i] + ahead).reshape(p.shape)
+                direction = direction + self.added(self.m[i] + ahead, n)
                 updates.append(-rates[i] * (direction + 1e-3 * np.exp(n["decay"]) * p))
                 continue
             self.m[i] = (1 - b1) * self.m[i] + b1 * g
@@ -477,6 +484,9 @@ class Scaled:
             root = np.sqrt(self.v[i] / (1 - (1 - b2) ** self.t))
             updates.append(-rates[i] * mean / (root + 1e-8))
         return updates
+
+    def added(self, momentum, n):
+        return 0.0
 
     def average(self, values, decay):
         """The bias-corrected average of values."""
@@ -511,3 +521,10 @@ class Scaled:
             ]
             out = 10 * linear(net["output"], np.tanh(linear(net["hidden"], np.array(row))))[0]
             self.s[i] = np.clip(0.98 * self.s[i] + 0.1 * np.tanh(out), -3, 3)
+
+
+class ScaledCarom(Scaled):
+    forgets = 0.42
+
+    def added(self, momentum, n):
+        return np.exp(n["cube_root"]) * np.cbrt(momentum)

@@ -134,7 +134,7 @@ def test_a_run_whose_config_lacks_any_one_field_is_resumed(run):
     fields = {
         name
         for name in named
-        if not re.match(r"tasks\.(kinds|images|texts|augmentations\.stretch)\.", name)
+        if not re.match(r"tasks\.(kinds|images|texts|tables|augmentations\.stretch)\.", name)
     }
     assert fields == set(WITHOUT_DEFAULT[terms.kind].split())
 

@@ -58,6 +58,21 @@ def test_the_final_loss_is_the_mean_over_fresh_training_batches():
     assert loss == pytest.approx(float(task.normalizer(jnp.asarray(expected))), rel=1e-5)
 
 
+def test_the_final_loss_may_be_that_of_held_out_examples():
+    problem = task_problem.TaskProblem.of(
+        one_task("bowl"), make_tx, lengths=(6, 6), final_split="valid"
+    )
+    task = one_task("bowl")
+    run = inner_problem.begin(problem, THETA, jax.random.key(1))
+    keys = jax.random.split(jax.random.key(2))
+    losses = [problem.final_loss(THETA, task, run.state, key) for key in keys]
+    expected, _ = task.loss(run.state.params, keys[0], task.eval_batch("valid"))
+    assert losses[0] == losses[1]  # The examples are fixed.
+    assert losses[0] == pytest.approx(float(task.normalizer(expected)), rel=1e-5)
+    train = task_problem.TaskProblem.of(one_task("bowl"), make_tx, lengths=(6, 6))
+    assert losses[0] != train.final_loss(THETA, task, run.state, keys[0])
+
+
 def test_lengths_are_log_uniform():
     problem = task_problem.TaskProblem.of(FAMILY, make_tx, lengths=(10, 1000))
     lengths = np.asarray(jax.vmap(problem.draw_length)(jax.random.split(jax.random.key(0), 4000)))

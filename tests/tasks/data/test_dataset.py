@@ -43,6 +43,33 @@ def test_breast_cancer_is_scikit_learns_up_to_scale():
     assert abs(splits["test"].inputs.mean()) > 1e-4  # its own mean was not used
 
 
+@pytest.mark.parametrize("name", dataset.TABLES)
+def test_tables_are_scikit_learns_up_to_scale(name):
+    splits = dataset.load_table(name)
+    theirs = np.unique(
+        np.column_stack(getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)), axis=0
+    )
+    ours = np.concatenate(
+        [np.column_stack([part.inputs, part.targets]) for part in splits.values()]
+    )
+    # Standardising is affine: what turns the sorted columns back turns the rows back.
+    back = np.column_stack(
+        [
+            np.polyval(np.polyfit(np.sort(column), np.sort(original), 1), column)
+            for column, original in zip(ours.T, theirs.T, strict=True)
+        ]
+    )
+    np.testing.assert_allclose(sorted_rows(back.round(3)), sorted_rows(theirs.round(3)), atol=2e-3)
+    train = splits["train"]
+    np.testing.assert_allclose(train.inputs.mean(axis=0), 0.0, atol=1e-5)
+    np.testing.assert_allclose(train.inputs.std(axis=0), 1.0, rtol=1e-5)
+    if dataset.TABLES[name] is None:
+        assert train.targets.shape == (len(train.inputs), 1)
+        np.testing.assert_allclose(train.targets.std(), 1.0, rtol=1e-5)
+    else:
+        assert {*train.targets.tolist()} == {*range(dataset.TABLES[name])}
+
+
 @given(num_rows=st.integers(3, 2000))
 def test_splits_are_a_partition_of_the_rows_in_60_20_20(num_rows):
     rows = np.arange(num_rows)

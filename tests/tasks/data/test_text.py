@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import importlib
 import importlib.resources
 import sysconfig
 from pathlib import Path
@@ -54,6 +55,30 @@ def test_the_default_text_is_source_of_this_python():
     num_read = sum(part.inputs.size for part in corpus.splits.values())
     assert sum(sizes) - 3 * 17 <= num_read <= sum(sizes)
     assert num_read > 500_000
+
+
+def test_families_read_other_source_than_tasks_do():
+    assert not {*text.FAMILY_MODULES} & {*text.STANDARD_LIBRARY_MODULES}
+    folder = Path(sysconfig.get_path("stdlib"))
+    sizes = [(folder / f"{m}.py").stat().st_size for m in text.FAMILY_MODULES]
+    num_read = sum(part.inputs.size for part in text.load_code(8).splits.values())
+    assert sum(sizes) - 3 * 9 <= num_read <= sum(sizes)
+    assert num_read > 500_000
+
+
+def test_the_manual_is_what_help_prints():
+    topics = importlib.import_module("pydoc_data.topics").topics
+    length = len("\n".join(topics.values()).encode())
+    corpus = text.load_manual(8)
+    num_read = sum(part.inputs.size for part in corpus.splits.values())
+    assert length - 3 * 9 <= num_read <= length
+
+
+@pytest.mark.parametrize("load", [text.load_code, text.load_manual])
+def test_a_python_without_its_texts_is_an_error_with_its_cure(monkeypatch, tmp_path, load):
+    monkeypatch.setattr(text.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(errors.MissingDataError, match=r"No such file.*standard library"):
+        load(7)
 
 
 def test_a_missing_or_short_text_is_an_error_with_its_cure(tmp_path):

@@ -11,6 +11,7 @@ from veldt import config
 from veldt.tasks import base
 from veldt.tasks.common.config import codec
 from veldt.tasks.common.errors import ConfigError
+from veldt.tasks.data import dataset
 from veldt.tasks.families import augmentations, distribution, models
 
 
@@ -97,6 +98,53 @@ def test_every_kind_is_built():
         base.check_task(member(family))
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "source"),
+    [
+        *(("perceptron", "images", source) for source in models.IMAGE_SOURCES),
+        *(("language", "texts", source) for source in models.TEXT_SOURCES),
+        *(("tabular", "tables", source) for source in dataset.TABLES),
+    ],
+)
+def test_every_source_is_read(kind, field, source):
+    spec = distribution.Distribution(
+        num_families=1,
+        kinds={kind: 1.0},
+        augmentations=augmentations.NO_AUGMENTATIONS,
+        **{field: {source: 1.0}},
+    )
+    (family,) = distribution.draw(spec, 0)
+    assert family.name.endswith(f" on {source}")
+    base.check_task(member(family))
+
+
+def test_perceptrons_are_normalised_where_it_is_drawn():
+    spec = distribution.Distribution(
+        num_families=40,
+        kinds={"perceptron": 1.0, "tabular": 1.0, "autoencoder": 1.0},
+        normalisations=("none", "layer"),
+        augmentations=augmentations.NO_AUGMENTATIONS,
+    )
+    drawn_names = names(spec, 0)
+    counts = collections.Counter(
+        name.split()[0] for name in drawn_names if "layer-normalised" in name
+    )
+    assert set(counts) == {"perceptron", "tabular"}
+    assert 5 < counts.total() < 25
+    family = next(f for f in distribution.draw(spec, 0) if "layer-normalised" in f.name)
+    params = jax.eval_shape(member(family).init, jax.random.key(0))["params"]
+    assert any(name.startswith("LayerNorm") for name in params)
+
+
+def test_what_is_new_changes_no_older_draw():
+    """Names that version 0.5 drew; stored runs are resumed on the same families."""
+    assert names(distribution.Distribution(num_families=3), 3) == [
+        "convolution 4-4 relu batch 32 on clutter, 27 rows of it, bfloat16, stretched by tensor",
+        "perceptron 64-32-32-32-10 elu uniform batch 32 on clusters, stretched by tensor",
+        "transformer 16x1 elu uniform batch 64 on clutter, stretched by parameter",
+    ]
+
+
 def test_a_config_goes_through_yaml_and_back(tmp_path):
     spec = dataclasses.replace(distribution.CELO, windows=(8,), num_families=3)
     path = tmp_path / "spec.yaml"
@@ -111,6 +159,8 @@ def test_a_config_goes_through_yaml_and_back(tmp_path):
         ("kinds: {}", "kinds has no entry above 0"),
         ("images: {digits: -1}", r"images.digits is -1"),
         ("texts: {jargn: 1}", "did you mean 'jargon'"),
+        ("tables: {wines: 1}", "did you mean 'wine'"),
+        ("normalisations: []", "normalisations is empty"),
         ("widths: []", r"widths is \[\]"),
         ("model_widths: [7]", "two heads need even ones"),
         ("activations: [rleu]", "activations"),
