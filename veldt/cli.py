@@ -328,17 +328,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from veldt.search import rule_sources
     from veldt.search.export import formats
-    from veldt.tasks.common.disk import atomic_files
 
     try:
         write = formats.writer(args.to)
     except errors.UnknownNameError as error:
         raise UsageError(str(error)) from error
-    if args.output is None and args.package is None:
-        raise UsageError("the following arguments are required: -o/--output (or --package)")
-    if args.output is not None and args.package is not None:
-        raise UsageError("give -o/--output or --package, not both")
-    output = args.output or args.package
+    if (args.output is None) == (args.package is None):
+        raise UsageError("the following arguments are required: -o/--output or --package, not both")
     if args.package is not None:
         write = formats.load(formats.PACKAGE)
     found = rule_sources.read_found(args.source)
@@ -346,18 +342,8 @@ def _export(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         text = write(found.program, learning_rate=found.learning_rate, provenance=found.provenance)
     else:
         text = write(veldt.load_rule(args.source))
-    files = {output: text} if isinstance(text, str) else _in_folder(output, text)
-    for path, content in files.items():
-        atomic_files.make_folder(path.parent)
-        atomic_files.write_bytes(path, content.encode())
+    for path in formats.write(text, args.output or args.package):
         print(f"wrote {path}")
-
-
-def _in_folder(folder: Path, files: Mapping[str, str]) -> dict[Path, str]:
-    """Return files by their places in a folder, which is new or empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{str(folder)!r} is not an empty folder: give a new one")
-    return {folder / name: text for name, text in files.items()}
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:

@@ -6,9 +6,11 @@ several by their places in a folder.
 
 import importlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final, TypeAlias, cast
 
 from veldt.tasks.common import errors, spelling
+from veldt.tasks.common.disk import atomic_files
 
 Writer: TypeAlias = Callable[..., str | Mapping[str, str]]
 
@@ -42,3 +44,25 @@ def load(place: tuple[str, str]) -> Writer:
     """Return the writer in a module of this folder."""
     module, function = place
     return cast(Writer, getattr(importlib.import_module(f"veldt.search.export.{module}"), function))
+
+
+def write(text: str | Mapping[str, str], place: Path) -> list[Path]:
+    """Write what a writer returned, and return the files.
+
+    Args:
+      text: Text of one file, or texts of several by their places in a folder.
+      place: File, or folder, which is new or empty; parent folders are made.
+
+    Raises:
+      FileError: A folder is not empty, or a file cannot be written.
+    """
+    if isinstance(text, str):
+        files = {place: text}
+    elif place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise errors.FileError(f"{str(place)!r} is not an empty folder: give a new one")
+    else:
+        files = {place / name: content for name, content in text.items()}
+    for file, content in files.items():
+        atomic_files.make_folder(file.parent)
+        atomic_files.write_bytes(file, content.encode())
+    return list(files)

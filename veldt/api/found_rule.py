@@ -12,7 +12,6 @@ from veldt.search.program import Program
 from veldt.search.storage import best_rule
 from veldt.search.storage.hall_entries import Entry
 from veldt.tasks.common import errors, formatting
-from veldt.tasks.common.disk import atomic_files
 from veldt.tasks.common.html.markup import tag
 
 
@@ -109,12 +108,8 @@ class FoundRule:
         text = formats.writer(to)(
             self.program, learning_rate=self.learning_rate, provenance=self.provenance
         )
-        place = Path(path)
-        files = {place: text} if isinstance(text, str) else {place / k: v for k, v in text.items()}
-        for file, content in files.items():
-            atomic_files.make_folder(file.parent)
-            atomic_files.write_bytes(file, content.encode())
-        return place
+        formats.write(text, Path(path))
+        return Path(path)
 
     def record(self) -> dict[str, Any]:
         """Return the rule as a row of a table."""

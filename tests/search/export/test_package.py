@@ -109,5 +109,5 @@ def test_the_command_wants_a_new_folder(tmp_path: Path, capsys: Any) -> None:
         "README.md", "lion_optax.py", "pyproject.toml", "tests",
     ]  # fmt: skip
     capsys.readouterr()
-    assert cli.main(words) == 2
+    assert cli.main(words) == 1
     assert "is not an empty folder" in capsys.readouterr().err
