@@ -137,7 +137,7 @@ def check_name(name: str) -> None:
       UnknownNameError: No task has it.
       TaskError: The module of a user's own task cannot be imported, or the task was an object.
     """
-    if name.startswith(OBJECT):
+    if ":" in name and name.startswith(OBJECT):
         own = name.removeprefix(OBJECT)
         raise errors.TaskError(
             f"task {own!r} was given to Python as an object, and a config has only its name: "

@@ -15,7 +15,7 @@ from veldt.tasks.benchmark.protocol import baselines
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-META_TRAIN = {"celo", "celo2"}
+META_TRAIN = {"celo", "celo2", "scaled"}
 TUNE = {"tune_digits", "tune_few_rows"}
 """Configs of `veldt meta-train` and of `veldt tune`; the others are of `veldt search`."""
 

@@ -123,10 +123,11 @@ class _Updates:
             found = trust.judge(meta_params, outcome, gradient, key_check, None)
             if found.finite and (num_directions := api.NUM_DIRECTIONS[verify]):
                 bits = key_bits(key_check)
+                numbers = {name: np.asarray(value) for name, value in gradient.items()}
                 around = self._jobs.submit(
                     f"differences of update {progress.update}",
                     [
-                        DifferenceJob(group, meta_params, dict(gradient), bits, num_directions)
+                        DifferenceJob(group, meta_params, numbers, bits, num_directions)
                         for group in groups
                     ],
                 )

@@ -71,7 +71,7 @@ def test_a_bad_rule_file_is_refused_with_its_place_and_never_runs(case, tmp_path
         (["search", "quickstart", "--initial-rule", "adamm"], 2, "mean adam"),
         (["search", "quickstart", "--mutation.ops", "[sine]"], 2, "'sine'"),
         (["export", "lyon", "--to", "optax", "-o", "x.py"], 2, "mean lion"),
-        (["export", "lion", "--to", "torch", "-o", "x.py"], 2, "optax"),
+        (["export", "lion", "--to", "optix", "-o", "x.py"], 2, "optax"),
         (["report", "nowhere"], 2, "nowhere"),
         (["list", "rule"], 2, "rules"),
         (["serach", "quickstart"], 2, "'search'"),

@@ -35,6 +35,9 @@ NEEDS = {
     ("phases.0.estimator.kind", "full_es"): ("--phases.0.lengths", "[8, 8]"),
     ("phases.0.estimator.kind", "full_backprop"): ("--phases.0.lengths", "[8, 8]"),
     ("tune.learning_rate.scale", "logit"): ("--tune.learning_rate.start", "0.01"),
+    ("tune.learning_rate.by", "group"): ("--groups", "{all: '.*'}"),
+    ("synthetic.start", "rows"): ("--task", "letters_logistic"),
+    ("synthetic.start", "noise"): ("--task", "letters_logistic"),
 }
 MODELS = "[{name: m, url: 'http://127.0.0.1:9/v1'}]"  # Nobody is there.
 WITH_MODELS = [

@@ -9,7 +9,7 @@ import pytest
 import search_power
 from search_power import Search
 
-from veldt.search.language.ops import expand
+from veldt.search.evolution import founders, suggestions
 from veldt.search.llm_text import answers
 
 WITH_MODEL = ("--url", "http://localhost:1/v1", "--model", "some", "--key-env", "SOME_KEY")
@@ -75,13 +75,14 @@ def test_the_stand_in_answers_random_programs_of_the_grammar():
     with llm_operator.stand_in_model(llm_operator.grammar_of(config), port):
         given = [ask("one"), ask("two"), ask("one")]
     assert given[0] == given[2] != given[1]
+    limits = suggestions.limits_of(config, founders.load(config))
     for text in given:
         reading = answers.read(
             text,
-            num_slots=config.num_slots,
-            max_statements=config.mutation.max_statements,
-            instructions=expand(config.mutation.ops),
-            reads=config.mutation.reads,
+            num_slots=limits.num_slots,
+            max_statements=limits.max_statements,
+            instructions=limits.instructions,
+            reads=limits.reads,
             num_programs=2,
         )
         assert reading.programs and reading.problems == ()
