@@ -67,6 +67,8 @@ def execute(
     def choose(index: int, node: Node) -> list[Any]:
         """Return a choice whose first branch is computed only where it is chosen."""
         condition, new, old = node.args
+        if not params:
+            return []
 
         def chosen() -> list[Any]:
             inner = [own for other, own in lazy.items() if other in lazy[index]]
