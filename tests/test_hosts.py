@@ -213,8 +213,9 @@ for kind, name in (word.split(":") for word in sys.argv[2:]):
         assert all(jax.typeof(x).sharding.spec == specs["w"] for x in full), name
         values = {k: np.asarray(x) for k, x in found.items()}
     for k in specs:
-        # Newton-Schulz steps amplify the other order of sums: 3e-4 was seen, of numbers around 1.
-        np.testing.assert_allclose(values[k], expected[k], rtol=2e-3, atol=1e-3, err_msg=name)
+        # Swan's Newton-Schulz steps amplify the other order of sums: 3e-4 of numbers around 1.
+        atol = 1e-3 if name == "swan" else 2e-4
+        np.testing.assert_allclose(values[k], expected[k], rtol=2e-3, atol=atol, err_msg=name)
     print("same", kind, name)
 """
 
